@@ -1,0 +1,10 @@
+/* Clocks. */
+#ifndef BASE_CLOCK_H
+#define BASE_CLOCK_H
+
+#include <stdint.h>
+
+int64_t ct_clock_ns(void);      /* monotonic */
+int64_t ct_clock_unix_ms(void); /* wall clock */
+
+#endif

@@ -1,0 +1,46 @@
+/* Files and folders. Everything that we write is written beside its final name, synced and renamed, so that a name is either absent, old
+ * or whole. */
+#ifndef BASE_FILE_H
+#define BASE_FILE_H
+
+#include "base/hash.h"
+#include "base/status.h"
+
+/* --- one file, written beside and renamed --- */
+typedef struct ct_file_writer ct_file_writer;
+CT_MUST_CHECK ct_code ct_file_writer_open(const char *path, ct_file_writer **out_writer, ct_status *status);
+CT_MUST_CHECK ct_code ct_file_writer_write(ct_file_writer *writer, const void *data, size_t bytes, ct_status *status); /* buffered */
+CT_MUST_CHECK ct_code ct_file_writer_printf(ct_file_writer *writer, ct_status *status, const char *format, ...) CT_PRINTF(3, 4);
+uint64_t ct_file_writer_position(const ct_file_writer *writer); /* bytes written so far */
+/* Writes out, syncs, renames into place, syncs the folder; frees the writer in any case. On failure nothing stays behind. */
+CT_MUST_CHECK ct_code ct_file_writer_commit(ct_file_writer *writer, ct_status *status);
+void ct_file_writer_abort(ct_file_writer *writer); /* removes what was written; frees; NULL is fine */
+
+/* Whole file into malloc'd memory (NUL-terminated behind out_bytes); CT_EXHAUSTED beyond max_bytes. */
+CT_MUST_CHECK ct_code ct_file_read(const char *path, size_t max_bytes, char **out_data, size_t *out_bytes, ct_status *status);
+CT_MUST_CHECK ct_code ct_file_write(const char *path, const void *data, size_t bytes, ct_status *status);
+CT_MUST_CHECK ct_code ct_file_digest(const char *path, char out_hex[CT_DIGEST_HEX_BYTES], uint64_t *out_bytes, ct_status *status);
+
+/* --- paths and folders --- */
+bool ct_path_exists(const char *path);
+bool ct_path_is_folder(const char *path);
+char *ct_path_join(const char *folder, const char *name); /* malloc'd; an absolute name stands alone; NULL when out of memory */
+CT_MUST_CHECK ct_code ct_folder_create(const char *path, ct_status *status); /* with parents; fine if it is there */
+CT_MUST_CHECK ct_code ct_folder_remove(const char *path, ct_status *status); /* with all in it; fine if it is absent */
+
+/* Every regular file below `path`, as paths relative to it, sorted by bytes; anything else than files and folders is CT_INVALID. */
+typedef struct ct_file_list {
+    char **names;
+    size_t count;
+} ct_file_list;
+CT_MUST_CHECK ct_code ct_folder_list(const char *path, ct_file_list *out_list, ct_status *status);
+void ct_file_list_deinit(ct_file_list *list);
+
+/* --- a folder, written beside and renamed ---
+ * ct_folder_stage makes an empty folder beside `path` (PATH.partial-PID, one left by a dead process is removed) and returns its name,
+ * malloc'd. ct_folder_commit syncs every file in it and puts it in the place of `path`; an older folder at `path` is moved away first and
+ * removed afterwards. Frees nothing: `staged` stays the caller's. */
+CT_MUST_CHECK ct_code ct_folder_stage(const char *path, char **out_staged, ct_status *status);
+CT_MUST_CHECK ct_code ct_folder_commit(const char *staged, const char *path, ct_status *status);
+
+#endif

@@ -1,0 +1,21 @@
+/* Hashes: XXH3 (libxxhash). 64 bits for keys, 128 bits for checksums and digests. */
+#ifndef BASE_HASH_H
+#define BASE_HASH_H
+
+#include "base/status.h"
+
+uint64_t ct_hash64(const void *data, size_t bytes, uint64_t seed);
+
+enum { CT_DIGEST_HEX_BYTES = 33 }; /* 32 hex digits and NUL */
+
+/* A running 128-bit digest. Not for secrets. */
+typedef struct ct_digest ct_digest;
+CT_MUST_CHECK ct_code ct_digest_create(ct_digest **out_digest, ct_status *status);
+void ct_digest_destroy(ct_digest *digest); /* NULL is fine */
+void ct_digest_reset(ct_digest *digest);
+void ct_digest_update(ct_digest *digest, const void *data, size_t bytes);
+void ct_digest_update_u64(ct_digest *digest, uint64_t value);    /* as 8 little-endian bytes */
+void ct_digest_update_text(ct_digest *digest, const char *text); /* its length as u64, then its bytes */
+void ct_digest_hex(const ct_digest *digest, char out_hex[CT_DIGEST_HEX_BYTES]);
+
+#endif

@@ -1,0 +1,139 @@
+/* The embedding store: tables of rows by 64-bit key, sharded, trained or frozen.
+ *
+ * The face is made for tiers: a caller never sees a row pointer. In training
+ *     prefetch(ticket, lookup) -> acquire -> gather (blocks, in parallel) -> apply(gradients) -> release
+ * where prefetch only finds out which rows a batch needs (unique keys, shards) and starts to bring them near; several tickets may be
+ * prefetched ahead. Values are read at gather, after the previous apply: a prefetched value is never used. In evaluation and serving the
+ * same calls with CT_LOOKUP_READ run in the calling thread, take no lock and change nothing, each thread with a ticket of its own.
+ *
+ * Shards. The top 10 bits of a key are its virtual shard (1,024). A partition is a range of virtual shards with its own index and slabs;
+ * one task at a time works on a partition, so the hot path takes no lock. Results never depend on threads or partitions: occurrences of a
+ * key are summed inside a block of rows, in order (feature, row), then over blocks in the log's order.
+ *
+ * Life of a key in training: unknown -> a stub that counts (exactly, by batches) -> a row with first values once the count *before* the
+ * batch has reached min_count. Until then, and in reading for ever, it stands for its feature's rare row. Rare rows are always admitted and
+ * begin at zero. A read of a key that has neither gives zeros.
+ *
+ * On disk: a RocksDB database written in sorted files by ingestion, one column family a table; key = big-endian 64-bit key; value = the
+ * row's columns as named in store.json beside it (tables, kinds, columns, optimisers, seeds, counts). */
+#ifndef EMBEDDING_STORE_STORE_H
+#define EMBEDDING_STORE_STORE_H
+
+#include <jansson.h>
+
+#include "base/hash.h"
+#include "base/pool.h"
+#include "base/status.h"
+#include "device/device.h"
+
+typedef enum ct_table_kind { CT_TABLE_TRAINED, CT_TABLE_FROZEN } ct_table_kind;
+typedef enum ct_row_optimiser { CT_ROW_ADAGRAD_ROWWISE } ct_row_optimiser;
+
+enum { CT_TABLE_NAME_BYTES = 64, CT_STORE_MAX_TABLES = 64, CT_VIRTUAL_SHARDS = 1024, CT_TABLE_MAX_DIM = 4096 };
+
+typedef struct ct_table_spec {
+    char name[CT_TABLE_NAME_BYTES];
+    ct_table_kind kind;
+    uint32_t dim; /* floats of a row, 1 .. CT_TABLE_MAX_DIM */
+    /* trained only */
+    ct_row_optimiser optimiser;
+    float learning_rate;
+    float initial_accumulator;              /* row-wise Adagrad: of the mean squared gradient; > 0 */
+    float first_value_scale;                /* first values uniform in [-scale, scale); 0 = zeros */
+    uint64_t seed;                          /* of first values: ct_random(seed, CT_PLACE_FIRST_VALUE, 0, key, element / 4) */
+    uint32_t min_count;                     /* >= 1; 1 = every key has a row from its first occurrence on */
+    char content_hash[CT_DIGEST_HEX_BYTES]; /* frozen only: of the vector file, "" = none */
+} ct_table_spec;
+
+typedef struct ct_store ct_store;
+
+typedef enum ct_store_mode {
+    CT_STORE_TRAIN, /* all columns; rows may be changed */
+    CT_STORE_READ   /* only the values: no optimiser state, no stubs in memory */
+} ct_store_mode;
+
+CT_MUST_CHECK ct_code ct_store_create(const ct_table_spec *tables, size_t table_count, ct_device *device, ct_pool *pool,
+                                      ct_store **out_store, ct_status *status);
+/* Reads the folder that ct_store_snapshot wrote, every row. `pool` and `device` must outlive the store. */
+CT_MUST_CHECK ct_code ct_store_open(const char *folder, ct_store_mode mode, ct_device *device, ct_pool *pool, ct_store **out_store,
+                                    ct_status *status);
+void ct_store_destroy(ct_store *store); /* NULL is fine */
+/* Writes all tables into `folder`, which must not exist. The caller renames. */
+CT_MUST_CHECK ct_code ct_store_snapshot(ct_store *store, const char *folder, ct_status *status);
+/* Feeds table specs, then every row and stub in the order (table, key), values, state and counts: equal stores, equal digests, whatever
+ * their files or partitions look like. Only for CT_STORE_TRAIN stores. */
+CT_MUST_CHECK ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status);
+
+/* Puts rows into a frozen table. keys: (count), distinct; values: (count, dim), copied. */
+CT_MUST_CHECK ct_code ct_store_fill(ct_store *store, size_t table, const uint64_t *keys, const float *values, size_t count,
+                                    ct_status *status);
+
+size_t ct_store_table_count(const ct_store *store);
+const ct_table_spec *ct_store_table(const ct_store *store, size_t table);
+int64_t ct_store_find_table(const ct_store *store, const char *name); /* -1 = none */
+
+typedef struct ct_table_info {
+    int64_t rows, stubs;      /* admitted; counting only */
+    uint64_t bytes;           /* memory: slabs and index */
+    int64_t lookups, unknown; /* READ: occurrences so far that had a row / read the rare row or zeros. Approximate while others read. */
+} ct_table_info;
+void ct_store_table_info(const ct_store *store, size_t table, ct_table_info *out_info);
+
+/* --- what a batch asks of one table --- */
+
+/* The key of a feature's rare row. `salt`: the feature's (ct_field.salt). */
+uint64_t ct_rare_key(uint64_t salt);
+
+typedef enum ct_pooling { CT_POOL_SUM, CT_POOL_MEAN } ct_pooling;
+
+/* One feature's keys. All pointers stay the caller's and must live until release. */
+typedef struct ct_key_column {
+    const uint64_t *keys;    /* (rows) or (offsets[rows]); (1) or (offsets[1]) where shared */
+    const uint32_t *offsets; /* (rows + 1) or NULL: exactly one key a row */
+    const float *weights;    /* as keys, or NULL: all 1; MEAN divides by their sum */
+    bool shared;             /* one row of keys for all rows of the lookup; READ only */
+    ct_pooling pooling;      /* of the keys of one row; none = zeros */
+    uint64_t rare_key;       /* 0 = none: an unknown key reads zeros (frozen tables) */
+    uint32_t drop_index;     /* index of id drop's random number: low half of the feature's salt */
+    uint32_t output_column;  /* where the table's `dim` values of this feature start in a row of the output */
+} ct_key_column;
+
+typedef enum ct_lookup_mode { CT_LOOKUP_READ, CT_LOOKUP_TRAIN } ct_lookup_mode;
+
+typedef struct ct_lookup {
+    ct_lookup_mode mode;
+    size_t table;
+    size_t rows;                  /* of the batch */
+    size_t block_rows;            /* rows of a block: 256 or 128 (DESIGN's unit of arithmetic) */
+    const ct_key_column *columns; /* (column_count) */
+    size_t column_count;
+    /* TRAIN only: id drop. An occurrence reads and trains its rare row where ct_random(drop_seed, CT_PLACE_ID_DROP, epoch, first_row + row,
+     * drop_index).word[0] as a unit float < drop_rate. The first value of a row decides for all values of that feature in the row. A
+     * dropped occurrence still counts for admission. */
+    double drop_rate;
+    uint64_t drop_seed;
+    uint32_t epoch;
+    int64_t first_row;
+} ct_lookup;
+
+/* Scratch for one batch of one table; grows when a larger batch comes, allocates nothing once warm. */
+typedef struct ct_ticket ct_ticket;
+CT_MUST_CHECK ct_code ct_ticket_create(ct_store *store, ct_ticket **out_ticket, ct_status *status);
+void ct_ticket_destroy(ct_ticket *ticket); /* NULL is fine */
+
+CT_MUST_CHECK ct_code ct_store_prefetch(ct_store *store, ct_ticket *ticket, const ct_lookup *lookup, ct_status *status);
+/* TRAIN: admits, creates and counts rows; needs the previous batch's apply to be done. */
+CT_MUST_CHECK ct_code ct_store_acquire(ct_store *store, ct_ticket *ticket, ct_status *status);
+/* Pooled values of rows [first_row, first_row + rows) to out: row r's feature c at out + (r - first_row) * out_stride + output_column.
+ * Other columns are left alone. Thread-safe for disjoint rows between acquire and apply. Shared columns are written to row 0 only where
+ * `shared_once`, else to every row. */
+void ct_store_gather(const ct_store *store, const ct_ticket *ticket, size_t first_row, size_t rows, bool shared_once, float *out,
+                     size_t out_stride);
+/* gradients: (rows, stride) in the layout of gather's output, of the mean or summed loss; one row optimiser step for each row touched. */
+CT_MUST_CHECK ct_code ct_store_apply(ct_store *store, ct_ticket *ticket, const float *gradients, size_t stride, ct_status *status);
+void ct_store_release(ct_store *store, ct_ticket *ticket);
+
+/* For inspect: tables, kinds, dims, rows, stubs, bytes, as JSON (caller owns); reads store.json and the database's own counts only. */
+CT_MUST_CHECK ct_code ct_store_describe(const char *folder, json_t **out_json, ct_status *status);
+
+#endif

@@ -1,0 +1,421 @@
+/* The model folder. The manifest is written last and lists every other file with size and checksum; the folder is made beside its name and
+ * renamed, so a name holds a whole model or none. Reading checks the manifest's own line, then every file, before any of it is believed. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "model/model_internal.h"
+
+enum { FORMAT_VERSION = 1, LEAST_READER_VERSION = 1, MANIFEST_MAX_BYTES = 64 << 20, TEXT_MAX_BYTES = 16 << 20 };
+static const char manifest_name[] = "manifest";
+static const char checksum_word[] = "checksum ";
+
+/* --- the tower's tensors and the transforms, by name --- */
+
+typedef struct tensor_list {
+    named_tensor *tensors;
+    size_t count;
+    double *moments; /* (numbers, 3): count, mean, m2 */
+} tensor_list;
+
+static void tensor_list_deinit(tensor_list *list) {
+    free(list->tensors);
+    free(list->moments);
+}
+
+static ct_code tensor_list_init(tensor_list *list, ct_model *model, ct_status *status) {
+    const size_t tower = ct_tower_tensor_count(model->tower), numbers = model->layout.number_count;
+    *list = (tensor_list){.tensors = calloc(tower + 1, sizeof *list->tensors), .moments = calloc(3 * numbers + 1, sizeof *list->moments)};
+    if (list->tensors == NULL || list->moments == NULL) return ct_fail_memory(status, tower * sizeof *list->tensors, "the list of tensors");
+    for (size_t i = 0; i < tower; i++) {
+        const ct_tensor tensor = ct_tower_tensor(model->tower, i);
+        named_tensor *named = &list->tensors[list->count++];
+        *named = (named_tensor){.rows = tensor.rows, .columns = tensor.columns, .data = tensor.data};
+        snprintf(named->name, sizeof named->name, "%s", tensor.name);
+    }
+    for (size_t i = 0; i < numbers; i++)
+        memcpy(list->moments + 3 * i, (double[]){model->moments[i].count, model->moments[i].mean, model->moments[i].m2},
+               3 * sizeof(double));
+    list->tensors[list->count++] =
+        (named_tensor){.name = "numbers.moments", .f64 = true, .rows = numbers, .columns = 3, .data = list->moments};
+    return CT_OK;
+}
+
+/* --- writing --- */
+
+static ct_code add_file(json_t *files, const char *folder, const char *name, ct_status *status) {
+    char *path = ct_path_join(folder, name);
+    char hex[CT_DIGEST_HEX_BYTES];
+    uint64_t bytes = 0;
+    if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
+    const ct_code code = ct_file_digest(path, hex, &bytes, status);
+    free(path);
+    if (code != CT_OK) return code;
+    json_array_append_new(files, json_pack("{s:s, s:I, s:s}", "name", name, "bytes", (json_int_t)bytes, "xxh3_128", hex));
+    return CT_OK;
+}
+
+static ct_code write_manifest(const ct_model *model, const char *folder, const char *digest, ct_status *status) {
+    ct_file_list list = {0};
+    char *text = NULL, *path = NULL;
+    ct_digest *checksum = NULL;
+    ct_file_writer *writer = NULL;
+    json_t *files = json_array(), *vectors = json_object();
+    for (size_t i = 0; i < model->layout.vector_count; i++)
+        json_object_set_new(vectors, model->schema->fields[model->layout.vectors[i].field].name,
+                            json_string(model->layout.vectors[i].table_name));
+    /* clang-format off */
+    json_t *manifest = json_pack("{s:s, s:i, s:i, s:[], s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:[s], s:o, s:o}",
+        "format", "clicktower-model", "version", FORMAT_VERSION, "least_reader_version", LEAST_READER_VERSION, "required_features",
+        "created_unix_ms", (json_int_t)ct_clock_unix_ms(), "schema", model->schema->name, "model", ct_architecture_name(model->spec->architecture),
+        "rows", (json_int_t)model->rows, "step", (json_int_t)model->step, "tower_step", (json_int_t)ct_tower_step(model->tower),
+        "seed", (json_int_t)model->seed, "batch_rows", (json_int_t)model->batch_rows, "instruction_set", model->instruction_set,
+        "precision", ct_model_precision(model) == CT_PRECISION_BF16 ? "bf16" : "fp32", "outputs", "click", "vectors", vectors, "files", files);
+    /* clang-format on */
+    ct_code code = manifest == NULL ? ct_fail_memory(status, 4096, "the manifest") : ct_folder_list(folder, &list, status);
+    for (size_t i = 0; i < list.count && code == CT_OK; i++) code = add_file(files, folder, list.names[i], status);
+    if (code != CT_OK) goto done;
+    json_object_set_new(manifest, "digest", json_string(digest));
+    text = json_dumps(manifest, JSON_INDENT(2));
+    path = ct_path_join(folder, manifest_name);
+    if (text == NULL || path == NULL) {
+        code = ct_fail_memory(status, 4096, "the manifest");
+        goto done;
+    }
+    char hex[CT_DIGEST_HEX_BYTES];
+    CT_TRY_GOTO(code, ct_digest_create(&checksum, status), done);
+    ct_digest_update(checksum, text, strlen(text));
+    ct_digest_hex(checksum, hex);
+    CT_TRY_GOTO(code, ct_file_writer_open(path, &writer, status), done);
+    CT_TRY_GOTO(code, ct_file_writer_printf(writer, status, "%s\n%s%s\n", text, checksum_word, hex), done);
+    code = ct_file_writer_commit(writer, status);
+    writer = NULL;
+done:
+    ct_file_writer_abort(writer);
+    ct_digest_destroy(checksum);
+    ct_file_list_deinit(&list);
+    json_decref(manifest);
+    free(text);
+    free(path);
+    return code;
+}
+
+static ct_code write_text(const char *folder, const char *name, const char *text, size_t bytes, ct_status *status) {
+    char *path = ct_path_join(folder, name);
+    if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
+    const ct_code code = ct_file_write(path, text, bytes, status);
+    free(path);
+    return code;
+}
+
+static ct_code write_content(ct_model *model, const char *folder, const json_t *metrics, const char *curve, ct_status *status) {
+    char *spec = ct_model_spec_text(model->spec), *tables = ct_path_join(folder, "tables");
+    char *tower = ct_path_join(folder, "tower.safetensors"), *json = ct_path_join(folder, "metrics.json");
+    tensor_list list = {0};
+    char digest[CT_DIGEST_HEX_BYTES];
+    ct_code code = CT_OK;
+    if (spec == NULL || tables == NULL || tower == NULL || json == NULL) {
+        code = ct_fail_memory(status, 4096, "the model folder");
+        goto done;
+    }
+    CT_TRY_GOTO(code, write_text(folder, "schema.yaml", model->schema->text, model->schema->text_bytes, status), done);
+    CT_TRY_GOTO(code, write_text(folder, "model.yaml", spec, strlen(spec), status), done);
+    CT_TRY_GOTO(code, ct_json_save(json, metrics, status), done);
+    CT_TRY_GOTO(code, write_text(folder, "curve.jsonl", curve, strlen(curve), status), done);
+    CT_TRY_GOTO(code, tensor_list_init(&list, model, status), done);
+    CT_TRY_GOTO(code, safetensors_write(tower, list.tensors, list.count, status), done);
+    CT_TRY_GOTO(code, ct_store_snapshot(model->store, tables, status), done);
+    CT_TRY_GOTO(code, ct_model_digest(model, digest, status), done);
+    code = write_manifest(model, folder, digest, status);
+done:
+    tensor_list_deinit(&list);
+    free(spec);
+    free(tables);
+    free(tower);
+    free(json);
+    return code;
+}
+
+bool ct_model_folder_is(const char *folder) {
+    char *path = ct_path_join(folder, manifest_name);
+    const bool there = path != NULL && ct_path_exists(path);
+    free(path);
+    return there;
+}
+
+ct_code ct_model_folder_replaceable(const char *folder, ct_status *status) {
+    if (ct_path_exists(folder) && !ct_model_folder_is(folder))
+        return ct_fail(status, CT_EXISTS, "%s: there is something that is no model folder; name another folder or move it away", folder);
+    return CT_OK;
+}
+
+ct_code ct_model_save(ct_model *model, const char *folder, const json_t *metrics, const char *curve, ct_status *status) {
+    char *staged = NULL;
+    if (model->mode != CT_MODEL_TRAIN) return ct_fail(status, CT_INVALID, "the model was opened for reading; it can't be saved");
+    CT_TRY(ct_model_folder_replaceable(folder, status));
+    CT_TRY(ct_folder_stage(folder, &staged, status));
+    ct_code code = write_content(model, staged, metrics, curve, status);
+    if (code == CT_OK) code = ct_folder_commit(staged, folder, status);
+    if (code != CT_OK) {
+        ct_status ignored = CT_STATUS_INIT;
+        if (ct_folder_remove(staged, &ignored) != CT_OK) ct_fail_within(status, "%s could not be removed either", staged);
+    }
+    free(staged);
+    return code;
+}
+
+ct_code ct_model_digest(ct_model *model, char out_hex[CT_DIGEST_HEX_BYTES], ct_status *status) {
+    if (model->mode == CT_MODEL_READ) {
+        memcpy(out_hex, model->digest, CT_DIGEST_HEX_BYTES);
+        return CT_OK;
+    }
+    ct_digest *digest = NULL;
+    tensor_list list = {0};
+    char *spec = ct_model_spec_text(model->spec);
+    ct_code code = spec == NULL ? ct_fail_memory(status, 4096, "the spec's text") : CT_OK;
+    if (code != CT_OK) return code;
+    CT_TRY_GOTO(code, ct_digest_create(&digest, status), done);
+    CT_TRY_GOTO(code, tensor_list_init(&list, model, status), done);
+    ct_digest_update_text(digest, "clicktower-model 1");
+    ct_digest_update_u64(digest, model->schema->hash);
+    ct_digest_update_text(digest, spec);
+    ct_digest_update_u64(digest, model->seed);
+    ct_digest_update_u64(digest, (uint64_t)model->rows);
+    ct_digest_update_u64(digest, (uint64_t)model->step);
+    ct_digest_update_u64(digest, (uint64_t)model->batch_rows);
+    for (size_t i = 0; i < list.count; i++) {
+        const named_tensor *tensor = &list.tensors[i];
+        ct_digest_update_text(digest, tensor->name);
+        ct_digest_update_u64(digest, tensor->rows);
+        ct_digest_update_u64(digest, tensor->columns);
+        ct_digest_update(digest, tensor->data, tensor->rows * tensor->columns * (tensor->f64 ? 8 : 4));
+    }
+    CT_TRY_GOTO(code, ct_store_digest(model->store, digest, status), done);
+    ct_digest_hex(digest, out_hex);
+done:
+    tensor_list_deinit(&list);
+    ct_digest_destroy(digest);
+    free(spec);
+    return code;
+}
+
+/* --- reading --- */
+
+static ct_code check_version(const json_t *manifest, const char *path, ct_status *status) {
+    const char *format = NULL;
+    int64_t version = 0, least = 0;
+    json_t *required = NULL;
+    CT_TRY(ct_json_get_string(manifest, "format", path, &format, status));
+    if (strcmp(format, "clicktower-model") != 0)
+        return ct_fail(status, CT_CORRUPT, "%s: format is '%s', not 'clicktower-model'", path, format);
+    CT_TRY(ct_json_get_i64(manifest, "version", path, &version, status));
+    CT_TRY(ct_json_get_i64(manifest, "least_reader_version", path, &least, status));
+    if (least > FORMAT_VERSION)
+        return ct_fail(status, CT_UNSUPPORTED,
+                       "%s: written in format version %lld, which needs a program that reads version %lld; this one reads %d", path,
+                       (long long)version, (long long)least, FORMAT_VERSION);
+    CT_TRY(ct_json_get_array(manifest, "required_features", path, &required, status));
+    if (json_array_size(required) > 0) {
+        const char *feature = json_string_value(json_array_get(required, 0));
+        return ct_fail(status, CT_UNSUPPORTED, "%s: needs the feature '%s', which this program does not have", path,
+                       feature == NULL ? "?" : feature);
+    }
+    return CT_OK;
+}
+
+static ct_code check_file(const char *folder, const json_t *file, const char *manifest_path, ct_status *status) {
+    const char *name = NULL, *expected = NULL;
+    int64_t bytes = 0;
+    CT_TRY(ct_json_get_string(file, "name", manifest_path, &name, status));
+    CT_TRY(ct_json_get_string(file, "xxh3_128", manifest_path, &expected, status));
+    CT_TRY(ct_json_get_i64(file, "bytes", manifest_path, &bytes, status));
+    char *path = ct_path_join(folder, name);
+    if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
+    char hex[CT_DIGEST_HEX_BYTES];
+    uint64_t found = 0;
+    ct_code code = ct_file_digest(path, hex, &found, status);
+    if (code == CT_NOT_FOUND)
+        code = ct_fail(status, CT_CORRUPT, "%s: the manifest lists this file, but it is missing", path);
+    else if (code == CT_OK && (found != (uint64_t)bytes || strcmp(hex, expected) != 0))
+        code = ct_fail(status, CT_CORRUPT,
+                       "%s: the file is not what was written (%llu bytes, checksum %s; the manifest says %lld, %s); copy the folder again",
+                       path, (unsigned long long)found, hex, (long long)bytes, expected);
+    free(path);
+    return code;
+}
+
+ct_code ct_model_manifest(const char *folder, bool check_files, json_t **out_manifest, ct_status *status) {
+    char *path = ct_path_join(folder, manifest_name), *text = NULL;
+    json_t *manifest = NULL, *files = NULL;
+    ct_digest *checksum = NULL;
+    size_t bytes = 0;
+    if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
+    ct_code code = ct_file_read(path, MANIFEST_MAX_BYTES, &text, &bytes, status);
+    if (code == CT_NOT_FOUND)
+        code = ct_path_is_folder(folder) ? ct_fail(status, CT_NOT_FOUND, "%s: no model folder (it has no file 'manifest')", folder)
+                                         : ct_fail(status, CT_NOT_FOUND, "%s: no such folder", folder);
+    if (code != CT_OK) goto done;
+    char hex[CT_DIGEST_HEX_BYTES];
+    const size_t tail = strlen(checksum_word) + CT_DIGEST_HEX_BYTES - 1 + 2; /* newline, word, digits, newline */
+    CT_TRY_GOTO(code, ct_digest_create(&checksum, status), done);
+    if (bytes > tail) ct_digest_update(checksum, text, bytes - tail);
+    ct_digest_hex(checksum, hex);
+    if (bytes <= tail || text[bytes - tail] != '\n' || strncmp(text + bytes - tail + 1, checksum_word, strlen(checksum_word)) != 0 ||
+        strncmp(text + bytes - CT_DIGEST_HEX_BYTES, hex, CT_DIGEST_HEX_BYTES - 1) != 0 || text[bytes - 1] != '\n') {
+        code = ct_fail(status, CT_CORRUPT,
+                       "%s: the file is not what was written (its last line does not hold its checksum); copy the folder again", path);
+        goto done;
+    }
+    CT_TRY_GOTO(code, ct_json_parse(text, bytes - tail, path, &manifest, status), done);
+    CT_TRY_GOTO(code, check_version(manifest, path, status), done);
+    CT_TRY_GOTO(code, ct_json_get_array(manifest, "files", path, &files, status), done);
+    if (check_files)
+        for (size_t i = 0; i < json_array_size(files) && code == CT_OK; i++)
+            code = check_file(folder, json_array_get(files, i), path, status);
+    if (code == CT_OK) {
+        *out_manifest = manifest;
+        manifest = NULL;
+    }
+done:
+    json_decref(manifest);
+    ct_digest_destroy(checksum);
+    free(text);
+    free(path);
+    return code;
+}
+
+static ct_code read_numbers(ct_model *model, const json_t *manifest, const char *folder, int64_t *out_tower_step, ct_status *status) {
+    const char *instruction_set = NULL, *digest = NULL, *precision = NULL;
+    int64_t seed = 0, batch_rows = 0;
+    CT_TRY(ct_json_get_i64(manifest, "rows", folder, &model->rows, status));
+    CT_TRY(ct_json_get_i64(manifest, "step", folder, &model->step, status));
+    CT_TRY(ct_json_get_i64(manifest, "tower_step", folder, out_tower_step, status));
+    CT_TRY(ct_json_get_i64(manifest, "created_unix_ms", folder, &model->created_ms, status));
+    CT_TRY(ct_json_get_i64(manifest, "seed", folder, &seed, status));
+    CT_TRY(ct_json_get_i64(manifest, "batch_rows", folder, &batch_rows, status));
+    CT_TRY(ct_json_get_string(manifest, "instruction_set", folder, &instruction_set, status));
+    CT_TRY(ct_json_get_string(manifest, "precision", folder, &precision, status));
+    CT_TRY(ct_json_get_string(manifest, "digest", folder, &digest, status));
+    if (batch_rows < 1 || batch_rows > CT_MODEL_MAX_BATCH_ROWS)
+        return ct_fail(status, CT_CORRUPT, "%s: batch_rows is %lld", folder, (long long)batch_rows);
+    model->seed = (uint64_t)seed;
+    model->batch_rows = (size_t)batch_rows;
+    model->precision = strcmp(precision, "bf16") == 0 ? CT_PRECISION_BF16 : CT_PRECISION_FP32;
+    snprintf(model->instruction_set, sizeof model->instruction_set, "%s", instruction_set);
+    snprintf(model->digest, sizeof model->digest, "%s", digest);
+    return CT_OK;
+}
+
+/* The frozen tables stand in for the vector files: which table is whose stands in the manifest. */
+static ct_code read_layout(ct_model *model, const json_t *manifest, const char *folder, ct_status *status) {
+    const size_t fields = model->schema->field_count;
+    uint32_t *dims = calloc(fields + 1, sizeof *dims);
+    char(*tables)[CT_TABLE_NAME_BYTES] = calloc(fields + 1, sizeof *tables);
+    json_t *vectors = NULL;
+    ct_code code = CT_OK;
+    if (dims == NULL || tables == NULL) {
+        code = ct_fail_memory(status, fields * sizeof *tables, "the model's layout");
+        goto done;
+    }
+    CT_TRY_GOTO(code, ct_json_get_object(manifest, "vectors", folder, &vectors, status), done);
+    for (size_t f = 0; f < fields; f++) {
+        const char *table = json_string_value(json_object_get(vectors, model->schema->fields[f].name));
+        if (table == NULL) continue;
+        const int64_t index = ct_store_find_table(model->store, table);
+        if (index < 0) {
+            code = ct_fail(status, CT_CORRUPT, "%s: field '%s' needs table '%s', which is not there", folder, model->schema->fields[f].name,
+                           table);
+            goto done;
+        }
+        dims[f] = ct_store_table(model->store, (size_t)index)->dim;
+        snprintf(tables[f], sizeof tables[f], "%s", table);
+    }
+    CT_TRY_GOTO(code,
+                model_layout_init(&model->layout, model->schema, model->spec, dims, (const char(*)[CT_TABLE_NAME_BYTES])tables, status),
+                done);
+    for (size_t i = 0; i < model->layout.vector_count; i++) {
+        layout_vector *vector = &model->layout.vectors[i];
+        const int64_t index = ct_store_find_table(model->store, vector->table_name);
+        if (index < 0) {
+            code = ct_fail(status, CT_CORRUPT, "%s: the manifest names no table for vector '%s'", folder,
+                           model->schema->fields[vector->field].name);
+            goto done;
+        }
+        vector->table = (size_t)index;
+    }
+    const ct_table_spec *ids = ct_store_table_count(model->store) > 0 ? ct_store_table(model->store, ID_TABLE) : NULL;
+    if (ids == NULL || ids->kind != CT_TABLE_TRAINED || ids->dim != model->layout.embedding_dim)
+        code = ct_fail(status, CT_CORRUPT, "%s: the first table does not hold the ids' rows of %u floats", folder,
+                       model->layout.embedding_dim);
+done:
+    free(dims);
+    free(tables);
+    return code;
+}
+
+static ct_code read_tower(ct_model *model, const char *path, int64_t tower_step, ct_status *status) {
+    tensor_list list = {0};
+    ct_code code = tensor_list_init(&list, model, status);
+    if (code == CT_OK) code = safetensors_read(path, list.tensors, list.count, model->mode == CT_MODEL_READ ? "optimizer." : NULL, status);
+    if (code == CT_OK) {
+        for (size_t i = 0; i < model->layout.number_count; i++)
+            model->moments[i] = (number_moments){list.moments[3 * i], list.moments[3 * i + 1], list.moments[3 * i + 2]};
+        model_refresh_scales(model);
+        ct_tower_set_step(model->tower, tower_step);
+        ct_tower_weights_changed(model->tower);
+    }
+    tensor_list_deinit(&list);
+    return code;
+}
+
+ct_code ct_model_open(const char *folder, ct_model_mode mode, ct_device *device, ct_pool *pool, ct_model **out_model, ct_status *status) {
+    json_t *manifest = NULL;
+    char *schema = ct_path_join(folder, "schema.yaml"), *spec = ct_path_join(folder, "model.yaml");
+    char *tables = ct_path_join(folder, "tables"), *tower = ct_path_join(folder, "tower.safetensors"), *text = NULL;
+    size_t bytes = 0;
+    int64_t tower_step = 0;
+    ct_code code = CT_OK;
+    ct_model *model = calloc(1, sizeof *model);
+    if (schema == NULL || spec == NULL || tables == NULL || tower == NULL || model == NULL) {
+        code = ct_fail_memory(status, 4096, "a model");
+        goto done;
+    }
+    model->mode = mode;
+    model->device = device != NULL ? device : ct_device_cpu();
+    model->pool = pool;
+    CT_TRY_GOTO(code, ct_model_manifest(folder, true, &manifest, status), done);
+    CT_TRY_GOTO(code, ct_file_read(schema, TEXT_MAX_BYTES, &text, &bytes, status), done);
+    CT_TRY_GOTO(code, ct_schema_parse(text, bytes, schema, &model->schema, status), done);
+    CT_TRY_GOTO(code, ct_model_spec_load(spec, NULL, 0, &model->spec, status), done);
+    CT_TRY_GOTO(code, read_numbers(model, manifest, folder, &tower_step, status), done);
+    CT_TRY_GOTO(code,
+                ct_store_open(tables, mode == CT_MODEL_TRAIN ? CT_STORE_TRAIN : CT_STORE_READ, model->device, pool, &model->store, status),
+                done);
+    CT_TRY_GOTO(code, read_layout(model, manifest, folder, status), done);
+    code = model_finish(model, status);
+    if (code == CT_UNSUPPORTED && mode == CT_MODEL_READ && model->precision == CT_PRECISION_BF16) {
+        /* Trained in bf16, read where there is none: the same weights in fp32. ct_model_precision tells. */
+        model->precision = CT_PRECISION_FP32;
+        free(model->moments);
+        free(model->scales);
+        *status = (ct_status)CT_STATUS_INIT;
+        code = model_finish(model, status);
+    }
+    if (code == CT_OK) code = read_tower(model, tower, tower_step, status);
+    if (code == CT_OK) {
+        *out_model = model;
+        model = NULL;
+    }
+done:
+    ct_model_destroy(model);
+    json_decref(manifest);
+    free(schema);
+    free(spec);
+    free(tables);
+    free(tower);
+    free(text);
+    return code;
+}

@@ -1,0 +1,87 @@
+/* From the columns of a batch to the tower's first input. Training and scoring both come through here, so a row's input is the same bits
+ * in both. */
+#include <string.h>
+
+#include "model/model_internal.h"
+
+static ct_code check_column(const ct_model *model, const ct_batch *batch, size_t field, bool training, ct_status *status) {
+    const ct_column *column = &batch->columns[field];
+    const char *name = model->schema->fields[field].name;
+    if (!column->present) return ct_fail(status, CT_INVALID, "field '%s' is missing; the model needs it", name);
+    if (training && column->shared)
+        return ct_fail(status, CT_INVALID, "field '%s' is shared by all rows; training needs one value a row", name);
+    return CT_OK;
+}
+
+ct_code batch_check(const ct_model *model, const ct_batch *batch, bool training, ct_status *status) {
+    const model_layout *layout = &model->layout;
+    if (batch->column_count != model->schema->field_count)
+        return ct_fail(status, CT_INVALID, "the batch has %zu columns, the model's schema %zu", batch->column_count,
+                       model->schema->field_count);
+    for (size_t i = 0; i < layout->id_count; i++) CT_TRY(check_column(model, batch, layout->ids[i].field, training, status));
+    for (size_t i = 0; i < layout->vector_count; i++) CT_TRY(check_column(model, batch, layout->vectors[i].field, training, status));
+    for (size_t i = 0; i < layout->number_count; i++) CT_TRY(check_column(model, batch, layout->numbers[i].field, training, status));
+    if (!training) return CT_OK;
+    if (batch->rows > model->batch_rows)
+        return ct_fail(status, CT_INVALID, "a batch of %zu rows, but the model was made for %zu", batch->rows, model->batch_rows);
+    const int64_t label = ct_schema_find_kind(model->schema, CT_FIELD_LABEL);
+    if (label < 0) return ct_fail(status, CT_INVALID, "schema %s has no label; training needs one", model->schema->name);
+    return check_column(model, batch, (size_t)label, true, status);
+}
+
+/* A column as the store wants it, from first_row on. A dense column starts there; a CSR column's offsets do, over the same values. */
+static ct_key_column key_column(const ct_column *column, size_t first_row) {
+    const size_t skip = column->shared ? 0 : first_row;
+    ct_key_column out = {
+        .keys = ct_column_u64(column), .weights = column->value_weights, .shared = column->shared, .pooling = CT_POOL_MEAN};
+    if (column->offsets != NULL) {
+        out.offsets = column->offsets + skip;
+        return out;
+    }
+    out.keys += skip;
+    if (out.weights != NULL) out.weights += skip;
+    return out;
+}
+
+void id_columns(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, ct_key_column *out_columns) {
+    for (size_t i = first; i < last; i++) {
+        const layout_id *id = &model->layout.ids[i];
+        const uint64_t salt = model->schema->fields[id->field].salt;
+        ct_key_column *out = &out_columns[i - first];
+        *out = key_column(&batch->columns[id->field], first_row);
+        out->rare_key = ct_rare_key(salt);
+        out->drop_index = (uint32_t)salt;
+        out->output_column = id->column;
+    }
+}
+
+void write_numbers(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
+                   read_scratch *scratch, float *x, size_t stride) {
+    for (size_t i = first; i < last; i++) {
+        const layout_number *number = &model->layout.numbers[i];
+        const ct_column *column = &batch->columns[number->field];
+        const float *raw = ct_column_f32(column) + (column->shared ? 0 : first_row);
+        number_write(raw, column->shared ? 0 : 1, &model->scales[i], scratch->numbers, x + number->column, stride, rows);
+    }
+}
+
+ct_code write_vectors(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
+                      read_scratch *scratch, float *raw, size_t stride, ct_status *status) {
+    for (size_t i = first; i < last; i++) {
+        const layout_vector *vector = &model->layout.vectors[i];
+        ct_key_column column = key_column(&batch->columns[vector->field], first_row);
+        column.output_column = vector->raw_column;
+        const ct_lookup lookup = {.mode = CT_LOOKUP_READ,
+                                  .table = vector->table,
+                                  .rows = rows,
+                                  .block_rows = CT_TOWER_MAX_ROWS,
+                                  .columns = &column,
+                                  .column_count = 1};
+        ct_ticket *ticket = scratch->vector_tickets[i];
+        CT_TRY(ct_store_prefetch(model->store, ticket, &lookup, status));
+        CT_TRY(ct_store_acquire(model->store, ticket, status));
+        ct_store_gather(model->store, ticket, 0, rows, false, raw, stride);
+        ct_store_release(model->store, ticket);
+    }
+    return CT_OK;
+}

@@ -1,0 +1,160 @@
+/* From schema and spec to the columns of x and the tower's layers. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/model_internal.h"
+
+static bool is_feature(const ct_field *field) {
+    return field->kind == CT_FIELD_ID || field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_VECTOR;
+}
+
+static ct_code find_feature(const ct_schema *schema, const char *name, const char *list, size_t *out_field, ct_status *status) {
+    const int64_t field = ct_schema_find(schema, name);
+    if (field < 0) return ct_fail(status, CT_INVALID, "%s names '%s', but schema %s has no such field", list, name, schema->name);
+    if (!is_feature(&schema->fields[field]))
+        return ct_fail(status, CT_INVALID, "%s names '%s', which is no id, number or vector in schema %s", list, name, schema->name);
+    *out_field = (size_t)field;
+    return CT_OK;
+}
+
+ct_code model_choose_fields(const ct_schema *schema, const ct_model_spec *spec, bool *out_used, ct_status *status) {
+    for (size_t i = 0; i < schema->field_count; i++) out_used[i] = spec->features == NULL && is_feature(&schema->fields[i]);
+    size_t field = 0;
+    for (size_t i = 0; i < spec->feature_count; i++) {
+        CT_TRY(find_feature(schema, spec->features[i], "features", &field, status));
+        out_used[field] = true;
+    }
+    for (size_t i = 0; i < spec->exclude_count; i++) {
+        CT_TRY(find_feature(schema, spec->exclude[i], "exclude", &field, status));
+        out_used[field] = false;
+    }
+    size_t used = 0;
+    for (size_t i = 0; i < schema->field_count; i++) used += out_used[i];
+    if (used == 0) return ct_fail(status, CT_INVALID, "no feature is left: check features and exclude against schema %s", schema->name);
+    return CT_OK;
+}
+
+static ct_side side_of(const ct_schema *schema, const ct_field *field) {
+    return field->kind == CT_FIELD_VECTOR ? schema->fields[field->of].side : field->side;
+}
+
+/* Columns of one side: ids, then vectors, then numbers. */
+static void place_side(model_layout *layout, const ct_schema *schema, const bool *used, ct_side side, uint32_t adapter_width,
+                       const uint32_t *vector_dims, const char (*vector_tables)[CT_TABLE_NAME_BYTES]) {
+    for (size_t f = 0; f < schema->field_count; f++) {
+        if (!used[f] || schema->fields[f].kind != CT_FIELD_ID || side_of(schema, &schema->fields[f]) != side) continue;
+        layout->ids[layout->id_count++] = (layout_id){f, (uint32_t)layout->width};
+        layout->width += layout->embedding_dim;
+    }
+    for (size_t f = 0; f < schema->field_count; f++) {
+        if (!used[f] || schema->fields[f].kind != CT_FIELD_VECTOR || side_of(schema, &schema->fields[f]) != side) continue;
+        layout_vector *vector = &layout->vectors[layout->vector_count++];
+        *vector = (layout_vector){
+            .field = f, .raw_column = (uint32_t)layout->raw_width, .dim = vector_dims[f], .column = (uint32_t)layout->width};
+        snprintf(vector->table_name, sizeof vector->table_name, "%s", vector_tables[f]);
+        layout->raw_width += vector->dim;
+        layout->width += adapter_width;
+    }
+    for (size_t f = 0; f < schema->field_count; f++) {
+        if (!used[f] || schema->fields[f].kind != CT_FIELD_NUMBER || side_of(schema, &schema->fields[f]) != side) continue;
+        layout->numbers[layout->number_count++] = (layout_number){f, (uint32_t)layout->width};
+        layout->width += 2;
+    }
+}
+
+static void add_layer(ct_tower_spec *tower, ct_layer_kind kind, size_t input, size_t out, const char *name, size_t number) {
+    ct_layer_spec *layer = &tower->layers[tower->layer_count++];
+    *layer = (ct_layer_spec){.kind = kind, .inputs = {input}, .input_count = 1, .out = out};
+    layer->activation = kind == CT_LAYER_DENSE ? CT_ACTIVATION_RELU : CT_ACTIVATION_NONE;
+    if (kind == CT_LAYER_HEAD)
+        snprintf(layer->name, sizeof layer->name, "%s", name);
+    else
+        snprintf(layer->name, sizeof layer->name, "%s.%zu", name, number);
+}
+
+static void add_layers(model_layout *layout, const ct_model_spec *spec) {
+    ct_tower_spec *tower = &layout->tower;
+    size_t cross = 0, deep = 0; /* slabs that the head reads; 0 = x */
+    for (size_t i = 0; i < spec->cross_layers; i++) {
+        add_layer(tower, CT_LAYER_CROSS, cross, layout->width, "cross", i);
+        cross = tower->layer_count;
+    }
+    for (size_t i = 0; i < spec->deep_count; i++) {
+        add_layer(tower, CT_LAYER_DENSE, deep, spec->deep[i], "deep", i);
+        deep = tower->layer_count;
+    }
+    add_layer(tower, CT_LAYER_HEAD, cross != 0 ? cross : deep, 1, "head", 0);
+    if (cross != 0 && deep != 0) {
+        ct_layer_spec *head = &tower->layers[tower->layer_count - 1];
+        head->inputs[head->input_count++] = deep;
+    }
+}
+
+/* LR: ids and adapters are one wide and enter the sum as they are. */
+static void add_unit_ranges(model_layout *layout) {
+    ct_tower_spec *tower = &layout->tower;
+    for (size_t i = 0; i < layout->id_count; i++) tower->unit_ranges[tower->unit_range_count++] = (ct_unit_range){layout->ids[i].column, 1};
+    for (size_t i = 0; i < layout->vector_count; i++)
+        tower->unit_ranges[tower->unit_range_count++] = (ct_unit_range){layout->vectors[i].column, 1};
+}
+
+ct_code model_layout_init(model_layout *layout, const ct_schema *schema, const ct_model_spec *spec, const uint32_t *vector_dims,
+                          const char (*vector_tables)[CT_TABLE_NAME_BYTES], ct_status *status) {
+    *layout = (model_layout){0};
+    const size_t fields = schema->field_count;
+    const bool linear = spec->architecture == CT_ARCHITECTURE_LR;
+    ct_code code = CT_OK;
+    bool *used = calloc(fields + 1, sizeof *used);
+    layout->ids = calloc(fields + 1, sizeof *layout->ids);
+    layout->numbers = calloc(fields + 1, sizeof *layout->numbers);
+    layout->vectors = calloc(fields + 1, sizeof *layout->vectors);
+    layout->tower.layers = calloc(CT_TOWER_MAX_LAYERS, sizeof *layout->tower.layers);
+    layout->tower.adapters = calloc(CT_TOWER_MAX_ADAPTERS, sizeof *layout->tower.adapters);
+    layout->tower.unit_ranges = calloc(2 * fields + 1, sizeof *layout->tower.unit_ranges);
+    if (used == NULL || layout->ids == NULL || layout->numbers == NULL || layout->vectors == NULL || layout->tower.layers == NULL ||
+        layout->tower.adapters == NULL || layout->tower.unit_ranges == NULL) {
+        code = ct_fail_memory(status, fields * sizeof(layout_id), "the model's layout");
+        goto done;
+    }
+    CT_TRY_GOTO(code, model_choose_fields(schema, spec, used, status), done);
+    layout->embedding_dim = linear ? 1 : spec->embedding_dim;
+    const uint32_t adapter = linear ? 1 : spec->vector_adapter;
+    place_side(layout, schema, used, CT_SIDE_CONTEXT, adapter, vector_dims, vector_tables);
+    layout->context_width = layout->width;
+    layout->context_ids = layout->id_count;
+    layout->context_numbers = layout->number_count;
+    layout->context_vectors = layout->vector_count;
+    place_side(layout, schema, used, CT_SIDE_CANDIDATE, adapter, vector_dims, vector_tables);
+    if (layout->vector_count > CT_TOWER_MAX_ADAPTERS) {
+        code = ct_fail(status, CT_INVALID, "%zu vector features; at most %d are possible", layout->vector_count, CT_TOWER_MAX_ADAPTERS);
+        goto done;
+    }
+    ct_tower_spec *tower = &layout->tower;
+    tower->context_width = layout->context_width;
+    tower->width = layout->width;
+    tower->raw_width = layout->raw_width;
+    for (size_t i = 0; i < layout->vector_count; i++) {
+        const layout_vector *vector = &layout->vectors[i];
+        ct_adapter_spec *spec_out = &tower->adapters[tower->adapter_count++];
+        *spec_out = (ct_adapter_spec){.raw_column = vector->raw_column, .in = vector->dim, .column = vector->column, .out = adapter};
+        const int length = snprintf(spec_out->name, sizeof spec_out->name, "vector.%s", schema->fields[vector->field].name);
+        if (length >= (int)sizeof spec_out->name) snprintf(spec_out->name, sizeof spec_out->name, "vector.%zu", vector->field);
+    }
+    add_layers(layout, spec);
+    if (linear) add_unit_ranges(layout);
+done:
+    free(used);
+    if (code != CT_OK) model_layout_deinit(layout);
+    return code;
+}
+
+void model_layout_deinit(model_layout *layout) {
+    free(layout->ids);
+    free(layout->numbers);
+    free(layout->vectors);
+    free(layout->tower.layers);
+    free(layout->tower.adapters);
+    free(layout->tower.unit_ranges);
+    *layout = (model_layout){0};
+}

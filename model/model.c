@@ -1,0 +1,206 @@
+/* The model object: made from a schema and a spec, or from a folder (folder.c). */
+#include "model/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/vectors.h"
+#include "model/model_internal.h"
+
+void model_refresh_scales(ct_model *model) {
+    for (size_t i = 0; i < model->layout.number_count; i++) model->scales[i] = moments_scale(&model->moments[i]);
+}
+
+ct_code model_finish(ct_model *model, ct_status *status) {
+    const ct_model_spec *spec = model->spec;
+    const size_t numbers = model->layout.number_count;
+    model->moments = calloc(numbers + 1, sizeof *model->moments);
+    model->scales = calloc(numbers + 1, sizeof *model->scales);
+    if (model->moments == NULL || model->scales == NULL)
+        return ct_fail_memory(status, numbers * sizeof *model->moments, "number transforms");
+    model_refresh_scales(model);
+    ct_tower_options options = {.precision = model->precision,
+                                .seed = model->seed,
+                                .optimiser = CT_DENSE_ADAM,
+                                .learning_rate = spec->learning_rate,
+                                .beta1 = spec->beta1,
+                                .beta2 = spec->beta2,
+                                .epsilon = spec->epsilon,
+                                .batch_rows = model->mode == CT_MODEL_TRAIN ? model->batch_rows : 0};
+    CT_TRY(ct_tower_create(&model->layout.tower, &options, model->pool, &model->tower, status));
+    return model->mode == CT_MODEL_TRAIN ? training_init(model, status) : CT_OK;
+}
+
+void ct_model_destroy(ct_model *model) {
+    if (model == NULL) return;
+    training_deinit(model);
+    ct_tower_destroy(model->tower);
+    ct_store_destroy(model->store);
+    free(model->moments);
+    free(model->scales);
+    model_layout_deinit(&model->layout);
+    ct_model_spec_destroy(model->spec);
+    ct_schema_destroy(model->schema);
+    free(model);
+}
+
+/* --- vector files --- */
+
+typedef struct vector_files { /* by schema field */
+    ct_vectors **loaded;
+    uint32_t *dims;
+    char (*tables)[CT_TABLE_NAME_BYTES];
+} vector_files;
+
+static void vector_files_deinit(vector_files *files, size_t fields) {
+    if (files->loaded != NULL)
+        for (size_t f = 0; f < fields; f++) ct_vectors_destroy(files->loaded[f]);
+    free(files->loaded);
+    free(files->dims);
+    free(files->tables);
+}
+
+static ct_code vector_files_init(vector_files *files, const ct_schema *schema, const ct_model_spec *spec, ct_status *status) {
+    const size_t fields = schema->field_count;
+    bool *used = calloc(fields + 1, sizeof *used);
+    files->loaded = calloc(fields + 1, sizeof *files->loaded);
+    files->dims = calloc(fields + 1, sizeof *files->dims);
+    files->tables = calloc(fields + 1, sizeof *files->tables);
+    if (used == NULL || files->loaded == NULL || files->dims == NULL || files->tables == NULL) {
+        free(used);
+        return ct_fail_memory(status, fields * CT_TABLE_NAME_BYTES, "vector files");
+    }
+    ct_code code = model_choose_fields(schema, spec, used, status);
+    for (size_t f = 0; f < fields && code == CT_OK; f++) {
+        const ct_field *field = &schema->fields[f];
+        if (!used[f] || field->kind != CT_FIELD_VECTOR) continue;
+        code = ct_vectors_load(field->vector_path, field->vector_ids_path, &files->loaded[f], status);
+        if (code != CT_OK) {
+            code = ct_fail_within(status, "field '%s'", field->name);
+            break;
+        }
+        files->dims[f] = (uint32_t)files->loaded[f]->dim;
+        snprintf(files->tables[f], sizeof files->tables[f], "vectors.%.16s", files->loaded[f]->content_hash);
+    }
+    free(used);
+    return code;
+}
+
+/* Table 0 holds the ids' rows; each vector file of its own content has one frozen table, shared by the fields that use it. */
+static ct_code create_store(ct_model *model, const vector_files *files, ct_status *status) {
+    ct_table_spec tables[CT_STORE_MAX_TABLES];
+    size_t count = 1;
+    const ct_model_spec *spec = model->spec;
+    memset(tables, 0, sizeof tables);
+    tables[ID_TABLE] = (ct_table_spec){.name = "ids",
+                                       .kind = CT_TABLE_TRAINED,
+                                       .dim = model->layout.embedding_dim,
+                                       .optimiser = CT_ROW_ADAGRAD_ROWWISE,
+                                       .learning_rate = spec->embedding_learning_rate,
+                                       .initial_accumulator = spec->initial_accumulator,
+                                       .first_value_scale = spec->first_value_scale,
+                                       .seed = model->seed,
+                                       .min_count = spec->min_count};
+    size_t owner[CT_STORE_MAX_TABLES] = {0}; /* field whose file fills the table */
+    for (size_t i = 0; i < model->layout.vector_count; i++) {
+        layout_vector *vector = &model->layout.vectors[i];
+        size_t table = 1;
+        while (table < count && strcmp(tables[table].name, vector->table_name) != 0) table++;
+        vector->table = table;
+        if (table < count) continue;
+        if (count == CT_STORE_MAX_TABLES) return ct_fail(status, CT_INVALID, "more than %d vector files", CT_STORE_MAX_TABLES - 1);
+        tables[count] = (ct_table_spec){.kind = CT_TABLE_FROZEN, .dim = vector->dim};
+        memcpy(tables[count].name, vector->table_name, sizeof tables[count].name);
+        memcpy(tables[count].content_hash, files->loaded[vector->field]->content_hash, CT_DIGEST_HEX_BYTES);
+        owner[count++] = vector->field;
+    }
+    CT_TRY(ct_store_create(tables, count, model->device, model->pool, &model->store, status));
+    for (size_t table = 1; table < count; table++) {
+        const ct_vectors *vectors = files->loaded[owner[table]];
+        CT_TRY(ct_store_fill(model->store, table, vectors->keys, vectors->values, vectors->count, status));
+    }
+    return CT_OK;
+}
+
+ct_code ct_model_create(const ct_schema *schema, const ct_model_spec *spec, const ct_model_options *options, ct_model **out_model,
+                        ct_status *status) {
+    if (options->batch_rows == 0 || options->batch_rows > CT_MODEL_MAX_BATCH_ROWS)
+        return ct_fail(status, CT_INVALID, "a batch of %zu rows; it must be between 1 and %d", options->batch_rows,
+                       CT_MODEL_MAX_BATCH_ROWS);
+    vector_files files = {0};
+    ct_code code = CT_OK;
+    ct_model *model = calloc(1, sizeof *model);
+    if (model == NULL) return ct_fail_memory(status, sizeof *model, "a model");
+    model->mode = CT_MODEL_TRAIN;
+    model->device = options->device != NULL ? options->device : ct_device_cpu();
+    model->pool = options->pool;
+    model->seed = options->seed;
+    model->batch_rows = options->batch_rows;
+    model->precision = spec->precision;
+    snprintf(model->instruction_set, sizeof model->instruction_set, "%s", ct_tower_instruction_set());
+    CT_TRY_GOTO(code, ct_schema_parse(schema->text, schema->text_bytes, schema->name, &model->schema, status), done);
+    CT_TRY_GOTO(code, ct_model_spec_copy(spec, &model->spec, status), done);
+    CT_TRY_GOTO(code, vector_files_init(&files, schema, spec, status), done);
+    CT_TRY_GOTO(
+        code, model_layout_init(&model->layout, model->schema, spec, files.dims, (const char(*)[CT_TABLE_NAME_BYTES])files.tables, status),
+        done);
+    CT_TRY_GOTO(code, create_store(model, &files, status), done);
+    CT_TRY_GOTO(code, model_finish(model, status), done);
+    *out_model = model;
+done:
+    vector_files_deinit(&files, schema->field_count);
+    if (code != CT_OK) ct_model_destroy(model);
+    return code;
+}
+
+/* --- what it is --- */
+
+const ct_schema *ct_model_schema(const ct_model *model) { return model->schema; }
+const ct_model_spec *ct_model_spec_of(const ct_model *model) { return model->spec; }
+int64_t ct_model_rows(const ct_model *model) { return model->rows; }
+int64_t ct_model_step(const ct_model *model) { return model->step; }
+uint64_t ct_model_seed(const ct_model *model) { return model->seed; }
+size_t ct_model_batch_rows(const ct_model *model) { return model->batch_rows; }
+int64_t ct_model_created_ms(const ct_model *model) { return model->created_ms; }
+const char *ct_model_instruction_set(const ct_model *model) { return model->instruction_set; }
+ct_precision ct_model_precision(const ct_model *model) { return ct_tower_precision(model->tower); }
+size_t ct_model_output_count(const ct_model *model) {
+    (void)model;
+    return 1;
+}
+const char *ct_model_output_name(const ct_model *model, size_t output) {
+    (void)model;
+    return output == 0 ? "click" : NULL;
+}
+double ct_model_flops_per_row(const ct_model *model) { return ct_tower_flops_per_row(model->tower); }
+
+bool ct_model_uses_field(const ct_model *model, size_t field) {
+    const model_layout *layout = &model->layout;
+    for (size_t i = 0; i < layout->id_count; i++)
+        if (layout->ids[i].field == field) return true;
+    for (size_t i = 0; i < layout->number_count; i++)
+        if (layout->numbers[i].field == field) return true;
+    for (size_t i = 0; i < layout->vector_count; i++)
+        if (layout->vectors[i].field == field || model->schema->fields[layout->vectors[i].field].of == field) return true;
+    return false;
+}
+
+json_t *ct_model_describe(const ct_model *model) {
+    json_t *tables = json_array();
+    for (size_t t = 0; t < ct_store_table_count(model->store); t++) {
+        const ct_table_spec *spec = ct_store_table(model->store, t);
+        ct_table_info info;
+        ct_store_table_info(model->store, t, &info);
+        json_array_append_new(tables, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "name", spec->name, "kind",
+                                                spec->kind == CT_TABLE_TRAINED ? "trained" : "frozen", "dim", (json_int_t)spec->dim, "rows",
+                                                (json_int_t)info.rows, "stubs", (json_int_t)info.stubs, "bytes", (json_int_t)info.bytes));
+    }
+    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:o}", "model",
+                     ct_architecture_name(model->spec->architecture), "schema", model->schema->name, "precision",
+                     ct_model_precision(model) == CT_PRECISION_BF16 ? "bf16" : "fp32", "instruction_set", model->instruction_set, "rows",
+                     (json_int_t)model->rows, "step", (json_int_t)model->step, "tower_parameters",
+                     (json_int_t)ct_tower_parameters(model->tower), "flops_per_row", ct_tower_flops_per_row(model->tower), "ids",
+                     (json_int_t)model->layout.id_count, "numbers", (json_int_t)model->layout.number_count, "vectors",
+                     (json_int_t)model->layout.vector_count, "tables", tables);
+}

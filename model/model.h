@@ -1,0 +1,94 @@
+/* The model: raw fields -> batch -> look-up -> derived features -> logits. The only forward, for training, evaluation, comparison and
+ * serving. A model is a schema, a spec, an embedding store, a tower and the state of its transforms.
+ *
+ * First input x: for each side (context, then candidate) the ids in the schema's order (embedding_dim columns each; several values are
+ * averaged), the vectors' adapters, then two columns for each number: (sign(v) log(1 + |v|) - mean) / deviation, with mean and deviation
+ * of all rows trained on so far (this batch's included; a missing value is 0), and 1 where it is missing.
+ *
+ * Outputs are named; today there is one, "click". A model folder holds
+ *     manifest  schema.yaml  model.yaml  tower.safetensors  tables/  metrics.json  curve.jsonl
+ * where manifest (JSON, with a line of its own checksum behind it) lists every other file with its size and checksum. */
+#ifndef MODEL_MODEL_H
+#define MODEL_MODEL_H
+
+#include <jansson.h>
+
+#include "base/hash.h"
+#include "base/pool.h"
+#include "data/batch.h"
+#include "device/device.h"
+#include "model/spec.h"
+
+typedef struct ct_model ct_model;
+
+enum { CT_MODEL_MAX_BATCH_ROWS = 1 << 20 };
+
+typedef struct ct_model_options {
+    uint64_t seed;
+    size_t batch_rows; /* of a training batch */
+    ct_device *device; /* NULL = the CPU */
+    ct_pool *pool;     /* must outlive the model */
+} ct_model_options;
+
+/* Copies what it needs of schema and spec. CT_INVALID names the feature or the setting at fault. Loads the vector files. */
+CT_MUST_CHECK ct_code ct_model_create(const ct_schema *schema, const ct_model_spec *spec, const ct_model_options *options,
+                                      ct_model **out_model, ct_status *status);
+
+/* --- the folder --- */
+typedef enum ct_model_mode { CT_MODEL_TRAIN, CT_MODEL_READ } ct_model_mode;
+/* Checks every file against the manifest before it is believed: CT_CORRUPT names the file. CT_UNSUPPORTED names the version or the
+ * required feature that this program lacks. READ: only what a forward needs. */
+CT_MUST_CHECK ct_code ct_model_open(const char *folder, ct_model_mode mode, ct_device *device, ct_pool *pool, ct_model **out_model,
+                                    ct_status *status);
+void ct_model_destroy(ct_model *model); /* NULL is fine */
+/* Written beside and renamed; an older folder of that name is replaced, anything else there is CT_EXISTS. `metrics` becomes metrics.json,
+ * `curve` (text) curve.jsonl. */
+CT_MUST_CHECK ct_code ct_model_save(ct_model *model, const char *folder, const json_t *metrics, const char *curve, ct_status *status);
+/* CT_EXISTS where `folder` is taken by something that is no model folder: what save would say, for asking before the work. */
+CT_MUST_CHECK ct_code ct_model_folder_replaceable(const char *folder, ct_status *status);
+/* Digest of the content: schema, spec, tables, tower, transforms, step. Not of metrics, paths, precision-independent file layout, machine
+ * or time. */
+CT_MUST_CHECK ct_code ct_model_digest(ct_model *model, char out_hex[CT_DIGEST_HEX_BYTES], ct_status *status);
+/* Is this a model folder (does it have a manifest)? */
+bool ct_model_folder_is(const char *folder);
+/* The manifest as JSON, its own checksum checked and, if `check_files`, every file's. */
+CT_MUST_CHECK ct_code ct_model_manifest(const char *folder, bool check_files, json_t **out_manifest, ct_status *status);
+
+/* --- what it is --- */
+const ct_schema *ct_model_schema(const ct_model *model);
+const ct_model_spec *ct_model_spec_of(const ct_model *model);
+int64_t ct_model_rows(const ct_model *model); /* trained on */
+int64_t ct_model_step(const ct_model *model); /* batches trained on */
+uint64_t ct_model_seed(const ct_model *model);
+size_t ct_model_batch_rows(const ct_model *model);
+int64_t ct_model_created_ms(const ct_model *model);          /* when its folder was written; 0 = never */
+const char *ct_model_instruction_set(const ct_model *model); /* it was trained with */
+ct_precision ct_model_precision(const ct_model *model);
+size_t ct_model_output_count(const ct_model *model);
+const char *ct_model_output_name(const ct_model *model, size_t output); /* "click" */
+/* Is field `field` of the schema an input of the model (itself, or as the id of one of its vectors)? */
+bool ct_model_uses_field(const ct_model *model, size_t field);
+/* parameters of the tower, rows, stubs and bytes of each table, flops; caller owns */
+json_t *ct_model_describe(const ct_model *model);
+double ct_model_flops_per_row(const ct_model *model); /* products of one forward pass */
+
+/* --- training --- */
+/* One step on one batch (needs the label column): out_logits (rows, outputs) are those before the step. CT_INVALID "diverged" leaves every
+ * value as it was before the batch (counts of keys include it). Not for two threads at once. `epoch` counts passes over the log from 0. */
+CT_MUST_CHECK ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, float *out_logits, ct_status *status);
+
+/* --- inference: a scorer for each thread; the model must not be trained meanwhile --- */
+typedef struct ct_scorer ct_scorer;
+CT_MUST_CHECK ct_code ct_scorer_create(ct_model *model, ct_scorer **out_scorer, ct_status *status);
+void ct_scorer_destroy(ct_scorer *scorer); /* NULL is fine */
+/* Logits (rows, outputs) of rows [first_row, first_row + rows) of the batch, any number. Columns may be shared (a request's context); a
+ * field that the model uses and that is absent is CT_INVALID, by name. Same bits for a row, whatever rows stand beside it and whichever
+ * columns are shared. */
+CT_MUST_CHECK ct_code ct_scorer_run(ct_scorer *scorer, const ct_batch *batch, size_t first_row, size_t rows, float *out_logits,
+                                    ct_status *status);
+/* Probabilities of logits: ct_sigmoid_f32. One place, so that evaluation and serving agree. logits may be out. */
+void ct_probabilities(const float *logits, float *out_probabilities, size_t n);
+/* The whole batch on the pool, a scorer for each worker: scorers (ct_pool_threads). */
+CT_MUST_CHECK ct_code ct_scorers_run(ct_scorer *const *scorers, ct_pool *pool, const ct_batch *batch, float *out_logits, ct_status *status);
+
+#endif

@@ -1,0 +1,138 @@
+/* What the files of model/ share. Nobody else includes it. */
+#ifndef MODEL_MODEL_INTERNAL_H
+#define MODEL_MODEL_INTERNAL_H
+
+#include "embedding_store/store.h"
+#include "model/model.h"
+
+/* --- layout: where each feature's columns stand in x, and the tower that follows (layout.c) ---
+ * Features are ordered context first, then candidate, each in the schema's order. */
+
+typedef struct layout_id {
+    size_t field;
+    uint32_t column; /* in x; embedding_dim columns */
+} layout_id;
+
+typedef struct layout_number {
+    size_t field;
+    uint32_t column; /* in x; the value, then the missing flag */
+} layout_number;
+
+typedef struct layout_vector {
+    size_t field;
+    uint32_t raw_column, dim; /* in the raw input */
+    uint32_t column;          /* of the adapter's output in x */
+    char table_name[CT_TABLE_NAME_BYTES];
+    size_t table; /* in the store; the id table is 0 */
+} layout_vector;
+
+typedef struct model_layout {
+    layout_id *ids;
+    size_t id_count, context_ids; /* the first context_ids are the context's */
+    layout_number *numbers;
+    size_t number_count, context_numbers;
+    layout_vector *vectors;
+    size_t vector_count, context_vectors;
+    uint32_t embedding_dim;
+    size_t context_width, width, raw_width;
+    ct_tower_spec tower;
+} model_layout;
+
+/* The vectors' dims and tables must be known: vector_dims, vector_tables by schema field (0 and NULL for others). */
+ct_code model_layout_init(model_layout *layout, const ct_schema *schema, const ct_model_spec *spec, const uint32_t *vector_dims,
+                          const char (*vector_tables)[CT_TABLE_NAME_BYTES], ct_status *status);
+void model_layout_deinit(model_layout *layout);
+/* Fields that the spec chooses: out_used (field_count). */
+ct_code model_choose_fields(const ct_schema *schema, const ct_model_spec *spec, bool *out_used, ct_status *status);
+
+/* --- transforms: running mean and deviation of signed log1p of each number (transform.c) --- */
+
+typedef struct number_moments {
+    double count, mean, m2;
+} number_moments;
+
+typedef struct number_scale {
+    float mean, inverse_deviation;
+} number_scale;
+
+void moments_merge(number_moments *into, const number_moments *from);
+number_scale moments_scale(const number_moments *moments);
+/* Moments of `n` raw values; scratch: (n). Missing values are left out. */
+number_moments moments_of(const float *raw, float *scratch, size_t n);
+/* Writes (value, missing flag) of n rows to out[r * stride]; step: 1, or 0 where one raw value holds for all rows. */
+void number_write(const float *raw, size_t step, const number_scale *scale, float *scratch, float *out, size_t stride, size_t n);
+
+/* --- the model --- */
+
+enum { ID_TABLE = 0 };
+
+typedef struct read_scratch {   /* of one thread */
+    ct_ticket **vector_tickets; /* (vector_count) */
+    float numbers[CT_TOWER_MAX_ROWS];
+    ct_status status; /* first failure in a parallel part */
+} read_scratch;
+
+struct ct_model {
+    ct_schema *schema;
+    ct_model_spec *spec;
+    model_layout layout;
+    ct_store *store;
+    ct_tower *tower;
+    ct_device *device;
+    ct_pool *pool;
+    ct_model_mode mode;
+    number_moments *moments; /* (number_count) */
+    number_scale *scales;    /* (number_count), of moments */
+    uint64_t seed;
+    size_t batch_rows;
+    int64_t rows, step, created_ms;
+    ct_precision precision; /* asked of the tower: the spec's, or the folder's */
+    char instruction_set[32];
+    char digest[CT_DIGEST_HEX_BYTES]; /* of the folder it was read from; "" = none */
+
+    /* training only (train.c) */
+    size_t block_rows, block_capacity;
+    ct_ticket *ticket;
+    ct_key_column *key_columns;    /* (id_count) */
+    read_scratch *scratch;         /* (threads) */
+    number_moments *block_moments; /* (blocks, number_count) */
+    number_moments *saved_moments; /* (number_count) */
+    float *logit_gradients;        /* (batch_rows) */
+};
+
+/* Everything that does not hang on how the model came to be: tower, training scratch. Store, spec, schema and layout are set. */
+ct_code model_finish(ct_model *model, ct_status *status);
+void model_refresh_scales(ct_model *model);
+ct_code training_init(ct_model *model, ct_status *status);
+void training_deinit(ct_model *model);
+
+ct_code read_scratch_init(read_scratch *scratch, ct_model *model, ct_status *status);
+void read_scratch_deinit(read_scratch *scratch, const ct_model *model);
+
+/* --- from columns to x (forward.c): shared by training and scoring --- */
+
+/* The batch has every column that the model uses, in the types it needs; `training`: nothing shared, and a label. */
+ct_code batch_check(const ct_model *model, const ct_batch *batch, bool training, ct_status *status);
+/* Key columns of ids [first, last) for rows from first_row on. */
+void id_columns(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, ct_key_column *out_columns);
+/* Numbers [first, last) of rows [first_row, first_row + rows) into x. */
+void write_numbers(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
+                   read_scratch *scratch, float *x, size_t stride);
+/* Raw vectors [first, last) into raw. */
+ct_code write_vectors(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
+                      read_scratch *scratch, float *raw, size_t stride, ct_status *status);
+
+/* --- safetensors (safetensors.c): names, shapes, f32 and f64 tensors; https://github.com/huggingface/safetensors, format --- */
+
+typedef struct named_tensor {
+    char name[CT_LAYER_NAME_BYTES + 32];
+    bool f64;
+    size_t rows, columns;
+    void *data;
+} named_tensor;
+ct_code safetensors_write(const char *path, const named_tensor *tensors, size_t count, ct_status *status);
+/* Fills the tensors' data by name; every tensor must be there with its type and shape, and no other but those whose name begins with
+ * `skip` (NULL = none). */
+ct_code safetensors_read(const char *path, named_tensor *tensors, size_t count, const char *skip, ct_status *status);
+
+#endif

@@ -1,0 +1,369 @@
+/* A spec is built-in defaults with overlays on top: the user's file, then each --set. An overlay is a YAML mapping in which everything is
+ * optional; what it names replaces what was there. A --set PATH=VALUE is the overlay "PATH as nested mappings: VALUE". */
+#include "model/spec.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/yaml.h"
+
+enum { MAX_DIM = 1024, MAX_WIDTH = 16384, MAX_CROSS = 16, MODEL_FILE_MAX_BYTES = 1 << 20, MAX_NAMES = 4096 };
+
+typedef struct overlay_embedding {
+    uint32_t *dim, *min_count;
+    double *learning_rate, *initial_accumulator, *first_value_scale, *id_drop;
+} overlay_embedding;
+typedef struct overlay_cross {
+    uint32_t *layers;
+} overlay_cross;
+typedef struct overlay_vector {
+    uint32_t *adapter;
+} overlay_vector;
+typedef struct overlay_optimizer {
+    double *learning_rate, *beta1, *beta2, *epsilon;
+} overlay_optimizer;
+typedef struct overlay {
+    char *model, *precision;
+    char **features, **exclude;
+    uint32_t features_count, exclude_count;
+    overlay_embedding *embedding;
+    overlay_cross *cross;
+    uint32_t *deep;
+    uint32_t deep_count;
+    overlay_vector *vector;
+    overlay_optimizer *optimizer;
+} overlay;
+
+#define OPTIONAL_POINTER (CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL)
+
+static const cyaml_schema_value_t name_value = {CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char *, 1, 256)};
+static const cyaml_schema_value_t width_value = {CYAML_VALUE_UINT(CYAML_FLAG_DEFAULT, uint32_t)};
+static const cyaml_schema_field_t embedding_fields[] = {
+    CYAML_FIELD_UINT_PTR("dim", OPTIONAL_POINTER, overlay_embedding, dim),
+    CYAML_FIELD_UINT_PTR("min_count", OPTIONAL_POINTER, overlay_embedding, min_count),
+    CYAML_FIELD_FLOAT_PTR("learning_rate", OPTIONAL_POINTER, overlay_embedding, learning_rate),
+    CYAML_FIELD_FLOAT_PTR("initial_accumulator", OPTIONAL_POINTER, overlay_embedding, initial_accumulator),
+    CYAML_FIELD_FLOAT_PTR("first_value_scale", OPTIONAL_POINTER, overlay_embedding, first_value_scale),
+    CYAML_FIELD_FLOAT_PTR("id_drop", OPTIONAL_POINTER, overlay_embedding, id_drop),
+    CYAML_FIELD_END};
+static const cyaml_schema_field_t cross_fields[] = {CYAML_FIELD_UINT_PTR("layers", OPTIONAL_POINTER, overlay_cross, layers),
+                                                    CYAML_FIELD_END};
+static const cyaml_schema_field_t vector_fields[] = {CYAML_FIELD_UINT_PTR("adapter", OPTIONAL_POINTER, overlay_vector, adapter),
+                                                     CYAML_FIELD_END};
+static const cyaml_schema_field_t optimizer_fields[] = {
+    CYAML_FIELD_FLOAT_PTR("learning_rate", OPTIONAL_POINTER, overlay_optimizer, learning_rate),
+    CYAML_FIELD_FLOAT_PTR("beta1", OPTIONAL_POINTER, overlay_optimizer, beta1),
+    CYAML_FIELD_FLOAT_PTR("beta2", OPTIONAL_POINTER, overlay_optimizer, beta2),
+    CYAML_FIELD_FLOAT_PTR("epsilon", OPTIONAL_POINTER, overlay_optimizer, epsilon), CYAML_FIELD_END};
+static const cyaml_schema_field_t overlay_fields[] = {
+    CYAML_FIELD_STRING_PTR("model", OPTIONAL_POINTER, overlay, model, 1, 64),
+    CYAML_FIELD_STRING_PTR("precision", OPTIONAL_POINTER, overlay, precision, 1, 64),
+    CYAML_FIELD_SEQUENCE("features", OPTIONAL_POINTER, overlay, features, &name_value, 0, MAX_NAMES),
+    CYAML_FIELD_SEQUENCE("exclude", OPTIONAL_POINTER, overlay, exclude, &name_value, 0, MAX_NAMES),
+    CYAML_FIELD_MAPPING_PTR("embedding", OPTIONAL_POINTER, overlay, embedding, embedding_fields),
+    CYAML_FIELD_MAPPING_PTR("cross", OPTIONAL_POINTER, overlay, cross, cross_fields),
+    CYAML_FIELD_SEQUENCE("deep", OPTIONAL_POINTER, overlay, deep, &width_value, 0, CT_SPEC_MAX_DEEP),
+    CYAML_FIELD_MAPPING_PTR("vector", OPTIONAL_POINTER, overlay, vector, vector_fields),
+    CYAML_FIELD_MAPPING_PTR("optimizer", OPTIONAL_POINTER, overlay, optimizer, optimizer_fields),
+    CYAML_FIELD_END};
+static const cyaml_schema_value_t overlay_schema = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, overlay, overlay_fields)};
+
+static const char *const architecture_names[] = {"lr", "dnn", "dcn-v2"};
+static const char *const precision_names[] = {"auto", "fp32", "bf16"};
+
+const char *ct_architecture_name(ct_architecture architecture) { return architecture_names[architecture]; }
+
+static bool find_name(const char *const *names, size_t count, const char *name, size_t *out_index) {
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(names[i], name) == 0) {
+            *out_index = i;
+            return true;
+        }
+    return false;
+}
+
+static void set_defaults(ct_model_spec *spec, ct_architecture architecture) {
+    static const uint32_t deep[] = {400, 400, 400};
+    spec->architecture = architecture;
+    spec->embedding_dim = 16;
+    spec->embedding_learning_rate = architecture == CT_ARCHITECTURE_LR ? 0.1f : 0.05f;
+    spec->initial_accumulator = 1e-8f;
+    spec->first_value_scale = architecture == CT_ARCHITECTURE_LR ? 0.0f : 0.01f;
+    spec->min_count = 2;
+    spec->id_drop = 0.01;
+    spec->cross_layers = architecture == CT_ARCHITECTURE_DCN_V2 ? 3 : 0;
+    spec->deep_count = architecture == CT_ARCHITECTURE_LR ? 0 : sizeof deep / sizeof *deep;
+    if (spec->deep_count > 0) memcpy(spec->deep, deep, sizeof deep);
+    spec->vector_adapter = 16;
+    spec->learning_rate = 0.001f;
+    spec->beta1 = 0.9f;
+    spec->beta2 = 0.999f;
+    spec->epsilon = 1e-8f;
+    spec->precision = CT_PRECISION_AUTO;
+}
+
+static void free_names(char **names, size_t count) {
+    for (size_t i = 0; i < count; i++) free(names[i]);
+    free(names);
+}
+
+static ct_code copy_names(const char *const *names, size_t count, char ***inout_names, size_t *inout_count, ct_status *status) {
+    char **copy = calloc(count + 1, sizeof *copy);
+    if (copy == NULL) return ct_fail_memory(status, count * sizeof *copy, "feature names");
+    for (size_t i = 0; i < count; i++) {
+        copy[i] = strdup(names[i]);
+        if (copy[i] == NULL) {
+            free_names(copy, i);
+            return ct_fail_memory(status, strlen(names[i]), "a feature name");
+        }
+    }
+    free_names(*inout_names, *inout_count);
+    *inout_names = copy;
+    *inout_count = count;
+    return CT_OK;
+}
+
+ct_code ct_model_spec_choose(ct_model_spec *spec, const char *const *features, size_t feature_count, const char *const *exclude,
+                             size_t exclude_count, ct_status *status) {
+    if (features != NULL) CT_TRY(copy_names(features, feature_count, &spec->features, &spec->feature_count, status));
+    if (exclude != NULL) CT_TRY(copy_names(exclude, exclude_count, &spec->exclude, &spec->exclude_count, status));
+    return CT_OK;
+}
+
+void ct_model_spec_destroy(ct_model_spec *spec) {
+    if (spec == NULL) return;
+    free_names(spec->features, spec->feature_count);
+    free_names(spec->exclude, spec->exclude_count);
+    free(spec);
+}
+
+ct_code ct_model_spec_copy(const ct_model_spec *spec, ct_model_spec **out_spec, ct_status *status) {
+    ct_model_spec *copy = malloc(sizeof *copy);
+    if (copy == NULL) return ct_fail_memory(status, sizeof *copy, "a model spec");
+    *copy = *spec;
+    copy->features = copy->exclude = NULL;
+    copy->feature_count = copy->exclude_count = 0;
+    const ct_code code = ct_model_spec_choose(copy, (const char *const *)spec->features, spec->feature_count,
+                                              (const char *const *)spec->exclude, spec->exclude_count, status);
+    if (code != CT_OK) {
+        ct_model_spec_destroy(copy);
+        return code;
+    }
+    *out_spec = copy;
+    return CT_OK;
+}
+
+static ct_code set_count(uint32_t *target, const uint32_t *value, uint32_t low, uint32_t high, const char *field, const char *where,
+                         ct_status *status) {
+    if (value == NULL) return CT_OK;
+    if (*value < low || *value > high)
+        return ct_fail(status, CT_INVALID, "%s: %s is %u; it must be between %u and %u", where, field, *value, low, high);
+    *target = *value;
+    return CT_OK;
+}
+
+/* low < value < high, or low <= value where `closed`. */
+static ct_code set_real(float *target, const double *value, double low, bool closed, double high, const char *field, const char *where,
+                        ct_status *status) {
+    if (value == NULL) return CT_OK;
+    if (!(*value < high && (closed ? *value >= low : *value > low)))
+        return ct_fail(status, CT_INVALID, "%s: %s is %g; it must be %s %g and less than %g", where, field, *value,
+                       closed ? "at least" : "above", low, high);
+    *target = (float)*value;
+    return CT_OK;
+}
+
+static ct_code apply_embedding(ct_model_spec *spec, const overlay_embedding *from, const char *where, ct_status *status) {
+    CT_TRY(set_count(&spec->embedding_dim, from->dim, 1, MAX_DIM, "embedding.dim", where, status));
+    CT_TRY(set_count(&spec->min_count, from->min_count, 1, 1u << 30, "embedding.min_count", where, status));
+    CT_TRY(set_real(&spec->embedding_learning_rate, from->learning_rate, 0, true, 1e3, "embedding.learning_rate", where, status));
+    CT_TRY(set_real(&spec->initial_accumulator, from->initial_accumulator, 0, false, 1e6, "embedding.initial_accumulator", where, status));
+    CT_TRY(set_real(&spec->first_value_scale, from->first_value_scale, 0, true, 1e3, "embedding.first_value_scale", where, status));
+    float drop = (float)spec->id_drop;
+    CT_TRY(set_real(&drop, from->id_drop, 0, true, 1, "embedding.id_drop", where, status));
+    if (from->id_drop != NULL) spec->id_drop = *from->id_drop;
+    return CT_OK;
+}
+
+static ct_code apply(ct_model_spec *spec, const overlay *from, const char *where, ct_status *status) {
+    size_t index = 0;
+    if (from->model != NULL) {
+        if (!find_name(architecture_names, sizeof architecture_names / sizeof *architecture_names, from->model, &index))
+            return ct_fail(status, CT_INVALID, "%s: model is '%s'; it must be lr, dnn or dcn-v2", where, from->model);
+        set_defaults(spec, (ct_architecture)index);
+    }
+    if (from->precision != NULL) {
+        if (!find_name(precision_names, sizeof precision_names / sizeof *precision_names, from->precision, &index))
+            return ct_fail(status, CT_INVALID, "%s: precision is '%s'; it must be auto, fp32 or bf16", where, from->precision);
+        spec->precision = (ct_precision)index;
+    }
+    if (from->embedding != NULL) CT_TRY(apply_embedding(spec, from->embedding, where, status));
+    if (from->cross != NULL) {
+        if (spec->architecture != CT_ARCHITECTURE_DCN_V2 && from->cross->layers != NULL && *from->cross->layers != 0)
+            return ct_fail(status, CT_INVALID, "%s: cross.layers is %u, but %s has no cross layers; use dcn-v2", where,
+                           *from->cross->layers, ct_architecture_name(spec->architecture));
+        const uint32_t most = spec->architecture == CT_ARCHITECTURE_DCN_V2 ? MAX_CROSS : 0;
+        CT_TRY(set_count(&spec->cross_layers, from->cross->layers, 0, most, "cross.layers", where, status));
+    }
+    if (from->deep != NULL || from->deep_count > 0) {
+        if (spec->architecture == CT_ARCHITECTURE_LR && from->deep_count > 0)
+            return ct_fail(status, CT_INVALID, "%s: deep is set, but lr has no deep layers; use dnn or dcn-v2", where);
+        for (uint32_t i = 0; i < from->deep_count; i++)
+            CT_TRY(set_count(&spec->deep[i], &from->deep[i], 1, MAX_WIDTH, "a width in deep", where, status));
+        spec->deep_count = from->deep_count;
+    }
+    if (from->vector != NULL) CT_TRY(set_count(&spec->vector_adapter, from->vector->adapter, 1, MAX_DIM, "vector.adapter", where, status));
+    if (from->optimizer != NULL) {
+        CT_TRY(set_real(&spec->learning_rate, from->optimizer->learning_rate, 0, true, 1e3, "optimizer.learning_rate", where, status));
+        CT_TRY(set_real(&spec->beta1, from->optimizer->beta1, 0, true, 1, "optimizer.beta1", where, status));
+        CT_TRY(set_real(&spec->beta2, from->optimizer->beta2, 0, true, 1, "optimizer.beta2", where, status));
+        CT_TRY(set_real(&spec->epsilon, from->optimizer->epsilon, 0, false, 1, "optimizer.epsilon", where, status));
+    }
+    return ct_model_spec_choose(spec, (const char *const *)from->features, from->features_count, (const char *const *)from->exclude,
+                                from->exclude_count, status);
+}
+
+/* A network needs something between its input and its head. */
+static ct_code check(const ct_model_spec *spec, const char *where, ct_status *status) {
+    if (spec->architecture == CT_ARCHITECTURE_DNN && spec->deep_count == 0)
+        return ct_fail(status, CT_INVALID, "%s: a dnn needs at least one width in deep", where);
+    if (spec->architecture == CT_ARCHITECTURE_DCN_V2 && spec->cross_layers == 0)
+        return ct_fail(status, CT_INVALID, "%s: a dcn-v2 needs cross.layers of 1 or more; use dnn for none", where);
+    return CT_OK;
+}
+
+static ct_code apply_text(ct_model_spec *spec, const char *text, size_t bytes, const char *where, ct_status *status) {
+    void *loaded = NULL;
+    CT_TRY(ct_yaml_load(text, bytes, where, &overlay_schema, &loaded, status));
+    const ct_code code = apply(spec, loaded, where, status);
+    ct_yaml_free(&overlay_schema, loaded);
+    return code;
+}
+
+ct_code ct_model_spec_set(ct_model_spec *spec, const char *assignment, ct_status *status) {
+    const char *equals = strchr(assignment, '=');
+    if (equals == NULL || equals == assignment || equals[1] == '\0')
+        return ct_fail(status, CT_USAGE, "--set %s: it must be PATH=VALUE, as embedding.dim=16", assignment);
+    const size_t length = strlen(assignment);
+    /* every dot becomes ":\n" and an indentation of at most its own position */
+    const size_t capacity = length * length + length + 64;
+    char *text = malloc(capacity);
+    char *where = malloc(length + sizeof "--set ");
+    if (text == NULL || where == NULL) {
+        free(text);
+        free(where);
+        return ct_fail_memory(status, capacity, "--set");
+    }
+    sprintf(where, "--set %s", assignment);
+    size_t used = 0, depth = 0;
+    for (const char *p = assignment; p < equals; p++) {
+        if (*p != '.') {
+            text[used++] = *p;
+            continue;
+        }
+        text[used++] = ':';
+        text[used++] = '\n';
+        depth++;
+        for (size_t i = 0; i < depth; i++) text[used++] = ' ';
+    }
+    used += (size_t)sprintf(text + used, ": %s\n", equals + 1);
+    ct_code code = apply_text(spec, text, used, where, status);
+    if (code == CT_OK) code = check(spec, where, status);
+    free(text);
+    free(where);
+    return code;
+}
+
+static ct_code create(ct_model_spec **out_spec, ct_status *status) {
+    ct_model_spec *spec = calloc(1, sizeof *spec);
+    if (spec == NULL) return ct_fail_memory(status, sizeof *spec, "a model spec");
+    set_defaults(spec, CT_ARCHITECTURE_DCN_V2);
+    *out_spec = spec;
+    return CT_OK;
+}
+
+ct_code ct_model_spec_parse(const char *text, size_t bytes, const char *path, ct_model_spec **out_spec, ct_status *status) {
+    ct_model_spec *spec = NULL;
+    CT_TRY(create(&spec, status));
+    ct_code code = apply_text(spec, text, bytes, path, status);
+    if (code == CT_OK) code = check(spec, path, status);
+    if (code != CT_OK) {
+        ct_model_spec_destroy(spec);
+        return code;
+    }
+    *out_spec = spec;
+    return CT_OK;
+}
+
+ct_code ct_model_spec_load(const char *name_or_path, const char *const *sets, size_t set_count, ct_model_spec **out_spec,
+                           ct_status *status) {
+    ct_model_spec *spec = NULL;
+    size_t index = 0;
+    ct_code code = CT_OK;
+    if (find_name(architecture_names, sizeof architecture_names / sizeof *architecture_names, name_or_path, &index)) {
+        CT_TRY(create(&spec, status));
+        set_defaults(spec, (ct_architecture)index);
+    } else {
+        char *text = NULL;
+        size_t bytes = 0;
+        code = ct_file_read(name_or_path, MODEL_FILE_MAX_BYTES, &text, &bytes, status);
+        if (code == CT_NOT_FOUND)
+            return ct_fail(status, CT_NOT_FOUND, "model '%s': no such file, and no built-in model of that name (lr, dnn, dcn-v2)",
+                           name_or_path);
+        if (code != CT_OK) return code;
+        code = ct_model_spec_parse(text, bytes, name_or_path, &spec, status);
+        free(text);
+        if (code != CT_OK) return code;
+    }
+    for (size_t i = 0; i < set_count && code == CT_OK; i++) code = ct_model_spec_set(spec, sets[i], status);
+    if (code != CT_OK) {
+        ct_model_spec_destroy(spec);
+        return code;
+    }
+    *out_spec = spec;
+    return CT_OK;
+}
+
+static void print_names(FILE *to, const char *key, char *const *names, size_t count) {
+    if (names == NULL) return;
+    fprintf(to, "%s: [", key);
+    for (size_t i = 0; i < count; i++) {
+        fprintf(to, "%s\"", i == 0 ? "" : ", ");
+        for (const char *p = names[i]; *p != '\0'; p++) fprintf(to, *p == '"' || *p == '\\' ? "\\%c" : "%c", *p);
+        fputc('"', to);
+    }
+    fprintf(to, "]\n");
+}
+
+char *ct_model_spec_text(const ct_model_spec *spec) {
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    if (to == NULL) return NULL;
+    fprintf(to, "model: %s\n", ct_architecture_name(spec->architecture));
+    print_names(to, "features", spec->features, spec->feature_count);
+    print_names(to, "exclude", spec->exclude, spec->exclude_count);
+    fprintf(
+        to,
+        "embedding: {dim: %u, learning_rate: %.9g, initial_accumulator: %.9g, first_value_scale: %.9g, min_count: %u, id_drop: %.17g}\n",
+        spec->embedding_dim, (double)spec->embedding_learning_rate, (double)spec->initial_accumulator, (double)spec->first_value_scale,
+        spec->min_count, spec->id_drop);
+    if (spec->architecture == CT_ARCHITECTURE_DCN_V2) fprintf(to, "cross: {layers: %u}\n", spec->cross_layers);
+    if (spec->architecture != CT_ARCHITECTURE_LR) {
+        fprintf(to, "deep: [");
+        for (size_t i = 0; i < spec->deep_count; i++) fprintf(to, "%s%u", i == 0 ? "" : ", ", spec->deep[i]);
+        fprintf(to, "]\n");
+    }
+    fprintf(to, "vector: {adapter: %u}\n", spec->vector_adapter);
+    fprintf(to, "optimizer: {learning_rate: %.9g, beta1: %.9g, beta2: %.9g, epsilon: %.9g}\n", (double)spec->learning_rate,
+            (double)spec->beta1, (double)spec->beta2, (double)spec->epsilon);
+    fprintf(to, "precision: %s\n", precision_names[spec->precision]);
+    const bool failed = ferror(to) != 0;
+    if (fclose(to) != 0 || failed) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}

@@ -1,0 +1,180 @@
+/* One training step. The pool runs: the store's look-up; moments of the numbers, block by block; forward, loss and backward, block by
+ * block; weight gradients and the tower's step; row gradients and the rows' steps. Gradients are those of the summed loss, so a row's step
+ * does not depend on the size of the batch (Adam's does not either). Every part is cut into blocks of rows, never by threads. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/math.h"
+#include "model/model_internal.h"
+
+typedef struct step_context {
+    ct_model *model;
+    const ct_batch *batch;
+    const float *labels, *weights; /* weights: NULL = all 1 */
+    float *logits;
+} step_context;
+
+static size_t block_count(const ct_model *model, size_t rows) { return (rows + model->block_rows - 1) / model->block_rows; }
+
+static size_t rows_of_block(const ct_model *model, size_t rows, size_t block) {
+    const size_t first = block * model->block_rows;
+    return rows - first < model->block_rows ? rows - first : model->block_rows;
+}
+
+static void moments_task(void *context, size_t block, size_t worker) {
+    const step_context *step = context;
+    ct_model *model = step->model;
+    const size_t numbers = model->layout.number_count;
+    const size_t rows = rows_of_block(model, step->batch->rows, block);
+    for (size_t i = 0; i < numbers; i++) {
+        const float *raw = ct_column_f32(&step->batch->columns[model->layout.numbers[i].field]) + block * model->block_rows;
+        model->block_moments[block * numbers + i] = moments_of(raw, model->scratch[worker].numbers, rows);
+    }
+}
+
+static void block_task(void *context, size_t block, size_t worker) {
+    const step_context *step = context;
+    ct_model *model = step->model;
+    const model_layout *layout = &model->layout;
+    read_scratch *scratch = &model->scratch[worker];
+    const size_t first = block * model->block_rows, rows = rows_of_block(model, step->batch->rows, block);
+    size_t x_stride = 0, raw_stride = 0;
+    float *x = ct_tower_block_x(model->tower, block, &x_stride);
+    if (layout->id_count > 0) ct_store_gather(model->store, model->ticket, first, rows, false, x, x_stride);
+    write_numbers(model, step->batch, 0, layout->number_count, first, rows, scratch, x, x_stride);
+    if (layout->vector_count > 0) {
+        float *raw = ct_tower_block_raw(model->tower, block, &raw_stride);
+        if (write_vectors(model, step->batch, 0, layout->vector_count, first, rows, scratch, raw, raw_stride, &scratch->status) != CT_OK)
+            return;
+    }
+    float *logits = step->logits + first;
+    float *gradients = model->logit_gradients + first;
+    ct_tower_block_forward(model->tower, block, rows, logits);
+    ct_sigmoid_f32(logits, gradients, rows);
+    for (size_t r = 0; r < rows; r++) gradients[r] -= step->labels[first + r];
+    if (step->weights != NULL)
+        for (size_t r = 0; r < rows; r++) gradients[r] *= step->weights[first + r];
+    ct_tower_block_backward(model->tower, block, rows, gradients);
+}
+
+static void update_moments(ct_model *model, const ct_batch *batch, step_context *step) {
+    const size_t numbers = model->layout.number_count, blocks = block_count(model, batch->rows);
+    if (numbers == 0) return;
+    memcpy(model->saved_moments, model->moments, numbers * sizeof *model->moments);
+    ct_pool_run(model->pool, blocks, moments_task, step);
+    for (size_t block = 0; block < blocks; block++)
+        for (size_t i = 0; i < numbers; i++) moments_merge(&model->moments[i], &model->block_moments[block * numbers + i]);
+    model_refresh_scales(model);
+}
+
+static ct_code first_failure(ct_model *model, ct_status *status) {
+    for (size_t worker = 0; worker < ct_pool_threads(model->pool); worker++)
+        if (model->scratch[worker].status.code != CT_OK) {
+            *status = model->scratch[worker].status;
+            return status->code;
+        }
+    return CT_OK;
+}
+
+static void restore_moments(ct_model *model) {
+    if (model->layout.number_count == 0) return;
+    memcpy(model->moments, model->saved_moments, model->layout.number_count * sizeof *model->moments);
+    model_refresh_scales(model);
+}
+
+ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, float *out_logits, ct_status *status) {
+    if (model->mode != CT_MODEL_TRAIN) return ct_fail(status, CT_INVALID, "the model was opened for reading; it can't be trained");
+    CT_TRY(batch_check(model, batch, true, status));
+    if (batch->rows == 0) return CT_OK;
+    const model_layout *layout = &model->layout;
+    const int64_t weight = ct_schema_find_kind(model->schema, CT_FIELD_WEIGHT);
+    step_context step = {.model = model, .batch = batch, .logits = out_logits};
+    step.labels = ct_column_f32(&batch->columns[ct_schema_find_kind(model->schema, CT_FIELD_LABEL)]);
+    if (weight >= 0 && batch->columns[weight].present) step.weights = ct_column_f32(&batch->columns[weight]);
+    if (layout->id_count > 0) {
+        id_columns(model, batch, 0, layout->id_count, 0, model->key_columns);
+        const ct_lookup lookup = {.mode = CT_LOOKUP_TRAIN,
+                                  .table = ID_TABLE,
+                                  .rows = batch->rows,
+                                  .block_rows = model->block_rows,
+                                  .columns = model->key_columns,
+                                  .column_count = layout->id_count,
+                                  .drop_rate = model->spec->id_drop,
+                                  .drop_seed = model->seed,
+                                  .epoch = epoch,
+                                  .first_row = batch->first_row};
+        CT_TRY(ct_store_prefetch(model->store, model->ticket, &lookup, status));
+        CT_TRY(ct_store_acquire(model->store, model->ticket, status));
+    }
+    for (size_t worker = 0; worker < ct_pool_threads(model->pool); worker++) model->scratch[worker].status = (ct_status)CT_STATUS_INIT;
+    update_moments(model, batch, &step);
+    ct_pool_run(model->pool, block_count(model, batch->rows), block_task, &step);
+    ct_code code = first_failure(model, status);
+    if (code == CT_OK) code = ct_tower_update(model->tower, batch->rows, status);
+    if (code == CT_OK && layout->id_count > 0) {
+        size_t stride = 0;
+        const float *gradients = ct_tower_block_x(model->tower, 0, &stride);
+        code = ct_store_apply(model->store, model->ticket, gradients, stride, status);
+    }
+    if (layout->id_count > 0) ct_store_release(model->store, model->ticket);
+    if (code != CT_OK) {
+        restore_moments(model);
+        return code;
+    }
+    model->rows += (int64_t)batch->rows;
+    model->step++;
+    return CT_OK;
+}
+
+/* --- scratch --- */
+
+ct_code read_scratch_init(read_scratch *scratch, ct_model *model, ct_status *status) {
+    const size_t vectors = model->layout.vector_count;
+    scratch->vector_tickets = calloc(vectors + 1, sizeof(ct_ticket *));
+    if (scratch->vector_tickets == NULL) return ct_fail_memory(status, vectors * sizeof(ct_ticket *), "vector look-ups");
+    for (size_t i = 0; i < vectors; i++) CT_TRY(ct_ticket_create(model->store, &scratch->vector_tickets[i], status));
+    return CT_OK;
+}
+
+void read_scratch_deinit(read_scratch *scratch, const ct_model *model) {
+    if (scratch->vector_tickets == NULL) return;
+    for (size_t i = 0; i < model->layout.vector_count; i++) ct_ticket_destroy(scratch->vector_tickets[i]);
+    free(scratch->vector_tickets);
+    scratch->vector_tickets = NULL;
+}
+
+ct_code training_init(ct_model *model, ct_status *status) {
+    const size_t threads = ct_pool_threads(model->pool), numbers = model->layout.number_count;
+    model->block_rows = ct_tower_block_rows(model->batch_rows);
+    const size_t blocks = block_count(model, model->batch_rows);
+    model->key_columns = calloc(model->layout.id_count + 1, sizeof *model->key_columns);
+    model->scratch = calloc(threads, sizeof *model->scratch);
+    model->block_moments = calloc(blocks * numbers + 1, sizeof *model->block_moments);
+    model->saved_moments = calloc(numbers + 1, sizeof *model->saved_moments);
+    model->logit_gradients = calloc(blocks * model->block_rows, sizeof *model->logit_gradients);
+    if (model->key_columns == NULL || model->scratch == NULL || model->block_moments == NULL || model->saved_moments == NULL ||
+        model->logit_gradients == NULL)
+        return ct_fail_memory(status, blocks * model->block_rows * sizeof(float), "training");
+    for (size_t worker = 0; worker < threads; worker++) CT_TRY(read_scratch_init(&model->scratch[worker], model, status));
+    /* The store reads the gradients of a whole batch as one matrix: blocks of x must follow each other. */
+    if (blocks > 1) {
+        size_t stride = 0;
+        const float *first = ct_tower_block_x(model->tower, 0, &stride);
+        const float *second = ct_tower_block_x(model->tower, 1, &stride);
+        if (second != first + model->block_rows * stride)
+            return ct_fail(status, CT_INTERNAL, "the tower's blocks do not follow each other");
+    }
+    return ct_ticket_create(model->store, &model->ticket, status);
+}
+
+void training_deinit(ct_model *model) {
+    if (model->scratch != NULL)
+        for (size_t worker = 0; worker < ct_pool_threads(model->pool); worker++) read_scratch_deinit(&model->scratch[worker], model);
+    ct_ticket_destroy(model->ticket);
+    free(model->key_columns);
+    free(model->scratch);
+    free(model->block_moments);
+    free(model->saved_moments);
+    free(model->logit_gradients);
+}

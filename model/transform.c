@@ -1,0 +1,51 @@
+/* Numbers: t = sign(v) log(1 + |v|), standardised by the mean and deviation of every row trained on. Moments are merged pairwise (Chan,
+ * Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979, eq. 2.1), block by block in the
+ * log's order, so they do not depend on threads. */
+#include <math.h>
+
+#include "base/math.h"
+#include "model/model_internal.h"
+
+void moments_merge(number_moments *into, const number_moments *from) {
+    if (from->count == 0) return;
+    const double count = into->count + from->count;
+    const double delta = from->mean - into->mean;
+    into->mean += delta * (from->count / count);
+    into->m2 += from->m2 + delta * delta * (into->count * from->count / count);
+    into->count = count;
+}
+
+number_scale moments_scale(const number_moments *moments) {
+    /* A constant number (or one seen once) has no deviation: it is centred and left in its unit. */
+    const double variance = moments->count > 1 ? moments->m2 / moments->count : 0;
+    return (number_scale){(float)moments->mean, variance > 1e-12 ? (float)(1 / sqrt(variance)) : 1.0f};
+}
+
+number_moments moments_of(const float *raw, float *scratch, size_t n) {
+    ct_signed_log1p_f32(raw, scratch, n);
+    number_moments moments = {0, 0, 0};
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!isnan(scratch[i])) {
+            sum += (double)scratch[i];
+            moments.count++;
+        }
+    if (moments.count == 0) return moments;
+    moments.mean = sum / moments.count;
+    for (size_t i = 0; i < n; i++)
+        if (!isnan(scratch[i])) {
+            const double delta = (double)scratch[i] - moments.mean;
+            moments.m2 += delta * delta;
+        }
+    return moments;
+}
+
+void number_write(const float *raw, size_t step, const number_scale *scale, float *scratch, float *out, size_t stride, size_t n) {
+    ct_signed_log1p_f32(raw, scratch, step == 0 ? 1 : n);
+    for (size_t i = 0; i < n; i++) {
+        const float t = scratch[i * step];
+        const bool missing = isnan(t);
+        out[i * stride] = missing ? 0.0f : (t - scale->mean) * scale->inverse_deviation;
+        out[i * stride + 1] = missing ? 1.0f : 0.0f;
+    }
+}

@@ -1,0 +1,33 @@
+/* A client: rows of a log, as text, to a server; probabilities back, in the order of the rows. What `clicktower score` uses. */
+#ifndef SERVING_CLIENT_H
+#define SERVING_CLIENT_H
+
+#include <jansson.h>
+
+#include "base/status.h"
+#include "data/schema.h"
+
+typedef struct ct_client ct_client;
+/* Does not connect yet. target: HOST:PORT. */
+CT_MUST_CHECK ct_code ct_client_create(const char *target, ct_client **out_client, ct_status *status);
+void ct_client_destroy(ct_client *client); /* NULL is fine */
+
+/* The server's models as JSON (caller owns). CT_UNAVAILABLE where nobody answers within timeout_ms. */
+CT_MUST_CHECK ct_code ct_client_models(ct_client *client, int64_t timeout_ms, json_t **out_models, ct_status *status);
+
+typedef struct ct_client_rows {
+    const char *model; /* NULL = the server's default */
+    const ct_schema *schema;
+    const char *const *sources; /* text or gzip; block files hold keys, not values: refused by name */
+    size_t source_count;
+    size_t rows_per_request; /* default 256 */
+    bool context_columns;    /* true: consecutive rows whose context fields agree are sent as one request with a context */
+    int64_t timeout_ms;      /* for each request */
+    int64_t max_rows;        /* -1 = all */
+} ct_client_rows;
+/* Called for each answer, in order. probabilities: (count), of the first output. */
+typedef ct_code (*ct_client_answer_fn)(void *context, const float *probabilities, size_t count, ct_status *status);
+CT_MUST_CHECK ct_code ct_client_score(ct_client *client, const ct_client_rows *rows, ct_client_answer_fn answer, void *context,
+                                      int64_t *out_rows, ct_status *status);
+
+#endif

@@ -1,0 +1,130 @@
+/* The tower: the dense network from a first input x to logits, for training and for inference, on blocks of rows.
+ *
+ * Legend. B = rows of a block (256, or 128 where the batch is at most 512); x (rows, width) = the first input, its columns ordered context
+ * first: [0, context_width) is the same for all candidates of a request, the rest is each candidate's own. Every layer that reads x adds
+ * the candidates' product to the context's product (two products, never one over all columns), so the context's can be computed once for a
+ * request with the same bits. All sums over rows (weight gradients) are taken inside a block, then over blocks in order. Padding rows are
+ * zero. Results do not depend on the number of threads, nor, for one row's logits, on the other rows of its block or on the row count
+ * that a product is padded to (checked at creation: counts that disagree on this CPU are not used).
+ *
+ * A tower is a list of layers over slabs. Slab 0 is x, slab i + 1 the output of layer i. Backends fill the table below; `cpu` uses
+ * oneDNN's matmul and hand-written loops. The maths of each kind:
+ *     DENSE   y = act(in W + b)                                    in (rows, in), W (in, out)
+ *     CROSS   y = x * (in W + b) + in, elementwise (DCN-v2, Wang et al. 2021, arXiv 2008.13535, eq. 1); out = width; in: slab 0 or a CROSS
+ *     HEAD    logit = <concat(inputs), w> + b, one for each output   the last layer; several outputs are several columns
+ * Loss: mean over the batch's rows of softplus(z) - y z. The caller gives d loss / d logit. */
+#ifndef TOWER_TOWER_H
+#define TOWER_TOWER_H
+
+#include "base/pool.h"
+#include "base/status.h"
+
+enum { CT_LAYER_NAME_BYTES = 64, CT_LAYER_MAX_INPUTS = 4, CT_TOWER_MAX_LAYERS = 64, CT_TOWER_MAX_ADAPTERS = 64 };
+
+typedef enum ct_layer_kind { CT_LAYER_DENSE, CT_LAYER_CROSS, CT_LAYER_HEAD } ct_layer_kind;
+typedef enum ct_activation { CT_ACTIVATION_NONE, CT_ACTIVATION_RELU } ct_activation;
+typedef enum ct_precision { CT_PRECISION_AUTO, CT_PRECISION_FP32, CT_PRECISION_BF16 } ct_precision;
+
+typedef struct ct_layer_spec {
+    ct_layer_kind kind;
+    char name[CT_LAYER_NAME_BYTES];     /* of its tensors: NAME.weight, NAME.bias; unique */
+    size_t inputs[CT_LAYER_MAX_INPUTS]; /* slabs */
+    size_t input_count;                 /* 1, or more for HEAD */
+    size_t out;                         /* columns of the output */
+    ct_activation activation;           /* DENSE only */
+} ct_layer_spec;
+
+/* A frozen vector's way into x: x[column .. column + out) = raw[raw_column .. raw_column + in) A + a. Trained; lies wholly in one side. */
+typedef struct ct_adapter_spec {
+    char name[CT_LAYER_NAME_BYTES];
+    size_t raw_column, in; /* in the raw input */
+    size_t column, out;    /* in x */
+} ct_adapter_spec;
+
+/* Columns of x whose weight in the HEAD is 1 and is not trained: sums of one-wide embeddings (LR's ids). */
+typedef struct ct_unit_range {
+    size_t column, count;
+} ct_unit_range;
+
+typedef struct ct_tower_spec {
+    size_t context_width, width; /* columns of x on the context side, and in all; 0 <= context_width <= width */
+    size_t raw_width;            /* columns of the raw input; 0 = none */
+    ct_adapter_spec *adapters;
+    size_t adapter_count;
+    ct_layer_spec *layers; /* the last one is the HEAD */
+    size_t layer_count;
+    ct_unit_range *unit_ranges; /* only where the HEAD reads slab 0 */
+    size_t unit_range_count;
+} ct_tower_spec;
+
+typedef enum ct_dense_optimiser { CT_DENSE_SGD, CT_DENSE_ADAM } ct_dense_optimiser;
+
+typedef struct ct_tower_options {
+    ct_precision precision; /* AUTO: bf16 where the hardware multiplies bf16, else fp32 */
+    uint64_t seed; /* of first weights: ct_random(seed, CT_PLACE_TOWER, 0, hash64(tensor name), element / 4); DENSE with RELU He-uniform,
+                      else Glorot-uniform; biases 0; HEAD Glorot */
+    ct_dense_optimiser optimiser;
+    float learning_rate; /* Adam: Kingma and Ba, arXiv 1412.6980, algorithm 1, with beta1, beta2, epsilon */
+    float beta1, beta2, epsilon;
+    size_t batch_rows; /* largest training batch; 0 = inference only */
+} ct_tower_options;
+
+typedef struct ct_tower ct_tower;
+/* `pool` must outlive the tower. CT_INVALID names the layer at fault. */
+CT_MUST_CHECK ct_code ct_tower_create(const ct_tower_spec *spec, const ct_tower_options *options, ct_pool *pool, ct_tower **out_tower,
+                                      ct_status *status);
+void ct_tower_destroy(ct_tower *tower); /* NULL is fine */
+
+ct_precision ct_tower_precision(const ct_tower *tower); /* what AUTO became */
+const char *ct_tower_instruction_set(
+    void); /* what oneDNN uses here, DNNL_MAX_CPU_ISA respected: "avx2", "avx512_core", "avx512_core_bf16", "avx512_core_amx", ... */
+size_t ct_tower_block_rows(size_t batch_rows);        /* 256, or 128 where batch_rows <= 512 */
+size_t ct_tower_parameters(const ct_tower *tower);    /* trained floats */
+double ct_tower_flops_per_row(const ct_tower *tower); /* of the products of one forward pass */
+
+/* Every float that a checkpoint keeps, in a fixed order: weights, then optimiser state (names "optimizer.m.NAME", "optimizer.v.NAME"), then
+ * counters are the caller's. data is the tower's own memory: read it, or write it and call ct_tower_weights_changed. */
+typedef struct ct_tensor {
+    const char *name;
+    size_t rows, columns; /* a bias is (1, columns) */
+    float *data;
+} ct_tensor;
+size_t ct_tower_tensor_count(const ct_tower *tower);
+ct_tensor ct_tower_tensor(ct_tower *tower, size_t index);
+int64_t ct_tower_step(const ct_tower *tower); /* updates so far: Adam's t */
+void ct_tower_set_step(ct_tower *tower, int64_t step);
+void ct_tower_weights_changed(ct_tower *tower);
+
+/* --- inference: one block of up to CT_TOWER_MAX_ROWS rows, each thread with a workspace of its own --- */
+
+enum { CT_TOWER_MAX_ROWS = 256 };
+
+typedef struct ct_workspace ct_workspace;
+CT_MUST_CHECK ct_code ct_workspace_create(const ct_tower *tower, ct_workspace **out_workspace, ct_status *status);
+void ct_workspace_destroy(ct_workspace *workspace); /* NULL is fine */
+float *ct_workspace_x(ct_workspace *workspace,
+                      size_t *out_stride); /* (256, stride >= width): the caller writes all columns but the adapters' */
+float *ct_workspace_raw(ct_workspace *workspace, size_t *out_stride); /* (256, stride >= raw_width) */
+/* Computes what belongs to the context from row 0's context columns of x and raw; later forwards with shared_context use it. */
+void ct_tower_context(const ct_tower *tower, ct_workspace *workspace);
+/* logits: (rows, outputs). shared_context: the context columns of x are those of the last ct_tower_context (rows' own are not read). */
+void ct_tower_forward(const ct_tower *tower, ct_workspace *workspace, size_t rows, bool shared_context, float *out_logits);
+
+/* --- training: a batch is blocks of ct_tower_block_rows(batch_rows) rows; forward and backward of different blocks may run in parallel ---
+ */
+
+float *ct_tower_block_x(ct_tower *tower, size_t block, size_t *out_stride);
+float *ct_tower_block_raw(ct_tower *tower, size_t block, size_t *out_stride);
+/* Same bits as inference. Keeps what backward needs. */
+void ct_tower_block_forward(ct_tower *tower, size_t block, size_t rows, float *out_logits);
+/* logit_gradients: (rows, outputs) = d loss / d logit. d loss / d x overwrites the block's x (adapters' columns hold their own gradient).
+ */
+void ct_tower_block_backward(ct_tower *tower, size_t block, size_t rows, const float *logit_gradients);
+/* Weight gradients of all blocks of a batch of `rows` rows, then one optimiser step; runs on the pool. CT_INVALID "diverged" where a
+ * gradient is not finite, before anything is changed. */
+CT_MUST_CHECK ct_code ct_tower_update(ct_tower *tower, size_t rows, ct_status *status);
+/* For tests: the gradient of a weight tensor (index as in ct_tower_tensor) of the last backward, without an optimiser step; (rows,
+ * columns). */
+void ct_tower_weight_gradient(ct_tower *tower, size_t rows, size_t tensor, float *out_gradient);
+
+#endif

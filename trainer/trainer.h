@@ -1,0 +1,58 @@
+/* The trainer: streams a log through a model. One object for each model; several can live in one process (compare feeds one reader's
+ * batches to many). Progressive metrics: each batch is scored before it is learned.
+ *
+ * A run: ct_trainer_create, ct_trainer_batch for each batch, ct_trainer_evaluate, ct_trainer_save. ct_train does all of it. */
+#ifndef TRAINER_TRAINER_H
+#define TRAINER_TRAINER_H
+
+#include "data/reader.h"
+#include "model/model.h"
+#include "trainer/metrics.h"
+
+typedef struct ct_trainer ct_trainer;
+/* The trainer uses the model, which stays the caller's. curve_rows: a point of the curve each so many rows (0 = 100,000). */
+CT_MUST_CHECK ct_code ct_trainer_create(ct_model *model, int64_t curve_rows, ct_trainer **out_trainer, ct_status *status);
+void ct_trainer_destroy(ct_trainer *trainer); /* NULL is fine */
+CT_MUST_CHECK ct_code ct_trainer_batch(ct_trainer *trainer, const ct_batch *batch, uint32_t epoch, ct_status *status);
+/* Over all rows so far / since the last point of the curve. The AUC of all rows is taken over 2^16 bins of the logit (ties in a bin count
+ * half). */
+CT_MUST_CHECK ct_code ct_trainer_progressive(const ct_trainer *trainer, ct_metrics *out_metrics, ct_status *status);
+const char *ct_trainer_curve(const ct_trainer *trainer); /* JSON lines so far; owned by the trainer */
+
+/* Metrics of a model on sources; `predictions` (may be NULL) is called for each batch, in order, with its probabilities (rows, outputs). */
+typedef ct_code (*ct_predictions_fn)(void *context, const ct_batch *batch, const float *logits, const float *probabilities,
+                                     ct_status *status);
+typedef struct ct_evaluate_options {
+    ct_reader_options reader;
+    ct_pool *pool;
+    ct_predictions_fn predictions;
+    void *predictions_context;
+    bool progress; /* a line on a terminal */
+} ct_evaluate_options;
+CT_MUST_CHECK ct_code ct_evaluate(ct_model *model, const ct_evaluate_options *options, ct_metrics *out_metrics, ct_read_report *out_report,
+                                  ct_status *status);
+
+typedef struct ct_train_options {
+    ct_reader_options train;         /* batch_rows is the model's */
+    const char *const *eval_sources; /* may be none */
+    size_t eval_source_count;
+    uint32_t epochs; /* >= 1 */
+    const char *out_folder;
+    ct_pool *pool;
+    bool progress;
+} ct_train_options;
+
+typedef struct ct_train_result {
+    ct_metrics progressive;
+    bool evaluated;
+    ct_metrics evaluation;
+    ct_read_report train_report, eval_report;
+    double train_seconds, rows_per_second;
+    bool stopped; /* by the stop flag: the folder holds the model of the rows so far */
+} ct_train_result;
+
+/* The whole run; ends with a model folder. A stop (the reader's flag) ends with a folder of the rows learned so far, or none where there
+ * are none (CT_CANCELLED). */
+CT_MUST_CHECK ct_code ct_train(ct_model *model, const ct_train_options *options, ct_train_result *out_result, ct_status *status);
+
+#endif
