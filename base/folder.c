@@ -285,6 +285,13 @@ static ct_code remove_left_overs(const char *path, const char *parent, ct_status
     return code;
 }
 
+/* Does the path end in a name, which another folder could take? */
+static bool is_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    const char *base = slash ? slash + 1 : path;
+    return base[0] != '\0' && strcmp(base, ".") != 0 && strcmp(base, "..") != 0;
+}
+
 ct_code ct_folder_stage(const char *path, char **out_staged, ct_status *status) {
     ct_code code = CT_OK;
     char *staged = NULL, *parent = NULL, *trimmed = path_trim(path);
@@ -293,8 +300,8 @@ ct_code ct_folder_stage(const char *path, char **out_staged, ct_status *status) 
         code = ct_fail_memory(status, strlen(path), "a folder's name");
         goto fail;
     }
-    if (trimmed[0] == '\0' || strcmp(trimmed, "/") == 0) {
-        code = ct_fail(status, CT_INVALID, "\"%s\" cannot be the name of a new folder", path);
+    if (!is_name(trimmed)) {
+        code = ct_fail(status, CT_INVALID, "\"%s\" cannot be the name of a new folder: give one that can be renamed", path);
         goto fail;
     }
     if (ct_path_exists(trimmed) && !ct_path_is_folder(trimmed)) {

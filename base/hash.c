@@ -12,7 +12,7 @@ static XXH3_state_t *state_of(ct_digest *digest) { return (XXH3_state_t *)(void 
 
 ct_code ct_digest_create(ct_digest **out_digest, ct_status *status) {
     XXH3_state_t *state = XXH3_createState();
-    if (!state) return ct_fail_memory(status, 576, "a digest");
+    if (!state) return ct_fail(status, CT_EXHAUSTED, "out of memory (for a digest)");
     (void)XXH3_128bits_reset(state);
     *out_digest = (ct_digest *)(void *)state;
     return CT_OK;

@@ -16,8 +16,10 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 
@@ -112,14 +114,39 @@ static void *worker_main(void *argument) {
     return NULL;
 }
 
-size_t ct_pool_default_threads(void) {
-    cpu_set_t set; /* 1,024 processors, which is also our limit */
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof set, &set) == 0) {
-        const int count = CPU_COUNT(&set);
-        if (count > 0) return (size_t)count;
+/* What a container's limit on processor time amounts to, rounded up; SIZE_MAX where there is none. Only version 2 of control groups, and
+ * of the groups only the nearest, which is where containers set it. */
+static size_t processors_of_quota(void) {
+    char line[512], path[600];
+    FILE *file = fopen("/proc/self/cgroup", "re");
+    if (!file) return SIZE_MAX;
+    path[0] = '\0';
+    while (fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\n")] = '\0';
+        if (strncmp(line, "0::", 3) == 0) (void)snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", line + 3);
     }
-    return 1;
+    (void)fclose(file);
+    if (!path[0] || !(file = fopen(path, "re"))) return SIZE_MAX;
+    long long quota = 0, period = 0;
+    const int read = fscanf(file, "%lld %lld", &quota, &period); /* "max 100000" where there is no limit */
+    (void)fclose(file);
+    return read == 2 && quota > 0 && period > 0 ? (size_t)((quota + period - 1) / period) : SIZE_MAX;
+}
+
+size_t ct_pool_default_threads(void) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    size_t count = 1;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) {
+        count = (size_t)CPU_COUNT(&set);
+    } else { /* more processors than the set has room for */
+        const long online = sysconf(_SC_NPROCESSORS_ONLN);
+        if (online > 0) count = (size_t)online;
+    }
+    const size_t quota = processors_of_quota();
+    if (count > quota) count = quota;
+    if (count > MAX_THREADS) count = MAX_THREADS;
+    return count ? count : 1;
 }
 
 void ct_pool_destroy(ct_pool *pool) {

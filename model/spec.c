@@ -60,11 +60,11 @@ static const cyaml_schema_field_t optimizer_fields[] = {
 static const cyaml_schema_field_t overlay_fields[] = {
     CYAML_FIELD_STRING_PTR("model", OPTIONAL_POINTER, overlay, model, 1, 64),
     CYAML_FIELD_STRING_PTR("precision", OPTIONAL_POINTER, overlay, precision, 1, 64),
-    CYAML_FIELD_SEQUENCE("features", OPTIONAL_POINTER, overlay, features, &name_value, 0, MAX_NAMES),
-    CYAML_FIELD_SEQUENCE("exclude", OPTIONAL_POINTER, overlay, exclude, &name_value, 0, MAX_NAMES),
+    CYAML_FIELD_SEQUENCE("features", OPTIONAL_POINTER, overlay, features, &name_value, 1, MAX_NAMES),
+    CYAML_FIELD_SEQUENCE("exclude", OPTIONAL_POINTER, overlay, exclude, &name_value, 1, MAX_NAMES),
     CYAML_FIELD_MAPPING_PTR("embedding", OPTIONAL_POINTER, overlay, embedding, embedding_fields),
     CYAML_FIELD_MAPPING_PTR("cross", OPTIONAL_POINTER, overlay, cross, cross_fields),
-    CYAML_FIELD_SEQUENCE("deep", OPTIONAL_POINTER, overlay, deep, &width_value, 0, CT_SPEC_MAX_DEEP),
+    CYAML_FIELD_SEQUENCE("deep", OPTIONAL_POINTER, overlay, deep, &width_value, 1, CT_SPEC_MAX_DEEP),
     CYAML_FIELD_MAPPING_PTR("vector", OPTIONAL_POINTER, overlay, vector, vector_fields),
     CYAML_FIELD_MAPPING_PTR("optimizer", OPTIONAL_POINTER, overlay, optimizer, optimizer_fields),
     CYAML_FIELD_END};
@@ -207,8 +207,8 @@ static ct_code apply(ct_model_spec *spec, const overlay *from, const char *where
         const uint32_t most = spec->architecture == CT_ARCHITECTURE_DCN_V2 ? MAX_CROSS : 0;
         CT_TRY(set_count(&spec->cross_layers, from->cross->layers, 0, most, "cross.layers", where, status));
     }
-    if (from->deep != NULL || from->deep_count > 0) {
-        if (spec->architecture == CT_ARCHITECTURE_LR && from->deep_count > 0)
+    if (from->deep != NULL) {
+        if (spec->architecture == CT_ARCHITECTURE_LR)
             return ct_fail(status, CT_INVALID, "%s: deep is set, but lr has no deep layers; use dnn or dcn-v2", where);
         for (uint32_t i = 0; i < from->deep_count; i++)
             CT_TRY(set_count(&spec->deep[i], &from->deep[i], 1, MAX_WIDTH, "a width in deep", where, status));
@@ -225,10 +225,7 @@ static ct_code apply(ct_model_spec *spec, const overlay *from, const char *where
                                 from->exclude_count, status);
 }
 
-/* A network needs something between its input and its head. */
 static ct_code check(const ct_model_spec *spec, const char *where, ct_status *status) {
-    if (spec->architecture == CT_ARCHITECTURE_DNN && spec->deep_count == 0)
-        return ct_fail(status, CT_INVALID, "%s: a dnn needs at least one width in deep", where);
     if (spec->architecture == CT_ARCHITECTURE_DCN_V2 && spec->cross_layers == 0)
         return ct_fail(status, CT_INVALID, "%s: a dcn-v2 needs cross.layers of 1 or more; use dnn for none", where);
     return CT_OK;
@@ -327,7 +324,7 @@ ct_code ct_model_spec_load(const char *name_or_path, const char *const *sets, si
 }
 
 static void print_names(FILE *to, const char *key, char *const *names, size_t count) {
-    if (names == NULL) return;
+    if (count == 0) return;
     fprintf(to, "%s: [", key);
     for (size_t i = 0; i < count; i++) {
         fprintf(to, "%s\"", i == 0 ? "" : ", ");

@@ -1,0 +1,142 @@
+/* Model files and --set: defaults, order, refusals that name what is wrong, and the text that a folder keeps. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "model/spec.h"
+
+static ct_model_spec *load(const char *name, const char *const *sets, size_t count) {
+    ct_model_spec *spec = NULL;
+    ct_status status = CT_STATUS_INIT;
+    if (ct_model_spec_load(name, sets, count, &spec, &status) != CT_OK) fail_msg("%s", status.message);
+    return spec;
+}
+
+static ct_model_spec *parse(const char *text) {
+    ct_model_spec *spec = NULL;
+    ct_status status = CT_STATUS_INIT;
+    if (ct_model_spec_parse(text, strlen(text), "m.yaml", &spec, &status) != CT_OK) fail_msg("%s", status.message);
+    return spec;
+}
+
+static void built_in_models_have_defaults(void **state) {
+    (void)state;
+    ct_model_spec *lr = load("lr", NULL, 0), *dnn = load("dnn", NULL, 0), *dcn = load("dcn-v2", NULL, 0);
+    assert_int_equal(lr->architecture, CT_ARCHITECTURE_LR);
+    assert_int_equal(lr->deep_count, 0);
+    assert_int_equal(dnn->architecture, CT_ARCHITECTURE_DNN);
+    assert_int_equal(dnn->cross_layers, 0);
+    assert_true(dnn->deep_count > 0);
+    assert_int_equal(dcn->architecture, CT_ARCHITECTURE_DCN_V2);
+    assert_true(dcn->cross_layers > 0);
+    assert_null(dcn->features);
+    ct_model_spec_destroy(lr);
+    ct_model_spec_destroy(dnn);
+    ct_model_spec_destroy(dcn);
+}
+
+static void sets_are_applied_in_order(void **state) {
+    (void)state;
+    const char *sets[] = {"embedding.dim=8", "embedding.dim=24", "deep=[500,500,500]", "cross.layers=2", "optimizer.learning_rate=0.01",
+                          "precision=fp32"};
+    ct_model_spec *spec = load("dcn-v2", sets, sizeof sets / sizeof *sets);
+    assert_int_equal(spec->embedding_dim, 24);
+    assert_int_equal(spec->deep_count, 3);
+    assert_int_equal(spec->deep[2], 500);
+    assert_int_equal(spec->cross_layers, 2);
+    assert_true(spec->learning_rate == 0.01f);
+    assert_int_equal(spec->precision, CT_PRECISION_FP32);
+    ct_model_spec_destroy(spec);
+}
+
+static void a_file_changes_only_what_it_names(void **state) {
+    (void)state;
+    ct_model_spec *defaults = load("dnn", NULL, 0);
+    ct_model_spec *spec = parse("model: dnn\nembedding:\n  min_count: 7\nfeatures: [a, b]\nexclude: [b]\n");
+    assert_int_equal(spec->min_count, 7);
+    assert_int_equal(spec->embedding_dim, defaults->embedding_dim);
+    assert_int_equal(spec->deep_count, defaults->deep_count);
+    assert_int_equal(spec->feature_count, 2);
+    assert_string_equal(spec->features[1], "b");
+    assert_int_equal(spec->exclude_count, 1);
+    ct_model_spec_destroy(spec);
+    ct_model_spec_destroy(defaults);
+}
+
+static void the_text_gives_the_spec_back(void **state) {
+    (void)state;
+    const char *models[] = {"lr", "dnn", "dcn-v2"};
+    for (size_t i = 0; i < 3; i++) {
+        const char *sets[] = {"embedding.learning_rate=0.0123", "optimizer.epsilon=1e-7", "embedding.id_drop=0.1", "vector.adapter=3"};
+        ct_model_spec *spec = load(models[i], sets, 4);
+        ct_status status = CT_STATUS_INIT;
+        const char *names[] = {"x \"quoted\" \\ name", "y"};
+        assert_int_equal(ct_model_spec_choose(spec, names, 2, names, 1, &status), CT_OK);
+        char *text = ct_model_spec_text(spec);
+        assert_non_null(text);
+        ct_model_spec *again = parse(text);
+        char *text_again = ct_model_spec_text(again);
+        assert_string_equal(text, text_again);
+        assert_string_equal(again->features[0], names[0]);
+        assert_true(again->embedding_learning_rate == 0.0123f);
+        assert_true(again->id_drop == 0.1);
+        free(text);
+        free(text_again);
+        ct_model_spec_destroy(spec);
+        ct_model_spec_destroy(again);
+    }
+}
+
+typedef struct refusal {
+    const char *model, *text, *set; /* a file's text, or a built-in and a --set */
+    const char *words[3];           /* the message holds each */
+} refusal;
+
+static void wrong_input_is_refused_by_name(void **state) {
+    (void)state;
+    static const refusal refusals[] = {
+        {NULL, "model: dcn-v2\ncross:\n  layers: many\n", NULL, {"m.yaml:3", "layers", "many"}},
+        {NULL, "model: dcn-v3\n", NULL, {"m.yaml", "dcn-v3", "dcn-v2"}},
+        {NULL, "model: lr\nwidth: 3\n", NULL, {"m.yaml", "width", NULL}},
+        {NULL, "", NULL, {"m.yaml", "empty", NULL}},
+        {NULL, "deep: [10, 0]\n", NULL, {"m.yaml", "deep", "0"}},
+        {NULL, "model: dnn\ndeep: []\n", NULL, {"m.yaml", "deep", NULL}},
+        {NULL, "model: [lr\n", NULL, {"m.yaml:", NULL, NULL}},
+        {NULL, "model: lr\nmodel: dnn\n", NULL, {"m.yaml:", "model", NULL}},
+        {"lr", NULL, "deep=[4]", {"--set deep=[4]", "lr", NULL}},
+        {"dnn", NULL, "cross.layers=2", {"--set cross.layers=2", "dcn-v2", NULL}},
+        {"dcn-v2", NULL, "cross.layers=0", {"--set cross.layers=0", "dcn-v2", NULL}},
+        {"dnn", NULL, "embedding.dim=0", {"embedding.dim", "0", "1024"}},
+        {"dnn", NULL, "embedding.dim=-1", {"embedding.dim=-1", "dim", NULL}},
+        {"dnn", NULL, "embedding.id_drop=1", {"id_drop", "1", NULL}},
+        {"dnn", NULL, "embedding.initial_accumulator=0", {"initial_accumulator", "0", NULL}},
+        {"dnn", NULL, "optimizer.learning_rate=nan", {"learning_rate", NULL, NULL}},
+        {"dnn", NULL, "embedding.dim", {"PATH=VALUE", NULL, NULL}},
+        {"dnn", NULL, "=3", {"PATH=VALUE", NULL, NULL}},
+        {"dnn", NULL, "embedding.size=3", {"size", NULL, NULL}},
+        {"no-such-model", NULL, NULL, {"no-such-model", "dcn-v2", NULL}},
+    };
+    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
+        const refusal *r = &refusals[i];
+        ct_model_spec *spec = NULL;
+        ct_status status = CT_STATUS_INIT;
+        const ct_code code = r->text != NULL ? ct_model_spec_parse(r->text, strlen(r->text), "m.yaml", &spec, &status)
+                                             : ct_model_spec_load(r->model, &r->set, r->set != NULL, &spec, &status);
+        if (code == CT_OK) fail_msg("case %zu was accepted", i);
+        assert_null(spec);
+        for (size_t w = 0; w < 3 && r->words[w] != NULL; w++)
+            if (strstr(status.message, r->words[w]) == NULL) fail_msg("case %zu: '%s' is not in '%s'", i, r->words[w], status.message);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(built_in_models_have_defaults), cmocka_unit_test(sets_are_applied_in_order),
+                                       cmocka_unit_test(a_file_changes_only_what_it_names), cmocka_unit_test(the_text_gives_the_spec_back),
+                                       cmocka_unit_test(wrong_input_is_refused_by_name)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
