@@ -4,9 +4,11 @@
  *
  * Truth: click ~ Bernoulli(sigmoid(z)), z = bias + effects of ids + effects of numbers + pairs (products of latent factors of two id
  * features) + appeal of the item. The item's appeal is sqrt(content) * <u, vector> + sqrt(1 - content) * own, both of unit variance, so
- * `content_share` of its variance is explained by the vector. Items have a birth row: `new_item_share` of them appear over time, so a later
- * part holds items that an earlier part lacks. Everything is a pure function of (seed, row), with no libm: the same bytes on any machine,
- * and the first N rows of a longer log are the shorter log. */
+ * `content_share` of its variance is explained by the vector. Effects of rare values are near zero, so that the best log loss is in reach
+ * of a model that saw a few 100,000 rows. Items have a birth row: `new_item_share` of them appear over time (log-uniform between row 1,000
+ * and 12 million), and a fifth of `new_item_share` of the rows shows an item born in the last fifth of the rows so far; so a later part
+ * holds items that an earlier part lacks, however long the log is. Everything is a pure function of (seed, row), with no libm: the same
+ * bytes on any machine, and the first N rows of a longer log are the shorter log. */
 #ifndef DATA_SYNTH_H
 #define DATA_SYNTH_H
 

@@ -88,7 +88,7 @@ static void set_defaults(ct_model_spec *spec, ct_architecture architecture) {
     static const uint32_t deep[] = {400, 400, 400};
     spec->architecture = architecture;
     spec->embedding_dim = 16;
-    spec->embedding_learning_rate = architecture == CT_ARCHITECTURE_LR ? 0.1f : 0.05f;
+    spec->embedding_learning_rate = 0.05f;
     spec->initial_accumulator = 1e-8f;
     spec->first_value_scale = architecture == CT_ARCHITECTURE_LR ? 0.0f : 0.01f;
     spec->min_count = 2;
@@ -97,7 +97,7 @@ static void set_defaults(ct_model_spec *spec, ct_architecture architecture) {
     spec->deep_count = architecture == CT_ARCHITECTURE_LR ? 0 : sizeof deep / sizeof *deep;
     if (spec->deep_count > 0) memcpy(spec->deep, deep, sizeof deep);
     spec->vector_adapter = 16;
-    spec->learning_rate = 0.001f;
+    spec->learning_rate = architecture == CT_ARCHITECTURE_LR ? 0.03f : 0.001f;
     spec->beta1 = 0.9f;
     spec->beta2 = 0.999f;
     spec->epsilon = 1e-8f;

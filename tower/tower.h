@@ -113,6 +113,7 @@ void ct_tower_forward(const ct_tower *tower, ct_workspace *workspace, size_t row
 /* --- training: a batch is blocks of ct_tower_block_rows(batch_rows) rows; forward and backward of different blocks may run in parallel ---
  */
 
+/* The blocks of x follow each other: row r of the batch stands at block 0's + r * stride. */
 float *ct_tower_block_x(ct_tower *tower, size_t block, size_t *out_stride);
 float *ct_tower_block_raw(ct_tower *tower, size_t block, size_t *out_stride);
 /* Same bits as inference. Keeps what backward needs. */

@@ -1,0 +1,171 @@
+/* Finding rows without changing any, and gather, which reads the values for training and reading alike. */
+#include <string.h>
+
+#include "base/math.h"
+#include "embedding_store/store_internal.h"
+
+enum { INDEX_AHEAD = 16, ROWS_AHEAD = 16 };
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* --- acquire --- */
+
+/* Where the values of `count` keys are; returns how many have no row. */
+static size_t resolve(const ct_table *table, const uint64_t *keys, size_t count, const float *instead, const float **out) {
+    size_t unknown = 0;
+    const size_t lead = count < INDEX_AHEAD ? count : INDEX_AHEAD;
+    for (size_t i = 0; i < lead; i++) ct_table_prefetch(table, keys[i]);
+    for (size_t i = 0; i < count; i++) {
+        if (i + INDEX_AHEAD < count) ct_table_prefetch(table, keys[i + INDEX_AHEAD]);
+        const float *values = ct_table_values(table, keys[i]);
+        unknown += !values;
+        out[i] = values ? values : instead;
+        __builtin_prefetch(out[i]);
+    }
+    return unknown;
+}
+
+static const float *rare_values(const ct_table *table, const ct_key_column *column) {
+    const float *values = column->rare_key ? ct_table_values(table, column->rare_key) : NULL;
+    return values ? values : table->zeros;
+}
+
+static size_t resolve_block(const ct_ticket *ticket, size_t block) {
+    const ct_lookup *lookup = &ticket->lookup;
+    const uint32_t *starts = &ticket->starts[block * lookup->column_count];
+    const size_t first = block * ticket->block_rows;
+    size_t unknown = 0;
+    for (size_t i = 0; i < lookup->column_count; i++) {
+        const ct_key_column *column = &lookup->columns[i];
+        if (column->shared) continue;
+        const uint64_t *keys = column->keys + (column->offsets ? column->offsets[first] : first);
+        unknown += resolve(ticket->table, keys, starts[i + 1] - starts[i], rare_values(ticket->table, column), &ticket->tokens[starts[i]]);
+    }
+    return unknown;
+}
+
+static void block_task(void *context, size_t task, size_t worker) {
+    (void)worker;
+    (void)resolve_block(context, task);
+}
+
+void ct_read_acquire(ct_ticket *ticket) {
+    const ct_lookup *lookup = &ticket->lookup;
+    if (lookup->mode == CT_LOOKUP_TRAIN) { /* a frozen table in a training step */
+        ct_run(ticket->store->pool, ticket->blocks, block_task, ticket);
+        return;
+    }
+    size_t unknown = 0;
+    for (size_t block = 0; block < ticket->blocks; block++) unknown += resolve_block(ticket, block);
+    for (size_t i = 0; i < lookup->column_count; i++) {
+        const ct_key_column *column = &lookup->columns[i];
+        if (!column->shared) continue;
+        const size_t count = column->offsets ? column->offsets[1] : 1;
+        unknown += resolve(ticket->table, column->keys, count, rare_values(ticket->table, column), &ticket->tokens[ticket->shared_start[i]]);
+    }
+    const size_t found = ticket->occurrences + ticket->shared_occurrences - unknown;
+    atomic_fetch_add_explicit(&ticket->table->lookups, (int64_t)found, memory_order_relaxed);
+    atomic_fetch_add_explicit(&ticket->table->unknown, (int64_t)unknown, memory_order_relaxed);
+}
+
+/* --- gather --- */
+
+/* Rows of one block, every column with one key a row: row by row, so that the output is written in order. */
+INLINE void copy_rows(const float *const *tokens, const uint32_t *starts, const ct_key_column *columns, size_t column_count, size_t rows,
+                      float *out, size_t stride, size_t dim) {
+    const size_t ahead = column_count < ROWS_AHEAD ? ROWS_AHEAD / column_count : 1;
+    for (size_t row = 0; row < ahead && row < rows; row++)
+        for (size_t i = 0; i < column_count; i++) __builtin_prefetch(tokens[starts[i] + row]);
+    for (size_t row = 0; row < rows; row++, out += stride) {
+        for (size_t i = 0; i < column_count; i++) {
+            const float *const *at = &tokens[starts[i] + row];
+            __builtin_prefetch(at[ahead]); /* of the last rows: of another column, or of the slack: harmless */
+            memcpy(out + columns[i].output_column, at[0], dim * sizeof(float));
+        }
+    }
+}
+
+static void gather_plain(const ct_ticket *ticket, const float *const *tokens, const uint32_t *starts, size_t rows, float *out,
+                         size_t stride) {
+    const ct_key_column *columns = ticket->lookup.columns;
+    const size_t count = ticket->lookup.column_count, dim = ticket->table->spec.dim;
+    switch (dim) {
+        case 1: copy_rows(tokens, starts, columns, count, rows, out, stride, 1); break;
+        case 4: copy_rows(tokens, starts, columns, count, rows, out, stride, 4); break;
+        case 8: copy_rows(tokens, starts, columns, count, rows, out, stride, 8); break;
+        case 16: copy_rows(tokens, starts, columns, count, rows, out, stride, 16); break;
+        case 32: copy_rows(tokens, starts, columns, count, rows, out, stride, 32); break;
+        default: copy_rows(tokens, starts, columns, count, rows, out, stride, dim); break;
+    }
+}
+
+/* One row of one column: ((0 + w_1 v_1) + w_2 v_2) + ...; a mean is divided by ((0 + w_1) + w_2) + ... */
+CT_HOT static void pool_values(const float *const *tokens, const float *weights, size_t count, ct_pooling pooling, float *restrict out,
+                               size_t dim) {
+    memset(out, 0, dim * sizeof(float));
+    float sum = 0.0f;
+    for (size_t j = 0; j < count; j++) {
+        const float weight = weights ? weights[j] : 1.0f;
+        const float *restrict values = tokens[j];
+        sum += weight;
+        for (size_t i = 0; i < dim; i++) out[i] += weight * values[i];
+    }
+    if (pooling == CT_POOL_SUM || count == 0) return;
+    if (sum == 0.0f) memset(out, 0, dim * sizeof(float));
+    else
+        for (size_t i = 0; i < dim; i++) out[i] /= sum;
+}
+
+/* Rows [first, first + rows) of one block, of one column. */
+static void gather_column(const ct_ticket *ticket, const ct_key_column *column, size_t start, size_t block_first, size_t first,
+                          size_t rows, float *out, size_t stride) {
+    const float *const *tokens = ticket->tokens;
+    const size_t dim = ticket->table->spec.dim;
+    const uint32_t *offsets = column->offsets;
+    for (size_t row = first; row < first + rows; row++, out += stride) {
+        const size_t value = offsets ? offsets[row] : row, end = offsets ? offsets[row + 1] : row + 1;
+        const float *const *at = &tokens[start + value - (offsets ? offsets[block_first] : block_first)];
+        __builtin_prefetch(at[ROWS_AHEAD]);
+        if (!offsets && !column->weights) memcpy(out + column->output_column, at[0], dim * sizeof(float));
+        else pool_values(at, column->weights ? column->weights + value : NULL, end - value, column->pooling, out + column->output_column, dim);
+    }
+}
+
+static void gather_shared(const ct_ticket *ticket, size_t number, size_t rows, float *out, size_t stride) {
+    const ct_key_column *column = &ticket->lookup.columns[number];
+    const size_t dim = ticket->table->spec.dim;
+    float *first = out + column->output_column;
+    const float *const *at = &ticket->tokens[ticket->shared_start[number]];
+    if (!column->offsets && !column->weights) memcpy(first, at[0], dim * sizeof(float));
+    else pool_values(at, column->weights, column->offsets ? column->offsets[1] : 1, column->pooling, first, dim);
+    for (size_t row = 1; row < rows; row++) memcpy(first + row * stride, first, dim * sizeof(float));
+}
+
+void ct_store_gather(const ct_store *store, const ct_ticket *ticket, size_t first_row, size_t rows, bool shared_once, float *out,
+                     size_t out_stride) {
+    (void)store;
+    const ct_lookup *lookup = &ticket->lookup;
+    const size_t columns = lookup->column_count;
+    if (!columns || !rows) return;
+    for (size_t i = 0; !ticket->plain && i < columns; i++) {
+        if (!lookup->columns[i].shared) continue;
+        if (!shared_once) gather_shared(ticket, i, rows, out, out_stride);
+        else if (first_row == 0) gather_shared(ticket, i, 1, out, out_stride);
+    }
+    for (size_t row = first_row; row < first_row + rows;) {
+        const size_t block = row / ticket->block_rows, block_first = block * ticket->block_rows;
+        size_t end = block_first + ticket->block_rows;
+        if (end > first_row + rows) end = first_row + rows;
+        const uint32_t *starts = &ticket->starts[block * columns];
+        float *to = out + (row - first_row) * out_stride;
+        if (ticket->plain) {
+            gather_plain(ticket, ticket->tokens + (row - block_first), starts, end - row, to, out_stride);
+        } else {
+            for (size_t i = 0; i < columns; i++) {
+                const ct_key_column *column = &lookup->columns[i];
+                if (!column->shared) gather_column(ticket, column, starts[i], block_first, row, end - row, to, out_stride);
+            }
+        }
+        row = end;
+    }
+}

@@ -1,0 +1,351 @@
+/* Training look-ups.
+ *
+ * prefetch   tasks over blocks sort the block's occurrences by partition (stable); tasks over partitions find the distinct keys and list
+ *            each key's occurrences in order. The table is not touched, so this may run before the previous batch is applied.
+ * acquire    tasks over partitions find or add the keys, count them, decide who has a row, and say for every occurrence where its values
+ *            are. What reads a rare row (id drop, keys without a row) is left open; then tasks over blocks list those occurrences in
+ *            order, and give them their rare rows. Rare rows are few and their partitions are others', so the caller adds them between
+ *            the tasks.
+ * apply      tasks over partitions step their rows, then tasks over rare keys step theirs. Should a hash collision make an ordinary key
+ *            out of a rare one, its row takes two steps, in this order: still the same for any number of threads.
+ *
+ * Everything is listed by (block, feature, row, value) and done by tasks whose cut does not depend on threads. */
+#include <string.h>
+
+#include "base/random.h"
+#include "embedding_store/store_internal.h"
+
+enum { INDEX_AHEAD = 16, TOKENS_AHEAD = 16 };
+
+static inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+/* --- prefetch --- */
+
+typedef struct block_range {
+    size_t first, end; /* rows */
+} block_range;
+
+static block_range rows_of(const ct_ticket *ticket, size_t block) {
+    const size_t first = block * ticket->block_rows;
+    return (block_range){first, least(first + ticket->block_rows, ticket->lookup.rows)};
+}
+
+static bool drops(const ct_lookup *lookup, const ct_key_column *column, size_t row) {
+    const ct_random4 random =
+        ct_random(lookup->drop_seed, CT_PLACE_ID_DROP, lookup->epoch, (uint64_t)(lookup->first_row + (int64_t)row), column->drop_index);
+    return (double)ct_unit_float(random.word[0]) < lookup->drop_rate;
+}
+
+/* Gradient factors of one row's values: the derivative of gather's pooling. */
+static void fill_factors(const ct_key_column *column, size_t value, size_t count, float *factors) {
+    float sum = 0.0f;
+    if (column->pooling == CT_POOL_MEAN)
+        for (size_t j = 0; j < count; j++) sum += column->weights ? column->weights[value + j] : 1.0f;
+    for (size_t j = 0; j < count; j++) {
+        const float weight = column->weights ? column->weights[value + j] : 1.0f;
+        factors[j] = column->pooling == CT_POOL_SUM ? weight : sum == 0.0f ? 0.0f : weight / sum;
+    }
+}
+
+static void split_task(void *context, size_t block, size_t worker) {
+    (void)worker;
+    ct_ticket *ticket = context;
+    const ct_lookup *lookup = &ticket->lookup;
+    const ct_table *table = ticket->table;
+    const uint32_t bits = table->partition_bits;
+    const size_t parts = table->partition_count, columns = lookup->column_count;
+    const block_range range = rows_of(ticket, block);
+    const uint32_t *starts = &ticket->starts[block * columns];
+    uint32_t cursors[1 << CT_MAX_PARTITION_BITS];
+    memset(cursors, 0, parts * sizeof *cursors);
+
+    for (size_t i = 0; i < columns; i++) {
+        const ct_key_column *column = &lookup->columns[i];
+        const uint64_t *keys = column->keys + (column->offsets ? column->offsets[range.first] : range.first);
+        const size_t count = starts[i + 1] - starts[i];
+        for (size_t j = 0; j < count; j++) cursors[ct_partition_of(keys[j], bits)]++;
+    }
+    uint32_t *segments = &ticket->segments[block * (parts + 1)];
+    uint32_t at = starts[0];
+    for (size_t p = 0; p < parts; p++) {
+        segments[p] = at;
+        at += cursors[p];
+        cursors[p] = segments[p];
+    }
+    segments[parts] = at;
+
+    for (size_t i = 0; i < columns; i++) {
+        const ct_key_column *column = &lookup->columns[i];
+        const bool dropping = ticket->dropped && ticket->rare_of[i] != CT_NO_ROW;
+        uint32_t order = starts[i];
+        for (size_t row = range.first; row < range.end; row++) {
+            const size_t value = column->offsets ? column->offsets[row] : row, end = column->offsets ? column->offsets[row + 1] : row + 1;
+            if (value == end) continue;
+            const bool dropped = dropping && drops(lookup, column, row);
+            if (ticket->weighted) fill_factors(column, value, end - value, &ticket->factors[order]);
+            for (size_t j = value; j < end; j++, order++) {
+                const uint64_t key = column->keys[j];
+                const uint32_t to = cursors[ct_partition_of(key, bits)]++;
+                ticket->sorted_keys[to] = key;
+                ticket->sorted[to] = (ct_occurrence){order, (uint32_t)row, (uint32_t)i | (dropped ? CT_OCCURRENCE_DROPPED : 0)};
+                if (dropped) ticket->tokens[order] = NULL;
+            }
+        }
+    }
+}
+
+static void unique_task(void *context, size_t part, size_t worker) {
+    ct_ticket *ticket = context;
+    const size_t parts = ticket->table->partition_count, base = ticket->bases[part], total = ticket->bases[part + 1] - base;
+    ct_unique *uniques = &ticket->uniques[base];
+    uint32_t *unique_of = &ticket->unique_of[base];
+    ct_occurrence *list = &ticket->list[base];
+    ct_dedupe *dedupe = &ticket->dedupes[worker];
+    ct_dedupe_entry *entries = dedupe->scratch.memory;
+    uint32_t bits = 4;
+    while ((size_t)1 << bits < 2 * total) bits++;
+    const size_t mask = ((size_t)1 << bits) - 1;
+    if (++dedupe->stamp == 0) {
+        memset(entries, 0, dedupe->scratch.bytes);
+        dedupe->stamp = 1;
+    }
+    const uint32_t stamp = dedupe->stamp;
+    uint32_t found = 0;
+    size_t n = 0;
+    for (size_t block = 0; block < ticket->blocks; block++) {
+        const uint32_t *segment = &ticket->segments[block * (parts + 1) + part];
+        for (uint32_t i = segment[0]; i < segment[1]; i++) {
+            const uint64_t key = ticket->sorted_keys[i];
+            size_t at = ct_key_home(key, bits);
+            while (entries[at].stamp == stamp && entries[at].key != key) at = (at + 1) & mask;
+            if (entries[at].stamp != stamp) {
+                entries[at] = (ct_dedupe_entry){key, found, stamp};
+                uniques[found++] = (ct_unique){.key = key, .row = CT_NO_ROW};
+            }
+            const uint32_t unique = entries[at].unique;
+            unique_of[n++] = unique;
+            uniques[unique].count++;
+            uniques[unique].end += !(ticket->sorted[i].column & CT_OCCURRENCE_DROPPED); /* for now: how many */
+        }
+    }
+    ticket->unique_counts[part] = found;
+    uint32_t begin = 0;
+    for (uint32_t i = 0; i < found; i++) { /* for now: where they begin */
+        const uint32_t count = uniques[i].end;
+        uniques[i].end = begin;
+        begin += count;
+    }
+    n = 0;
+    for (size_t block = 0; block < ticket->blocks; block++) {
+        const uint32_t *segment = &ticket->segments[block * (parts + 1) + part];
+        for (uint32_t i = segment[0]; i < segment[1]; i++) {
+            const uint32_t unique = unique_of[n++];
+            if (!(ticket->sorted[i].column & CT_OCCURRENCE_DROPPED)) list[uniques[unique].end++] = ticket->sorted[i];
+        }
+    }
+}
+
+ct_code ct_train_prefetch(ct_ticket *ticket, ct_status *status) {
+    const size_t parts = ticket->table->partition_count;
+    ct_run(ticket->store->pool, ticket->blocks, split_task, ticket);
+    size_t largest = 0, base = 0;
+    for (size_t p = 0; p < parts; p++) {
+        size_t here = 0;
+        for (size_t block = 0; block < ticket->blocks; block++) {
+            const uint32_t *segment = &ticket->segments[block * (parts + 1) + p];
+            here += segment[1] - segment[0];
+        }
+        ticket->bases[p] = base;
+        base += here;
+        if (here > largest) largest = here;
+    }
+    ticket->bases[parts] = base;
+    size_t entries = 16;
+    while (entries < 2 * largest) entries *= 2;
+    for (size_t i = 0; i < ticket->dedupe_count; i++)
+        CT_TRY(ct_scratch_reserve(&ticket->dedupes[i].scratch, entries * sizeof(ct_dedupe_entry), status));
+    ct_run(ticket->store->pool, parts, unique_task, ticket);
+    return CT_OK;
+}
+
+/* --- acquire --- */
+
+typedef struct acquire_work {
+    ct_ticket *ticket;
+    ct_failure failure;
+} acquire_work;
+
+static uint32_t add_counts(uint32_t a, uint32_t b) { return a > UINT32_MAX - b ? UINT32_MAX : a + b; }
+
+static ct_code acquire_part(ct_ticket *ticket, size_t part, ct_status *status) {
+    ct_table *table = ticket->table;
+    ct_partition *partition = &table->partitions[part];
+    const size_t count = ticket->unique_counts[part];
+    ct_unique *uniques = &ticket->uniques[ticket->bases[part]];
+    const ct_occurrence *list = &ticket->list[ticket->bases[part]];
+    const uint32_t min_count = table->spec.min_count;
+    bool rerouted = false;
+
+    for (size_t i = 0; i < least(count, INDEX_AHEAD); i++) ct_table_prefetch(table, uniques[i].key);
+    for (size_t i = 0; i < count; i++) {
+        if (i + INDEX_AHEAD < count) ct_table_prefetch(table, uniques[i + INDEX_AHEAD].key);
+        ct_unique *unique = &uniques[i];
+        ct_index_entry *entry = ct_partition_find(partition, unique->key);
+        if (!entry) CT_TRY(ct_partition_claim(table, partition, unique->key, &entry, status));
+        const uint32_t before = entry->count;
+        entry->count = add_counts(before, unique->count);
+        if (entry->slot == CT_SLOT_STUB && (min_count <= 1 || before >= min_count)) {
+            CT_TRY(ct_partition_add_row(table, partition, entry, status));
+            ct_partition_set_first(table, partition, entry->slot - 1, unique->key, false);
+        }
+        if (entry->slot != CT_SLOT_STUB) unique->row = entry->slot - 1;
+    }
+    /* No row moves from here on: the rare rows that may still come to this partition have their room. */
+    size_t rare_here = 0;
+    for (size_t i = 0; i < ticket->rare_count; i++) rare_here += ct_partition_of(ticket->rare_keys[i], table->partition_bits) == part;
+    CT_TRY(ct_partition_reserve(table, partition, rare_here, status));
+    size_t begin = 0;
+    for (size_t i = 0; i < count; i++) {
+        const bool has_row = uniques[i].row != CT_NO_ROW;
+        const float *values = has_row ? ct_slab_at(&partition->values, uniques[i].row) : NULL;
+        rerouted |= !has_row;
+        for (; begin < uniques[i].end; begin++) ticket->tokens[list[begin].order] = values;
+    }
+    ticket->rerouted[part] = rerouted;
+    return CT_OK;
+}
+
+static void acquire_task(void *context, size_t part, size_t worker) {
+    (void)worker;
+    acquire_work *work = context;
+    ct_status status;
+    if (acquire_part(work->ticket, part, &status) != CT_OK) ct_failure_put(&work->failure, &status);
+}
+
+/* How many of the block's occurrences each rare key will get. */
+static void count_open_task(void *context, size_t block, size_t worker) {
+    (void)worker;
+    ct_ticket *ticket = context;
+    const size_t columns = ticket->lookup.column_count;
+    const uint32_t *starts = &ticket->starts[block * columns];
+    uint32_t *counts = &ticket->rare_cursors[block * ticket->rare_count];
+    memset(counts, 0, ticket->rare_count * sizeof *counts);
+    for (size_t i = 0; i < columns; i++) {
+        uint32_t open = 0;
+        if (ticket->rare_of[i] == CT_NO_ROW) { /* these read zeros and train nothing */
+            for (size_t order = starts[i]; order < starts[i + 1]; order++)
+                if (!ticket->tokens[order]) ticket->tokens[order] = ticket->table->zeros;
+            continue;
+        }
+        for (size_t order = starts[i]; order < starts[i + 1]; order++) open += !ticket->tokens[order];
+        counts[ticket->rare_of[i]] += open;
+    }
+}
+
+static void list_open_task(void *context, size_t block, size_t worker) {
+    (void)worker;
+    ct_ticket *ticket = context;
+    const ct_table *table = ticket->table;
+    const size_t columns = ticket->lookup.column_count;
+    const block_range range = rows_of(ticket, block);
+    const uint32_t *starts = &ticket->starts[block * columns];
+    uint32_t *cursors = &ticket->rare_cursors[block * ticket->rare_count];
+    for (size_t i = 0; i < columns; i++) {
+        const uint32_t rare = ticket->rare_of[i];
+        if (rare == CT_NO_ROW || ticket->rare_uniques[rare].row == CT_NO_ROW) continue;
+        const ct_unique *unique = &ticket->rare_uniques[rare];
+        const ct_partition *partition = &table->partitions[ct_partition_of(unique->key, table->partition_bits)];
+        const float *values = ct_slab_at(&partition->values, unique->row);
+        const uint32_t *offsets = ticket->lookup.columns[i].offsets;
+        uint32_t order = starts[i];
+        for (size_t row = range.first; row < range.end; row++) {
+            for (size_t j = offsets ? offsets[row + 1] - offsets[row] : 1; j > 0; j--, order++) {
+                if (ticket->tokens[order]) continue;
+                ticket->tokens[order] = values;
+                ticket->rare_list[cursors[rare]++] = (ct_occurrence){order, (uint32_t)row, (uint32_t)i};
+            }
+        }
+    }
+}
+
+/* Adds the rare rows that are needed and turns the counts of (block, rare key) into places in the list. */
+static ct_code add_rare_rows(ct_ticket *ticket, ct_status *status) {
+    ct_table *table = ticket->table;
+    uint32_t at = 0;
+    for (size_t rare = 0; rare < ticket->rare_count; rare++) {
+        const uint32_t begin = at;
+        for (size_t block = 0; block < ticket->blocks; block++) {
+            uint32_t *cursor = &ticket->rare_cursors[block * ticket->rare_count + rare];
+            const uint32_t count = *cursor;
+            *cursor = at;
+            at += count;
+        }
+        ct_unique *unique = &ticket->rare_uniques[rare];
+        *unique = (ct_unique){.key = ticket->rare_keys[rare], .end = at, .count = at - begin, .row = CT_NO_ROW};
+        if (!unique->count) continue;
+        ct_partition *partition = &table->partitions[ct_partition_of(unique->key, table->partition_bits)];
+        ct_index_entry *entry;
+        CT_TRY(ct_partition_claim(table, partition, unique->key, &entry, status));
+        entry->count = add_counts(entry->count, unique->count);
+        if (entry->slot == CT_SLOT_STUB) {
+            CT_TRY(ct_partition_add_row(table, partition, entry, status));
+            ct_partition_set_first(table, partition, entry->slot - 1, unique->key, true);
+        }
+        unique->row = entry->slot - 1;
+    }
+    return CT_OK;
+}
+
+ct_code ct_train_acquire(ct_ticket *ticket, ct_status *status) {
+    acquire_work work = {.ticket = ticket, .failure = {.status = status}};
+    ct_run(ticket->store->pool, ticket->table->partition_count, acquire_task, &work);
+    CT_TRY(ct_failure_code(&work.failure));
+    ticket->any_rare = ticket->dropped;
+    for (size_t p = 0; p < ticket->table->partition_count; p++) ticket->any_rare |= ticket->rerouted[p];
+    if (!ticket->any_rare) return CT_OK;
+    ct_run(ticket->store->pool, ticket->blocks, count_open_task, ticket);
+    CT_TRY(add_rare_rows(ticket, status));
+    ct_run(ticket->store->pool, ticket->blocks, list_open_task, ticket);
+    return CT_OK;
+}
+
+/* --- apply --- */
+
+typedef struct apply_work {
+    ct_ticket *ticket;
+    ct_gradients gradients;
+} apply_work;
+
+static void apply_task(void *context, size_t part, size_t worker) {
+    (void)worker;
+    const apply_work *work = context;
+    const ct_ticket *ticket = work->ticket;
+    const ct_partition *partition = &ticket->table->partitions[part];
+    const size_t base = ticket->bases[part];
+    ct_adagrad_rowwise(&ticket->table->spec, &work->gradients, &ticket->uniques[base], ticket->unique_counts[part], &ticket->list[base], 0,
+                       &partition->values, &partition->state);
+}
+
+static void apply_rare_task(void *context, size_t rare, size_t worker) {
+    (void)worker;
+    const apply_work *work = context;
+    const ct_ticket *ticket = work->ticket;
+    const ct_table *table = ticket->table;
+    const ct_unique *unique = &ticket->rare_uniques[rare];
+    const ct_partition *partition = &table->partitions[ct_partition_of(unique->key, table->partition_bits)];
+    ct_adagrad_rowwise(&table->spec, &work->gradients, unique, 1, ticket->rare_list, unique->end - unique->count, &partition->values,
+                       &partition->state);
+}
+
+ct_code ct_train_apply(ct_ticket *ticket, const float *gradients, size_t stride, ct_status *status) {
+    (void)status;
+    apply_work work = {.ticket = ticket,
+                       .gradients = {.values = gradients,
+                                     .stride = stride,
+                                     .output_column = ticket->output_column,
+                                     .factors = ticket->weighted ? ticket->factors : NULL,
+                                     .block_rows = (uint32_t)ticket->block_rows}};
+    ct_run(ticket->store->pool, ticket->table->partition_count, apply_task, &work);
+    if (ticket->any_rare) ct_run(ticket->store->pool, ticket->rare_count, apply_rare_task, &work);
+    return CT_OK;
+}

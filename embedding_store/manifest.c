@@ -1,0 +1,239 @@
+/* store.json: what the tables of a snapshot are and how a row's value is laid out, so that columns are found by name.
+ *
+ *     {"format": "clicktower store", "version": 1, "least_reader": 1, "requires": [],
+ *      "tables": [{"name": "ids", "kind": "trained", "dim": 16, "optimiser": "adagrad_rowwise", "learning_rate": 0.05,
+ *                  "initial_accumulator": 0.01, "first_value_scale": 0.01, "seed": "0x2a", "min_count": 1, "rows": 10, "stubs": 2,
+ *                  "columns": [{"name": "count", "type": "u32", "count": 1}, {"name": "admitted", "type": "u8", "count": 1},
+ *                              {"name": "accumulator", "type": "f32", "count": 1}, {"name": "value", "type": "f32", "count": 16}]},
+ *                 {"name": "text", "kind": "frozen", "dim": 8, "content_hash": "", "rows": 3, "stubs": 0,
+ *                  "columns": [{"name": "value", "type": "f32", "count": 8}]}]}
+ *
+ * A value holds the columns in this order, little-endian, without gaps. Where `admitted` is 0 it is a stub and ends there. Columns that a
+ * reader does not know are skipped; a missing accumulator is the initial one. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "embedding_store/store_internal.h"
+
+enum { VERSION = 1, MAX_COLUMNS = 64, MAX_COLUMN_COUNT = 1 << 20 };
+
+static const char FORMAT[] = "clicktower store";
+
+static int add_column(json_t *columns, const char *name, const char *type, uint32_t count) {
+    return json_array_append_new(columns,
+                                 json_pack("{s:s, s:s, s:I}", "name", name, "type", type, "count", (json_int_t)count));
+}
+
+static json_t *describe_table(const ct_store *store, size_t number) {
+    const ct_table_spec *spec = ct_store_table(store, number);
+    const bool trained = spec->kind == CT_TABLE_TRAINED;
+    ct_table_info info;
+    ct_store_table_info(store, number, &info);
+    json_t *table = json_pack("{s:s, s:s, s:I}", "name", spec->name, "kind", trained ? "trained" : "frozen", "dim", (json_int_t)spec->dim);
+    json_t *columns = json_array();
+    int bad = !table || !columns;
+    if (!bad && trained) {
+        char seed[24];
+        (void)snprintf(seed, sizeof seed, "0x%llx", (unsigned long long)spec->seed);
+        bad |= json_object_set_new(table, "optimiser", json_string("adagrad_rowwise"));
+        bad |= json_object_set_new(table, "learning_rate", json_real((double)spec->learning_rate));
+        bad |= json_object_set_new(table, "initial_accumulator", json_real((double)spec->initial_accumulator));
+        bad |= json_object_set_new(table, "first_value_scale", json_real((double)spec->first_value_scale));
+        bad |= json_object_set_new(table, "seed", json_string(seed));
+        bad |= json_object_set_new(table, "min_count", json_integer((json_int_t)spec->min_count));
+        bad |= add_column(columns, "count", "u32", 1);
+        bad |= add_column(columns, "admitted", "u8", 1);
+        bad |= add_column(columns, "accumulator", "f32", 1);
+    } else if (!bad) {
+        bad |= json_object_set_new(table, "content_hash", json_string(spec->content_hash));
+    }
+    if (!bad) {
+        bad |= json_object_set_new(table, "rows", json_integer(info.rows));
+        bad |= json_object_set_new(table, "stubs", json_integer(info.stubs));
+        bad |= add_column(columns, "value", "f32", spec->dim);
+        bad |= json_object_set(table, "columns", columns);
+    }
+    json_decref(columns);
+    if (!bad) return table;
+    json_decref(table);
+    return NULL;
+}
+
+ct_code ct_store_manifest_write(const ct_store *store, const char *folder, ct_status *status) {
+    char *path = ct_path_join(folder, "store.json");
+    json_t *tables = json_array();
+    json_t *json = json_pack("{s:s, s:i, s:i, s:[], s:O}", "format", FORMAT, "version", VERSION, "least_reader", VERSION, "requires",
+                             "tables", tables);
+    ct_code code = CT_OK;
+    if (!path || !tables || !json) code = ct_fail_memory(status, 1024, "store.json");
+    for (size_t i = 0; i < store->table_count && code == CT_OK; i++)
+        if (json_array_append_new(tables, describe_table(store, i)) != 0) code = ct_fail_memory(status, 1024, "store.json");
+    if (code == CT_OK) code = ct_json_save(path, json, status);
+    json_decref(tables);
+    json_decref(json);
+    free(path);
+    return code;
+}
+
+/* --- reading --- */
+
+static ct_code get_f32(const json_t *table, const char *member, const char *path, float *out, ct_status *status) {
+    double value;
+    CT_TRY(ct_json_get_f64(table, member, path, &value, status));
+    if (!(value >= -3.0e38 && value <= 3.0e38)) return ct_fail(status, CT_CORRUPT, "%s: %s is %g", path, member, value);
+    *out = (float)value;
+    return CT_OK;
+}
+
+static ct_code get_range(const json_t *table, const char *member, const char *path, int64_t least, int64_t most, int64_t *out,
+                         ct_status *status) {
+    CT_TRY(ct_json_get_i64(table, member, path, out, status));
+    if (*out < least || *out > most) return ct_fail(status, CT_CORRUPT, "%s: %s is %lld", path, member, (long long)*out);
+    return CT_OK;
+}
+
+static ct_code read_column(const json_t *column, const char *path, ct_stored_table *out, uint32_t *offset, ct_status *status) {
+    const char *name, *type;
+    int64_t count;
+    CT_TRY(ct_json_get_string(column, "name", path, &name, status));
+    CT_TRY(ct_json_get_string(column, "type", path, &type, status));
+    CT_TRY(get_range(column, "count", path, 1, MAX_COLUMN_COUNT, &count, status));
+    uint32_t bytes;
+    if (strcmp(type, "f32") == 0 || strcmp(type, "u32") == 0) bytes = 4;
+    else if (strcmp(type, "u8") == 0) bytes = 1;
+    else if (strcmp(type, "u64") == 0) bytes = 8;
+    else return ct_fail(status, CT_UNSUPPORTED, "%s: column %s of table %s has the unknown type %s", path, name, out->spec.name, type);
+    const bool trained = out->spec.kind == CT_TABLE_TRAINED;
+    const struct {
+        const char *name, *type;
+        uint32_t count;
+        ct_stored_column *column;
+    } known[] = {{"count", "u32", 1, trained ? &out->count : NULL},
+                 {"admitted", "u8", 1, trained ? &out->admitted : NULL},
+                 {"accumulator", "f32", 1, trained ? &out->accumulator : NULL},
+                 {"value", "f32", out->spec.dim, &out->value}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (strcmp(name, known[i].name) != 0 || !known[i].column) continue;
+        if (strcmp(type, known[i].type) != 0 || count != known[i].count || known[i].column->present)
+            return ct_fail(status, CT_CORRUPT, "%s: column %s of table %s should be once %u %s", path, name, out->spec.name, known[i].count,
+                           known[i].type);
+        *known[i].column = (ct_stored_column){true, *offset};
+    }
+    *offset += (uint32_t)count * bytes;
+    return CT_OK;
+}
+
+static ct_code read_table(const json_t *table, const char *path, ct_stored_table *out, ct_status *status) {
+    memset(out, 0, sizeof *out);
+    ct_table_spec *spec = &out->spec;
+    const char *name, *kind;
+    int64_t value;
+    CT_TRY(ct_json_get_string(table, "name", path, &name, status));
+    if (!name[0] || strlen(name) >= sizeof spec->name) return ct_fail(status, CT_CORRUPT, "%s: a table's name is empty or too long", path);
+    memcpy(spec->name, name, strlen(name));
+    CT_TRY(ct_json_get_string(table, "kind", path, &kind, status));
+    CT_TRY(get_range(table, "dim", path, 1, CT_TABLE_MAX_DIM, &value, status));
+    spec->dim = (uint32_t)value;
+    if (strcmp(kind, "trained") == 0) {
+        const char *optimiser, *seed;
+        char *end;
+        spec->kind = CT_TABLE_TRAINED;
+        CT_TRY(ct_json_get_string(table, "optimiser", path, &optimiser, status));
+        if (strcmp(optimiser, "adagrad_rowwise") != 0)
+            return ct_fail(status, CT_UNSUPPORTED, "%s: table %s has the unknown row optimiser %s", path, name, optimiser);
+        spec->optimiser = CT_ROW_ADAGRAD_ROWWISE;
+        CT_TRY(get_f32(table, "learning_rate", path, &spec->learning_rate, status));
+        CT_TRY(get_f32(table, "initial_accumulator", path, &spec->initial_accumulator, status));
+        CT_TRY(get_f32(table, "first_value_scale", path, &spec->first_value_scale, status));
+        CT_TRY(ct_json_get_string(table, "seed", path, &seed, status));
+        spec->seed = strtoull(seed, &end, 16);
+        if (strncmp(seed, "0x", 2) != 0 || !seed[2] || *end || strlen(seed) > 18)
+            return ct_fail(status, CT_CORRUPT, "%s: the seed of table %s is no hexadecimal number", path, name);
+        CT_TRY(get_range(table, "min_count", path, 1, UINT32_MAX, &value, status));
+        spec->min_count = (uint32_t)value;
+    } else if (strcmp(kind, "frozen") == 0) {
+        const char *hash;
+        spec->kind = CT_TABLE_FROZEN;
+        CT_TRY(ct_json_get_string(table, "content_hash", path, &hash, status));
+        if (strlen(hash) >= sizeof spec->content_hash) return ct_fail(status, CT_CORRUPT, "%s: table %s: content_hash is too long", path, name);
+        memcpy(spec->content_hash, hash, strlen(hash));
+    } else {
+        return ct_fail(status, CT_UNSUPPORTED, "%s: table %s has the unknown kind %s", path, name, kind);
+    }
+    CT_TRY(get_range(table, "rows", path, 0, INT64_MAX / 2, &out->rows, status));
+    CT_TRY(get_range(table, "stubs", path, 0, INT64_MAX / 2, &out->stubs, status));
+    json_t *columns;
+    CT_TRY(ct_json_get_array(table, "columns", path, &columns, status));
+    if (json_array_size(columns) > MAX_COLUMNS)
+        return ct_fail(status, CT_CORRUPT, "%s: table %s has %zu columns", path, name, json_array_size(columns));
+    for (size_t i = 0; i < json_array_size(columns); i++)
+        CT_TRY(read_column(json_array_get(columns, i), path, out, &out->row_bytes, status));
+    if (!out->value.present) return ct_fail(status, CT_CORRUPT, "%s: table %s has no column value", path, name);
+    if (spec->kind == CT_TABLE_TRAINED) {
+        if (!out->count.present || !out->admitted.present || out->count.offset != 0 || out->admitted.offset != 4)
+            return ct_fail(status, CT_CORRUPT, "%s: the rows of table %s should begin with count and admitted", path, name);
+        out->stub_bytes = out->admitted.offset + 1;
+    }
+    return CT_OK;
+}
+
+static ct_code read_header(const json_t *json, const char *path, ct_status *status) {
+    const char *format;
+    int64_t least_reader;
+    json_t *features;
+    CT_TRY(ct_json_get_string(json, "format", path, &format, status));
+    if (strcmp(format, FORMAT) != 0) return ct_fail(status, CT_CORRUPT, "%s: format is not \"%s\"", path, FORMAT);
+    CT_TRY(ct_json_get_i64(json, "least_reader", path, &least_reader, status));
+    if (least_reader > VERSION)
+        return ct_fail(status, CT_UNSUPPORTED, "%s: needs a reader of version %lld; this one has %d", path, (long long)least_reader, VERSION);
+    CT_TRY(ct_json_get_array(json, "requires", path, &features, status));
+    if (json_array_size(features) > 0) {
+        const char *name = json_string_value(json_array_get(features, 0));
+        return ct_fail(status, CT_UNSUPPORTED, "%s: requires the unknown feature %s", path, name ? name : "(no text)");
+    }
+    return CT_OK;
+}
+
+ct_code ct_store_manifest_read(const char *folder, ct_stored_table **out_tables, size_t *out_count, json_t **out_json,
+                               ct_status *status) {
+    ct_code code = CT_OK;
+    json_t *json = NULL, *tables;
+    ct_stored_table *stored = NULL;
+    char *path = ct_path_join(folder, "store.json");
+    if (!path) return ct_fail_memory(status, strlen(folder), "a path");
+    CT_TRY_GOTO(code, ct_json_load(path, &json, status), fail);
+    CT_TRY_GOTO(code, read_header(json, path, status), fail);
+    CT_TRY_GOTO(code, ct_json_get_array(json, "tables", path, &tables, status), fail);
+    const size_t count = json_array_size(tables);
+    if (count > CT_STORE_MAX_TABLES) {
+        code = ct_fail(status, CT_CORRUPT, "%s: %zu tables; %d are possible", path, count, CT_STORE_MAX_TABLES);
+        goto fail;
+    }
+    stored = calloc(count ? count : 1, sizeof *stored);
+    if (!stored) {
+        code = ct_fail_memory(status, count * sizeof *stored, "store.json");
+        goto fail;
+    }
+    for (size_t i = 0; i < count; i++) {
+        CT_TRY_GOTO(code, read_table(json_array_get(tables, i), path, &stored[i], status), fail);
+        for (size_t j = 0; j < i; j++) {
+            if (strcmp(stored[i].spec.name, stored[j].spec.name) != 0) continue;
+            code = ct_fail(status, CT_CORRUPT, "%s: two tables are named %s", path, stored[i].spec.name);
+            goto fail;
+        }
+    }
+    *out_tables = stored;
+    *out_count = count;
+    stored = NULL;
+    if (out_json) {
+        *out_json = json;
+        json = NULL;
+    }
+fail:
+    free(stored);
+    json_decref(json);
+    free(path);
+    return code;
+}

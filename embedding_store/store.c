@@ -1,0 +1,311 @@
+/* The store's face but for look-ups (lookup.c): tables, memory, snapshots, digest. */
+#include "embedding_store/store.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "embedding_store/store_internal.h"
+
+/* --- tables --- */
+
+static ct_code check_name(const ct_table_spec *spec, size_t number, ct_status *status) {
+    if (!memchr(spec->name, 0, sizeof spec->name) || !spec->name[0])
+        return ct_fail(status, CT_INVALID, "store: table %zu has no name, or one of more than %d bytes", number, CT_TABLE_NAME_BYTES - 1);
+    json_t *text = json_string(spec->name);
+    if (!text) return ct_fail(status, CT_INVALID, "store: the name of table %zu is not UTF-8", number);
+    json_decref(text);
+    return CT_OK;
+}
+
+static bool positive(float value) { return isfinite(value) && value > 0.0f; }
+
+/* Checks a spec; what does not belong to its kind becomes zero, so that equal tables have equal specs. */
+static ct_code clean_spec(const ct_table_spec *spec, size_t number, ct_table_spec *out_spec, ct_status *status) {
+    CT_TRY(check_name(spec, number, status));
+    const char *name = spec->name;
+    if (spec->dim < 1 || spec->dim > CT_TABLE_MAX_DIM)
+        return ct_fail(status, CT_INVALID, "table %s: %u values a row; 1 to %d are possible", name, spec->dim, CT_TABLE_MAX_DIM);
+    memset(out_spec, 0, sizeof *out_spec);
+    memcpy(out_spec->name, name, strlen(name));
+    out_spec->kind = spec->kind;
+    out_spec->dim = spec->dim;
+    if (spec->kind == CT_TABLE_FROZEN) {
+        if (!memchr(spec->content_hash, 0, sizeof spec->content_hash))
+            return ct_fail(status, CT_INVALID, "table %s: the content hash has no end", name);
+        memcpy(out_spec->content_hash, spec->content_hash, strlen(spec->content_hash));
+        return CT_OK;
+    }
+    if (spec->kind != CT_TABLE_TRAINED) return ct_fail(status, CT_INVALID, "table %s: unknown kind %d", name, (int)spec->kind);
+    if (spec->optimiser != CT_ROW_ADAGRAD_ROWWISE)
+        return ct_fail(status, CT_UNSUPPORTED, "table %s: unknown row optimiser %d", name, (int)spec->optimiser);
+    if (!isfinite(spec->learning_rate) || spec->learning_rate < 0.0f)
+        return ct_fail(status, CT_INVALID, "table %s: a learning rate of %g", name, (double)spec->learning_rate);
+    if (!positive(spec->initial_accumulator))
+        return ct_fail(status, CT_INVALID, "table %s: an initial accumulator of %g; it must be above 0", name,
+                       (double)spec->initial_accumulator);
+    if (spec->first_value_scale != 0.0f && !positive(spec->first_value_scale))
+        return ct_fail(status, CT_INVALID, "table %s: first values of scale %g", name, (double)spec->first_value_scale);
+    if (spec->min_count < 1) return ct_fail(status, CT_INVALID, "table %s: min_count must be at least 1", name);
+    out_spec->optimiser = spec->optimiser;
+    out_spec->learning_rate = spec->learning_rate;
+    out_spec->initial_accumulator = spec->initial_accumulator;
+    out_spec->first_value_scale = spec->first_value_scale;
+    out_spec->seed = spec->seed;
+    out_spec->min_count = spec->min_count;
+    return CT_OK;
+}
+
+ct_code ct_store_create_parted(const ct_table_spec *tables, size_t table_count, ct_store_mode mode, uint32_t partition_bits,
+                               ct_device *device, ct_pool *pool, ct_store **out_store, ct_status *status) {
+    if (table_count > CT_STORE_MAX_TABLES)
+        return ct_fail(status, CT_INVALID, "store: %zu tables; %d are possible", table_count, CT_STORE_MAX_TABLES);
+    if (partition_bits > CT_MAX_PARTITION_BITS) return ct_fail(status, CT_INVALID, "store: 2^%u partitions", partition_bits);
+    ct_device_info info;
+    CT_TRY(device->ops->info(device, &info, status));
+    if (!info.host_visible) return ct_fail(status, CT_UNSUPPORTED, "store: tables in the memory of %s are not supported yet", info.name);
+
+    ct_code code = CT_OK;
+    ct_store *store = calloc(1, sizeof *store);
+    if (!store) return ct_fail_memory(status, sizeof *store, "a store");
+    store->device = device;
+    store->pool = pool;
+    store->mode = mode;
+    store->partition_bits = partition_bits;
+    store->tables = calloc(table_count ? table_count : 1, sizeof *store->tables);
+    if (!store->tables) {
+        code = ct_fail_memory(status, table_count * sizeof *store->tables, "a store's tables");
+        goto fail;
+    }
+    for (size_t i = 0; i < table_count; i++) {
+        ct_table_spec spec;
+        CT_TRY_GOTO(code, clean_spec(&tables[i], i, &spec, status), fail);
+        if (ct_store_find_table(store, spec.name) >= 0) {
+            code = ct_fail(status, CT_INVALID, "store: two tables are named %s", spec.name);
+            goto fail;
+        }
+        const uint32_t state_floats = mode == CT_STORE_TRAIN ? ct_spec_state_floats(&spec) : 0;
+        CT_TRY_GOTO(code, ct_table_init(&store->tables[i], &spec, device, partition_bits, state_floats, status), fail);
+        store->table_count = i + 1;
+    }
+    *out_store = store;
+    return CT_OK;
+fail:
+    ct_store_destroy(store);
+    return code;
+}
+
+ct_code ct_store_create(const ct_table_spec *tables, size_t table_count, ct_device *device, ct_pool *pool, ct_store **out_store,
+                        ct_status *status) {
+    return ct_store_create_parted(tables, table_count, CT_STORE_TRAIN, CT_PARTITION_BITS, device, pool, out_store, status);
+}
+
+void ct_store_destroy(ct_store *store) {
+    if (!store) return;
+    for (size_t i = 0; i < store->table_count; i++) ct_table_deinit(&store->tables[i]);
+    free(store->tables);
+    free(store);
+}
+
+size_t ct_store_table_count(const ct_store *store) { return store->table_count; }
+
+const ct_table_spec *ct_store_table(const ct_store *store, size_t table) { return &store->tables[table].spec; }
+
+int64_t ct_store_find_table(const ct_store *store, const char *name) {
+    for (size_t i = 0; i < store->table_count; i++)
+        if (strcmp(store->tables[i].spec.name, name) == 0) return (int64_t)i;
+    return -1;
+}
+
+void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *out_info) {
+    ct_table *table = &store->tables[number];
+    ct_table_info info = {0};
+    for (size_t p = 0; p < table->partition_count; p++) {
+        const ct_partition *partition = &table->partitions[p];
+        info.rows += partition->rows;
+        info.stubs += (int64_t)(partition->used - partition->rows);
+        info.bytes += partition->bytes;
+    }
+    info.lookups = atomic_load_explicit(&table->lookups, memory_order_relaxed);
+    info.unknown = atomic_load_explicit(&table->unknown, memory_order_relaxed);
+    *out_info = info;
+}
+
+uint64_t ct_rare_key(uint64_t salt) {
+    static const char tag[] = "clicktower rare row";
+    const uint64_t key = ct_hash64(tag, sizeof tag - 1, salt);
+    return key ? key : 1; /* 0 says that there is none */
+}
+
+ct_code ct_store_fill(ct_store *store, size_t number, const uint64_t *keys, const float *values, size_t count, ct_status *status) {
+    if (number >= store->table_count) return ct_fail(status, CT_INVALID, "fill: table %zu of %zu", number, store->table_count);
+    ct_table *table = &store->tables[number];
+    if (table->spec.kind != CT_TABLE_FROZEN) return ct_fail(status, CT_INVALID, "fill: table %s is not frozen", table->spec.name);
+    if (store->mode != CT_STORE_TRAIN) return ct_fail(status, CT_INVALID, "fill: the store was opened for reading");
+    for (size_t i = 0; i < count; i++) {
+        ct_partition *partition = &table->partitions[ct_partition_of(keys[i], table->partition_bits)];
+        ct_index_entry *entry;
+        CT_TRY(ct_partition_claim(table, partition, keys[i], &entry, status));
+        if (entry->slot != CT_SLOT_STUB)
+            return ct_fail(status, CT_INVALID, "fill: table %s has key %016llx already", table->spec.name, (unsigned long long)keys[i]);
+        CT_TRY(ct_partition_add_row(table, partition, entry, status));
+        memcpy(ct_slab_at(&partition->values, entry->slot - 1), values + i * table->spec.dim, table->spec.dim * sizeof(float));
+    }
+    return CT_OK;
+}
+
+/* --- snapshots --- */
+
+ct_code ct_store_open(const char *folder, ct_store_mode mode, ct_device *device, ct_pool *pool, ct_store **out_store, ct_status *status) {
+    ct_stored_table *stored = NULL;
+    ct_table_spec *specs = NULL;
+    ct_store *store = NULL;
+    size_t count;
+    ct_code code;
+    CT_TRY(ct_store_manifest_read(folder, &stored, &count, NULL, status));
+    specs = calloc(count ? count : 1, sizeof *specs);
+    if (!specs) {
+        code = ct_fail_memory(status, count * sizeof *specs, "a store's tables");
+        goto fail;
+    }
+    for (size_t i = 0; i < count; i++) specs[i] = stored[i].spec;
+    code = ct_store_create_parted(specs, count, mode, CT_PARTITION_BITS, device, pool, &store, status);
+    if (code == CT_INVALID) { /* it was written by a store, so it is no argument of the caller's */
+        status->code = code = CT_CORRUPT;
+        ct_fail_within(status, "%s/store.json", folder);
+    }
+    if (code == CT_OK) code = ct_disk_read(store, folder, stored, status);
+    if (code == CT_OK) *out_store = store;
+fail:
+    if (code != CT_OK) ct_store_destroy(store);
+    free(specs);
+    free(stored);
+    return code;
+}
+
+ct_code ct_store_snapshot(ct_store *store, const char *folder, ct_status *status) {
+    if (store->mode != CT_STORE_TRAIN) return ct_fail(status, CT_INVALID, "%s: a store that was opened for reading has no snapshot", folder);
+    if (mkdir(folder, 0777) != 0) {
+        if (errno == EEXIST) return ct_fail(status, CT_EXISTS, "%s: exists; a snapshot needs a new folder", folder);
+        return ct_fail_errno(status, "%s: cannot make the folder", folder);
+    }
+    ct_code code = ct_disk_write(store, folder, status);
+    if (code == CT_OK) code = ct_store_manifest_write(store, folder, status);
+    if (code != CT_OK) {
+        ct_status ignored = CT_STATUS_INIT;
+        if (ct_folder_remove(folder, &ignored) != CT_OK) return ct_fail_within(status, "(and %s stays behind)", folder);
+    }
+    return code;
+}
+
+ct_code ct_store_describe(const char *folder, json_t **out_json, ct_status *status) {
+    ct_stored_table *stored = NULL;
+    json_t *json = NULL;
+    size_t count;
+    uint64_t *entries = NULL, *bytes = NULL;
+    ct_code code;
+    CT_TRY(ct_store_manifest_read(folder, &stored, &count, &json, status));
+    entries = calloc(count ? count : 1, sizeof *entries);
+    bytes = calloc(count ? count : 1, sizeof *bytes);
+    if (!entries || !bytes) {
+        code = ct_fail_memory(status, count * sizeof *entries, "a store's description");
+        goto done;
+    }
+    CT_TRY_GOTO(code, ct_disk_count(folder, stored, count, entries, bytes, status), done);
+    json_t *tables = json_object_get(json, "tables");
+    for (size_t i = 0; i < count; i++) {
+        if (entries[i] != (uint64_t)(stored[i].rows + stored[i].stubs)) {
+            code = ct_fail(status, CT_CORRUPT, "%s: table %s has %llu entries, store.json says %lld", folder, stored[i].spec.name,
+                           (unsigned long long)entries[i], (long long)(stored[i].rows + stored[i].stubs));
+            goto done;
+        }
+        json_t *table = json_array_get(tables, i);
+        if (json_object_set_new(table, "bytes", json_integer((json_int_t)bytes[i])) != 0) {
+            code = ct_fail_memory(status, 64, "a store's description");
+            goto done;
+        }
+    }
+    *out_json = json;
+    json = NULL;
+done:
+    json_decref(json);
+    free(entries);
+    free(bytes);
+    free(stored);
+    return code;
+}
+
+/* --- digest --- */
+
+typedef struct sort_work {
+    const ct_table *table;
+    size_t first; /* partition of task 0 */
+    ct_index_entry **sorted;
+    ct_failure failure;
+} sort_work;
+
+static void sort_task(void *context, size_t task, size_t worker) {
+    (void)worker;
+    sort_work *work = context;
+    ct_status status;
+    work->sorted[task] = NULL;
+    if (ct_partition_sorted(&work->table->partitions[work->first + task], &work->sorted[task], &status) != CT_OK)
+        ct_failure_put(&work->failure, &status);
+}
+
+static void digest_spec(const ct_table_spec *spec, ct_digest *digest) {
+    ct_digest_update_text(digest, spec->name);
+    ct_digest_update_u64(digest, (uint64_t)spec->kind);
+    ct_digest_update_u64(digest, spec->dim);
+    ct_digest_update_u64(digest, (uint64_t)spec->optimiser);
+    ct_digest_update(digest, &spec->learning_rate, sizeof(float));
+    ct_digest_update(digest, &spec->initial_accumulator, sizeof(float));
+    ct_digest_update(digest, &spec->first_value_scale, sizeof(float));
+    ct_digest_update_u64(digest, spec->seed);
+    ct_digest_update_u64(digest, spec->min_count);
+    ct_digest_update_text(digest, spec->content_hash);
+}
+
+static void digest_entries(const ct_table *table, const ct_partition *partition, const ct_index_entry *entries, ct_digest *digest) {
+    for (size_t i = 0; i < partition->used; i++) {
+        const bool has_row = entries[i].slot != CT_SLOT_STUB;
+        ct_digest_update_u64(digest, entries[i].key);
+        ct_digest_update_u64(digest, (uint64_t)entries[i].count << 1 | has_row);
+        if (!has_row) continue;
+        ct_digest_update(digest, ct_slab_at(&partition->values, entries[i].slot - 1), table->spec.dim * sizeof(float));
+        if (partition->state.floats)
+            ct_digest_update(digest, ct_slab_at(&partition->state, entries[i].slot - 1), partition->state.floats * sizeof(float));
+    }
+}
+
+ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status) {
+    if (store->mode != CT_STORE_TRAIN) return ct_fail(status, CT_INVALID, "digest: the store was opened for reading");
+    const size_t threads = store->pool ? ct_pool_threads(store->pool) : 1;
+    ct_index_entry **sorted = calloc(threads, sizeof *sorted);
+    if (!sorted) return ct_fail_memory(status, threads * sizeof *sorted, "a digest");
+    ct_code code = CT_OK;
+    ct_digest_update_u64(digest, store->table_count);
+    for (size_t i = 0; i < store->table_count && code == CT_OK; i++) {
+        const ct_table *table = &store->tables[i];
+        ct_table_info info;
+        ct_store_table_info(store, i, &info);
+        digest_spec(&table->spec, digest);
+        ct_digest_update_u64(digest, (uint64_t)(info.rows + info.stubs));
+        /* As many partitions at a time as there are threads: sorted side by side, fed one after the other. */
+        for (size_t first = 0; first < table->partition_count && code == CT_OK; first += threads) {
+            const size_t count = table->partition_count - first < threads ? table->partition_count - first : threads;
+            sort_work work = {.table = table, .first = first, .sorted = sorted, .failure = {.status = status}};
+            ct_run(store->pool, count, sort_task, &work);
+            code = ct_failure_code(&work.failure);
+            for (size_t j = 0; j < count; j++) {
+                if (code == CT_OK) digest_entries(table, &table->partitions[first + j], sorted[j], digest);
+                free(sorted[j]);
+            }
+        }
+    }
+    free(sorted);
+    return code;
+}

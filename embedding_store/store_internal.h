@@ -1,0 +1,139 @@
+/* What the store's files share. Internal: nobody else includes this, except tests that set the number of partitions. */
+#ifndef EMBEDDING_STORE_STORE_INTERNAL_H
+#define EMBEDDING_STORE_STORE_INTERNAL_H
+
+#include "embedding_store/optimiser.h"
+#include "embedding_store/table.h"
+
+struct ct_store {
+    ct_device *device;
+    ct_pool *pool;
+    ct_store_mode mode;
+    uint32_t partition_bits;
+    size_t table_count;
+    ct_table *tables; /* (table_count) */
+};
+
+/* As ct_store_create, in either mode, with 2^partition_bits partitions, 0 .. CT_MAX_PARTITION_BITS. */
+CT_MUST_CHECK ct_code ct_store_create_parted(const ct_table_spec *tables, size_t table_count, ct_store_mode mode, uint32_t partition_bits,
+                                             ct_device *device, ct_pool *pool, ct_store **out_store, ct_status *status);
+
+/* Floats of optimiser state of a row. */
+static inline uint32_t ct_spec_state_floats(const ct_table_spec *spec) { return spec->kind == CT_TABLE_TRAINED ? 1 : 0; }
+
+/* Where parallel tasks leave their first failure; the rest of them still run. */
+typedef struct ct_failure {
+    atomic_bool set;
+    ct_status *status; /* written by the one task that set `set` */
+} ct_failure;
+void ct_failure_put(ct_failure *failure, const ct_status *status);
+static inline ct_code ct_failure_code(ct_failure *failure) { return atomic_load(&failure->set) ? failure->status->code : CT_OK; }
+
+/* --- a batch's scratch --- */
+
+/* Memory that only grows; contents are lost when it does. */
+typedef struct ct_scratch {
+    void *memory;
+    size_t bytes;
+} ct_scratch;
+/* At least `bytes`, zeroed where it had to grow. */
+CT_MUST_CHECK ct_code ct_scratch_reserve(ct_scratch *scratch, size_t bytes, ct_status *status);
+
+/* Finds a batch's distinct keys: open addressing; an entry is valid where its stamp is the current one, so nothing is ever cleared. */
+typedef struct ct_dedupe_entry {
+    uint64_t key;
+    uint32_t unique;
+    uint32_t stamp;
+} ct_dedupe_entry;
+typedef struct ct_dedupe {
+    ct_scratch scratch;
+    uint32_t stamp;
+    char padding[64 - sizeof(ct_scratch) - sizeof(uint32_t)]; /* a worker's own cache line */
+} ct_dedupe;
+
+typedef enum ct_ticket_stage { CT_TICKET_FREE, CT_TICKET_PREFETCHED, CT_TICKET_ACQUIRED, CT_TICKET_APPLIED } ct_ticket_stage;
+
+/* Occurrences are numbered by (block, feature, row, value): an occurrence's `order`. starts[block * column_count + feature] is the first of
+ * that feature in that block; shared columns have theirs behind all blocks. tokens[order] is where the occurrence's values are. */
+struct ct_ticket {
+    ct_store *store;
+    ct_ticket_stage stage;
+    ct_lookup lookup;
+    ct_table *table;
+    bool training;     /* the batch will change the table: TRAIN on a trained table */
+    bool plain;        /* every column has exactly one key a row and no weights, none is shared */
+    bool weighted;     /* some gradient is scaled: factors is filled */
+    size_t block_rows; /* of this batch */
+    size_t blocks, occurrences, shared_occurrences;
+
+    uint32_t *starts;     /* (blocks * column_count + 1) */
+    size_t *shared_start; /* (column_count); valid where shared */
+    const float **tokens; /* (occurrences + shared_occurrences + slack) */
+
+    /* training only */
+    float *factors;          /* (occurrences): weight, or weight / sum of weights; valid where `weighted` */
+    uint32_t *output_column; /* (column_count) */
+    uint32_t *rare_of;       /* (column_count): index of the column's rare key; CT_NO_ROW = none */
+    uint64_t *rare_keys;     /* (rare_count), distinct, in the order of the columns */
+    size_t rare_count;
+    /* occurrences of a block, sorted by partition: block b's part p is [segments[b * (P + 1) + p], segments[b * (P + 1) + p + 1]) */
+    uint64_t *sorted_keys;
+    ct_occurrence *sorted;
+    uint32_t *segments;
+    /* distinct keys of partition p: uniques[bases[p]] .. + unique_counts[p]; their occurrences in order: list[bases[p] + ...] */
+    size_t *bases; /* (P + 1) */
+    uint32_t *unique_counts;
+    ct_unique *uniques;
+    uint32_t *unique_of; /* (occurrences): scratch */
+    ct_occurrence *list;
+    uint8_t *rerouted; /* (P): the partition holds keys without a row */
+    bool dropped;      /* id drop is on */
+    /* occurrences that read rare rows: as uniques of their own */
+    ct_unique *rare_uniques;   /* (rare_count) */
+    ct_occurrence *rare_list;  /* (occurrences) */
+    uint32_t *rare_cursors;    /* (blocks * rare_count) */
+    bool any_rare;
+    ct_dedupe *dedupes; /* (threads) */
+    size_t dedupe_count;
+
+    ct_scratch scratch[20];
+};
+
+/* lookup.c: checks a lookup and lays the ticket out for it. */
+CT_MUST_CHECK ct_code ct_lookup_plan(ct_store *store, ct_ticket *ticket, const ct_lookup *lookup, ct_status *status);
+
+/* lookup_train.c: TRAIN on a trained table. */
+CT_MUST_CHECK ct_code ct_train_prefetch(ct_ticket *ticket, ct_status *status);
+CT_MUST_CHECK ct_code ct_train_acquire(ct_ticket *ticket, ct_status *status);
+CT_MUST_CHECK ct_code ct_train_apply(ct_ticket *ticket, const float *gradients, size_t stride, ct_status *status);
+
+/* lookup_read.c: everything else. Changes nothing but the ticket and the table's counters. */
+void ct_read_acquire(ct_ticket *ticket);
+
+/* pool may be NULL: the caller does it all, as worker 0. */
+void ct_run(ct_pool *pool, size_t tasks, ct_task_fn function, void *context);
+
+/* --- the files of a snapshot --- */
+
+/* manifest.c: store.json. Row counts are what the database must hold. */
+CT_MUST_CHECK ct_code ct_store_manifest_write(const ct_store *store, const char *folder, ct_status *status);
+typedef struct ct_stored_column {
+    bool present;
+    uint32_t offset; /* in a row's value */
+} ct_stored_column;
+typedef struct ct_stored_table {
+    ct_table_spec spec;
+    int64_t rows, stubs;
+    uint32_t row_bytes, stub_bytes; /* of a value; stub_bytes 0 = there are none */
+    ct_stored_column count, admitted, accumulator, value;
+} ct_stored_table;
+CT_MUST_CHECK ct_code ct_store_manifest_read(const char *folder, ct_stored_table **out_tables /* malloc'd */, size_t *out_count,
+                                             json_t **out_json /* may be NULL */, ct_status *status);
+
+/* disk.c: the database. */
+CT_MUST_CHECK ct_code ct_disk_write(ct_store *store, const char *folder, ct_status *status);
+CT_MUST_CHECK ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table *stored, ct_status *status);
+CT_MUST_CHECK ct_code ct_disk_count(const char *folder, const ct_stored_table *stored, size_t count, uint64_t *out_entries /* (count) */,
+                                    uint64_t *out_bytes /* (count) */, ct_status *status);
+
+#endif

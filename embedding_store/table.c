@@ -1,0 +1,235 @@
+#include "embedding_store/table.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/random.h"
+
+enum { FIRST_INDEX_BITS = 4, FIRST_ROWS = 16, HUGE_BYTES = 2 << 20, MAX_CHUNK_BYTES = 16 << 20 };
+
+static ct_code allocate(const ct_table *table, size_t bytes, void **out_memory, ct_status *status) {
+    return table->device->ops->memory_alloc(table->device, CT_MEMORY_DEVICE, bytes, out_memory, status);
+}
+
+static void release(const ct_table *table, void *memory, size_t bytes) {
+    table->device->ops->memory_free(table->device, CT_MEMORY_DEVICE, memory, bytes);
+}
+
+/* --- slabs --- */
+
+static void slab_init(ct_slab *slab, uint32_t floats) {
+    slab->floats = floats;
+    if (!floats) return;
+    const size_t record = floats * sizeof(float);
+    while (record << slab->shift < HUGE_BYTES) slab->shift++;
+    while ((record << slab->shift) % HUGE_BYTES && record << slab->shift < MAX_CHUNK_BYTES) slab->shift++; /* waste no huge page */
+}
+
+static size_t slab_chunk_bytes(const ct_slab *slab, size_t chunk) {
+    return (chunk ? (size_t)1 << slab->shift : slab->first_rows) * slab->floats * sizeof(float);
+}
+
+static void slab_deinit(ct_slab *slab, const ct_table *table) {
+    for (size_t i = 0; i < slab->chunk_count; i++) release(table, slab->chunks[i], slab_chunk_bytes(slab, i));
+    free(slab->chunks);
+    slab->chunks = NULL;
+}
+
+/* Room for rows [0, rows). */
+static ct_code slab_reserve(ct_slab *slab, const ct_table *table, size_t rows, uint64_t *bytes, ct_status *status) {
+    if (!slab->floats) return CT_OK;
+    const size_t full = (size_t)1 << slab->shift;
+    while (slab->capacity_rows < rows) {
+        if (slab->chunk_count == slab->chunk_capacity) {
+            const uint32_t capacity = slab->chunk_capacity ? slab->chunk_capacity * 2 : 1;
+            float **chunks = realloc(slab->chunks, capacity * sizeof *chunks);
+            if (!chunks) return ct_fail_memory(status, capacity * sizeof *chunks, "a table's chunks");
+            slab->chunks = chunks;
+            slab->chunk_capacity = capacity;
+        }
+        void *memory;
+        if (slab->chunk_count == 0 || slab->first_rows < full) { /* a larger first chunk */
+            size_t first = slab->first_rows ? slab->first_rows * 2 : FIRST_ROWS;
+            while (first < rows && first < full) first *= 2;
+            if (first > full) first = full;
+            CT_TRY(allocate(table, first * slab->floats * sizeof(float), &memory, status));
+            if (slab->chunk_count) {
+                memcpy(memory, slab->chunks[0], slab_chunk_bytes(slab, 0));
+                release(table, slab->chunks[0], slab_chunk_bytes(slab, 0));
+            }
+            slab->chunks[0] = memory;
+            slab->chunk_count = 1;
+            *bytes += (first - slab->first_rows) * slab->floats * sizeof(float);
+            slab->first_rows = first;
+            slab->capacity_rows = first;
+        } else {
+            CT_TRY(allocate(table, full * slab->floats * sizeof(float), &memory, status));
+            slab->chunks[slab->chunk_count++] = memory;
+            *bytes += full * slab->floats * sizeof(float);
+            slab->capacity_rows += full;
+        }
+    }
+    return CT_OK;
+}
+
+/* --- tables --- */
+
+static ct_code index_create(const ct_table *table, uint32_t bits, ct_index_entry **out_index, ct_status *status) {
+    void *memory;
+    CT_TRY(allocate(table, sizeof(ct_index_entry) << bits, &memory, status)); /* zeroed: all empty */
+    *out_index = memory;
+    return CT_OK;
+}
+
+ct_code ct_table_init(ct_table *table, const ct_table_spec *spec, ct_device *device, uint32_t partition_bits, uint32_t state_floats,
+                      ct_status *status) {
+    memset(table, 0, sizeof *table);
+    table->spec = *spec;
+    table->device = device;
+    table->partition_bits = partition_bits;
+    const size_t count = (size_t)1 << partition_bits;
+    ct_code code = CT_OK;
+    table->zeros = calloc(spec->dim, sizeof(float));
+    table->partitions = calloc(count, sizeof *table->partitions);
+    if (!table->zeros || !table->partitions) {
+        code = ct_fail_memory(status, count * sizeof *table->partitions, "a table's partitions");
+        goto fail;
+    }
+    for (size_t i = 0; i < count; i++) {
+        ct_partition *partition = &table->partitions[i];
+        partition->index_bits = FIRST_INDEX_BITS;
+        CT_TRY_GOTO(code, index_create(table, FIRST_INDEX_BITS, &partition->index, status), fail);
+        table->partition_count = i + 1;
+        partition->bytes = sizeof(ct_index_entry) << FIRST_INDEX_BITS;
+        slab_init(&partition->values, spec->dim);
+        slab_init(&partition->state, state_floats);
+    }
+    return CT_OK;
+fail:
+    ct_table_deinit(table);
+    return code;
+}
+
+void ct_table_deinit(ct_table *table) {
+    for (size_t i = 0; i < table->partition_count; i++) {
+        ct_partition *partition = &table->partitions[i];
+        release(table, partition->index, sizeof(ct_index_entry) << partition->index_bits);
+        slab_deinit(&partition->values, table);
+        slab_deinit(&partition->state, table);
+    }
+    free(table->partitions);
+    free(table->zeros);
+    memset(table, 0, sizeof *table);
+}
+
+static ct_code index_grow(ct_table *table, ct_partition *partition, ct_status *status) {
+    const uint32_t bits = partition->index_bits + 1;
+    const size_t old_count = (size_t)1 << partition->index_bits, mask = ((size_t)1 << bits) - 1;
+    ct_index_entry *index;
+    CT_TRY(index_create(table, bits, &index, status));
+    for (size_t i = 0; i < old_count; i++) {
+        const ct_index_entry *entry = &partition->index[i];
+        if (entry->slot == CT_SLOT_EMPTY) continue;
+        size_t at = ct_key_home(entry->key, bits);
+        while (index[at].slot != CT_SLOT_EMPTY) at = (at + 1) & mask;
+        index[at] = *entry;
+    }
+    release(table, partition->index, old_count * sizeof *index);
+    partition->bytes += old_count * sizeof *index;
+    partition->index = index;
+    partition->index_bits = bits;
+    return CT_OK;
+}
+
+ct_code ct_partition_claim(ct_table *table, ct_partition *partition, uint64_t key, ct_index_entry **out_entry, ct_status *status) {
+    for (;;) {
+        const size_t mask = ((size_t)1 << partition->index_bits) - 1;
+        size_t at = ct_key_home(key, partition->index_bits);
+        while (partition->index[at].slot != CT_SLOT_EMPTY) {
+            if (partition->index[at].key == key) {
+                *out_entry = &partition->index[at];
+                return CT_OK;
+            }
+            at = (at + 1) & mask;
+        }
+        if ((partition->used + 1) * 10 <= (mask + 1) * 7) {
+            partition->index[at] = (ct_index_entry){.key = key, .slot = CT_SLOT_STUB, .count = 0};
+            partition->used++;
+            *out_entry = &partition->index[at];
+            return CT_OK;
+        }
+        CT_TRY(index_grow(table, partition, status));
+    }
+}
+
+ct_code ct_partition_reserve(ct_table *table, ct_partition *partition, size_t rows, ct_status *status) {
+    const size_t wanted = (size_t)partition->rows + rows;
+    if (wanted >= CT_SLOT_STUB - 1) return ct_fail(status, CT_EXHAUSTED, "table %s: a partition has no row numbers left", table->spec.name);
+    CT_TRY(slab_reserve(&partition->values, table, wanted, &partition->bytes, status));
+    return slab_reserve(&partition->state, table, wanted, &partition->bytes, status);
+}
+
+ct_code ct_partition_add_row(ct_table *table, ct_partition *partition, ct_index_entry *entry, ct_status *status) {
+    CT_TRY(ct_partition_reserve(table, partition, 1, status));
+    entry->slot = ++partition->rows;
+    return CT_OK;
+}
+
+void ct_partition_set_first(const ct_table *table, ct_partition *partition, uint32_t row, uint64_t key, bool rare) {
+    const ct_table_spec *spec = &table->spec;
+    float *values = ct_slab_at(&partition->values, row);
+    if (rare || spec->first_value_scale == 0.0f) {
+        memset(values, 0, spec->dim * sizeof(float));
+    } else {
+        for (uint32_t i = 0; i < spec->dim; i += 4) {
+            const ct_random4 random = ct_random(spec->seed, CT_PLACE_FIRST_VALUE, 0, key, i / 4);
+            for (uint32_t j = i; j < spec->dim && j < i + 4; j++)
+                values[j] = (2.0f * ct_unit_float(random.word[j - i]) - 1.0f) * spec->first_value_scale;
+        }
+    }
+    if (partition->state.floats) {
+        float *state = ct_slab_at(&partition->state, row);
+        for (uint32_t i = 0; i < partition->state.floats; i++) state[i] = spec->initial_accumulator;
+    }
+}
+
+/* --- sorted entries: radix sort, lowest byte first; a byte that is the same everywhere costs only its counting --- */
+
+ct_code ct_partition_sorted(const ct_partition *partition, ct_index_entry **out_entries, ct_status *status) {
+    const size_t count = (size_t)partition->used, slots = (size_t)1 << partition->index_bits;
+    if (!count) {
+        *out_entries = NULL;
+        return CT_OK;
+    }
+    ct_index_entry *from = malloc(count * sizeof *from), *to = malloc(count * sizeof *to);
+    size_t(*counts)[256] = calloc(8, sizeof *counts);
+    if (!from || !to || !counts) {
+        free(from);
+        free(to);
+        free(counts);
+        return ct_fail_memory(status, 2 * count * sizeof *from, "a table's sorted keys");
+    }
+    size_t n = 0;
+    for (size_t i = 0; i < slots; i++) {
+        if (partition->index[i].slot == CT_SLOT_EMPTY) continue;
+        from[n++] = partition->index[i];
+        for (size_t byte = 0; byte < 8; byte++) counts[byte][partition->index[i].key >> (8 * byte) & 255]++;
+    }
+    for (size_t byte = 0; byte < 8; byte++) {
+        if (counts[byte][from[0].key >> (8 * byte) & 255] == n) continue;
+        size_t before = 0;
+        for (size_t value = 0; value < 256; value++) {
+            const size_t here = counts[byte][value];
+            counts[byte][value] = before;
+            before += here;
+        }
+        for (size_t i = 0; i < n; i++) to[counts[byte][from[i].key >> (8 * byte) & 255]++] = from[i];
+        ct_index_entry *swap = from;
+        from = to;
+        to = swap;
+    }
+    free(to);
+    free(counts);
+    *out_entries = from;
+    return CT_OK;
+}

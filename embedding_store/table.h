@@ -1,0 +1,105 @@
+/* A table's memory. Internal to the store.
+ *
+ * Keys are spread over partitions by their top bits, so partitions in order hold keys in order. A partition has an open-addressing index
+ * (linear probing, at most 70 % full, grown by doubling, never shrunk) and slabs for values and optimiser state, which are addressed by
+ * row number. Everything starts small and ends in pieces of 2 MiB or more, which the device backs with huge pages: a table of a thousand
+ * rows takes kilobytes, one of a hundred million is quick.
+ *
+ * One task at a time may change a partition; any number may read one that nobody changes. Row numbers and their order depend only on the
+ * order in which keys came. Addresses of rows stay valid until rows are added. */
+#ifndef EMBEDDING_STORE_TABLE_H
+#define EMBEDDING_STORE_TABLE_H
+
+#include <stdatomic.h>
+
+#include "embedding_store/store.h"
+
+enum { CT_PARTITION_BITS = 5, CT_MAX_PARTITION_BITS = 10 /* of the virtual shard */ };
+
+#define CT_SLOT_EMPTY UINT32_C(0)
+#define CT_SLOT_STUB  UINT32_MAX /* counts, no row yet */
+#define CT_NO_ROW     UINT32_MAX
+
+typedef struct ct_index_entry {
+    uint64_t key;
+    uint32_t slot;  /* CT_SLOT_EMPTY, CT_SLOT_STUB or row number + 1 */
+    uint32_t count; /* occurrences in training so far; stays at UINT32_MAX */
+} ct_index_entry;
+
+/* Fixed-size records of floats by number, in chunks of a power of two; the first chunk grows until it is as large as the others. */
+typedef struct ct_slab {
+    float **chunks;
+    uint32_t chunk_count, chunk_capacity;
+    uint32_t shift;       /* log2 of a full chunk's rows */
+    uint32_t floats;      /* of a record; 0 = no memory at all */
+    size_t first_rows;    /* room in chunk 0 */
+    size_t capacity_rows; /* room in all chunks */
+} ct_slab;
+
+typedef struct ct_partition {
+    ct_index_entry *index;
+    uint32_t index_bits;
+    uint32_t rows;  /* records in the slabs */
+    uint64_t used;  /* entries of the index: rows and stubs */
+    uint64_t bytes; /* index and slabs */
+    ct_slab values, state;
+} ct_partition;
+
+typedef struct ct_table {
+    ct_table_spec spec;
+    ct_device *device;
+    uint32_t partition_bits;
+    size_t partition_count;
+    ct_partition *partitions; /* (partition_count) */
+    float *zeros;             /* (dim): what a key without a row reads */
+    _Atomic int64_t lookups, unknown;
+} ct_table;
+
+/* state_floats: of a row's optimiser state; 0 where it is not kept. */
+CT_MUST_CHECK ct_code ct_table_init(ct_table *table, const ct_table_spec *spec, ct_device *device, uint32_t partition_bits,
+                                    uint32_t state_floats, ct_status *status);
+void ct_table_deinit(ct_table *table); /* fine on a zeroed one */
+
+/* The key's entry; a new one is a stub with count 0. The pointer is valid until the next claim in the partition. */
+CT_MUST_CHECK ct_code ct_partition_claim(ct_table *table, ct_partition *partition, uint64_t key, ct_index_entry **out_entry,
+                                         ct_status *status);
+/* Makes room for `rows` more rows, so that adding them moves none. */
+CT_MUST_CHECK ct_code ct_partition_reserve(ct_table *table, ct_partition *partition, size_t rows, ct_status *status);
+/* Gives a stub a row; its values and state are not set. */
+CT_MUST_CHECK ct_code ct_partition_add_row(ct_table *table, ct_partition *partition, ct_index_entry *entry, ct_status *status);
+/* First values of a key, and the initial state. A rare row begins at zero. */
+void ct_partition_set_first(const ct_table *table, ct_partition *partition, uint32_t row, uint64_t key, bool rare);
+/* A copy of the partition's entries sorted by key; (partition->used), malloc'd; NULL where there are none. */
+CT_MUST_CHECK ct_code ct_partition_sorted(const ct_partition *partition, ct_index_entry **out_entries, ct_status *status);
+
+static inline size_t ct_partition_of(uint64_t key, uint32_t bits) { return (size_t)((key >> 1) >> (63 - bits)); }
+
+static inline size_t ct_key_home(uint64_t key, uint32_t bits) { return (size_t)((key * UINT64_C(0x9E3779B97F4A7C15)) >> (64 - bits)); }
+
+static inline float *ct_slab_at(const ct_slab *slab, size_t row) {
+    return slab->chunks[row >> slab->shift] + (row & (((size_t)1 << slab->shift) - 1)) * slab->floats;
+}
+
+static inline ct_index_entry *ct_partition_find(const ct_partition *partition, uint64_t key) {
+    const size_t mask = ((size_t)1 << partition->index_bits) - 1;
+    for (size_t at = ct_key_home(key, partition->index_bits);; at = (at + 1) & mask) {
+        ct_index_entry *entry = &partition->index[at];
+        if (entry->slot == CT_SLOT_EMPTY) return NULL;
+        if (entry->key == key) return entry;
+    }
+}
+
+/* The key's values, or NULL where it has no row. */
+static inline const float *ct_table_values(const ct_table *table, uint64_t key) {
+    const ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
+    const ct_index_entry *entry = ct_partition_find(partition, key);
+    if (!entry || entry->slot == CT_SLOT_STUB) return NULL;
+    return ct_slab_at(&partition->values, entry->slot - 1);
+}
+
+static inline void ct_table_prefetch(const ct_table *table, uint64_t key) {
+    const ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
+    __builtin_prefetch(&partition->index[ct_key_home(key, partition->index_bits)], 0, 3);
+}
+
+#endif

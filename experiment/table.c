@@ -1,0 +1,185 @@
+/* The report as a table: plain ASCII, at most 100 columns. From the report alone, so that a stored one can be shown again. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "experiment/compare.h"
+
+enum { COLUMNS = 100, NAME_COLUMNS = 25, CELL_BYTES = 64 };
+
+static const json_t *member(const json_t *object, const char *name) { return json_object_get(object, name); }
+static long long whole(const json_t *object, const char *name) { return (long long)json_integer_value(member(object, name)); }
+static const char *text_of(const json_t *object, const char *name) {
+    const char *text = json_string_value(member(object, name));
+    return text != NULL ? text : "-";
+}
+
+/* Printable ASCII, cut to `columns`, with "..." where cut. A character of several bytes becomes one '?'. */
+static const char *plain(const char *text, size_t columns, char out[CELL_BYTES]) {
+    size_t n = 0;
+    for (; *text != '\0' && n < columns; text++) {
+        if (((unsigned char)*text & 0xc0) == 0x80) continue;
+        out[n++] = *text >= ' ' && *text < 0x7f ? *text : '?';
+    }
+    while (((unsigned char)*text & 0xc0) == 0x80) text++;
+    out[n] = '\0';
+    if (*text != '\0' && n == columns && n > 3) memcpy(out + n - 3, "...", 3);
+    return out;
+}
+
+/* Seven columns: "+0.0123"; "-" where there is none. */
+static const char *signed_number(const json_t *value, char out[CELL_BYTES]) {
+    const double v = json_number_value(value), size = fabs(v);
+    if (!json_is_number(value)) return "-";
+    const int decimals = size < 9.99995 ? 4 : size < 99.9995 ? 3 : size < 999.995 ? 2 : size < 9999.95 ? 1 : 0;
+    snprintf(out, CELL_BYTES, size < 999999.0 ? "%+.*f" : "%+.*e", decimals, v);
+    return out;
+}
+
+static const char *number(const json_t *value, int decimals, char out[CELL_BYTES]) {
+    if (!json_is_number(value)) return "-";
+    snprintf(out, CELL_BYTES, json_number_value(value) < 1e5 ? "%.*f" : "%.*e", decimals, json_number_value(value));
+    return out;
+}
+
+/* At most nine columns. */
+static const char *count(double value, char out[CELL_BYTES]) {
+    if (value < 999999999.5)
+        snprintf(out, CELL_BYTES, "%.0f", value);
+    else
+        snprintf(out, CELL_BYTES, "%.1fG", value / 1e9);
+    return out;
+}
+
+static const char *interval(const json_t *metric, char out[CELL_BYTES]) {
+    char estimate[CELL_BYTES], low[CELL_BYTES], high[CELL_BYTES];
+    snprintf(out, CELL_BYTES, "%.16s [%.16s %.16s]", signed_number(member(metric, "difference"), estimate),
+             signed_number(member(metric, "low"), low), signed_number(member(metric, "high"), high));
+    return out;
+}
+
+/* Text broken at blanks, the lines after the first one indented; a word longer than a line is cut. */
+static void wrap(FILE *to, const char *head, const char *text) {
+    const size_t indent = strlen(head);
+    size_t column = indent;
+    fputs(head, to);
+    for (bool first = true; *text != '\0'; first = false) {
+        const size_t bytes = strcspn(text, " ");
+        size_t width = 0;
+        for (size_t i = 0; i < bytes; i++) width += ((unsigned char)text[i] & 0xc0) != 0x80;
+        if (!first && column + 1 + width > COLUMNS) {
+            fprintf(to, "\n%*s", (int)indent, "");
+            column = indent;
+        } else if (!first) {
+            fputc(' ', to);
+            column++;
+        }
+        for (size_t i = 0; i < bytes; i++) {
+            if (((unsigned char)text[i] & 0xc0) == 0x80) continue;
+            if (column++ < COLUMNS) fputc(text[i] >= ' ' && text[i] < 0x7f ? text[i] : '?', to);
+        }
+        text += bytes;
+        while (*text == ' ') text++;
+    }
+    fputc('\n', to);
+}
+
+static void print_head(FILE *to, const json_t *report) {
+    const json_t *rows = member(report, "rows"), *units = member(report, "units");
+    const long long seeds = (long long)json_array_size(member(report, "seeds")), unit_count = whole(units, "units");
+    const long long clusters = whole(units, "clusters");
+    char line[512], joined[CELL_BYTES];
+    fprintf(to, "Trained on %lld rows, tested on %lld with %lld clicks; %lld seed%s from %lld.\n", whole(rows, "train"),
+            whole(rows, "test"), whole(report, "test_clicks"), seeds, seeds == 1 ? "" : "s",
+            (long long)json_integer_value(json_array_get(member(report, "seeds"), 0)));
+    if (strcmp(text_of(units, "by"), "field") == 0)
+        snprintf(line, sizeof line, "field '%s', %lld of them", plain(text_of(units, "field"), 32, joined), unit_count);
+    else
+        snprintf(line, sizeof line, "blocks of %lld consecutive rows, %lld of them", whole(units, "block_rows"), unit_count);
+    fprintf(to, "Units: %s", line);
+    if (clusters < unit_count) fprintf(to, ", hashed into %lld clusters", clusters);
+    fprintf(to, "; %lld bootstrap draws.\n", whole(report, "draws"));
+}
+
+static void print_arms(FILE *to, const json_t *report) {
+    const bool grouped = json_is_string(member(report, "grouped_by"));
+    const json_t *arms = member(report, "arms");
+    fprintf(to, "\n%-*s %-6s %7s %7s %7s %8s %7s %6s %8s %8s\n", NAME_COLUMNS, "arm (test, mean of seeds)", "model", "AUC", "+-", "grouped",
+            "log loss", "+-", "calib.", "rows/s", "MiB");
+    for (size_t i = 0; i < json_array_size(arms); i++) {
+        const json_t *arm = json_array_get(arms, i), *test = member(arm, "test"), *auc = member(test, "auc"),
+                     *loss = member(test, "log_loss");
+        char cells[9][CELL_BYTES];
+        fprintf(to, "%-*s %-6s %7s %7s %7s %8s %7s %6s %8s %8.1f\n", NAME_COLUMNS, plain(text_of(arm, "name"), NAME_COLUMNS, cells[0]),
+                plain(text_of(arm, "model"), 6, cells[1]), number(member(auc, "mean"), 4, cells[2]),
+                number(member(auc, "deviation"), 4, cells[3]),
+                grouped ? number(member(member(test, "grouped_auc"), "mean"), 4, cells[4]) : "-", number(member(loss, "mean"), 4, cells[5]),
+                number(member(loss, "deviation"), 4, cells[6]), number(member(member(test, "calibration"), "mean"), 3, cells[7]),
+                count(json_number_value(member(arm, "rows_per_second")), cells[8]),
+                json_number_value(member(arm, "table_bytes")) / 1048576.0);
+    }
+}
+
+static void print_comparison(FILE *to, const json_t *comparison) {
+    const json_t *slices = member(comparison, "slices");
+    char a[CELL_BYTES], b[CELL_BYTES];
+    fprintf(to, "\nB = %s against A = %s%s\n", plain(text_of(comparison, "b"), 32, b), plain(text_of(comparison, "a"), 32, a),
+            json_is_true(member(comparison, "control")) ? " (control)" : "");
+    fprintf(to, "%-5s %9s %9s  %-25s  %-25s  %s\n", "items", "rows", "clicks", "AUC, B - A", "log loss, B - A", "verdict");
+    for (size_t i = 0; i < json_array_size(slices); i++) {
+        const json_t *slice = json_array_get(slices, i);
+        char cells[4][CELL_BYTES];
+        fprintf(to, "%-5.5s %9s %9s  %-25s  %-25s  %.19s\n", text_of(slice, "slice"), count((double)whole(slice, "rows"), cells[0]),
+                count((double)whole(slice, "clicks"), cells[1]), interval(member(slice, "auc"), cells[2]),
+                interval(member(slice, "log_loss"), cells[3]), text_of(slice, "verdict"));
+    }
+}
+
+static void print_notes(FILE *to, const json_t *report) {
+    const json_t *warnings = member(report, "warnings");
+    const size_t pairs = json_array_size(member(report, "comparisons"));
+    char line[512];
+    fputc('\n', to);
+    wrap(to,
+         "note: ", "brackets hold 95 % intervals; B is better where its AUC is higher and its log loss lower; the verdict goes by the AUC");
+    if (json_is_string(member(report, "grouped_by"))) {
+        char field[CELL_BYTES];
+        snprintf(line, sizeof line, "grouped: mean AUC inside each value of field '%s'", plain(text_of(report, "grouped_by"), 32, field));
+        wrap(to, "note: ", line);
+    }
+    if (json_is_string(member(report, "item"))) {
+        char item[CELL_BYTES];
+        snprintf(line, sizeof line, "items by their training rows (field '%s'): new 0, cold 1 to 4, warm 5 to 99, hot 100 or more",
+                 plain(text_of(report, "item"), 32, item));
+        wrap(to, "note: ", line);
+    }
+    if (pairs > 1) {
+        snprintf(line, sizeof line,
+                 "%zu pairs of arms: the intervals are not corrected for their number; of equal arms, one interval in twenty excludes 0",
+                 pairs);
+        wrap(to, "note: ", line);
+    }
+    for (size_t i = 0; i < json_array_size(warnings); i++) {
+        const char *warning = json_string_value(json_array_get(warnings, i));
+        if (warning != NULL) wrap(to, "warning: ", warning);
+    }
+}
+
+char *ct_compare_table(const json_t *report) {
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    if (to == NULL) return NULL;
+    print_head(to, report);
+    print_arms(to, report);
+    const json_t *comparisons = member(report, "comparisons");
+    for (size_t i = 0; i < json_array_size(comparisons); i++) print_comparison(to, json_array_get(comparisons, i));
+    print_notes(to, report);
+    const bool failed = ferror(to) != 0;
+    if (fclose(to) != 0 || failed) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}

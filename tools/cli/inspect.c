@@ -1,0 +1,251 @@
+/* clicktower inspect: what a model folder, a block file or a schema holds. Everything is made a JSON object first; --json prints it as it
+ * is, else it becomes lines "key value" and tables. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "data/block_file.h"
+#include "model/model.h"
+#include "tools/cli/cli.h"
+#include "tools/cli/inspect.h"
+
+/* --- JSON as text --- */
+
+/* A scalar as text in `out`; lists of scalars are joined by commas. False: it needs a table. */
+static bool scalar_text(const json_t *value, char *out, size_t out_bytes) {
+    switch (json_typeof(value)) {
+        case JSON_STRING:
+            (void)snprintf(out, out_bytes, "%s", json_string_value(value));
+            return true;
+        case JSON_INTEGER:
+            (void)snprintf(out, out_bytes, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+            return true;
+        case JSON_REAL:
+            (void)snprintf(out, out_bytes, "%.9g", json_real_value(value));
+            return true;
+        case JSON_TRUE:
+            (void)snprintf(out, out_bytes, "yes");
+            return true;
+        case JSON_FALSE:
+            (void)snprintf(out, out_bytes, "no");
+            return true;
+        case JSON_NULL:
+            (void)snprintf(out, out_bytes, "-");
+            return true;
+        case JSON_OBJECT:
+            return false;
+        case JSON_ARRAY:
+            break;
+    }
+    size_t used = 0, index;
+    const json_t *item;
+    if (out_bytes) *out = '\0';
+    json_array_foreach(value, index, item) {
+        char text[256];
+        if (json_is_object(item) || json_is_array(item) || !scalar_text(item, text, sizeof text)) return false;
+        const int length = snprintf(out + used, out_bytes - used, "%s%s", index ? "," : "", text);
+        used += length < 0 || (size_t)length >= out_bytes - used ? 0 : (size_t)length;
+    }
+    return true;
+}
+
+enum { CELL_BYTES = 512 };
+
+/* Rows of objects as a table: a column for each key of any row, in the order of first appearance. */
+static void print_table(const json_t *rows) {
+    json_t *widths = json_object();
+    size_t index;
+    json_t *row, *value;
+    const char *key;
+    char cell[CELL_BYTES];
+    json_array_foreach(rows, index, row){json_object_foreach(row, key, value){if (!scalar_text(value, cell, sizeof cell)) continue;
+    const json_t *old = json_object_get(widths, key);
+    size_t width = old ? (size_t)json_integer_value(old) : strlen(key);
+    if (strlen(cell) > width) width = strlen(cell);
+    (void)json_object_set_new(widths, key, json_integer((json_int_t)width));
+}
+}
+(void)printf(" ");
+json_object_foreach(widths, key, value)(void) printf(" %-*s", (int)json_integer_value(value), key);
+(void)printf("\n");
+json_array_foreach(rows, index, row) {
+    (void)printf(" ");
+    json_object_foreach(widths, key, value) {
+        const json_t *content = json_object_get(row, key);
+        if (!content || !scalar_text(content, cell, sizeof cell)) (void)snprintf(cell, sizeof cell, "-");
+        (void)printf(" %-*s", (int)json_integer_value(value), cell);
+    }
+    (void)printf("\n");
+}
+json_decref(widths);
+}
+
+static void print_object(const json_t *object) {
+    const char *key;
+    json_t *value;
+    char text[CELL_BYTES];
+    json_object_foreach((json_t *)object, key, value) {
+        if (scalar_text(value, text, sizeof text)) (void)printf("%s %s\n", key, text);
+    }
+    json_object_foreach((json_t *)object, key, value) {
+        if (scalar_text(value, text, sizeof text)) continue;
+        (void)printf("%s\n", key);
+        if (json_is_array(value)) {
+            print_table(value);
+            continue;
+        }
+        const char *inner;
+        json_t *content;
+        json_object_foreach(value, inner, content) {
+            if (scalar_text(content, text, sizeof text)) (void)printf("  %s %s\n", inner, text);
+        }
+    }
+}
+
+/* --- what it is --- */
+
+ct_content_kind ct_content_kind_of(const char *path) {
+    if (ct_path_is_folder(path)) return CT_CONTENT_MODEL;
+    char first[16] = {0};
+    FILE *file = fopen(path, "rb");
+    if (!file) return CT_CONTENT_OTHER;
+    const size_t count = fread(first, 1, sizeof first, file);
+    (void)fclose(file);
+    return ct_block_file_is(first, count) ? CT_CONTENT_BLOCKS : CT_CONTENT_OTHER;
+}
+
+static ct_code describe_model(const char *folder, json_t **out_json, ct_status *status) {
+    static const char *const from_manifest[] = {"digest",  "seed",    "batch_rows", "created_unix_ms",
+                                                "outputs", "version", "vectors",    "files"};
+    json_t *manifest = NULL, *json = NULL;
+    ct_pool *pool = NULL;
+    ct_model *model = NULL;
+    ct_code code;
+    CT_TRY_GOTO(code, ct_model_manifest(folder, false, &manifest, status), done);
+    CT_TRY_GOTO(code, ct_pool_create(0, &pool, status), done);
+    CT_TRY_GOTO(code, ct_model_open(folder, CT_MODEL_READ, NULL, pool, &model, status), done);
+    json = ct_model_describe(model);
+    if (!json) {
+        code = ct_fail_memory(status, 4096, "the description");
+        goto done;
+    }
+    for (size_t i = 0; i < sizeof from_manifest / sizeof *from_manifest; i++) {
+        json_t *value = json_object_get(manifest, from_manifest[i]);
+        const bool empty = json_is_object(value) && json_object_size(value) == 0;
+        const char *key = strcmp(from_manifest[i], "version") == 0   ? "format_version"
+                          : strcmp(from_manifest[i], "vectors") == 0 ? "vector_tables"
+                                                                     : from_manifest[i];
+        if (value && !empty) (void)json_object_set(json, key, value);
+    }
+    *out_json = json;
+    json = NULL;
+done:
+    json_decref(json);
+    ct_model_destroy(model);
+    ct_pool_destroy(pool);
+    json_decref(manifest);
+    return code;
+}
+
+static const char *kind_name(ct_field_kind kind) {
+    switch (kind) {
+        case CT_FIELD_LABEL:
+            return "label";
+        case CT_FIELD_WEIGHT:
+            return "weight";
+        case CT_FIELD_TIME:
+            return "time";
+        case CT_FIELD_GROUP:
+            return "group";
+        case CT_FIELD_UNIT:
+            return "unit";
+        case CT_FIELD_NUMBER:
+            return "number";
+        case CT_FIELD_ID:
+            return "id";
+        case CT_FIELD_VECTOR:
+            return "vector";
+    }
+    return "unknown";
+}
+
+static json_t *field_to_json(const ct_schema *schema, const ct_field *field) {
+    const bool feature = field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID || field->kind == CT_FIELD_VECTOR;
+    char hash[17];
+    (void)snprintf(hash, sizeof hash, "%016" PRIx64, field->hash);
+    json_t *json = json_pack("{s:s, s:s}", "name", field->name, "kind", kind_name(field->kind));
+    if (feature) (void)json_object_set_new(json, "side", json_string(field->side == CT_SIDE_CONTEXT ? "context" : "candidate"));
+    if (field->column >= 0) (void)json_object_set_new(json, "column", json_integer(field->column + 1));
+    if (field->column_name) (void)json_object_set_new(json, "column", json_string(field->column_name));
+    if (field->kind == CT_FIELD_ID) {
+        (void)json_object_set_new(json, "type", json_string(field->id_type == CT_ID_INTEGER ? "integer" : "text"));
+        (void)json_object_set_new(json, "max_values", json_integer(field->max_values));
+        if (field->shares) (void)json_object_set_new(json, "shares", json_string(field->shares));
+    }
+    if (field->kind == CT_FIELD_VECTOR) {
+        (void)json_object_set_new(json, "of", json_string(schema->fields[field->of].name));
+        (void)json_object_set_new(json, "file", json_string(field->vector_path ? field->vector_path : ""));
+    }
+    if (field->has_at_least) (void)json_object_set_new(json, "at_least", json_real(field->at_least));
+    (void)json_object_set_new(json, "hash", json_string(hash));
+    return json;
+}
+
+static ct_code describe_schema(const char *path, json_t **out_json, ct_status *status) {
+    ct_schema *schema = NULL;
+    CT_TRY(ct_schema_load(path, &schema, status));
+    char hash[17];
+    (void)snprintf(hash, sizeof hash, "%016" PRIx64, schema->hash);
+    const char *separator = schema->separator == '\t' ? "tab" : (const char[2]){schema->separator, '\0'};
+    json_t *fields = json_array();
+    for (size_t f = 0; f < schema->field_count; f++) (void)json_array_append_new(fields, field_to_json(schema, &schema->fields[f]));
+    json_t *json = json_pack("{s:s, s:s, s:b, s:I, s:s, s:o}", "schema", schema->name, "separator", separator, "header",
+                             (int)schema->header, "columns", (json_int_t)schema->columns, "hash", hash, "fields", fields);
+    ct_schema_destroy(schema);
+    if (!json) return ct_fail_memory(status, 4096, "the description");
+    *out_json = json;
+    return CT_OK;
+}
+
+ct_code ct_verb_inspect(int argc, char **argv, ct_status *status) {
+    ct_text_list words = {0};
+    bool as_json = false;
+    const ct_option options[] = {
+        {"json", NULL, CT_OPTION_FLAG, false, &as_json, "print one JSON object", 0, 0, NULL},
+    };
+    const ct_command command = {"inspect",
+                                "Says what a model folder, a block file or a schema holds.",
+                                "  clicktower inspect model\n"
+                                "  clicktower inspect day_0.ctb --json\n"
+                                "  clicktower inspect criteo",
+                                "DIR|FILE.ctb|SCHEMA",
+                                &words,
+                                options,
+                                sizeof options / sizeof *options};
+    json_t *json = NULL;
+    ct_code code;
+    CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
+    switch (ct_content_kind_of(words.items[0])) {
+        case CT_CONTENT_MODEL:
+            code = describe_model(words.items[0], &json, status);
+            break;
+        case CT_CONTENT_BLOCKS:
+            code = ct_block_file_describe(words.items[0], &json, status);
+            break;
+        case CT_CONTENT_OTHER:
+            code = describe_schema(words.items[0], &json, status);
+            break;
+    }
+    if (code != CT_OK) goto done;
+    if (as_json)
+        code = ct_json_output("-", json, status);
+    else
+        print_object(json);
+done:
+    json_decref(json);
+    ct_text_list_deinit(&words);
+    return code;
+}

@@ -1,0 +1,82 @@
+/* clicktower: finds the verb, runs it, and turns its status into an exit code and a last line. Only tools/ prints and exits. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "tools/cli/cli.h"
+
+static const struct verb {
+    const char *name, *summary;
+    ct_verb_fn run;
+} verbs[] = {
+    {"train", "a click log in, a model folder out", ct_verb_train},
+    {"eval", "metrics and predictions of a model on a log", ct_verb_eval},
+    {"compare", "arms of an experiment, offline, with honest intervals", ct_verb_compare},
+    {"convert", "logs to block files, which read faster", ct_verb_convert},
+    {"synth", "a log with a known truth, to try things with", ct_verb_synth},
+    {"serve", "answers score requests over gRPC", ct_verb_serve},
+    {"score", "a client: rows in, probabilities out", ct_verb_score},
+    {"inspect", "what a model folder, block file or schema holds", ct_verb_inspect},
+    {"verify", "checks every checksum and prints the content's digest", ct_verb_verify},
+};
+enum { VERB_COUNT = sizeof verbs / sizeof *verbs };
+
+static void print_help(FILE *file) {
+    (void)fprintf(file,
+                  "Usage: clicktower VERB [OPTION...]\n"
+                  "Trains click-through-rate models on click logs, compares feature arms, serves the winner.\n\n");
+    for (size_t i = 0; i < VERB_COUNT; i++) (void)fprintf(file, "  %-9s %s\n", verbs[i].name, verbs[i].summary);
+    (void)fprintf(file,
+                  "\n"
+                  "  clicktower VERB --help     options of a verb, with examples\n"
+                  "  clicktower --version\n\n"
+                  "A SOURCE is a text file, plain or .gz, a block file (.ctb), or - for standard input.\n"
+                  "Results go to standard output, everything else to standard error.\n"
+                  "Exit codes: 0 done, 1 the input or the run failed, 2 wrong use.\n\n"
+                  "Examples:\n"
+                  "  clicktower synth --rows 200000 --out log.tsv.gz\n"
+                  "  clicktower train --schema criteo --model dcn-v2 --train log.tsv.gz --out model\n");
+}
+
+static int wrong_use(const char *word) {
+    const char *names[VERB_COUNT];
+    char shown[64];
+    for (size_t i = 0; i < VERB_COUNT; i++) names[i] = verbs[i].name;
+    (void)ct_text_show(word, strlen(word), shown, sizeof shown);
+    const char *closest = ct_closest_name(word, names, VERB_COUNT);
+    if (closest)
+        (void)fprintf(stderr, "clicktower: unknown verb '%s': did you mean '%s'?\n", shown, closest);
+    else
+        (void)fprintf(stderr, "clicktower: unknown verb '%s': clicktower --help lists them\n", shown);
+    return 2;
+}
+
+int main(int argc, char **argv) {
+    ct_status status = CT_STATUS_INIT;
+    if (argc < 2) {
+        print_help(stderr);
+        (void)fprintf(stderr, "\nclicktower: a verb is needed: one of those above\n");
+        return 2;
+    }
+    const char *word = argv[1];
+    const bool version = strcmp(word, "--version") == 0;
+    if (version || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {
+        if (version)
+            (void)printf("clicktower %s\n", CT_VERSION);
+        else
+            print_help(stdout);
+        if (ct_flush_results(&status) == CT_OK) return 0;
+        (void)fprintf(stderr, "clicktower: %s\n", status.message);
+        return 1;
+    }
+    const struct verb *verb = NULL;
+    for (size_t i = 0; i < VERB_COUNT; i++)
+        if (strcmp(verbs[i].name, word) == 0) verb = &verbs[i];
+    if (!verb) return wrong_use(word);
+
+    ct_code code = verb->run(argc - 1, argv + 1, &status);
+    if (code == CT_OK || code == CT_END) code = ct_flush_results(&status);
+    if (code == CT_OK) return 0;
+    (void)fprintf(stderr, "clicktower %s: %s\n", verb->name, status.message);
+    return code == CT_USAGE ? 2 : 1;
+}

@@ -1,0 +1,117 @@
+/* clicktower train: a log through a model, ends with a model folder. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "tools/cli/cli.h"
+#include "trainer/trainer.h"
+
+static void print_summary(const char *out, int64_t epochs, const ct_train_result *result) {
+    const double seconds = result->train_seconds;
+    (void)printf("trained      rows %" PRId64 "  epochs %" PRId64 "  seconds %.2f  rows_per_second %.0f\n", result->progressive.rows,
+                 epochs, seconds, result->rows_per_second);
+    (void)printf("progressive  ");
+    ct_print_metrics_line(stdout, &result->progressive);
+    (void)printf("\n");
+    if (result->evaluated) {
+        (void)printf("evaluation   rows %" PRId64 "  ", result->evaluation.rows);
+        ct_print_metrics_line(stdout, &result->evaluation);
+        (void)printf("\n");
+    }
+    if (result->train_report.bad_total || result->eval_report.bad_total)
+        (void)printf("bad_rows     training %" PRId64 "  evaluation %" PRId64 "\n", result->train_report.bad_total,
+                     result->eval_report.bad_total);
+    (void)printf("model        %s\n", out);
+}
+
+ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
+    const char *schema_name = NULL, *model_name = NULL, *out = NULL, *precision = NULL, *device = "auto";
+    ct_text_list train = {0}, eval = {0}, sets = {0};
+    int64_t epochs = 1, batch = 2048, threads = 0;
+    uint64_t seed = 1;
+    ct_bad_row_limit bad_rows = CT_BAD_ROW_LIMIT_INIT;
+    const ct_option options[] = {
+        {"schema", "criteo|FILE.yaml", CT_OPTION_TEXT, true, &schema_name, "what the columns of the log mean", 0, 0, NULL},
+        {"model", "NAME|FILE.yaml", CT_OPTION_TEXT, true, &model_name, "lr, dnn, dcn-v2 or a model file", 0, 0, NULL},
+        {"train", "SOURCE", CT_OPTION_LIST, true, &train, "logs to learn from, in the order of time", 0, 0, NULL},
+        {"eval", "SOURCE", CT_OPTION_LIST, false, &eval, "logs to evaluate on afterwards", 0, 0, NULL},
+        {"out", "DIR", CT_OPTION_TEXT, true, &out, "the model folder to write; an older model there is replaced", 0, 0, NULL},
+        {"set", "PATH=VALUE", CT_OPTION_REPEATED, false, &sets,
+         "changes one value of the model, as cross.layers=3 or deep=[500,500,500]; may be repeated", 0, 0, NULL},
+        {"epochs", "N", CT_OPTION_INTEGER, false, &epochs, "passes over the log", 1, 10000, NULL},
+        {"batch", "N", CT_OPTION_INTEGER, false, &batch, "rows of a step", 1, 1 << 20, NULL},
+        {"seed", "N", CT_OPTION_SEED, false, &seed, "decides first values and id drop", 0, 0, NULL},
+        {"threads", "N", CT_OPTION_INTEGER, false, &threads, "0 = all processors; the result does not depend on it", 0, 1024, NULL},
+        {"device", "auto|cpu", CT_OPTION_CHOICE, false, &device, "what computes", 0, 0, "auto|cpu"},
+        {"precision", "auto|fp32|bf16", CT_OPTION_CHOICE, false, &precision,
+         "of products; auto is bf16 where the processor multiplies bf16; otherwise as the model says", 0, 0, "auto|fp32|bf16"},
+        {"max-bad-rows", "N|P%", CT_OPTION_BAD_ROWS, false, &bad_rows, "more bad rows than this are a failure", 0, 0, NULL},
+    };
+    const ct_command command = {"train",
+                                "Trains a model on click logs and writes a model folder.",
+                                "  clicktower train --schema criteo --model dcn-v2 --train day_0.gz \\\n"
+                                "      --eval day_1.gz --out model\n"
+                                "  zcat day_*.gz | clicktower train --schema shop.yaml --model lr \\\n"
+                                "      --train - --out model --set embedding.learning_rate=0.1",
+                                NULL,
+                                NULL,
+                                options,
+                                sizeof options / sizeof *options};
+    ct_schema *schema = NULL;
+    ct_model_spec *spec = NULL;
+    ct_pool *pool = NULL;
+    ct_model *model = NULL;
+    ct_code code;
+    CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
+    CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&train, &eval}, 2, epochs, status), done);
+    const atomic_bool *stop = ct_stop_on_signals();
+
+    CT_TRY_GOTO(code, ct_schema_load(schema_name, &schema, status), done);
+    CT_TRY_GOTO(code, ct_model_spec_load(model_name, sets.items, sets.count, &spec, status), done);
+    if (precision) {
+        char assignment[32];
+        (void)snprintf(assignment, sizeof assignment, "precision=%s", precision);
+        CT_TRY_GOTO(code, ct_model_spec_set(spec, assignment, status), done);
+    }
+    CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);
+    const ct_model_options model_options = {.seed = seed, .batch_rows = (size_t)batch, .device = NULL, .pool = pool};
+    CT_TRY_GOTO(code, ct_model_create(schema, spec, &model_options, &model, status), done);
+
+    ct_train_options train_options = {.train = CT_READER_OPTIONS_INIT,
+                                      .eval_sources = eval.items,
+                                      .eval_source_count = eval.count,
+                                      .epochs = (uint32_t)epochs,
+                                      .out_folder = out,
+                                      .pool = pool,
+                                      .progress = true};
+    train_options.train.sources = train.items;
+    train_options.train.source_count = train.count;
+    train_options.train.batch_rows = (size_t)batch;
+    train_options.train.max_bad_rows = bad_rows.rows;
+    train_options.train.max_bad_share = bad_rows.share;
+    train_options.train.stop = stop;
+    ct_train_result result = {0};
+    code = ct_train(model, &train_options, &result, status);
+    if (code != CT_OK) {
+        code = ct_stop_explain("nothing was learned yet and nothing was written", status);
+        goto done;
+    }
+    ct_warn_report("train", "training", &result.train_report);
+    ct_warn_report("train", "evaluation", &result.eval_report);
+    print_summary(out, epochs, &result);
+    if (result.stopped) {
+        char what[CT_STATUS_MESSAGE_BYTES / 2];
+        (void)snprintf(what, sizeof what, "%s holds the model of the first %" PRId64 " rows, which can be used as it is", out,
+                       result.progressive.rows);
+        (void)ct_fail(status, CT_CANCELLED, "stopped");
+        code = ct_stop_explain(what, status);
+    }
+done:
+    ct_model_destroy(model);
+    ct_pool_destroy(pool);
+    ct_model_spec_destroy(spec);
+    ct_schema_destroy(schema);
+    ct_text_list_deinit(&train);
+    ct_text_list_deinit(&eval);
+    ct_text_list_deinit(&sets);
+    return code;
+}

@@ -1,0 +1,80 @@
+/* The CPU's table of functions. */
+#include "tower/cpu/cpu.h"
+
+#include <stdlib.h>
+
+static ct_code create(ct_tower *tower, ct_status *status) {
+    const ct_precision asked = tower->options.precision;
+    if (asked == CT_PRECISION_BF16 && !ct_products_bf16_possible()) {
+        return ct_fail(status, CT_UNSUPPORTED, "precision bf16 needs the instruction set avx512_core or better; this machine offers %s; "
+                       "use fp32 or auto", ct_cpu_instruction_set());
+    }
+    const bool bf16 = asked == CT_PRECISION_BF16 || (asked == CT_PRECISION_AUTO && ct_products_bf16_native());
+    tower->precision = bf16 ? CT_PRECISION_BF16 : CT_PRECISION_FP32;
+    ct_cpu *cpu = calloc(1, sizeof *cpu);
+    if (cpu == NULL) return ct_fail_memory(status, sizeof *cpu, "a tower");
+    tower->backend = cpu;
+    cpu->bf16 = bf16;
+    CT_TRY(ct_cpu_plan(tower, cpu, status));
+    return cpu->block_rows == 0 ? CT_OK : ct_cpu_training_create(tower, cpu, status);
+}
+
+static void destroy(ct_tower *tower) {
+    ct_cpu *cpu = ct_cpu_of(tower);
+    if (cpu == NULL) return;
+    ct_cpu_training_destroy(cpu);
+    ct_products_destroy(cpu->products);
+    ct_tower_memory_free(cpu->packed_memory);
+    free(cpu);
+    tower->backend = NULL;
+}
+
+static void weights_changed(ct_tower *tower) {
+    const ct_cpu *cpu = ct_cpu_of(tower);
+    for (size_t l = 0; l < cpu->layer_count; ++l) ct_cpu_pack_layer(cpu, &cpu->layers[l], 0, cpu->layers[l].out);
+    ct_cpu_pack_small(tower, cpu);
+}
+
+static float *workspace_x(ct_workspace *base, size_t *out_stride) {
+    const ct_cpu_workspace *workspace = (const ct_cpu_workspace *)base;
+    *out_stride = workspace->cpu->slabs[0].padded;
+    return workspace->rows.slabs[0].f32;
+}
+
+static float *workspace_raw(ct_workspace *base, size_t *out_stride) {
+    const ct_cpu_workspace *workspace = (const ct_cpu_workspace *)base;
+    *out_stride = workspace->cpu->raw_stride;
+    return workspace->rows.raw;
+}
+
+static float *block_x(ct_tower *tower, size_t block, size_t *out_stride) {
+    const ct_cpu *cpu = ct_cpu_of(tower);
+    *out_stride = cpu->slabs[0].padded;
+    return cpu->blocks[block].slabs[0].f32;
+}
+
+static float *block_raw(ct_tower *tower, size_t block, size_t *out_stride) {
+    const ct_cpu *cpu = ct_cpu_of(tower);
+    *out_stride = cpu->raw_stride;
+    return cpu->blocks[block].raw;
+}
+
+const ct_tower_ops *ct_tower_cpu_ops(void) {
+    static const ct_tower_ops ops = {.kind = "cpu",
+                                     .create = create,
+                                     .destroy = destroy,
+                                     .weights_changed = weights_changed,
+                                     .workspace_create = ct_cpu_workspace_create,
+                                     .workspace_destroy = ct_cpu_workspace_destroy,
+                                     .workspace_x = workspace_x,
+                                     .workspace_raw = workspace_raw,
+                                     .context = ct_cpu_context,
+                                     .forward = ct_cpu_forward,
+                                     .block_x = block_x,
+                                     .block_raw = block_raw,
+                                     .block_forward = ct_cpu_block_forward,
+                                     .block_backward = ct_cpu_block_backward,
+                                     .update = ct_cpu_update,
+                                     .weight_gradient = ct_cpu_weight_gradient};
+    return &ops;
+}

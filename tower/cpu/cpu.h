@@ -1,0 +1,192 @@
+/* The CPU filling of a tower: plan, memory and the parts that forward.c, backward.c and update.c share.
+ *
+ * Precision. T is the type of products' operands: float, or bf16 (round to nearest even) with fp32 sums. In bf16 mode x and every CROSS
+ * output are kept in fp32 for what is elementwise (x * (in W + b) + in, the HEAD) and rounded to bf16 for products only; a DENSE output is
+ * rounded once and every reader sees the rounded value; weights are rounded from their fp32 masters; gradients with respect to a product
+ * are rounded to bf16, bias gradients are sums of what was not rounded. HEAD and adapters are fp32 loops in either mode.
+ *
+ * Layout. A slab's rows are `padded` columns wide (16 for fp32, 32 for bf16, what oneDNN's fast path likes), padding columns are zero:
+ * weights' padding is, so they stay so. Layers that read x have one product for the context's columns and one for the candidates'.
+ * Work goes in chunks of 64 rows, layer by layer: a chunk of 64 x 512 sums stays in the cache between a product and the loop behind it.
+ *
+ * Training keeps for each block, beside the slabs: each product input transposed (columns, block rows), each layer's dz in panels; both
+ * feed the weight gradient, panel of 64 output columns by panel, product of a block added after product of a block. Rows behind the last
+ * one of a batch are zero in both. Small gradients (biases, HEAD, adapters) are `partial` sums of a block. */
+#ifndef TOWER_CPU_CPU_H
+#define TOWER_CPU_CPU_H
+
+#include <pthread.h>
+
+#include "tower/cpu/loops.h"
+#include "tower/cpu/products.h"
+#include "tower/tower_internal.h"
+
+enum { CT_CHUNK_ROWS = 64, CT_PANEL_COLUMNS = 64, CT_CPU_MAX_SLABS = CT_TOWER_MAX_LAYERS };
+
+/* Columns of x that one product reads. */
+typedef struct ct_cpu_x_part {
+    size_t column, width, padded;
+    bool context;
+} ct_cpu_x_part;
+
+typedef struct ct_cpu_part {
+    size_t row, k, padded; /* rows of W */
+    const ct_product *product;
+    void *packed; /* T, panels */
+    bool context;
+} ct_cpu_part;
+
+/* A DENSE or CROSS. */
+typedef struct ct_cpu_layer {
+    bool cross, relu;
+    size_t input; /* slab */
+    size_t in, in_padded, out, out_padded;
+    size_t part_count; /* 1, or 2 where x is read and has both sides: context, candidates */
+    ct_cpu_part parts[2];
+    const float *weight, *bias; /* masters */
+    /* training */
+    const ct_product *back; /* d in = dz W' */
+    void *packed_back;
+    bool back_adds;             /* to what another reader of the input has written */
+    bool dx_first;              /* CROSS: the first to write d x */
+    bool din_in_place;          /* CROSS: d in continues in d out's memory */
+    const ct_product *gradient; /* (in_padded, 64) = in' dz */
+    ct_panels dz_panels;        /* of a block */
+    size_t panel_count;
+    size_t gradient_offset, partial_bias; /* floats */
+} ct_cpu_layer;
+
+typedef struct ct_cpu_slab_plan {
+    size_t width, padded;
+    bool f32, product; /* kept as floats; as T for a product */
+    size_t gradient;   /* index of the memory of its gradient */
+} ct_cpu_slab_plan;
+
+typedef struct ct_cpu_head {
+    size_t outputs, input_count;
+    size_t inputs[CT_LAYER_MAX_INPUTS], at[CT_LAYER_MAX_INPUTS]; /* slab; first column in `packed` */
+    bool first[CT_LAYER_MAX_INPUTS];                             /* the first to write that slab's gradient */
+    size_t columns;                                              /* of packed */
+    float *packed;                                               /* (outputs, columns) */
+    const float *bias;
+    size_t partial, partial_bias;
+} ct_cpu_head;
+
+typedef struct ct_cpu_adapter {
+    const ct_adapter_spec *spec;
+    size_t padded;
+    float *packed; /* (in, padded) */
+    const float *bias;
+    bool context;
+    size_t partial, partial_bias;
+} ct_cpu_adapter;
+
+/* What is kept for rows of a block or of a workspace. */
+typedef struct ct_cpu_slab {
+    float *f32;       /* (rows, padded) or NULL */
+    void *in;         /* T (rows, padded) or NULL; may be f32 */
+    void *transposed; /* T (padded, block rows); training, inputs of products */
+} ct_cpu_slab;
+
+typedef struct ct_cpu_rows {
+    float *raw;
+    void *x_in[2];                       /* T, for each part of x */
+    ct_cpu_slab slabs[CT_CPU_MAX_SLABS]; /* [0].f32 is x */
+    float *sum[CT_TOWER_MAX_LAYERS];     /* training, CROSS: (rows, padded) product before the bias */
+    void *dz[CT_TOWER_MAX_LAYERS];       /* training: T, panels */
+    float *partial;                      /* training: sums of this block */
+} ct_cpu_rows;
+
+/* One thread's own. */
+typedef struct ct_cpu_scratch {
+    struct ct_cpu_scratch *next; /* in the list of free ones */
+    ct_executor *executor;
+    float *sums[2];                    /* (64, widest) */
+    void *dz;                          /* T (64, widest) */
+    float *gradient[CT_CPU_MAX_SLABS]; /* (block rows, padded) */
+    void *memory;
+} ct_cpu_scratch;
+
+typedef struct ct_cpu {
+    bool bf16;
+    size_t padding, widest, raw_stride;
+    size_t x_part_count;
+    ct_cpu_x_part x_parts[2];
+    size_t slab_count; /* x and the outputs of all layers but the HEAD */
+    ct_cpu_slab_plan slabs[CT_CPU_MAX_SLABS];
+    size_t layer_count; /* without the HEAD */
+    ct_cpu_layer layers[CT_TOWER_MAX_LAYERS];
+    ct_cpu_head head;
+    ct_cpu_adapter adapters[CT_TOWER_MAX_ADAPTERS];
+    ct_products *products;
+    void *packed_memory;
+    /* training */
+    size_t block_rows, block_count, partial_floats, task_count;
+    ct_cpu_rows *blocks;
+    void **block_memory;
+    float *x_memory; /* (block_count, block_rows, padded): x of all blocks */
+    ct_cpu_scratch **scratch; /* one for each thread of the pool */
+    size_t scratch_count;
+    pthread_mutex_t lock; /* of `free` */
+    pthread_cond_t returned;
+    bool lock_made;
+    ct_cpu_scratch *free; /* last in, first out: memory that is still in the cache */
+    float *gradients;     /* of layers: panels of (in_padded, 64) */
+    float *small;         /* of everything else: (tower->floats), where the parameters are */
+    float *partial;       /* sum of the blocks' (partial_floats) */
+    bool *finite;         /* (task_count) */
+} ct_cpu;
+
+typedef struct ct_cpu_workspace {
+    ct_workspace base;
+    const ct_cpu *cpu;
+    ct_cpu_rows rows;
+    ct_cpu_scratch *scratch;
+    float *context_x;                        /* (context_width) */
+    float *context_sum[CT_TOWER_MAX_LAYERS]; /* (padded) or NULL */
+    void *memory;
+} ct_cpu_workspace;
+
+static inline ct_cpu *ct_cpu_of(const ct_tower *tower) { return tower->backend; }
+static inline size_t ct_cpu_item(const ct_cpu *cpu) { return cpu->bf16 ? sizeof(uint16_t) : sizeof(float); }
+static inline size_t ct_round_up(size_t value, size_t to) { return (value + to - 1) / to * to; }
+
+/* Gives out pieces of one allocation; without `base` it only counts. */
+typedef struct ct_cpu_pieces {
+    char *base;
+    size_t used;
+} ct_cpu_pieces;
+static inline void *ct_cpu_take(ct_cpu_pieces *from, size_t bytes) {
+    const size_t at = from->used;
+    from->used += ct_round_up(bytes, 64);
+    return from->base == NULL ? NULL : from->base + at;
+}
+
+/* plan.c */
+CT_MUST_CHECK ct_code ct_cpu_plan(const ct_tower *tower, ct_cpu *cpu, ct_status *status);
+void ct_cpu_pack_layer(const ct_cpu *cpu, const ct_cpu_layer *layer, size_t column, size_t end); /* columns of W */
+void ct_cpu_pack_small(const ct_tower *tower, const ct_cpu *cpu);                                /* HEAD and adapters */
+
+/* memory.c */
+CT_MUST_CHECK ct_code ct_cpu_scratch_create(const ct_cpu *cpu, bool training, ct_cpu_scratch **out_scratch, ct_status *status);
+void ct_cpu_scratch_destroy(ct_cpu_scratch *scratch); /* NULL is fine */
+CT_MUST_CHECK ct_code ct_cpu_training_create(const ct_tower *tower, ct_cpu *cpu, ct_status *status);
+void ct_cpu_training_destroy(ct_cpu *cpu);
+CT_MUST_CHECK ct_code ct_cpu_workspace_create(const ct_tower *tower, ct_workspace **out_workspace, ct_status *status);
+void ct_cpu_workspace_destroy(ct_workspace *workspace);
+ct_cpu_scratch *ct_cpu_scratch_take(ct_cpu *cpu); /* waits until one is free */
+void ct_cpu_scratch_give(ct_cpu *cpu, ct_cpu_scratch *scratch);
+
+/* forward.c */
+void ct_cpu_context(const ct_tower *tower, ct_workspace *workspace);
+void ct_cpu_forward(const ct_tower *tower, ct_workspace *workspace, size_t rows, bool shared_context, float *out_logits);
+void ct_cpu_block_forward(ct_tower *tower, size_t block, size_t rows, float *out_logits);
+
+/* backward.c */
+void ct_cpu_block_backward(ct_tower *tower, size_t block, size_t rows, const float *logit_gradients);
+
+/* update.c */
+ct_code ct_cpu_update(ct_tower *tower, size_t rows, ct_status *status);
+void ct_cpu_weight_gradient(ct_tower *tower, size_t rows, size_t parameter, float *out_gradient);
+
+#endif

@@ -1,0 +1,106 @@
+/* Hand-written loops of the tower on the CPU. Each is compiled for several instruction sets (CT_HOT) with the same bits on all: no
+ * contraction, and sums have a fixed order (lanes of 16 for dot products, rows in order elsewhere).
+ *
+ * Legend. n = columns, padded to a multiple of 16, unless said otherwise; stride = elements from row to row; bf16 arrays are uint16_t.
+ * Arrays must not overlap unless said. */
+#ifndef TOWER_CPU_LOOPS_H
+#define TOWER_CPU_LOOPS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tower/cpu/products.h"
+
+/* The result of one or two products: row r is first[r * first_stride] (+ second[r * second_stride]); second may be NULL. A stride of 0
+ * repeats one row (a shared context). */
+typedef struct ct_sums {
+    const float *first, *second;
+    size_t first_stride, second_stride;
+} ct_sums;
+
+void ct_loop_add(const float *from, size_t count, float *to); /* to += from; any count */
+void ct_loop_to_bf16(const float *from, size_t from_stride, size_t rows, size_t columns /* any */, uint16_t *to, size_t to_stride);
+bool ct_loop_finite(const float *values, size_t count); /* any count */
+
+/* y = act(sum + bias); NaN stays NaN. */
+void ct_loop_dense_f32(const ct_sums *sums, const float *bias, bool relu, size_t rows, size_t n, float *y, size_t y_stride);
+void ct_loop_dense_bf16(const ct_sums *sums, const float *bias, bool relu, size_t rows, size_t n, uint16_t *y, size_t y_stride);
+
+typedef struct ct_cross {
+    ct_sums sums;
+    const float *bias;
+    const float *x, *in; /* first input, this layer's input */
+    size_t x_stride, in_stride;
+    float *kept; /* where sums.second: receives the sum; may be sums.first; NULL = not wanted */
+    size_t kept_stride;
+    float *y;
+    size_t y_stride;
+    uint16_t *y_bf16; /* NULL = not wanted */
+    size_t y_bf16_stride;
+} ct_cross;
+/* y = x * (sum + bias) + in */
+void ct_loop_cross(const ct_cross *cross, size_t rows, size_t n);
+
+/* dz = dy where y > 0 (relu) or everywhere; bias_gradient += rows of dz before rounding. */
+void ct_loop_dense_back_f32(const float *dy, size_t dy_stride, const float *y, size_t y_stride, bool relu, size_t rows, size_t n,
+                            float *dz, float *bias_gradient);
+void ct_loop_dense_back_bf16(const float *dy, size_t dy_stride, const uint16_t *y, size_t y_stride, bool relu, size_t rows, size_t n,
+                             uint16_t *dz, float *bias_gradient);
+
+typedef struct ct_cross_back {
+    const float *dy, *x, *sum, *bias; /* sum = the product before the bias */
+    size_t dy_stride, x_stride, sum_stride;
+    float *dx; /* of the first input */
+    size_t dx_stride;
+    bool dx_first; /* dx = ...; else dx += ... */
+    bool in_is_x;  /* this layer's input is the first input: dy goes to dx as well */
+    float *din;    /* of this layer's input; NULL where it is dy in place or the first input's */
+    size_t din_stride;
+    void *dz;                /* (rows, n) dense, float or bf16 */
+    float *bias_gradient;
+} ct_cross_back;
+/* dz = dy * x; dx (+)= dy * (sum + bias) (+ dy); din += dy; bias_gradient += rows of dz before rounding. */
+void ct_loop_cross_back_f32(const ct_cross_back *back, size_t rows, size_t n);
+void ct_loop_cross_back_bf16(const ct_cross_back *back, size_t rows, size_t n);
+
+/* (rows, columns) to (columns, rows). rows: a multiple of 16; columns: of 16. */
+void ct_loop_transpose_f32(const float *from, size_t from_stride, size_t rows, size_t columns, float *to, size_t to_stride);
+void ct_loop_transpose_bf16(const uint16_t *from, size_t from_stride, size_t rows, size_t columns, uint16_t *to, size_t to_stride);
+
+/* Rows [row, row + rows) of a right-hand matrix in panels; from: (rows, n) dense with n <= panels->n; rows and row even. */
+void ct_loop_to_panels_f32(const float *from, size_t rows, size_t n, const ct_panels *panels, size_t row, float *to);
+void ct_loop_to_panels_bf16(const uint16_t *from, size_t rows, size_t n, const ct_panels *panels, size_t row, uint16_t *to);
+
+/* Weights W (in, out), row-major fp32, into panels of B = W rows [from_row, from_row + k): columns [column, end) of it, any. */
+void ct_loop_pack_f32(const float *weights, size_t stride, size_t k, size_t column, size_t end, const ct_panels *panels, float *to);
+void ct_loop_pack_bf16(const float *weights, size_t stride, size_t k, size_t column, size_t end, const ct_panels *panels, uint16_t *to);
+/* The same for B = transposed W: rows [row, end) of B are columns of W; row even. in = rows of W. */
+void ct_loop_pack_back_f32(const float *weights, size_t stride, size_t in, size_t row, size_t end, const ct_panels *panels, float *to);
+void ct_loop_pack_back_bf16(const float *weights, size_t stride, size_t in, size_t row, size_t end, const ct_panels *panels, uint16_t *to);
+
+/* <a, b> in 16 lanes, the lanes added in a fixed tree; any count. */
+float ct_loop_dot(const float *a, const float *b, size_t count);
+float ct_loop_dot_bf16(const uint16_t *a, const float *b, size_t count);
+/* out (+)= scale * v; any count. */
+void ct_loop_axpy(float scale, const float *v, size_t count, bool first, float *out);
+void ct_loop_axpy_bf16(float scale, const uint16_t *v, size_t count, float *out); /* += */
+
+/* Adapter: x (rows, out) = raw (rows, in) A + a; A (in, padded) with padded = out rounded up to 16. */
+void ct_loop_adapter(const float *raw, size_t raw_stride, const float *a_padded, const float *bias, size_t rows, size_t in, size_t out,
+                     float *x, size_t x_stride);
+/* a_gradient (in, padded) += raw' dx; bias_gradient (padded) += rows of dx. */
+void ct_loop_adapter_back(const float *raw, size_t raw_stride, const float *dx, size_t dx_stride, size_t rows, size_t in, size_t out,
+                          float *a_gradient, float *bias_gradient);
+
+typedef struct ct_step_rule {
+    float beta1, beta2, rest1, rest2; /* rest = 1 - beta */
+    float rate;                       /* learning rate / (1 - beta1^t) */
+    float root;                       /* 1 / sqrt(1 - beta2^t) */
+    float epsilon;
+} ct_step_rule;
+/* m = beta1 m + rest1 g; v = beta2 v + rest2 g g; w -= rate m / (sqrt(v) root + epsilon); any count. */
+void ct_loop_adam(const ct_step_rule *rule, const float *gradient, size_t count, float *w, float *m, float *v);
+void ct_loop_sgd(float rate, const float *gradient, size_t count, float *w);
+
+#endif

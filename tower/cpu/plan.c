@@ -1,0 +1,220 @@
+/* What a tower's description becomes on the CPU: padded widths, products, packed copies of the weights, who writes which gradient first. */
+#include <string.h>
+
+#include "tower/cpu/cpu.h"
+
+static const size_t forward_counts[] = {64, 32, 16, 4, 1};
+
+static ct_code get_product(ct_cpu *cpu, size_t k, size_t n, bool forward, size_t rows, bool accumulate, const ct_product **out_product,
+                           ct_status *status) {
+    ct_product_shape shape = {.k = k, .n = n, .bf16 = cpu->bf16, .accumulate = accumulate};
+    shape.count_count = forward ? sizeof forward_counts / sizeof *forward_counts : 1;
+    if (forward) {
+        memcpy(shape.counts, forward_counts, sizeof forward_counts);
+    } else {
+        shape.counts[0] = rows;
+    }
+    return ct_products_get(cpu->products, &shape, out_product, status);
+}
+
+static void plan_slabs(const ct_tower_spec *spec, ct_cpu *cpu) {
+    cpu->padding = cpu->bf16 ? 32 : 16;
+    cpu->raw_stride = ct_round_up(spec->raw_width, 16);
+    cpu->layer_count = spec->layer_count - 1;
+    cpu->slab_count = spec->layer_count;
+    for (size_t s = 0; s < cpu->slab_count; ++s) {
+        ct_cpu_slab_plan *slab = &cpu->slabs[s];
+        slab->width = ct_tower_slab_width(spec, s);
+        slab->padded = ct_round_up(slab->width, cpu->padding);
+        slab->f32 = s == 0 || spec->layers[s - 1].kind == CT_LAYER_CROSS;
+        slab->gradient = s;
+        if (slab->padded > cpu->widest) cpu->widest = slab->padded;
+    }
+    for (size_t l = 0; l < cpu->layer_count; ++l) cpu->slabs[spec->layers[l].inputs[0]].product = true;
+    const size_t ends[] = {0, spec->context_width, spec->width};
+    for (size_t i = 0; i < 2; ++i) {
+        const size_t width = ends[i + 1] - ends[i];
+        if (width == 0) continue;
+        cpu->x_parts[cpu->x_part_count++] =
+            (ct_cpu_x_part){.column = ends[i], .width = width, .padded = ct_round_up(width, cpu->padding), .context = i == 0};
+    }
+}
+
+static ct_code plan_layer(const ct_tower *tower, ct_cpu *cpu, size_t l, ct_status *status) {
+    const ct_tower_spec *spec = &tower->spec;
+    const ct_layer_spec *from = &spec->layers[l];
+    ct_cpu_layer *layer = &cpu->layers[l];
+    const bool training = cpu->block_rows > 0;
+    layer->cross = from->kind == CT_LAYER_CROSS;
+    layer->relu = from->activation == CT_ACTIVATION_RELU;
+    layer->input = from->inputs[0];
+    layer->in = cpu->slabs[layer->input].width;
+    layer->in_padded = cpu->slabs[layer->input].padded;
+    layer->out = from->out;
+    layer->out_padded = cpu->slabs[l + 1].padded;
+    layer->weight = tower->weights + tower->parameters[ct_tower_layer_parameter(spec, l, 0)].offset;
+    layer->bias = tower->weights + tower->parameters[ct_tower_layer_parameter(spec, l, 1)].offset;
+    layer->part_count = layer->input == 0 ? cpu->x_part_count : 1;
+    for (size_t i = 0; i < layer->part_count; ++i) {
+        ct_cpu_part *part = &layer->parts[i];
+        const ct_cpu_x_part *x = &cpu->x_parts[i];
+        *part = layer->input == 0 ? (ct_cpu_part){.row = x->column, .k = x->width, .padded = x->padded, .context = x->context}
+                                  : (ct_cpu_part){.row = 0, .k = layer->in, .padded = layer->in_padded};
+        CT_TRY(get_product(cpu, part->padded, layer->out_padded, true, 0, false, &part->product, status));
+    }
+    if (!training) return CT_OK;
+    CT_TRY(get_product(cpu, layer->out_padded, layer->in_padded, false, CT_CHUNK_ROWS, true, &layer->back, status));
+    CT_TRY(get_product(cpu, cpu->block_rows, CT_PANEL_COLUMNS, false, layer->in_padded, true, &layer->gradient, status));
+    layer->panel_count = ct_round_up(layer->out_padded, CT_PANEL_COLUMNS) / CT_PANEL_COLUMNS;
+    layer->dz_panels = *ct_product_panels(layer->gradient);
+    if (layer->dz_panels.elements != cpu->block_rows * CT_PANEL_COLUMNS) {
+        return ct_fail(status, CT_INTERNAL, "layer %s: oneDNN lays a (%zu, %d) matrix out in %zu elements", from->name, cpu->block_rows,
+                       CT_PANEL_COLUMNS, layer->dz_panels.elements);
+    }
+    layer->dz_panels.panel_stride = cpu->block_rows * layer->dz_panels.width; /* the panels of all columns, one behind the other */
+    return CT_OK;
+}
+
+static void plan_head(const ct_tower *tower, ct_cpu *cpu) {
+    const ct_tower_spec *spec = &tower->spec;
+    const ct_layer_spec *from = &spec->layers[spec->layer_count - 1];
+    ct_cpu_head *head = &cpu->head;
+    head->outputs = from->out;
+    head->input_count = from->input_count;
+    for (size_t i = 0; i < from->input_count; ++i) {
+        head->inputs[i] = from->inputs[i];
+        head->at[i] = head->columns;
+        head->columns += ct_round_up(cpu->slabs[from->inputs[i]].width, CT_TOWER_ALIGN);
+    }
+    head->bias = tower->weights + tower->parameters[ct_tower_layer_parameter(spec, spec->layer_count - 1, 1)].offset;
+}
+
+/* The layers from the last to the first, as backward takes them: who writes a slab's gradient first, who adds. */
+static void plan_backward(ct_cpu *cpu) {
+    bool written[CT_CPU_MAX_SLABS] = {false};
+    for (size_t i = 0; i < cpu->head.input_count; ++i) {
+        cpu->head.first[i] = true;
+        written[cpu->head.inputs[i]] = true;
+    }
+    for (size_t l = cpu->layer_count; l-- > 0;) {
+        ct_cpu_layer *layer = &cpu->layers[l];
+        if (layer->cross) {
+            layer->dx_first = !written[0];
+            written[0] = true;
+            layer->din_in_place = layer->input != 0 && !written[layer->input];
+            if (layer->din_in_place) cpu->slabs[layer->input].gradient = cpu->slabs[l + 1].gradient;
+            layer->back_adds = true;
+        } else {
+            layer->back_adds = written[layer->input];
+        }
+        written[layer->input] = true;
+    }
+}
+
+static void plan_partial(ct_cpu *cpu) {
+    size_t floats = 0;
+    for (size_t l = 0; l < cpu->layer_count; ++l) {
+        cpu->layers[l].partial_bias = floats;
+        floats += cpu->layers[l].out_padded;
+    }
+    cpu->head.partial = floats;
+    floats += cpu->head.outputs * cpu->head.columns;
+    cpu->head.partial_bias = floats;
+    floats += ct_round_up(cpu->head.outputs, 16);
+    cpu->partial_floats = floats;
+}
+
+static void place_packed(ct_cpu *cpu, size_t adapter_count, ct_cpu_pieces *memory) {
+    const size_t item = ct_cpu_item(cpu);
+    for (size_t l = 0; l < cpu->layer_count; ++l) {
+        ct_cpu_layer *layer = &cpu->layers[l];
+        for (size_t i = 0; i < layer->part_count; ++i) {
+            layer->parts[i].packed = ct_cpu_take(memory, ct_product_panels(layer->parts[i].product)->elements * item);
+        }
+        if (layer->back != NULL) layer->packed_back = ct_cpu_take(memory, ct_product_panels(layer->back)->elements * item);
+    }
+    cpu->head.packed = ct_cpu_take(memory, cpu->head.outputs * cpu->head.columns * sizeof(float));
+    for (size_t i = 0; i < adapter_count; ++i) {
+        cpu->adapters[i].packed = ct_cpu_take(memory, cpu->adapters[i].spec->in * cpu->adapters[i].padded * sizeof(float));
+    }
+}
+
+ct_code ct_cpu_plan(const ct_tower *tower, ct_cpu *cpu, ct_status *status) {
+    const ct_tower_spec *spec = &tower->spec;
+    if (tower->options.batch_rows > 0) {
+        cpu->block_rows = ct_tower_block_rows(tower->options.batch_rows);
+        cpu->block_count = ct_round_up(tower->options.batch_rows, cpu->block_rows) / cpu->block_rows;
+    }
+    plan_slabs(spec, cpu);
+    CT_TRY(ct_products_create(&cpu->products, status));
+    for (size_t l = 0; l < cpu->layer_count; ++l) {
+        ct_code code = plan_layer(tower, cpu, l, status);
+        if (code != CT_OK) return ct_fail_within(status, "layer %s", spec->layers[l].name);
+    }
+    plan_head(tower, cpu);
+    plan_backward(cpu);
+    plan_partial(cpu);
+    for (size_t i = 0; i < spec->adapter_count; ++i) {
+        ct_cpu_adapter *adapter = &cpu->adapters[i];
+        adapter->spec = &spec->adapters[i];
+        adapter->padded = ct_round_up(adapter->spec->out, 16);
+        adapter->bias = tower->weights + tower->parameters[ct_tower_adapter_parameter(i, 1)].offset;
+        adapter->context = adapter->spec->column < spec->context_width;
+        adapter->partial = cpu->partial_floats;
+        adapter->partial_bias = adapter->partial + adapter->spec->in * adapter->padded;
+        cpu->partial_floats = adapter->partial_bias + adapter->padded;
+    }
+    size_t floats = 0;
+    for (size_t l = 0; l < cpu->layer_count; ++l) {
+        cpu->layers[l].gradient_offset = floats;
+        floats += cpu->layers[l].panel_count * cpu->layers[l].in_padded * CT_PANEL_COLUMNS;
+        cpu->task_count += cpu->layers[l].panel_count;
+    }
+    ct_cpu_pieces memory = {NULL, 0};
+    place_packed(cpu, spec->adapter_count, &memory);
+    cpu->packed_memory = ct_tower_memory(memory.used);
+    if (cpu->packed_memory == NULL) return ct_fail_memory(status, memory.used, "the tower's packed weights");
+    memory = (ct_cpu_pieces){cpu->packed_memory, 0};
+    place_packed(cpu, spec->adapter_count, &memory);
+    return CT_OK;
+}
+
+void ct_cpu_pack_layer(const ct_cpu *cpu, const ct_cpu_layer *layer, size_t column, size_t end) {
+    const size_t out = layer->out;
+    for (size_t i = 0; i < layer->part_count; ++i) {
+        const ct_cpu_part *part = &layer->parts[i];
+        const ct_panels *panels = ct_product_panels(part->product);
+        const float *weight = layer->weight + part->row * out;
+        if (cpu->bf16) {
+            ct_loop_pack_bf16(weight, out, part->k, column, end, panels, part->packed);
+        } else {
+            ct_loop_pack_f32(weight, out, part->k, column, end, panels, part->packed);
+        }
+    }
+    if (layer->back == NULL) return;
+    if (cpu->bf16) {
+        ct_loop_pack_back_bf16(layer->weight, out, layer->in, column, end, ct_product_panels(layer->back), layer->packed_back);
+    } else {
+        ct_loop_pack_back_f32(layer->weight, out, layer->in, column, end, ct_product_panels(layer->back), layer->packed_back);
+    }
+}
+
+void ct_cpu_pack_small(const ct_tower *tower, const ct_cpu *cpu) {
+    const ct_tower_spec *spec = &tower->spec;
+    const ct_cpu_head *head = &cpu->head;
+    const float *weight = tower->weights + tower->parameters[ct_tower_layer_parameter(spec, spec->layer_count - 1, 0)].offset;
+    for (size_t i = 0; i < head->input_count; ++i) {
+        const size_t width = cpu->slabs[head->inputs[i]].width;
+        for (size_t k = 0; k < width; ++k, weight += head->outputs) {
+            for (size_t o = 0; o < head->outputs; ++o) head->packed[o * head->columns + head->at[i] + k] = weight[o];
+        }
+    }
+    for (size_t i = 0; i < spec->adapter_count; ++i) {
+        const ct_cpu_adapter *adapter = &cpu->adapters[i];
+        const size_t out = adapter->spec->out;
+        const float *from = tower->weights + tower->parameters[ct_tower_adapter_parameter(i, 0)].offset;
+        for (size_t k = 0; k < adapter->spec->in; ++k) {
+            memcpy(adapter->packed + k * adapter->padded, from + k * out, out * sizeof(float));
+        }
+    }
+}

@@ -1,0 +1,184 @@
+/* Weight gradients and the optimiser's step, in two runs of the pool: first all gradients, each checked for what is not finite; then,
+ * only if all are finite, the step. A task is a panel of 64 output columns of one layer; it goes through the batch's blocks in order and
+ * adds each block's finished product, so neither the threads nor who computes a block's product change a bit. The step's task packs the
+ * new weights of its columns at once, while they are in the cache. */
+#include <math.h>
+#include <string.h>
+
+#include "tower/cpu/cpu.h"
+
+typedef struct update_task {
+    ct_tower *tower;
+    ct_cpu *cpu;
+    size_t blocks;
+    ct_step_rule rule;
+} update_task;
+
+static const ct_cpu_layer *find_layer(const ct_cpu *cpu, size_t task, size_t *out_panel) {
+    const ct_cpu_layer *layer = cpu->layers;
+    while (task >= layer->panel_count) task -= (layer++)->panel_count;
+    *out_panel = task;
+    return layer;
+}
+
+static float *panel_gradient(const ct_cpu *cpu, const ct_cpu_layer *layer, size_t panel) {
+    return cpu->gradients + layer->gradient_offset + panel * layer->in_padded * CT_PANEL_COLUMNS;
+}
+
+/* Puts a sum of `partial` into the place of its parameter. */
+static void spread_small(const ct_tower *tower, const ct_cpu *cpu, const float *partial) {
+    const ct_tower_spec *spec = &tower->spec;
+    const ct_parameter *parameters = tower->parameters;
+    const ct_cpu_head *head = &cpu->head;
+    for (size_t l = 0; l < cpu->layer_count; ++l) {
+        const ct_parameter *bias = &parameters[ct_tower_layer_parameter(spec, l, 1)];
+        memcpy(cpu->small + bias->offset, partial + cpu->layers[l].partial_bias, bias->columns * sizeof(float));
+    }
+    float *to = cpu->small + parameters[ct_tower_layer_parameter(spec, cpu->layer_count, 0)].offset;
+    for (size_t i = 0; i < head->input_count; ++i) {
+        for (size_t k = 0; k < cpu->slabs[head->inputs[i]].width; ++k, to += head->outputs) {
+            const bool unit = head->inputs[i] == 0 && ct_tower_is_unit(spec, k);
+            for (size_t o = 0; o < head->outputs; ++o) {
+                to[o] = unit ? 0.0f : partial[head->partial + o * head->columns + head->at[i] + k];
+            }
+        }
+    }
+    memcpy(cpu->small + parameters[ct_tower_layer_parameter(spec, cpu->layer_count, 1)].offset, partial + head->partial_bias,
+           head->outputs * sizeof(float));
+    for (size_t i = 0; i < spec->adapter_count; ++i) {
+        const ct_cpu_adapter *adapter = &cpu->adapters[i];
+        const size_t out = adapter->spec->out;
+        to = cpu->small + parameters[ct_tower_adapter_parameter(i, 0)].offset;
+        for (size_t k = 0; k < adapter->spec->in; ++k) {
+            memcpy(to + k * out, partial + adapter->partial + k * adapter->padded, out * sizeof *to);
+        }
+        memcpy(cpu->small + parameters[ct_tower_adapter_parameter(i, 1)].offset, partial + adapter->partial_bias, out * sizeof *to);
+    }
+}
+
+static void gradient_task(void *context, size_t task, size_t worker) {
+    const update_task *update = context;
+    ct_cpu *cpu = update->cpu;
+    if (task == cpu->task_count) { /* the small ones */
+        float *partial = cpu->partial;
+        memcpy(partial, cpu->blocks[0].partial, cpu->partial_floats * sizeof *partial);
+        for (size_t b = 1; b < update->blocks; ++b) ct_loop_add(cpu->blocks[b].partial, cpu->partial_floats, partial);
+        cpu->finite[task] = ct_loop_finite(partial, cpu->partial_floats);
+        spread_small(update->tower, cpu, partial);
+        return;
+    }
+    size_t panel;
+    const ct_cpu_layer *layer = find_layer(cpu, task, &panel);
+    float *gradient = panel_gradient(cpu, layer, panel);
+    const size_t at = panel * cpu->block_rows * CT_PANEL_COLUMNS * ct_cpu_item(cpu);
+    for (size_t b = 0; b < update->blocks; ++b) {
+        const ct_cpu_rows *kept = &cpu->blocks[b];
+        const ct_cpu_slab *in = &kept->slabs[layer->input];
+        ct_product_run(layer->gradient, cpu->scratch[worker]->executor, layer->in_padded, in->transposed,
+                       (const char *)kept->dz[(size_t)(layer - cpu->layers)] + at, gradient, b > 0);
+    }
+    cpu->finite[task] = ct_loop_finite(gradient, layer->in_padded * CT_PANEL_COLUMNS);
+}
+
+/* (small) gradient and parameter have the same offset. */
+static void step_at(const update_task *update, const float *gradient, size_t offset, size_t count) {
+    ct_tower *tower = update->tower;
+    if (tower->options.optimiser == CT_DENSE_ADAM) {
+        ct_loop_adam(&update->rule, gradient, count, tower->weights + offset, tower->m + offset, tower->v + offset);
+    } else {
+        ct_loop_sgd(tower->options.learning_rate, gradient, count, tower->weights + offset);
+    }
+}
+
+static void step_task(void *context, size_t task, size_t worker) {
+    const update_task *update = context;
+    ct_tower *tower = update->tower;
+    ct_cpu *cpu = update->cpu;
+    const ct_tower_spec *spec = &tower->spec;
+    (void)worker;
+    if (task == cpu->task_count) {
+        for (size_t i = 0; i < tower->parameter_count; ++i) {
+            const ct_parameter *p = &tower->parameters[i];
+            const bool panels = i >= 2 * spec->adapter_count && i % 2 == 0 && i / 2 - spec->adapter_count < cpu->layer_count;
+            if (!panels) step_at(update, cpu->small + p->offset, p->offset, p->rows * p->columns);
+        }
+        ct_cpu_pack_small(tower, cpu);
+        return;
+    }
+    size_t panel;
+    const ct_cpu_layer *layer = find_layer(cpu, task, &panel);
+    const float *gradient = panel_gradient(cpu, layer, panel);
+    const size_t offset = (size_t)(layer->weight - tower->weights), column = panel * CT_PANEL_COLUMNS;
+    const size_t end = layer->out < column + CT_PANEL_COLUMNS ? layer->out : column + CT_PANEL_COLUMNS;
+    for (size_t i = 0; i < layer->in && column < end; ++i) {
+        step_at(update, gradient + i * CT_PANEL_COLUMNS, offset + i * layer->out + column, end - column);
+    }
+    if (column < end) ct_cpu_pack_layer(cpu, layer, column, end);
+}
+
+static bool compute_gradients(update_task *update, size_t rows) {
+    ct_cpu *cpu = update->cpu;
+    update->blocks = ct_round_up(rows, cpu->block_rows) / cpu->block_rows;
+    ct_pool_run(update->tower->pool, cpu->task_count + 1, gradient_task, update);
+    bool finite = true;
+    for (size_t i = 0; i <= cpu->task_count; ++i) finite = finite && cpu->finite[i];
+    return finite;
+}
+
+/* base^exponent by multiplications alone: the same bits with any C library. */
+static double power(double base, int64_t exponent) {
+    double result = 1.0;
+    for (; exponent > 0; exponent /= 2, base *= base) {
+        if (exponent % 2 == 1) result *= base;
+    }
+    return result;
+}
+
+static ct_step_rule adam_rule(const ct_tower *tower) {
+    const ct_tower_options *options = &tower->options;
+    const double beta1 = (double)options->beta1, beta2 = (double)options->beta2;
+    const int64_t t = tower->step + 1;
+    return (ct_step_rule){.beta1 = options->beta1,
+                          .beta2 = options->beta2,
+                          .rest1 = (float)(1.0 - beta1),
+                          .rest2 = (float)(1.0 - beta2),
+                          .rate = (float)((double)options->learning_rate / (1.0 - power(beta1, t))),
+                          .root = (float)(1.0 / sqrt(1.0 - power(beta2, t))),
+                          .epsilon = options->epsilon};
+}
+
+ct_code ct_cpu_update(ct_tower *tower, size_t rows, ct_status *status) {
+    ct_cpu *cpu = ct_cpu_of(tower);
+    if (cpu == NULL || rows == 0 || rows > cpu->block_rows * cpu->block_count) {
+        return ct_fail(status, CT_INVALID, "tower: an update of %zu rows; must be 1 to the batch of %zu", rows, tower->options.batch_rows);
+    }
+    update_task update = {.tower = tower, .cpu = cpu};
+    if (!compute_gradients(&update, rows)) {
+        return ct_fail(status, CT_INVALID,
+                       "tower: diverged at step %lld: a gradient is not finite; nothing was changed; a smaller learning rate may help",
+                       (long long)tower->step + 1);
+    }
+    if (tower->options.optimiser == CT_DENSE_ADAM) update.rule = adam_rule(tower);
+    ct_pool_run(tower->pool, cpu->task_count + 1, step_task, &update);
+    return CT_OK;
+}
+
+void ct_cpu_weight_gradient(ct_tower *tower, size_t rows, size_t parameter, float *out_gradient) {
+    ct_cpu *cpu = ct_cpu_of(tower);
+    const ct_parameter *p = &tower->parameters[parameter];
+    update_task update = {.tower = tower, .cpu = cpu};
+    (void)compute_gradients(&update, rows);
+    const size_t first_layer = ct_tower_layer_parameter(&tower->spec, 0, 0);
+    const bool panels = parameter >= first_layer && (parameter - first_layer) % 2 == 0 && (parameter - first_layer) / 2 < cpu->layer_count;
+    if (!panels) {
+        memcpy(out_gradient, cpu->small + p->offset, p->rows * p->columns * sizeof(float));
+        return;
+    }
+    const ct_cpu_layer *layer = &cpu->layers[(parameter - first_layer) / 2];
+    for (size_t i = 0; i < p->rows; ++i) {
+        for (size_t k = 0; k < p->columns; ++k) {
+            const float *gradient = panel_gradient(cpu, layer, k / CT_PANEL_COLUMNS);
+            out_gradient[i * p->columns + k] = gradient[i * CT_PANEL_COLUMNS + k % CT_PANEL_COLUMNS];
+        }
+    }
+}

@@ -1,0 +1,213 @@
+/* The public face of a tower: parameters with their names and first values, and dispatch to the backend. */
+#include "tower/tower.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/hash.h"
+#include "base/random.h"
+#include "tower/tower_internal.h"
+
+enum { CT_HUGE_BYTES = 2 << 20 };
+
+void *ct_tower_memory(size_t bytes) {
+    const size_t alignment = bytes >= CT_HUGE_BYTES ? CT_HUGE_BYTES : 64;
+    if (bytes == 0) bytes = 1;
+    if (bytes > SIZE_MAX / 2) return NULL;
+    const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+    void *memory = aligned_alloc(alignment, rounded);
+    if (memory == NULL) return NULL;
+    if (alignment == CT_HUGE_BYTES) (void)madvise(memory, rounded, MADV_HUGEPAGE); /* a hint: its failure changes nothing */
+    memset(memory, 0, rounded);
+    return memory;
+}
+
+void ct_tower_memory_free(void *memory) { free(memory); }
+
+static size_t align_floats(size_t count) { return (count + CT_TOWER_ALIGN - 1) / CT_TOWER_ALIGN * CT_TOWER_ALIGN; }
+
+static void name_parameter(ct_parameter *parameter, const char *owner, const char *what) {
+    snprintf(parameter->name, sizeof parameter->name, "%.*s.%s", CT_LAYER_NAME_BYTES - 1, owner, what);
+    snprintf(parameter->m_name, sizeof parameter->m_name, "optimizer.m.%.*s.%s", CT_LAYER_NAME_BYTES - 1, owner, what);
+    snprintf(parameter->v_name, sizeof parameter->v_name, "optimizer.v.%.*s.%s", CT_LAYER_NAME_BYTES - 1, owner, what);
+}
+
+static size_t add_parameters(ct_parameter *pair, const char *owner, size_t in, size_t out, size_t offset) {
+    name_parameter(&pair[0], owner, "weight");
+    name_parameter(&pair[1], owner, "bias");
+    pair[0].rows = in;
+    pair[1].rows = 1;
+    pair[0].columns = pair[1].columns = out;
+    pair[0].offset = offset;
+    pair[1].offset = offset + align_floats(in * out);
+    return pair[1].offset + align_floats(out);
+}
+
+static ct_code plan_parameters(ct_tower *tower, ct_status *status) {
+    const ct_tower_spec *spec = &tower->spec;
+    tower->parameter_count = 2 * (spec->adapter_count + spec->layer_count);
+    tower->parameters = calloc(tower->parameter_count, sizeof *tower->parameters);
+    if (tower->parameters == NULL) return ct_fail_memory(status, tower->parameter_count * sizeof *tower->parameters, "the tower's names");
+    size_t offset = 0;
+    for (size_t i = 0; i < spec->adapter_count; ++i) {
+        const ct_adapter_spec *a = &spec->adapters[i];
+        offset = add_parameters(&tower->parameters[ct_tower_adapter_parameter(i, 0)], a->name, a->in, a->out, offset);
+    }
+    for (size_t i = 0; i < spec->layer_count; ++i) {
+        ct_parameter *pair = &tower->parameters[ct_tower_layer_parameter(spec, i, 0)];
+        offset = add_parameters(pair, spec->layers[i].name, ct_tower_layer_in(spec, i), spec->layers[i].out, offset);
+    }
+    tower->floats = offset;
+    const bool moments = tower->options.batch_rows > 0 && tower->options.optimiser == CT_DENSE_ADAM;
+    tower->weights = ct_tower_memory(offset * sizeof(float));
+    if (moments) {
+        tower->m = ct_tower_memory(offset * sizeof(float));
+        tower->v = ct_tower_memory(offset * sizeof(float));
+    }
+    if (tower->weights == NULL || (moments && (tower->m == NULL || tower->v == NULL))) {
+        return ct_fail_memory(status, (moments ? 3 : 1) * offset * sizeof(float), "the tower's weights");
+    }
+    return CT_OK;
+}
+
+/* Uniform in [-limit, limit), a pure function of seed, name and element. */
+static void first_weights(const ct_parameter *parameter, uint64_t seed, double limit, float *data) {
+    const uint64_t number = ct_hash64(parameter->name, strlen(parameter->name), 0);
+    const size_t count = parameter->rows * parameter->columns;
+    for (size_t i = 0; i < count; i += 4) {
+        const ct_random4 random = ct_random(seed, CT_PLACE_TOWER, 0, number, (uint32_t)(i / 4));
+        for (size_t k = 0; k < 4 && i + k < count; ++k) {
+            data[i + k] = (float)((2.0 * (double)ct_unit_float(random.word[k]) - 1.0) * limit);
+        }
+    }
+}
+
+static void set_unit_weights(ct_tower *tower) {
+    const ct_tower_spec *spec = &tower->spec;
+    if (spec->unit_range_count == 0) return;
+    const ct_layer_spec *head = &spec->layers[spec->layer_count - 1];
+    const ct_parameter *weight = &tower->parameters[ct_tower_layer_parameter(spec, spec->layer_count - 1, 0)];
+    size_t row = 0;
+    for (size_t i = 0; i < head->input_count && head->inputs[i] != 0; ++i) row += ct_tower_slab_width(spec, head->inputs[i]);
+    for (size_t column = 0; column < spec->width; ++column) {
+        if (!ct_tower_is_unit(spec, column)) continue;
+        for (size_t k = 0; k < head->out; ++k) tower->weights[weight->offset + (row + column) * head->out + k] = 1.0f;
+    }
+}
+
+static void fill_first_weights(ct_tower *tower) {
+    const ct_tower_spec *spec = &tower->spec;
+    for (size_t i = 0; i < tower->parameter_count; i += 2) {
+        const ct_parameter *p = &tower->parameters[i];
+        const bool layer = i >= 2 * spec->adapter_count;
+        const bool relu = layer && spec->layers[i / 2 - spec->adapter_count].activation == CT_ACTIVATION_RELU;
+        const double fan = relu ? (double)p->rows : (double)(p->rows + p->columns);
+        first_weights(p, tower->options.seed, sqrt(6.0 / fan), tower->weights + p->offset);
+    }
+}
+
+ct_code ct_tower_create(const ct_tower_spec *spec, const ct_tower_options *options, ct_pool *pool, ct_tower **out_tower,
+                        ct_status *status) {
+    CT_TRY(ct_tower_spec_check(spec, options, status));
+    if (options->batch_rows > 0 && pool == NULL) return ct_fail(status, CT_INVALID, "tower: training needs a pool of threads");
+    ct_tower *tower = calloc(1, sizeof *tower);
+    if (tower == NULL) return ct_fail_memory(status, sizeof *tower, "a tower");
+    tower->ops = ct_tower_cpu_ops();
+    tower->options = *options;
+    tower->pool = pool;
+    ct_code code;
+    CT_TRY_GOTO(code, ct_tower_spec_copy(spec, &tower->spec, status), fail);
+    CT_TRY_GOTO(code, plan_parameters(tower, status), fail);
+    CT_TRY_GOTO(code, tower->ops->create(tower, status), fail);
+    fill_first_weights(tower);
+    ct_tower_weights_changed(tower);
+    *out_tower = tower;
+    return CT_OK;
+fail:
+    ct_tower_destroy(tower);
+    return code;
+}
+
+void ct_tower_destroy(ct_tower *tower) {
+    if (tower == NULL) return;
+    tower->ops->destroy(tower);
+    ct_tower_memory_free(tower->weights);
+    ct_tower_memory_free(tower->m);
+    ct_tower_memory_free(tower->v);
+    free(tower->parameters);
+    ct_tower_spec_free(&tower->spec);
+    free(tower);
+}
+
+ct_precision ct_tower_precision(const ct_tower *tower) { return tower->precision; }
+
+const char *ct_tower_instruction_set(void) { return ct_cpu_instruction_set(); }
+
+size_t ct_tower_block_rows(size_t batch_rows) { return batch_rows <= 512 ? 128 : 256; }
+
+size_t ct_tower_parameters(const ct_tower *tower) {
+    size_t count = 0;
+    for (size_t i = 0; i < tower->parameter_count; ++i) count += tower->parameters[i].rows * tower->parameters[i].columns;
+    for (size_t i = 0; i < tower->spec.unit_range_count; ++i) count -= tower->spec.unit_ranges[i].count * ct_tower_outputs(&tower->spec);
+    return count;
+}
+
+double ct_tower_flops_per_row(const ct_tower *tower) {
+    double flops = 0;
+    for (size_t i = 0; i < tower->parameter_count; i += 2) {
+        flops += 2.0 * (double)tower->parameters[i].rows * (double)tower->parameters[i].columns;
+    }
+    return flops;
+}
+
+size_t ct_tower_tensor_count(const ct_tower *tower) { return tower->parameter_count * (tower->m != NULL ? 3 : 1); }
+
+ct_tensor ct_tower_tensor(ct_tower *tower, size_t index) {
+    const size_t kind = index / tower->parameter_count;
+    const ct_parameter *p = &tower->parameters[index % tower->parameter_count];
+    float *slab = kind == 0 ? tower->weights : kind == 1 ? tower->m : tower->v;
+    const char *name = kind == 0 ? p->name : kind == 1 ? p->m_name : p->v_name;
+    return (ct_tensor){.name = name, .rows = p->rows, .columns = p->columns, .data = slab + p->offset};
+}
+
+int64_t ct_tower_step(const ct_tower *tower) { return tower->step; }
+void ct_tower_set_step(ct_tower *tower, int64_t step) { tower->step = step; }
+
+void ct_tower_weights_changed(ct_tower *tower) {
+    set_unit_weights(tower);
+    tower->ops->weights_changed(tower);
+}
+
+ct_code ct_workspace_create(const ct_tower *tower, ct_workspace **out_workspace, ct_status *status) {
+    return tower->ops->workspace_create(tower, out_workspace, status);
+}
+void ct_workspace_destroy(ct_workspace *workspace) {
+    if (workspace != NULL) workspace->ops->workspace_destroy(workspace);
+}
+float *ct_workspace_x(ct_workspace *workspace, size_t *out_stride) { return workspace->ops->workspace_x(workspace, out_stride); }
+float *ct_workspace_raw(ct_workspace *workspace, size_t *out_stride) { return workspace->ops->workspace_raw(workspace, out_stride); }
+
+void ct_tower_context(const ct_tower *tower, ct_workspace *workspace) { tower->ops->context(tower, workspace); }
+void ct_tower_forward(const ct_tower *tower, ct_workspace *workspace, size_t rows, bool shared_context, float *out_logits) {
+    tower->ops->forward(tower, workspace, rows, shared_context, out_logits);
+}
+
+float *ct_tower_block_x(ct_tower *tower, size_t block, size_t *out_stride) { return tower->ops->block_x(tower, block, out_stride); }
+float *ct_tower_block_raw(ct_tower *tower, size_t block, size_t *out_stride) { return tower->ops->block_raw(tower, block, out_stride); }
+void ct_tower_block_forward(ct_tower *tower, size_t block, size_t rows, float *out_logits) {
+    tower->ops->block_forward(tower, block, rows, out_logits);
+}
+void ct_tower_block_backward(ct_tower *tower, size_t block, size_t rows, const float *logit_gradients) {
+    tower->ops->block_backward(tower, block, rows, logit_gradients);
+}
+ct_code ct_tower_update(ct_tower *tower, size_t rows, ct_status *status) {
+    CT_TRY(tower->ops->update(tower, rows, status));
+    ++tower->step;
+    return CT_OK;
+}
+void ct_tower_weight_gradient(ct_tower *tower, size_t rows, size_t tensor, float *out_gradient) {
+    tower->ops->weight_gradient(tower, rows, tensor, out_gradient);
+}
