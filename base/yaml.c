@@ -1,9 +1,14 @@
-/* libcyaml reports by a log function: one line with the reason, then a backtrace from the inside out, each with a position. The first of
- * each is kept. */
+/* libcyaml takes a number's first characters and leaves the rest (16x is 16, 4e2 in a count is 4, 010 is 8), takes any word for true, and
+ * tells of an unknown key by the line of what it stands in. So the document is first read by libyaml, and its keys, numbers and booleans
+ * are held against the schema. What is left to libcyaml it reports by a log function: one line with the reason, then a backtrace from the
+ * inside out, each with a position. The first of each is kept. */
 #include "base/yaml.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <yaml.h>
+
+#include "base/text.h"
 
 enum { REASON_BYTES = 256, PLACE_BYTES = 256 };
 
@@ -52,10 +57,127 @@ static cyaml_config_t config(yaml_log *log) {
                             .flags = CYAML_CFG_DEFAULT};
 }
 
+/* --- keys, numbers and booleans --- */
+
+typedef struct strict_check {
+    const char *path;
+    yaml_document_t *document;
+    ct_status *status;
+} strict_check;
+
+typedef struct place { /* a field and those around it */
+    const struct place *around;
+    const char *name;
+} place;
+
+static const char *text_of(const yaml_node_t *node) { return (const char *)node->data.scalar.value; }
+
+/* "FILE:LINE: field 'heat' of field 'oven': WHAT", without the fields at the top. */
+static ct_code fail_at(const strict_check *check, const yaml_node_t *node, const place *at, const char *what) {
+    char fields[PLACE_BYTES] = "";
+    for (size_t used = 0; at != NULL && used < sizeof fields; at = at->around, used = strlen(fields))
+        snprintf(fields + used, sizeof fields - used, "%sfield '%s'", used == 0 ? "" : " of ", at->name);
+    return ct_fail(check->status, CT_INVALID, "%s:%zu: %s%s%s", check->path, node->start_mark.line + 1, fields,
+                   fields[0] == '\0' ? "" : ": ", what);
+}
+
+static ct_code fail_text(const strict_check *check, const yaml_node_t *node, const place *at, const char *what) {
+    char shown[64], text[128];
+    snprintf(text, sizeof text, "'%s' %s", ct_text_show(text_of(node), node->data.scalar.length, shown, sizeof shown), what);
+    return fail_at(check, node, at, text);
+}
+
+static bool is_whole(const char *text, size_t bytes) {
+    int64_t value;
+    const size_t sign = bytes > 0 && (text[0] == '-' || text[0] == '+') ? 1 : 0;
+    return ct_parse_i64(text, bytes, &value) && (text[sign] != '0' || bytes == sign + 1);
+}
+
+static ct_code check_scalar(const strict_check *check, const yaml_node_t *node, cyaml_type_e type, const place *at) {
+    const char *text = text_of(node);
+    const size_t bytes = node->data.scalar.length;
+    double real;
+    if ((type == CYAML_INT || type == CYAML_UINT) && !is_whole(text, bytes)) return fail_text(check, node, at, "is not a whole number");
+    if (type == CYAML_UINT && text[0] == '-') return fail_text(check, node, at, "is below 0");
+    if (type == CYAML_FLOAT && !ct_parse_f64(text, bytes, &real)) return fail_text(check, node, at, "is not a number");
+    if (type == CYAML_BOOL && strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
+        return fail_text(check, node, at, "is neither true nor false");
+    return CT_OK;
+}
+
+static ct_code check_node(const strict_check *check, int index, const cyaml_schema_value_t *schema, const place *at);
+
+static ct_code check_mapping(const strict_check *check, const yaml_node_t *node, const cyaml_schema_value_t *schema, const place *at) {
+    const yaml_node_pair_t *first = node->data.mapping.pairs.start;
+    for (const yaml_node_pair_t *pair = first; pair < node->data.mapping.pairs.top; pair++) {
+        const yaml_node_t *key = yaml_document_get_node(check->document, pair->key);
+        if (key == NULL || key->type != YAML_SCALAR_NODE) return fail_at(check, node, at, "a key is not a word");
+        const cyaml_schema_field_t *field = schema->mapping.fields;
+        while (field->key != NULL && strcmp(field->key, text_of(key)) != 0) field++;
+        if (field->key == NULL) return fail_text(check, key, at, "is no key that is known here");
+        for (const yaml_node_pair_t *earlier = first; earlier < pair; earlier++)
+            if (strcmp(text_of(yaml_document_get_node(check->document, earlier->key)), text_of(key)) == 0)
+                return fail_text(check, key, at, "stands here twice");
+        CT_TRY(check_node(check, pair->value, &field->value, &(place){at, field->key}));
+    }
+    for (const cyaml_schema_field_t *field = schema->mapping.fields; field->key != NULL; field++) {
+        bool there = (field->value.flags & CYAML_FLAG_OPTIONAL) != 0;
+        for (const yaml_node_pair_t *pair = first; pair < node->data.mapping.pairs.top && !there; pair++)
+            there = strcmp(text_of(yaml_document_get_node(check->document, pair->key)), field->key) == 0;
+        if (!there) return fail_at(check, node, &(place){at, field->key}, "is missing");
+    }
+    return CT_OK;
+}
+
+/* Goes as deep as the schema does. */
+static ct_code check_node(const strict_check *check, int index, const cyaml_schema_value_t *schema, const place *at) {
+    const yaml_node_t *node = yaml_document_get_node(check->document, index);
+    if (node == NULL) return CT_OK;
+    switch (schema->type) {
+        case CYAML_MAPPING:
+            if (node->type != YAML_MAPPING_NODE) return fail_at(check, node, at, "must be a mapping (keys and values)");
+            return check_mapping(check, node, schema, at);
+        case CYAML_SEQUENCE:
+        case CYAML_SEQUENCE_FIXED:
+            if (node->type != YAML_SEQUENCE_NODE) return fail_at(check, node, at, "must be a list");
+            for (const yaml_node_item_t *item = node->data.sequence.items.start; item < node->data.sequence.items.top; item++)
+                CT_TRY(check_node(check, *item, schema->sequence.entry, at));
+            return CT_OK;
+        case CYAML_FLAGS:
+        case CYAML_BITFIELD:
+        case CYAML_IGNORE:
+            return CT_OK;
+        default:
+            if (node->type != YAML_SCALAR_NODE) return fail_at(check, node, at, "must be one value");
+            return check_scalar(check, node, schema->type, at);
+    }
+}
+
+static ct_code check_strictly(const char *text, size_t bytes, const char *path, const cyaml_schema_value_t *schema, ct_status *status) {
+    yaml_parser_t parser;
+    yaml_document_t document;
+    if (!yaml_parser_initialize(&parser)) return ct_fail_memory(status, sizeof parser, "a YAML parser");
+    yaml_parser_set_input_string(&parser, (const unsigned char *)text, bytes);
+    ct_code code = CT_OK;
+    if (yaml_parser_load(&parser, &document)) {
+        const strict_check check = {path, &document, status};
+        code = check_node(&check, 1, schema, NULL);
+        yaml_document_delete(&document);
+    } else if (parser.error == YAML_MEMORY_ERROR) {
+        code = ct_fail(status, CT_EXHAUSTED, "%s: out of memory while reading YAML", path);
+    } else {
+        const size_t line = parser.error == YAML_READER_ERROR ? parser.mark.line : parser.problem_mark.line;
+        code = ct_fail(status, CT_INVALID, "%s:%zu: %s", path, line + 1, parser.problem != NULL ? parser.problem : "no YAML");
+    }
+    yaml_parser_delete(&parser);
+    return code;
+}
+
 ct_code ct_yaml_load(const char *text, size_t bytes, const char *path, const cyaml_schema_value_t *schema, void **out, ct_status *status) {
     yaml_log log = {"", "", 0};
     const cyaml_config_t loading = config(&log);
     void *data = NULL;
+    if (bytes > 0) CT_TRY(check_strictly(text, bytes, path, schema, status));
     const cyaml_err_t error = bytes == 0 ? CYAML_OK : cyaml_load_data((const uint8_t *)text, bytes, &loading, schema, &data, NULL);
     if (error == CYAML_ERR_OOM) return ct_fail(status, CT_EXHAUSTED, "%s: out of memory while reading YAML", path);
     if (error == CYAML_OK && data == NULL) return ct_fail(status, CT_INVALID, "%s: the file is empty; it must be a YAML mapping", path);

@@ -7,7 +7,8 @@
 #include "base/status.h"
 
 /* Loads `text` by a cyaml schema whose top is a mapping with CYAML_FLAG_POINTER. `path` is for messages. An empty document is CT_INVALID.
- * `*out` is freed by ct_yaml_free with the same schema. Unknown keys, repeated keys and values of another type are CT_INVALID. */
+ * `*out` is freed by ct_yaml_free with the same schema. Unknown keys, repeated keys and values of another type are CT_INVALID:
+ * a whole number is decimal digits with no leading zero, a boolean is true or false. */
 CT_MUST_CHECK ct_code ct_yaml_load(const char *text, size_t bytes, const char *path, const cyaml_schema_value_t *schema, void **out,
                                    ct_status *status);
 void ct_yaml_free(const cyaml_schema_value_t *schema, void *data); /* NULL is fine */

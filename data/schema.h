@@ -10,9 +10,11 @@
  *       - {name: likes, kind: id, column: 5, side: context, separator: ",", max: 50, newest: last, shares: item}
  *       - {name: item_text, kind: vector, of: item, file: text.npy, ids: text.txt}
  *       - {name: unit, kind: unit, column: 3}                         # a source column may serve several fields
+ *       - {name: when, kind: time, column: 6, time_unit: milliseconds} # without time_unit: seconds
  *
- * `column` is a 1-based position or, with a header, a name. Fields keep their order; names are unique. A schema is immutable once loaded
- * and may be used by many threads. */
+ * `column` is a 1-based position or, with a header, a name. Left out: separator "\t", header false, side candidate, type text, max 100,
+ * newest last. Fields keep their order; names are unique. A schema has at most one label (none: for scoring only), weight, time, group
+ * and unit. A schema is immutable once loaded and may be used by many threads. */
 #ifndef DATA_SCHEMA_H
 #define DATA_SCHEMA_H
 

@@ -66,7 +66,7 @@ typedef struct ct_synth_model {
 
 /* Checks the options' numbers (not the paths). */
 CT_MUST_CHECK ct_code ct_synth_options_check(const ct_synth_options *options, ct_status *status);
-/* Milliseconds; checks the options first. */
+/* Some 40 ms; checks the options first. */
 CT_MUST_CHECK ct_code ct_synth_model_create(const ct_synth_options *options, ct_synth_model **out_model, ct_status *status);
 void ct_synth_model_destroy(ct_synth_model *model); /* NULL is fine */
 

@@ -2,7 +2,7 @@
  *
  *     p_k   frequency of value k of a feature, proportional to (k + head)^-slope; an empty value has a share of its own
  *     e_k   effect of value k: normal draws, damped by p_k^2 / (p_k^2 + DAMP^2), then centred and scaled under p
- *     f_k   factor of value k: half e_k, half a draw of its own, damped likewise; a pair adds scale * f_a f_b
+ *     f_k   factor of value k: half e_k, half a draw of its own, damped likewise and orthogonal to e; a pair adds scale * f_a f_b
  *     v_i   vector of item i: normal draws, damped likewise by ITEM_DAMP; a new item's are as large as an old one's in the mean of the rows
  *     a_i   appeal of item i: sqrt(content) <u, v_i> + sqrt(1 - content) own_i, both centred and scaled under p, own damped as v_i and
  *           orthogonal to <u, v>
@@ -92,6 +92,14 @@ static void standardise(double *values, const double *frequency, size_t count) {
     }
     const double scale = square > 1e-24 ? 1.0 / square_root(square) : 0.0;
     for (size_t k = 0; k < count; k++) values[k] *= scale;
+}
+
+/* Takes out of `values` what lies along `direction`, which is standardised, and standardises the rest. */
+static void standardise_apart_from(double *values, const double *direction, const double *frequency, size_t count) {
+    double common = 0.0;
+    for (size_t k = 0; k < count; k++) common += frequency[k] * direction[k] * values[k];
+    for (size_t k = 0; k < count; k++) values[k] -= common * direction[k];
+    standardise(values, frequency, count);
 }
 
 /* A bijection of 32 bits, so that the tokens of one feature are distinct and look like hashes. */
@@ -202,6 +210,7 @@ static ct_code make_factor(ct_synth_model *model, size_t feature, ct_status *sta
     id->factor = malloc(id->values * sizeof(*id->factor));
     if (id->factor == NULL) return ct_fail_memory(status, id->values * sizeof(*id->factor), "the factors of a feature");
     draw_effects(model, PLACE_FACTOR, feature, id->factor);
+    standardise_apart_from(id->factor, id->effect, id->frequency, id->values);
     for (uint32_t k = 0; k < id->values; k++) id->factor[k] += id->effect[k];
     standardise(id->factor, id->frequency, id->values);
     return CT_OK;
@@ -317,10 +326,7 @@ static ct_code make_items(ct_synth_model *model, const ct_synth_options *options
         id->effect[i] = size * draw_normal(model->seed, PLACE_OWN, 0, i, 0);
     }
     standardise(content, id->frequency, items);
-    double common = 0.0; /* own part's projection on the content part */
-    for (uint32_t i = 0; i < items; i++) common += id->frequency[i] * content[i] * id->effect[i];
-    for (uint32_t i = 0; i < items; i++) id->effect[i] -= common * content[i];
-    standardise(id->effect, id->frequency, items);
+    standardise_apart_from(id->effect, content, id->frequency, items);
     const double by_content = square_root(variance * options->content_share),
                  by_own = square_root(variance * (1.0 - options->content_share));
     for (uint32_t i = 0; i < items; i++) id->effect[i] = by_content * content[i] + by_own * id->effect[i];

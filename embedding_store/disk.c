@@ -15,9 +15,9 @@
 
 enum {
     FAMILY_BYTES = CT_TABLE_NAME_BYTES + 8,
-    FILE_ROWS = 1 << 20,           /* of a sorted file, about */
-    SCAN_ROWS = 1 << 16,           /* a table of more is scanned by several tasks */
-    BLOCK_BYTES = 16 << 10,        /* read as a whole: few, large blocks */
+    FILE_ROWS = 1 << 20,    /* of a sorted file, about */
+    SCAN_ROWS = 1 << 16,    /* a table of more is scanned by several tasks */
+    BLOCK_BYTES = 16 << 10, /* read as a whole: few, large blocks */
     READAHEAD_BYTES = 1 << 20,
     MAX_FAMILIES = CT_STORE_MAX_TABLES + 1
 };
@@ -25,9 +25,12 @@ enum {
 /* RocksDB's text to a status; frees it. `otherwise` is what an error is that is none of the system's. */
 static ct_code fail_text(char *error, const char *folder, ct_code otherwise, ct_status *status) {
     ct_code code = otherwise;
-    if (strstr(error, "No such file or directory")) code = CT_NOT_FOUND;
-    else if (strstr(error, "No space left")) code = CT_EXHAUSTED;
-    else if (strncmp(error, "IO error", 8) == 0) code = CT_IO;
+    if (strstr(error, "No such file or directory"))
+        code = CT_NOT_FOUND;
+    else if (strstr(error, "No space left"))
+        code = CT_EXHAUSTED;
+    else if (strncmp(error, "IO error", 8) == 0)
+        code = CT_IO;
     for (char *c = error; *c; c++)
         if ((unsigned char)*c < ' ') *c = ' ';
     (void)ct_fail(status, code, "%s: %s", folder, error);
@@ -78,7 +81,6 @@ static ct_code database_open(database *database, const char *folder, bool write,
         rocksdb_options_set_error_if_exists(options, 1);
     } else {
         rocksdb_options_set_skip_stats_update_on_db_open(options, 1);
-        rocksdb_options_set_db_log_dir(options, "/dev/null/none"); /* no folder can be made there: no log anywhere */
     }
     char names[MAX_FAMILIES][FAMILY_BYTES];
     const char *name_pointers[MAX_FAMILIES];
@@ -91,10 +93,11 @@ static ct_code database_open(database *database, const char *folder, bool write,
     }
     char *error = NULL;
     const int count = (int)database->family_count;
-    if (write) database->db = rocksdb_open_column_families(options, folder, count, name_pointers, all_options, database->families, &error);
+    if (write)
+        database->db = rocksdb_open_column_families(options, folder, count, name_pointers, all_options, database->families, &error);
     else
-        database->db = rocksdb_open_for_read_only_column_families(options, folder, count, name_pointers, all_options, database->families, 0,
-                                                                  &error);
+        database->db =
+            rocksdb_open_for_read_only_column_families(options, folder, count, name_pointers, all_options, database->families, 0, &error);
     if (!error) return CT_OK;
     database->db = NULL;
     database_close(database);
@@ -225,8 +228,10 @@ static ct_code tidy(const char *folder, ct_status *status) {
         const char *name = list.names[i], *end = strrchr(name, '.');
         if (strcmp(name, "CURRENT") == 0 || strncmp(name, "MANIFEST-", 9) == 0 || (end && strcmp(end, ".sst") == 0)) continue;
         char *path = ct_path_join(folder, name);
-        if (!path) code = ct_fail_memory(status, strlen(folder), "a path");
-        else if (unlink(path) != 0) code = ct_fail_errno(status, "%s: cannot remove it", path);
+        if (!path)
+            code = ct_fail_memory(status, strlen(folder), "a path");
+        else if (unlink(path) != 0)
+            code = ct_fail_errno(status, "%s: cannot remove it", path);
         free(path);
     }
     ct_file_list_deinit(&list);
@@ -281,8 +286,10 @@ static ct_code read_entry(const read_work *work, scan *scan, uint64_t key, const
     const bool has_row = !trained || (bytes > stored->admitted.offset && value[stored->admitted.offset] == 1);
     if (bytes != (has_row ? stored->row_bytes : stored->stub_bytes)) return fail_entry(work, table, "a row of another size", status);
     if (!has_row && value[stored->admitted.offset] != 0) return fail_entry(work, table, "a row that is neither a row nor a stub", status);
-    if (has_row) scan->rows++;
-    else scan->stubs++;
+    if (has_row)
+        scan->rows++;
+    else
+        scan->stubs++;
     if (!has_row && work->store->mode == CT_STORE_READ) return CT_OK;
 
     ct_index_entry *entry;
@@ -304,8 +311,7 @@ static ct_code read_entry(const read_work *work, scan *scan, uint64_t key, const
 static ct_code read_scan(const read_work *work, scan *scan, ct_status *status) {
     const ct_table *table = &work->store->tables[scan->table];
     ct_code code = CT_OK;
-    rocksdb_iterator_t *iterator =
-        rocksdb_create_iterator_cf(work->database->db, work->options, work->database->families[1 + scan->table]);
+    rocksdb_iterator_t *iterator = rocksdb_create_iterator_cf(work->database->db, work->options, work->database->families[1 + scan->table]);
     char first[8];
     ct_put_be64(first, table->partition_bits ? (uint64_t)scan->first << (64 - table->partition_bits) : 0);
     for (rocksdb_iter_seek(iterator, first, sizeof first); rocksdb_iter_valid(iterator) && code == CT_OK; rocksdb_iter_next(iterator)) {
@@ -398,9 +404,14 @@ ct_code ct_disk_count(const char *folder, const ct_stored_table *stored, size_t 
     CT_TRY(database_open(&database, folder, false, spec_of_stored, stored, count, status));
     for (size_t i = 0; i < count && code == CT_OK; i++) {
         rocksdb_column_family_handle_t *family = database.families[1 + i];
-        if (rocksdb_property_int_cf(database.db, family, "rocksdb.estimate-num-keys", &out_entries[i]) != 0 ||
-            rocksdb_property_int_cf(database.db, family, "rocksdb.total-sst-files-size", &out_bytes[i]) != 0)
+        static const char entries[] = "# entries="; /* of all sorted files; rocksdb.estimate-num-keys looks into some of them only */
+        char *text = rocksdb_property_value_cf(database.db, family, "rocksdb.aggregated-table-properties");
+        const char *at = text ? strstr(text, entries) : NULL;
+        if (!at || rocksdb_property_int_cf(database.db, family, "rocksdb.total-sst-files-size", &out_bytes[i]) != 0)
             code = ct_fail(status, CT_CORRUPT, "%s: table %s has no counts", folder, stored[i].spec.name);
+        else
+            out_entries[i] = strtoull(at + sizeof entries - 1, NULL, 10);
+        rocksdb_free(text);
     }
     database_close(&database);
     return code;

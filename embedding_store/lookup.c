@@ -60,9 +60,9 @@ static ct_code check_column(const ct_lookup *lookup, size_t number, ct_status *s
         return ct_fail(status, CT_INVALID, "lookup: column %zu is shared; training rows bring their own keys", number);
     size_t values = rows;
     if (column->offsets) {
-        bool bad = column->offsets[0] != 0;
+        bool bad = column->shared && column->offsets[0] != 0; /* a part of a batch begins where its first row does */
         for (size_t i = 0; i < rows; i++) bad |= column->offsets[i + 1] < column->offsets[i];
-        if (bad) return ct_fail(status, CT_INVALID, "lookup: the offsets of column %zu do not rise from 0", number);
+        if (bad) return ct_fail(status, CT_INVALID, "lookup: the offsets of column %zu do not rise", number);
         values = column->offsets[rows];
     }
     if (values && !column->keys) return ct_fail(status, CT_INVALID, "lookup: column %zu has no keys", number);
@@ -74,8 +74,7 @@ static ct_code check(const ct_store *store, const ct_lookup *lookup, ct_status *
     if (lookup->table >= store->table_count)
         return ct_fail(status, CT_INVALID, "lookup: table %zu of %zu", lookup->table, store->table_count);
     if (lookup->rows > MAX_OCCURRENCES) return ct_fail(status, CT_EXHAUSTED, "lookup: %zu rows in a batch", lookup->rows);
-    if (lookup->column_count >= CT_OCCURRENCE_DROPPED)
-        return ct_fail(status, CT_EXHAUSTED, "lookup: %zu columns", lookup->column_count);
+    if (lookup->column_count >= CT_OCCURRENCE_DROPPED) return ct_fail(status, CT_EXHAUSTED, "lookup: %zu columns", lookup->column_count);
     if (lookup->mode == CT_LOOKUP_TRAIN) {
         if (store->mode != CT_STORE_TRAIN) return ct_fail(status, CT_INVALID, "lookup: the store was opened for reading, not for training");
         if (lookup->block_rows == 0 || lookup->block_rows > MAX_OCCURRENCES)
@@ -135,10 +134,10 @@ static void find_rare_keys(ct_ticket *ticket) {
     }
 }
 
-#define RESERVE(pointer, number, count)                                                                        \
-    do {                                                                                                       \
+#define RESERVE(pointer, number, count)                                                                  \
+    do {                                                                                                 \
         CT_TRY(ct_scratch_reserve(&ticket->scratch[number], (count) * sizeof *ticket->pointer, status)); \
-        ticket->pointer = ticket->scratch[number].memory;                                                      \
+        ticket->pointer = ticket->scratch[number].memory;                                                \
     } while (0)
 
 ct_code ct_lookup_plan(ct_store *store, ct_ticket *ticket, const ct_lookup *lookup, ct_status *status) {
@@ -195,8 +194,10 @@ ct_code ct_store_prefetch(ct_store *store, ct_ticket *ticket, const ct_lookup *l
 ct_code ct_store_acquire(ct_store *store, ct_ticket *ticket, ct_status *status) {
     (void)store;
     if (ticket->stage != CT_TICKET_PREFETCHED) return ct_fail(status, CT_INVALID, "acquire: the ticket was not prefetched");
-    if (ticket->training) CT_TRY(ct_train_acquire(ticket, status));
-    else ct_read_acquire(ticket);
+    if (ticket->training)
+        CT_TRY(ct_train_acquire(ticket, status));
+    else
+        ct_read_acquire(ticket);
     ticket->stage = CT_TICKET_ACQUIRED;
     return CT_OK;
 }

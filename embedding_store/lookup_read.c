@@ -61,7 +61,8 @@ void ct_read_acquire(ct_ticket *ticket) {
         const ct_key_column *column = &lookup->columns[i];
         if (!column->shared) continue;
         const size_t count = column->offsets ? column->offsets[1] : 1;
-        unknown += resolve(ticket->table, column->keys, count, rare_values(ticket->table, column), &ticket->tokens[ticket->shared_start[i]]);
+        unknown +=
+            resolve(ticket->table, column->keys, count, rare_values(ticket->table, column), &ticket->tokens[ticket->shared_start[i]]);
     }
     const size_t found = ticket->occurrences + ticket->shared_occurrences - unknown;
     atomic_fetch_add_explicit(&ticket->table->lookups, (int64_t)found, memory_order_relaxed);
@@ -90,12 +91,24 @@ static void gather_plain(const ct_ticket *ticket, const float *const *tokens, co
     const ct_key_column *columns = ticket->lookup.columns;
     const size_t count = ticket->lookup.column_count, dim = ticket->table->spec.dim;
     switch (dim) {
-        case 1: copy_rows(tokens, starts, columns, count, rows, out, stride, 1); break;
-        case 4: copy_rows(tokens, starts, columns, count, rows, out, stride, 4); break;
-        case 8: copy_rows(tokens, starts, columns, count, rows, out, stride, 8); break;
-        case 16: copy_rows(tokens, starts, columns, count, rows, out, stride, 16); break;
-        case 32: copy_rows(tokens, starts, columns, count, rows, out, stride, 32); break;
-        default: copy_rows(tokens, starts, columns, count, rows, out, stride, dim); break;
+        case 1:
+            copy_rows(tokens, starts, columns, count, rows, out, stride, 1);
+            break;
+        case 4:
+            copy_rows(tokens, starts, columns, count, rows, out, stride, 4);
+            break;
+        case 8:
+            copy_rows(tokens, starts, columns, count, rows, out, stride, 8);
+            break;
+        case 16:
+            copy_rows(tokens, starts, columns, count, rows, out, stride, 16);
+            break;
+        case 32:
+            copy_rows(tokens, starts, columns, count, rows, out, stride, 32);
+            break;
+        default:
+            copy_rows(tokens, starts, columns, count, rows, out, stride, dim);
+            break;
     }
 }
 
@@ -111,14 +124,15 @@ CT_HOT static void pool_values(const float *const *tokens, const float *weights,
         for (size_t i = 0; i < dim; i++) out[i] += weight * values[i];
     }
     if (pooling == CT_POOL_SUM || count == 0) return;
-    if (sum == 0.0f) memset(out, 0, dim * sizeof(float));
+    if (sum == 0.0f)
+        memset(out, 0, dim * sizeof(float));
     else
         for (size_t i = 0; i < dim; i++) out[i] /= sum;
 }
 
 /* Rows [first, first + rows) of one block, of one column. */
-static void gather_column(const ct_ticket *ticket, const ct_key_column *column, size_t start, size_t block_first, size_t first,
-                          size_t rows, float *out, size_t stride) {
+static void gather_column(const ct_ticket *ticket, const ct_key_column *column, size_t start, size_t block_first, size_t first, size_t rows,
+                          float *out, size_t stride) {
     const float *const *tokens = ticket->tokens;
     const size_t dim = ticket->table->spec.dim;
     const uint32_t *offsets = column->offsets;
@@ -126,8 +140,11 @@ static void gather_column(const ct_ticket *ticket, const ct_key_column *column, 
         const size_t value = offsets ? offsets[row] : row, end = offsets ? offsets[row + 1] : row + 1;
         const float *const *at = &tokens[start + value - (offsets ? offsets[block_first] : block_first)];
         __builtin_prefetch(at[ROWS_AHEAD]);
-        if (!offsets && !column->weights) memcpy(out + column->output_column, at[0], dim * sizeof(float));
-        else pool_values(at, column->weights ? column->weights + value : NULL, end - value, column->pooling, out + column->output_column, dim);
+        if (!offsets && !column->weights)
+            memcpy(out + column->output_column, at[0], dim * sizeof(float));
+        else
+            pool_values(at, column->weights ? column->weights + value : NULL, end - value, column->pooling, out + column->output_column,
+                        dim);
     }
 }
 
@@ -136,8 +153,10 @@ static void gather_shared(const ct_ticket *ticket, size_t number, size_t rows, f
     const size_t dim = ticket->table->spec.dim;
     float *first = out + column->output_column;
     const float *const *at = &ticket->tokens[ticket->shared_start[number]];
-    if (!column->offsets && !column->weights) memcpy(first, at[0], dim * sizeof(float));
-    else pool_values(at, column->weights, column->offsets ? column->offsets[1] : 1, column->pooling, first, dim);
+    if (!column->offsets && !column->weights)
+        memcpy(first, at[0], dim * sizeof(float));
+    else
+        pool_values(at, column->weights, column->offsets ? column->offsets[1] : 1, column->pooling, first, dim);
     for (size_t row = 1; row < rows; row++) memcpy(first + row * stride, first, dim * sizeof(float));
 }
 
@@ -149,8 +168,10 @@ void ct_store_gather(const ct_store *store, const ct_ticket *ticket, size_t firs
     if (!columns || !rows) return;
     for (size_t i = 0; !ticket->plain && i < columns; i++) {
         if (!lookup->columns[i].shared) continue;
-        if (!shared_once) gather_shared(ticket, i, rows, out, out_stride);
-        else if (first_row == 0) gather_shared(ticket, i, 1, out, out_stride);
+        if (!shared_once)
+            gather_shared(ticket, i, rows, out, out_stride);
+        else if (first_row == 0)
+            gather_shared(ticket, i, 1, out, out_stride);
     }
     for (size_t row = first_row; row < first_row + rows;) {
         const size_t block = row / ticket->block_rows, block_first = block * ticket->block_rows;

@@ -6,7 +6,11 @@
  *                  "columns": [{"name": "count", "type": "u32", "count": 1}, {"name": "admitted", "type": "u8", "count": 1},
  *                              {"name": "accumulator", "type": "f32", "count": 1}, {"name": "value", "type": "f32", "count": 16}]},
  *                 {"name": "text", "kind": "frozen", "dim": 8, "content_hash": "", "rows": 3, "stubs": 0,
- *                  "columns": [{"name": "value", "type": "f32", "count": 8}]}]}
+ *                  "columns": [{"name": "value", "type": "f32", "count": 8}]}],
+ *      "checksum": "0123456789abcdef"}
+ *
+ * checksum: XXH3 (64 bits, seed 0) of the object without it, members in the file's order, without blanks: what the tables are decides how
+ * training goes on, and a flipped digit would still be JSON. The sorted files have RocksDB's checksums.
  *
  * A value holds the columns in this order, little-endian, without gaps. Where `admitted` is 0 it is a stub and ends there. Columns that a
  * reader does not know are skipped; a missing accumulator is the initial one. */
@@ -22,8 +26,7 @@ enum { VERSION = 1, MAX_COLUMNS = 64, MAX_COLUMN_COUNT = 1 << 20 };
 static const char FORMAT[] = "clicktower store";
 
 static int add_column(json_t *columns, const char *name, const char *type, uint32_t count) {
-    return json_array_append_new(columns,
-                                 json_pack("{s:s, s:s, s:I}", "name", name, "type", type, "count", (json_int_t)count));
+    return json_array_append_new(columns, json_pack("{s:s, s:s, s:I}", "name", name, "type", type, "count", (json_int_t)count));
 }
 
 static json_t *describe_table(const ct_store *store, size_t number) {
@@ -61,6 +64,19 @@ static json_t *describe_table(const ct_store *store, size_t number) {
     return NULL;
 }
 
+enum { CHECKSUM_BYTES = 17 };
+
+static ct_code checksum(const json_t *json, char out_hex[CHECKSUM_BYTES], ct_status *status) {
+    json_t *content = json_copy((json_t *)(uintptr_t)json); /* jansson's copy takes no const; the members are shared, not changed */
+    if (content) (void)json_object_del(content, "checksum");
+    char *text = content ? json_dumps(content, JSON_COMPACT) : NULL;
+    json_decref(content);
+    if (!text) return ct_fail_memory(status, 1024, "the checksum of store.json");
+    (void)snprintf(out_hex, CHECKSUM_BYTES, "%016llx", (unsigned long long)ct_hash64(text, strlen(text), 0));
+    free(text);
+    return CT_OK;
+}
+
 ct_code ct_store_manifest_write(const ct_store *store, const char *folder, ct_status *status) {
     char *path = ct_path_join(folder, "store.json");
     json_t *tables = json_array();
@@ -70,6 +86,9 @@ ct_code ct_store_manifest_write(const ct_store *store, const char *folder, ct_st
     if (!path || !tables || !json) code = ct_fail_memory(status, 1024, "store.json");
     for (size_t i = 0; i < store->table_count && code == CT_OK; i++)
         if (json_array_append_new(tables, describe_table(store, i)) != 0) code = ct_fail_memory(status, 1024, "store.json");
+    char hex[CHECKSUM_BYTES];
+    if (code == CT_OK) code = checksum(json, hex, status);
+    if (code == CT_OK && json_object_set_new(json, "checksum", json_string(hex)) != 0) code = ct_fail_memory(status, 1024, "store.json");
     if (code == CT_OK) code = ct_json_save(path, json, status);
     json_decref(tables);
     json_decref(json);
@@ -101,10 +120,14 @@ static ct_code read_column(const json_t *column, const char *path, ct_stored_tab
     CT_TRY(ct_json_get_string(column, "type", path, &type, status));
     CT_TRY(get_range(column, "count", path, 1, MAX_COLUMN_COUNT, &count, status));
     uint32_t bytes;
-    if (strcmp(type, "f32") == 0 || strcmp(type, "u32") == 0) bytes = 4;
-    else if (strcmp(type, "u8") == 0) bytes = 1;
-    else if (strcmp(type, "u64") == 0) bytes = 8;
-    else return ct_fail(status, CT_UNSUPPORTED, "%s: column %s of table %s has the unknown type %s", path, name, out->spec.name, type);
+    if (strcmp(type, "f32") == 0 || strcmp(type, "u32") == 0)
+        bytes = 4;
+    else if (strcmp(type, "u8") == 0)
+        bytes = 1;
+    else if (strcmp(type, "u64") == 0)
+        bytes = 8;
+    else
+        return ct_fail(status, CT_UNSUPPORTED, "%s: column %s of table %s has the unknown type %s", path, name, out->spec.name, type);
     const bool trained = out->spec.kind == CT_TABLE_TRAINED;
     const struct {
         const char *name, *type;
@@ -157,7 +180,8 @@ static ct_code read_table(const json_t *table, const char *path, ct_stored_table
         const char *hash;
         spec->kind = CT_TABLE_FROZEN;
         CT_TRY(ct_json_get_string(table, "content_hash", path, &hash, status));
-        if (strlen(hash) >= sizeof spec->content_hash) return ct_fail(status, CT_CORRUPT, "%s: table %s: content_hash is too long", path, name);
+        if (strlen(hash) >= sizeof spec->content_hash)
+            return ct_fail(status, CT_CORRUPT, "%s: table %s: content_hash is too long", path, name);
         memcpy(spec->content_hash, hash, strlen(hash));
     } else {
         return ct_fail(status, CT_UNSUPPORTED, "%s: table %s has the unknown kind %s", path, name, kind);
@@ -187,17 +211,22 @@ static ct_code read_header(const json_t *json, const char *path, ct_status *stat
     if (strcmp(format, FORMAT) != 0) return ct_fail(status, CT_CORRUPT, "%s: format is not \"%s\"", path, FORMAT);
     CT_TRY(ct_json_get_i64(json, "least_reader", path, &least_reader, status));
     if (least_reader > VERSION)
-        return ct_fail(status, CT_UNSUPPORTED, "%s: needs a reader of version %lld; this one has %d", path, (long long)least_reader, VERSION);
+        return ct_fail(status, CT_UNSUPPORTED, "%s: needs a reader of version %lld; this one has %d", path, (long long)least_reader,
+                       VERSION);
     CT_TRY(ct_json_get_array(json, "requires", path, &features, status));
     if (json_array_size(features) > 0) {
         const char *name = json_string_value(json_array_get(features, 0));
         return ct_fail(status, CT_UNSUPPORTED, "%s: requires the unknown feature %s", path, name ? name : "(no text)");
     }
+    const char *stored;
+    char found[CHECKSUM_BYTES];
+    CT_TRY(ct_json_get_string(json, "checksum", path, &stored, status));
+    CT_TRY(checksum(json, found, status));
+    if (strcmp(stored, found) != 0) return ct_fail(status, CT_CORRUPT, "%s: the checksum is %s, the content's is %s", path, stored, found);
     return CT_OK;
 }
 
-ct_code ct_store_manifest_read(const char *folder, ct_stored_table **out_tables, size_t *out_count, json_t **out_json,
-                               ct_status *status) {
+ct_code ct_store_manifest_read(const char *folder, ct_stored_table **out_tables, size_t *out_count, json_t **out_json, ct_status *status) {
     ct_code code = CT_OK;
     json_t *json = NULL, *tables;
     ct_stored_table *stored = NULL;

@@ -23,8 +23,10 @@ INLINE void load(lanes *to, const float *from, size_t n) {
 }
 
 INLINE void store(float *to, const lanes *from, size_t n) {
-    if (n == LANES) memcpy(to, from, sizeof *from);
-    else memcpy(to, from, n * sizeof(float));
+    if (n == LANES)
+        memcpy(to, from, sizeof *from);
+    else
+        memcpy(to, from, n * sizeof(float));
 }
 
 /* Elements [at, at + n) of the gradient of a row: the two sums of the legend. n lanes count, the others are zero. */
@@ -78,8 +80,7 @@ INLINE void steps(const ct_table_spec *spec, const ct_gradients *g, const ct_uni
             __builtin_prefetch(ct_slab_at(values, later->row), 1);
             __builtin_prefetch(ct_slab_at(state, later->row), 1);
             const ct_occurrence *o = &list[uniques[i + AHEAD - 1].end]; /* of the last one: perhaps behind the list's end, then unread */
-            if (later->end > uniques[i + AHEAD - 1].end)
-                __builtin_prefetch(g->values + o->row * g->stride + g->output_column[o->column]);
+            if (later->end > uniques[i + AHEAD - 1].end) __builtin_prefetch(g->values + o->row * g->stride + g->output_column[o->column]);
         }
         const size_t end = uniques[i].end, n = end - begin;
         if (n && uniques[i].row != CT_NO_ROW) {
@@ -115,12 +116,20 @@ CT_HOT static void steps_any(ARGUMENTS) {
     steps(spec, g, uniques, count, list, begin, values, state, spec->dim, gradient);
 }
 
-void ct_adagrad_rowwise(const ct_table_spec *spec, const ct_gradients *g, const ct_unique *uniques, size_t count,
-                        const ct_occurrence *list, size_t begin, const ct_slab *values, const ct_slab *state) {
+void ct_adagrad_rowwise(const ct_table_spec *spec, const ct_gradients *g, const ct_unique *uniques, size_t count, const ct_occurrence *list,
+                        size_t begin, const ct_slab *values, const ct_slab *state) {
     switch (spec->dim) {
-        case 8: steps_8(spec, g, uniques, count, list, begin, values, state); break;
-        case 16: steps_16(spec, g, uniques, count, list, begin, values, state); break;
-        case 32: steps_32(spec, g, uniques, count, list, begin, values, state); break;
-        default: steps_any(spec, g, uniques, count, list, begin, values, state); break;
+        case 8:
+            steps_8(spec, g, uniques, count, list, begin, values, state);
+            break;
+        case 16:
+            steps_16(spec, g, uniques, count, list, begin, values, state);
+            break;
+        case 32:
+            steps_32(spec, g, uniques, count, list, begin, values, state);
+            break;
+        default:
+            steps_any(spec, g, uniques, count, list, begin, values, state);
+            break;
     }
 }

@@ -187,7 +187,8 @@ fail:
 }
 
 ct_code ct_store_snapshot(ct_store *store, const char *folder, ct_status *status) {
-    if (store->mode != CT_STORE_TRAIN) return ct_fail(status, CT_INVALID, "%s: a store that was opened for reading has no snapshot", folder);
+    if (store->mode != CT_STORE_TRAIN)
+        return ct_fail(status, CT_INVALID, "%s: a store that was opened for reading has no snapshot", folder);
     if (mkdir(folder, 0777) != 0) {
         if (errno == EEXIST) return ct_fail(status, CT_EXISTS, "%s: exists; a snapshot needs a new folder", folder);
         return ct_fail_errno(status, "%s: cannot make the folder", folder);

@@ -38,10 +38,10 @@ typedef struct ct_table_spec {
     /* trained only */
     ct_row_optimiser optimiser;
     float learning_rate;
-    float initial_accumulator;              /* row-wise Adagrad: of the mean squared gradient; > 0 */
-    float first_value_scale;                /* first values uniform in [-scale, scale); 0 = zeros */
-    uint64_t seed;                          /* of first values: ct_random(seed, CT_PLACE_FIRST_VALUE, 0, key, element / 4) */
-    uint32_t min_count;                     /* >= 1; 1 = every key has a row from its first occurrence on */
+    float initial_accumulator; /* row-wise Adagrad: of the mean squared gradient; > 0 */
+    float first_value_scale;   /* first values uniform in [-scale, scale); 0 = zeros */
+    uint64_t seed;             /* of first values: ct_random(seed, CT_PLACE_FIRST_VALUE, 0, key, element / 4) */
+    uint32_t min_count; /* >= 1; 1 = a row from the first occurrence on; else from the first batch before which it was counted so often */
     char content_hash[CT_DIGEST_HEX_BYTES]; /* frozen only: of the vector file, "" = none */
 } ct_table_spec;
 
@@ -89,7 +89,7 @@ typedef enum ct_pooling { CT_POOL_SUM, CT_POOL_MEAN } ct_pooling;
 /* One feature's keys. All pointers stay the caller's and must live until release. */
 typedef struct ct_key_column {
     const uint64_t *keys;    /* (rows) or (offsets[rows]); (1) or (offsets[1]) where shared */
-    const uint32_t *offsets; /* (rows + 1) or NULL: exactly one key a row */
+    const uint32_t *offsets; /* (rows + 1), rising, from 0 where shared (else from anywhere); or NULL: exactly one key a row */
     const float *weights;    /* as keys, or NULL: all 1; MEAN divides by their sum */
     bool shared;             /* one row of keys for all rows of the lookup; READ only */
     ct_pooling pooling;      /* of the keys of one row; none = zeros */
@@ -109,7 +109,7 @@ typedef struct ct_lookup {
     size_t column_count;
     /* TRAIN only: id drop. An occurrence reads and trains its rare row where ct_random(drop_seed, CT_PLACE_ID_DROP, epoch, first_row + row,
      * drop_index).word[0] as a unit float < drop_rate. The first value of a row decides for all values of that feature in the row. A
-     * dropped occurrence still counts for admission. */
+     * dropped occurrence still counts for admission. Columns without a rare row, and frozen tables, drop nothing. */
     double drop_rate;
     uint64_t drop_seed;
     uint32_t epoch;
@@ -122,11 +122,12 @@ CT_MUST_CHECK ct_code ct_ticket_create(ct_store *store, ct_ticket **out_ticket, 
 void ct_ticket_destroy(ct_ticket *ticket); /* NULL is fine */
 
 CT_MUST_CHECK ct_code ct_store_prefetch(ct_store *store, ct_ticket *ticket, const ct_lookup *lookup, ct_status *status);
-/* TRAIN: admits, creates and counts rows; needs the previous batch's apply to be done. */
+/* TRAIN: admits, creates and counts rows; needs the previous batch's apply to be done. After a failure (memory) the store holds half a
+ * batch's counts and is good for nothing but ct_store_destroy. */
 CT_MUST_CHECK ct_code ct_store_acquire(ct_store *store, ct_ticket *ticket, ct_status *status);
 /* Pooled values of rows [first_row, first_row + rows) to out: row r's feature c at out + (r - first_row) * out_stride + output_column.
- * Other columns are left alone. Thread-safe for disjoint rows between acquire and apply. Shared columns are written to row 0 only where
- * `shared_once`, else to every row. */
+ * Other columns are left alone. Thread-safe for disjoint rows between acquire and apply. Shared columns are written to row 0 (of the
+ * lookup) only where `shared_once`, else to every row. */
 void ct_store_gather(const ct_store *store, const ct_ticket *ticket, size_t first_row, size_t rows, bool shared_once, float *out,
                      size_t out_stride);
 /* gradients: (rows, stride) in the layout of gather's output, of the mean or summed loss; one row optimiser step for each row touched. */

@@ -89,9 +89,9 @@ struct ct_ticket {
     uint8_t *rerouted; /* (P): the partition holds keys without a row */
     bool dropped;      /* id drop is on */
     /* occurrences that read rare rows: as uniques of their own */
-    ct_unique *rare_uniques;   /* (rare_count) */
-    ct_occurrence *rare_list;  /* (occurrences) */
-    uint32_t *rare_cursors;    /* (blocks * rare_count) */
+    ct_unique *rare_uniques;  /* (rare_count) */
+    ct_occurrence *rare_list; /* (occurrences) */
+    uint32_t *rare_cursors;   /* (blocks * rare_count) */
     bool any_rare;
     ct_dedupe *dedupes; /* (threads) */
     size_t dedupe_count;

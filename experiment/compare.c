@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/progress.h"
 #include "experiment/compare_internal.h"
 
@@ -49,6 +50,20 @@ static ct_code check_disjoint(const source_list *a, const source_list *b, ct_sta
     return CT_OK;
 }
 
+/* Sources that are read for each model, after hours of training: a missing one is told now. */
+static ct_code check_rereadable(const source_list *list, ct_status *status) {
+    for (size_t i = 0; i < list->count; i++) {
+        if (strcmp(list->names[i], "-") == 0)
+            return ct_fail(status, CT_INVALID,
+                           "standard input can be read once, but the %s sources are read for each model; write it to a "
+                           "file first",
+                           list->role);
+        if (!ct_path_exists(list->names[i]))
+            return ct_fail(status, CT_NOT_FOUND, "%s: no such file (%s source)", list->names[i], list->role);
+    }
+    return CT_OK;
+}
+
 static ct_code check_options(const ct_compare_options *options, ct_status *status) {
     const source_list train = {"training", options->train_sources, options->train_source_count};
     const source_list valid = {"validation", options->valid_sources, options->valid_source_count};
@@ -57,11 +72,8 @@ static ct_code check_options(const ct_compare_options *options, ct_status *statu
     if (options->seeds == 0 || options->draws == 0 || options->batch_rows == 0)
         return ct_fail(status, CT_INVALID, "compare needs at least one seed, one draw and one row in a batch (%u, %u, %zu)", options->seeds,
                        options->draws, options->batch_rows);
-    for (size_t i = 0; i < valid.count + test.count; i++)
-        if (strcmp(i < valid.count ? valid.names[i] : test.names[i - valid.count], "-") == 0)
-            return ct_fail(status, CT_INVALID,
-                           "standard input can be read once, but validation and test sources are read for each model; "
-                           "write it to a file first");
+    CT_TRY(check_rereadable(&valid, status));
+    CT_TRY(check_rereadable(&test, status));
     CT_TRY(check_disjoint(&train, &valid, status));
     CT_TRY(check_disjoint(&train, &test, status));
     return check_disjoint(&valid, &test, status);

@@ -1,18 +1,15 @@
-/* Compare: the arms of an experiment, offline. One pass over the training log feeds the trainers of all arms and seeds with the same
- * batches in the same order; each is then judged on the validation and, once, on the test sources. Differences are paired: the same rows,
- * the same draws of units and seeds.
+/* Compare: the arms of an experiment (arms.h), offline. One pass over the training log feeds the trainers of all arms and seeds with the
+ * same batches in the same order; each is then judged on the validation and, once, on the test sources. Differences are paired: the same
+ * rows, the same draws of units and seeds (model s of each arm has the seed `seed + s`), so an arm against itself differs by exactly 0.
  *
- * Arms file (YAML):
+ * Slices of the test rows, by how often the row's item was trained on: new 0, cold 1 to 4, warm 5 to 99, hot 100 or more.
  *
- *     model: dcn-v2                # default for all arms
- *     set: ["deep=[64,32]"]        # for all arms
- *     item: C2                     # id field whose training count makes the slices new (0), cold (1..4), warm (5..99), hot; default: the
- * id of the first vector, else none arms:                        # the first one is the control
- *       - {name: id, exclude: [item_vector]}
- *       - {name: id+vector, model: dcn-v2, set: ["vector.adapter=16"]}
+ * Interval: 95 %, percentile bootstrap over units and seeds together (bootstrap.h). Units are the values of the unit field, or blocks of
+ * 1,000 consecutive rows where there is none (the report says so); at most 512 are clusters of their own, more are hashed into 512. Draws
+ * are a pure function of the seed. Not corrected for the number of pairs.
  *
- * Interval: 95 %, percentile bootstrap over units and seeds together (rows without a unit column: blocks of 1,000 consecutive rows are the
- * units, and the report says so); units are hashed into at most 512 clusters. Draws are a pure function of the seed. */
+ * Memory: all models at once (arms times seeds), 4 bytes for each test row and model, 17 bytes for each test row, and 2 MiB for each model
+ * while it is compared. Test and validation sources are read once for each model. */
 #ifndef EXPERIMENT_COMPARE_H
 #define EXPERIMENT_COMPARE_H
 
@@ -39,9 +36,10 @@ typedef struct ct_compare_options {
     bool progress;
 } ct_compare_options;
 
-/* The report (caller owns). docs/ab.md describes its members. */
+/* The report (caller owns). docs/ab.md describes its members. CT_INVALID where a file is in two of the roles, or a validation or test
+ * source is standard input; CT_CANCELLED where it was stopped. */
 CT_MUST_CHECK ct_code ct_compare_run(const ct_compare_options *options, json_t **out_report, ct_status *status);
-/* The report as a table for a terminal; malloc'd; NULL when out of memory. Plain words, no colour. */
+/* The report as a table for a terminal: plain ASCII, at most 100 columns, no colour; malloc'd; NULL when out of memory. */
 char *ct_compare_table(const json_t *report);
 
 #endif

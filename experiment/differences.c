@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/progress.h"
 #include "base/text.h"
 #include "experiment/compare_internal.h"
 
@@ -119,6 +120,8 @@ ct_code compare_differences(const compare_run *run, json_t **out_json, ct_status
     const size_t models = run->arm_count * options->seeds, values = models * options->draws;
     slice_run s = {.run = run, .models = models};
     ct_code code = CT_OK;
+    ct_progress progress;
+    if (options->progress) ct_progress_init(&progress);
     json_t *comparisons = comparisons_json(run);
     bool *mask = malloc((run->test.count + 1) * sizeof *mask);
     s.concordances = calloc(models, sizeof *s.concordances);
@@ -133,6 +136,11 @@ ct_code compare_differences(const compare_run *run, json_t **out_json, ct_status
     }
     for (size_t i = 0; i < (run->test.slices != NULL ? SLICES : 1); i++) {
         const slice kind = order[i];
+        if (options->progress) ct_progress_update(&progress, "comparing %zu models on %s items", models, slice_names[kind]);
+        if (options->stop != NULL && atomic_load(options->stop)) {
+            code = ct_fail(status, CT_CANCELLED, "the comparison was stopped");
+            goto done;
+        }
         for (size_t row = 0; kind != SLICE_ALL && row < run->test.count; row++) mask[row] = run->test.slices[row] == kind;
         s.mask = kind == SLICE_ALL ? NULL : mask;
         CT_TRY_GOTO(code, slice_values(&s, status), done);
@@ -142,6 +150,7 @@ ct_code compare_differences(const compare_run *run, json_t **out_json, ct_status
     *out_json = comparisons;
     comparisons = NULL;
 done:
+    if (options->progress) ct_progress_finish(&progress);
     json_decref(comparisons);
     if (s.concordances != NULL) slice_free_concordances(&s);
     free(s.concordances);

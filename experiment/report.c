@@ -101,7 +101,7 @@ static json_t *arm_json(const compare_run *run, const arm_run *arm, bool grouped
 
 static ct_code warn_of_reading(compare_run *run, const char *role, const ct_read_report *report, ct_status *status) {
     if (report->bad_total > 0)
-        CT_TRY(compare_warn(run, status, "%s: %lld bad rows were left out; the first: %s", role, (long long)report->bad_total,
+        CT_TRY(compare_warn(run, status, "%s: bad rows left out: %lld; the first: %s", role, (long long)report->bad_total,
                             report->shown > 0 ? report->first_bad[0] : "?"));
     if (report->unsorted_times > 0)
         CT_TRY(compare_warn(run, status, "%s: %lld rows have an earlier time than the row before them", role,

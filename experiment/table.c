@@ -28,29 +28,16 @@ static const char *plain(const char *text, size_t columns, char out[CELL_BYTES])
     return out;
 }
 
-/* Seven columns: "+0.0123"; "-" where there is none. */
-static const char *signed_number(const json_t *value, char out[CELL_BYTES]) {
-    const double v = json_number_value(value), size = fabs(v);
+/* A number in at most `columns` (7 or more), with as many of the decimals as they leave room for; "-" where there is none. */
+static const char *fit(const json_t *value, bool sign, int decimals, int columns, char out[CELL_BYTES]) {
+    const double v = json_number_value(value);
     if (!json_is_number(value)) return "-";
-    const int decimals = size < 9.99995 ? 4 : size < 99.9995 ? 3 : size < 999.995 ? 2 : size < 9999.95 ? 1 : 0;
-    snprintf(out, CELL_BYTES, size < 999999.0 ? "%+.*f" : "%+.*e", decimals, v);
+    for (; decimals >= 0 && fabs(v) < 1e15; decimals--)
+        if (snprintf(out, CELL_BYTES, sign ? "%+.*f" : "%.*f", decimals, v) <= columns) return out;
+    snprintf(out, CELL_BYTES, sign ? "%+.0e" : "%.0e", v);
     return out;
 }
-
-static const char *number(const json_t *value, int decimals, char out[CELL_BYTES]) {
-    if (!json_is_number(value)) return "-";
-    snprintf(out, CELL_BYTES, json_number_value(value) < 1e5 ? "%.*f" : "%.*e", decimals, json_number_value(value));
-    return out;
-}
-
-/* At most nine columns. */
-static const char *count(double value, char out[CELL_BYTES]) {
-    if (value < 999999999.5)
-        snprintf(out, CELL_BYTES, "%.0f", value);
-    else
-        snprintf(out, CELL_BYTES, "%.1fG", value / 1e9);
-    return out;
-}
+static const char *signed_number(const json_t *value, char out[CELL_BYTES]) { return fit(value, true, 4, 7, out); }
 
 static const char *interval(const json_t *metric, char out[CELL_BYTES]) {
     char estimate[CELL_BYTES], low[CELL_BYTES], high[CELL_BYTES];
@@ -86,38 +73,38 @@ static void wrap(FILE *to, const char *head, const char *text) {
 }
 
 static void print_head(FILE *to, const json_t *report) {
-    const json_t *rows = member(report, "rows"), *units = member(report, "units");
-    const long long seeds = (long long)json_array_size(member(report, "seeds")), unit_count = whole(units, "units");
-    const long long clusters = whole(units, "clusters");
-    char line[512], joined[CELL_BYTES];
-    fprintf(to, "Trained on %lld rows, tested on %lld with %lld clicks; %lld seed%s from %lld.\n", whole(rows, "train"),
-            whole(rows, "test"), whole(report, "test_clicks"), seeds, seeds == 1 ? "" : "s",
-            (long long)json_integer_value(json_array_get(member(report, "seeds"), 0)));
+    const json_t *rows = member(report, "rows"), *units = member(report, "units"), *seeds = member(report, "seeds");
+    const long long unit_count = whole(units, "units"), clusters = whole(units, "clusters"), seed_count = (long long)json_array_size(seeds);
+    char line[512], field[CELL_BYTES], by[CELL_BYTES + 32] = "", hashed[CELL_BYTES] = "";
+    snprintf(line, sizeof line, "Trained on %lld rows, tested on %lld with %lld clicks; %lld seed%s from %lld.", whole(rows, "train"),
+             whole(rows, "test"), whole(report, "test_clicks"), seed_count, seed_count == 1 ? "" : "s",
+             (long long)json_integer_value(json_array_get(seeds, 0)));
+    wrap(to, "", line);
     if (strcmp(text_of(units, "by"), "field") == 0)
-        snprintf(line, sizeof line, "field '%s', %lld of them", plain(text_of(units, "field"), 32, joined), unit_count);
+        snprintf(by, sizeof by, "field '%s'", plain(text_of(units, "field"), 32, field));
     else
-        snprintf(line, sizeof line, "blocks of %lld consecutive rows, %lld of them", whole(units, "block_rows"), unit_count);
-    fprintf(to, "Units: %s", line);
-    if (clusters < unit_count) fprintf(to, ", hashed into %lld clusters", clusters);
-    fprintf(to, "; %lld bootstrap draws.\n", whole(report, "draws"));
+        snprintf(by, sizeof by, "blocks of %lld consecutive rows", whole(units, "block_rows"));
+    if (clusters < unit_count) snprintf(hashed, sizeof hashed, ", hashed into %lld clusters", clusters);
+    snprintf(line, sizeof line, "Units: %s, %lld of them%s; %lld bootstrap draws.", by, unit_count, hashed, whole(report, "draws"));
+    wrap(to, "", line);
 }
 
 static void print_arms(FILE *to, const json_t *report) {
     const bool grouped = json_is_string(member(report, "grouped_by"));
     const json_t *arms = member(report, "arms");
-    fprintf(to, "\n%-*s %-6s %7s %7s %7s %8s %7s %6s %8s %8s\n", NAME_COLUMNS, "arm (test, mean of seeds)", "model", "AUC", "+-", "grouped",
+    fprintf(to, "\n%-*s %-6s %7s %7s %7s %8s %7s %7s %8s %8s\n", NAME_COLUMNS, "arm (test, mean of seeds)", "model", "AUC", "+-", "grouped",
             "log loss", "+-", "calib.", "rows/s", "MiB");
     for (size_t i = 0; i < json_array_size(arms); i++) {
         const json_t *arm = json_array_get(arms, i), *test = member(arm, "test"), *auc = member(test, "auc"),
                      *loss = member(test, "log_loss");
         char cells[9][CELL_BYTES];
-        fprintf(to, "%-*s %-6s %7s %7s %7s %8s %7s %6s %8s %8.1f\n", NAME_COLUMNS, plain(text_of(arm, "name"), NAME_COLUMNS, cells[0]),
-                plain(text_of(arm, "model"), 6, cells[1]), number(member(auc, "mean"), 4, cells[2]),
-                number(member(auc, "deviation"), 4, cells[3]),
-                grouped ? number(member(member(test, "grouped_auc"), "mean"), 4, cells[4]) : "-", number(member(loss, "mean"), 4, cells[5]),
-                number(member(loss, "deviation"), 4, cells[6]), number(member(member(test, "calibration"), "mean"), 3, cells[7]),
-                count(json_number_value(member(arm, "rows_per_second")), cells[8]),
-                json_number_value(member(arm, "table_bytes")) / 1048576.0);
+        fprintf(to, "%-*s %-6s %7s %7s %7s %8s %7s %7s %8s %8.1f\n", NAME_COLUMNS, plain(text_of(arm, "name"), NAME_COLUMNS, cells[0]),
+                plain(text_of(arm, "model"), 6, cells[1]), fit(member(auc, "mean"), false, 4, 7, cells[2]),
+                fit(member(auc, "deviation"), false, 4, 7, cells[3]),
+                grouped ? fit(member(member(test, "grouped_auc"), "mean"), false, 4, 7, cells[4]) : "-",
+                fit(member(loss, "mean"), false, 4, 8, cells[5]), fit(member(loss, "deviation"), false, 4, 7, cells[6]),
+                fit(member(member(test, "calibration"), "mean"), false, 3, 7, cells[7]),
+                fit(member(arm, "rows_per_second"), false, 0, 8, cells[8]), json_number_value(member(arm, "table_bytes")) / 1048576.0);
     }
 }
 
@@ -130,8 +117,8 @@ static void print_comparison(FILE *to, const json_t *comparison) {
     for (size_t i = 0; i < json_array_size(slices); i++) {
         const json_t *slice = json_array_get(slices, i);
         char cells[4][CELL_BYTES];
-        fprintf(to, "%-5.5s %9s %9s  %-25s  %-25s  %.19s\n", text_of(slice, "slice"), count((double)whole(slice, "rows"), cells[0]),
-                count((double)whole(slice, "clicks"), cells[1]), interval(member(slice, "auc"), cells[2]),
+        fprintf(to, "%-5.5s %9s %9s  %-25s  %-25s  %.19s\n", text_of(slice, "slice"), fit(member(slice, "rows"), false, 0, 9, cells[0]),
+                fit(member(slice, "clicks"), false, 0, 9, cells[1]), interval(member(slice, "auc"), cells[2]),
                 interval(member(slice, "log_loss"), cells[3]), text_of(slice, "verdict"));
     }
 }

@@ -43,14 +43,29 @@ static ct_key_column key_column(const ct_column *column, size_t first_row) {
     return out;
 }
 
-void id_columns(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, ct_key_column *out_columns) {
+void write_bucket_keys(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
+                       uint64_t *out_keys, size_t stride, size_t offset) {
     for (size_t i = first; i < last; i++) {
         const layout_id *id = &model->layout.ids[i];
-        const uint64_t salt = model->schema->fields[id->field].salt;
+        if (id->bucket == NOT_A_BUCKET) continue;
+        const ct_column *column = &batch->columns[id->field];
+        const float *raw = ct_column_f32(column) + (column->shared ? 0 : first_row);
+        bucket_keys_of(raw, id->salt, out_keys + id->bucket * stride + offset, column->shared ? 1 : rows);
+    }
+}
+
+void id_columns(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, const uint64_t *bucket_keys,
+                size_t stride, ct_key_column *out_columns) {
+    for (size_t i = first; i < last; i++) {
+        const layout_id *id = &model->layout.ids[i];
         ct_key_column *out = &out_columns[i - first];
-        *out = key_column(&batch->columns[id->field], first_row);
-        out->rare_key = ct_rare_key(salt);
-        out->drop_index = (uint32_t)salt;
+        if (id->bucket == NOT_A_BUCKET)
+            *out = key_column(&batch->columns[id->field], first_row);
+        else
+            *out = (ct_key_column){
+                .keys = bucket_keys + id->bucket * stride, .shared = batch->columns[id->field].shared, .pooling = CT_POOL_SUM};
+        out->rare_key = ct_rare_key(id->salt);
+        out->drop_index = (uint32_t)id->salt;
         out->output_column = id->column;
     }
 }
@@ -61,7 +76,8 @@ void write_numbers(const ct_model *model, const ct_batch *batch, size_t first, s
         const layout_number *number = &model->layout.numbers[i];
         const ct_column *column = &batch->columns[number->field];
         const float *raw = ct_column_f32(column) + (column->shared ? 0 : first_row);
-        number_write(raw, column->shared ? 0 : 1, &model->scales[i], scratch->numbers, x + number->column, stride, rows);
+        number_write(raw, column->shared ? 0 : 1, &model->scales[i], model->spec->number_flags, scratch->numbers, x + number->column,
+                     stride, rows);
     }
 }
 

@@ -39,12 +39,25 @@ static ct_side side_of(const ct_schema *schema, const ct_field *field) {
     return field->kind == CT_FIELD_VECTOR ? schema->fields[field->of].side : field->side;
 }
 
-/* Columns of one side: ids, then vectors, then numbers. */
-static void place_side(model_layout *layout, const ct_schema *schema, const bool *used, ct_side side, uint32_t adapter_width,
-                       const uint32_t *vector_dims, const char (*vector_tables)[CT_TABLE_NAME_BYTES]) {
+/* Buckets have keys, and rows, of their own: salted with NAME#bucket. */
+static uint64_t bucket_salt(const char *name) {
+    char text[300];
+    const int length = snprintf(text, sizeof text, "%s#bucket", name);
+    return ct_hash64(text, (size_t)length < sizeof text ? (size_t)length : sizeof text - 1, 0);
+}
+
+/* Columns of one side: ids, then numbers' buckets, then vectors, then numbers. */
+static void place_side(model_layout *layout, const ct_schema *schema, const bool *used, ct_side side, const ct_model_spec *spec,
+                       uint32_t adapter_width, const uint32_t *vector_dims, const char (*vector_tables)[CT_TABLE_NAME_BYTES]) {
     for (size_t f = 0; f < schema->field_count; f++) {
         if (!used[f] || schema->fields[f].kind != CT_FIELD_ID || side_of(schema, &schema->fields[f]) != side) continue;
-        layout->ids[layout->id_count++] = (layout_id){f, (uint32_t)layout->width};
+        layout->ids[layout->id_count++] = (layout_id){f, (uint32_t)layout->width, schema->fields[f].salt, NOT_A_BUCKET};
+        layout->width += layout->embedding_dim;
+    }
+    for (size_t f = 0; f < schema->field_count && spec->number_buckets; f++) {
+        if (!used[f] || schema->fields[f].kind != CT_FIELD_NUMBER || side_of(schema, &schema->fields[f]) != side) continue;
+        layout->ids[layout->id_count++] =
+            (layout_id){f, (uint32_t)layout->width, bucket_salt(schema->fields[f].name), layout->bucket_count++};
         layout->width += layout->embedding_dim;
     }
     for (size_t f = 0; f < schema->field_count; f++) {
@@ -59,7 +72,7 @@ static void place_side(model_layout *layout, const ct_schema *schema, const bool
     for (size_t f = 0; f < schema->field_count; f++) {
         if (!used[f] || schema->fields[f].kind != CT_FIELD_NUMBER || side_of(schema, &schema->fields[f]) != side) continue;
         layout->numbers[layout->number_count++] = (layout_number){f, (uint32_t)layout->width};
-        layout->width += 2;
+        layout->width += spec->number_flags ? 2 : 1;
     }
 }
 
@@ -106,12 +119,12 @@ ct_code model_layout_init(model_layout *layout, const ct_schema *schema, const c
     const bool linear = spec->architecture == CT_ARCHITECTURE_LR;
     ct_code code = CT_OK;
     bool *used = calloc(fields + 1, sizeof *used);
-    layout->ids = calloc(fields + 1, sizeof *layout->ids);
+    layout->ids = calloc(2 * fields + 1, sizeof *layout->ids);
     layout->numbers = calloc(fields + 1, sizeof *layout->numbers);
     layout->vectors = calloc(fields + 1, sizeof *layout->vectors);
     layout->tower.layers = calloc(CT_TOWER_MAX_LAYERS, sizeof *layout->tower.layers);
     layout->tower.adapters = calloc(CT_TOWER_MAX_ADAPTERS, sizeof *layout->tower.adapters);
-    layout->tower.unit_ranges = calloc(2 * fields + 1, sizeof *layout->tower.unit_ranges);
+    layout->tower.unit_ranges = calloc(3 * fields + 1, sizeof *layout->tower.unit_ranges);
     if (used == NULL || layout->ids == NULL || layout->numbers == NULL || layout->vectors == NULL || layout->tower.layers == NULL ||
         layout->tower.adapters == NULL || layout->tower.unit_ranges == NULL) {
         code = ct_fail_memory(status, fields * sizeof(layout_id), "the model's layout");
@@ -120,12 +133,12 @@ ct_code model_layout_init(model_layout *layout, const ct_schema *schema, const c
     CT_TRY_GOTO(code, model_choose_fields(schema, spec, used, status), done);
     layout->embedding_dim = linear ? 1 : spec->embedding_dim;
     const uint32_t adapter = linear ? 1 : spec->vector_adapter;
-    place_side(layout, schema, used, CT_SIDE_CONTEXT, adapter, vector_dims, vector_tables);
+    place_side(layout, schema, used, CT_SIDE_CONTEXT, spec, adapter, vector_dims, vector_tables);
     layout->context_width = layout->width;
     layout->context_ids = layout->id_count;
     layout->context_numbers = layout->number_count;
     layout->context_vectors = layout->vector_count;
-    place_side(layout, schema, used, CT_SIDE_CANDIDATE, adapter, vector_dims, vector_tables);
+    place_side(layout, schema, used, CT_SIDE_CANDIDATE, spec, adapter, vector_dims, vector_tables);
     if (layout->vector_count > CT_TOWER_MAX_ADAPTERS) {
         code = ct_fail(status, CT_INVALID, "%zu vector features; at most %d are possible", layout->vector_count, CT_TOWER_MAX_ADAPTERS);
         goto done;

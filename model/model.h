@@ -2,8 +2,10 @@
  * serving. A model is a schema, a spec, an embedding store, a tower and the state of its transforms.
  *
  * First input x: for each side (context, then candidate) the ids in the schema's order (embedding_dim columns each; several values are
- * averaged), the vectors' adapters, then two columns for each number: (sign(v) log(1 + |v|) - mean) / deviation, with mean and deviation
- * of all rows trained on so far (this batch's included; a missing value is 0), and 1 where it is missing.
+ * averaged), then, where the spec asks for buckets, the numbers as ids, the vectors' adapters, then one or two columns for each number:
+ * (sign(v) log(1 + |v|) - mean) / deviation, with mean and deviation of all rows trained on so far (this batch's included; a missing value
+ * is 0), and 1 where it is missing. The bucket of a number v above 2 is floor(log(v)^2), of others floor(v), and missing has its own (the
+ * transform of the winners of Criteo's challenge, 3 Idiots, 2014).
  *
  * Outputs are named; today there is one, "click". A model folder holds
  *     manifest  schema.yaml  model.yaml  tower.safetensors  tables/  metrics.json  curve.jsonl

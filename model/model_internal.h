@@ -9,13 +9,15 @@
  * Features are ordered context first, then candidate, each in the schema's order. */
 
 typedef struct layout_id {
-    size_t field;
+    size_t field;    /* an id, or a number whose bucket is the id */
     uint32_t column; /* in x; embedding_dim columns */
+    uint64_t salt;   /* of its keys */
+    size_t bucket;   /* which of the buckets it is; NOT_A_BUCKET for an id */
 } layout_id;
 
 typedef struct layout_number {
     size_t field;
-    uint32_t column; /* in x; the value, then the missing flag */
+    uint32_t column; /* in x; the value, then the missing flag where the spec asks for it */
 } layout_number;
 
 typedef struct layout_vector {
@@ -29,6 +31,7 @@ typedef struct layout_vector {
 typedef struct model_layout {
     layout_id *ids;
     size_t id_count, context_ids; /* the first context_ids are the context's */
+    size_t bucket_count;          /* of the ids */
     layout_number *numbers;
     size_t number_count, context_numbers;
     layout_vector *vectors;
@@ -59,12 +62,15 @@ void moments_merge(number_moments *into, const number_moments *from);
 number_scale moments_scale(const number_moments *moments);
 /* Moments of `n` raw values; scratch: (n). Missing values are left out. */
 number_moments moments_of(const float *raw, float *scratch, size_t n);
-/* Writes (value, missing flag) of n rows to out[r * stride]; step: 1, or 0 where one raw value holds for all rows. */
-void number_write(const float *raw, size_t step, const number_scale *scale, float *scratch, float *out, size_t stride, size_t n);
+/* Writes the value and, if `flag`, the missing flag of n rows to out[r * stride]; step: 1, or 0 where one raw value holds for all rows. */
+void number_write(const float *raw, size_t step, const number_scale *scale, bool flag, float *scratch, float *out, size_t stride, size_t n);
+/* Keys of the buckets of n raw values. */
+void bucket_keys_of(const float *raw, uint64_t salt, uint64_t *out_keys, size_t n);
 
 /* --- the model --- */
 
 enum { ID_TABLE = 0 };
+#define NOT_A_BUCKET SIZE_MAX
 
 typedef struct read_scratch {   /* of one thread */
     ct_ticket **vector_tickets; /* (vector_count) */
@@ -94,6 +100,7 @@ struct ct_model {
     size_t block_rows, block_capacity;
     ct_ticket *ticket;
     ct_key_column *key_columns;    /* (id_count) */
+    uint64_t *bucket_keys;         /* (bucket_count, batch_rows) */
     read_scratch *scratch;         /* (threads) */
     number_moments *block_moments; /* (blocks, number_count) */
     number_moments *saved_moments; /* (number_count) */
@@ -113,8 +120,12 @@ void read_scratch_deinit(read_scratch *scratch, const ct_model *model);
 
 /* The batch has every column that the model uses, in the types it needs; `training`: nothing shared, and a label. */
 ct_code batch_check(const ct_model *model, const ct_batch *batch, bool training, ct_status *status);
-/* Key columns of ids [first, last) for rows from first_row on. */
-void id_columns(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, ct_key_column *out_columns);
+/* Keys of the buckets among ids [first, last) for rows [first_row, first_row + rows): bucket b's at out_keys + b * stride + offset. */
+void write_bucket_keys(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
+                       uint64_t *out_keys, size_t stride, size_t offset);
+/* Key columns of ids [first, last) for rows from first_row on; bucket_keys: those of these rows, bucket b's at bucket_keys + b * stride. */
+void id_columns(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, const uint64_t *bucket_keys,
+                size_t stride, ct_key_column *out_columns);
 /* Numbers [first, last) of rows [first_row, first_row + rows) into x. */
 void write_numbers(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
                    read_scratch *scratch, float *x, size_t stride);

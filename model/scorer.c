@@ -10,6 +10,7 @@ struct ct_scorer {
     ct_workspace *workspace;
     ct_ticket *ids;
     ct_key_column *key_columns; /* (id_count) */
+    uint64_t *bucket_keys;      /* (bucket_count, CT_TOWER_MAX_ROWS) */
     read_scratch scratch;       /* its status: the first failure of ct_scorers_run */
 };
 
@@ -19,7 +20,8 @@ ct_code ct_scorer_create(ct_model *model, ct_scorer **out_scorer, ct_status *sta
     scorer->model = model;
     ct_code code = CT_OK;
     scorer->key_columns = calloc(model->layout.id_count + 1, sizeof *scorer->key_columns);
-    if (scorer->key_columns == NULL) {
+    scorer->bucket_keys = calloc(model->layout.bucket_count * CT_TOWER_MAX_ROWS + 1, sizeof *scorer->bucket_keys);
+    if (scorer->key_columns == NULL || scorer->bucket_keys == NULL) {
         code = ct_fail_memory(status, model->layout.id_count * sizeof *scorer->key_columns, "a scorer");
         goto fail;
     }
@@ -39,6 +41,7 @@ void ct_scorer_destroy(ct_scorer *scorer) {
     read_scratch_deinit(&scorer->scratch, scorer->model);
     ct_ticket_destroy(scorer->ids);
     free(scorer->key_columns);
+    free(scorer->bucket_keys);
     free(scorer);
 }
 
@@ -70,7 +73,8 @@ static ct_code write_features(ct_scorer *scorer, const ct_batch *batch, const fe
     float *x = ct_workspace_x(scorer->workspace, &x_stride);
     const size_t ids = range->ids[1] - range->ids[0];
     if (ids > 0) {
-        id_columns(model, batch, range->ids[0], range->ids[1], first_row, scorer->key_columns);
+        write_bucket_keys(model, batch, range->ids[0], range->ids[1], first_row, rows, scorer->bucket_keys, CT_TOWER_MAX_ROWS, 0);
+        id_columns(model, batch, range->ids[0], range->ids[1], first_row, scorer->bucket_keys, CT_TOWER_MAX_ROWS, scorer->key_columns);
         const ct_lookup lookup = {.mode = CT_LOOKUP_READ,
                                   .table = ID_TABLE,
                                   .rows = rows,

@@ -18,6 +18,9 @@ typedef struct overlay_embedding {
 typedef struct overlay_cross {
     uint32_t *layers;
 } overlay_cross;
+typedef struct overlay_numbers {
+    bool *buckets, *missing_flag;
+} overlay_numbers;
 typedef struct overlay_vector {
     uint32_t *adapter;
 } overlay_vector;
@@ -32,6 +35,7 @@ typedef struct overlay {
     overlay_cross *cross;
     uint32_t *deep;
     uint32_t deep_count;
+    overlay_numbers *numbers;
     overlay_vector *vector;
     overlay_optimizer *optimizer;
 } overlay;
@@ -50,6 +54,9 @@ static const cyaml_schema_field_t embedding_fields[] = {
     CYAML_FIELD_END};
 static const cyaml_schema_field_t cross_fields[] = {CYAML_FIELD_UINT_PTR("layers", OPTIONAL_POINTER, overlay_cross, layers),
                                                     CYAML_FIELD_END};
+static const cyaml_schema_field_t numbers_fields[] = {CYAML_FIELD_BOOL_PTR("buckets", OPTIONAL_POINTER, overlay_numbers, buckets),
+                                                      CYAML_FIELD_BOOL_PTR("missing_flag", OPTIONAL_POINTER, overlay_numbers, missing_flag),
+                                                      CYAML_FIELD_END};
 static const cyaml_schema_field_t vector_fields[] = {CYAML_FIELD_UINT_PTR("adapter", OPTIONAL_POINTER, overlay_vector, adapter),
                                                      CYAML_FIELD_END};
 static const cyaml_schema_field_t optimizer_fields[] = {
@@ -65,6 +72,7 @@ static const cyaml_schema_field_t overlay_fields[] = {
     CYAML_FIELD_MAPPING_PTR("embedding", OPTIONAL_POINTER, overlay, embedding, embedding_fields),
     CYAML_FIELD_MAPPING_PTR("cross", OPTIONAL_POINTER, overlay, cross, cross_fields),
     CYAML_FIELD_SEQUENCE("deep", OPTIONAL_POINTER, overlay, deep, &width_value, 1, CT_SPEC_MAX_DEEP),
+    CYAML_FIELD_MAPPING_PTR("numbers", OPTIONAL_POINTER, overlay, numbers, numbers_fields),
     CYAML_FIELD_MAPPING_PTR("vector", OPTIONAL_POINTER, overlay, vector, vector_fields),
     CYAML_FIELD_MAPPING_PTR("optimizer", OPTIONAL_POINTER, overlay, optimizer, optimizer_fields),
     CYAML_FIELD_END};
@@ -96,6 +104,8 @@ static void set_defaults(ct_model_spec *spec, ct_architecture architecture) {
     spec->cross_layers = architecture == CT_ARCHITECTURE_DCN_V2 ? 3 : 0;
     spec->deep_count = architecture == CT_ARCHITECTURE_LR ? 0 : sizeof deep / sizeof *deep;
     if (spec->deep_count > 0) memcpy(spec->deep, deep, sizeof deep);
+    spec->number_buckets = false;
+    spec->number_flags = true;
     spec->vector_adapter = 16;
     spec->learning_rate = architecture == CT_ARCHITECTURE_LR ? 0.03f : 0.001f;
     spec->beta1 = 0.9f;
@@ -214,6 +224,8 @@ static ct_code apply(ct_model_spec *spec, const overlay *from, const char *where
             CT_TRY(set_count(&spec->deep[i], &from->deep[i], 1, MAX_WIDTH, "a width in deep", where, status));
         spec->deep_count = from->deep_count;
     }
+    if (from->numbers != NULL && from->numbers->buckets != NULL) spec->number_buckets = *from->numbers->buckets;
+    if (from->numbers != NULL && from->numbers->missing_flag != NULL) spec->number_flags = *from->numbers->missing_flag;
     if (from->vector != NULL) CT_TRY(set_count(&spec->vector_adapter, from->vector->adapter, 1, MAX_DIM, "vector.adapter", where, status));
     if (from->optimizer != NULL) {
         CT_TRY(set_real(&spec->learning_rate, from->optimizer->learning_rate, 0, true, 1e3, "optimizer.learning_rate", where, status));
@@ -353,6 +365,8 @@ char *ct_model_spec_text(const ct_model_spec *spec) {
         for (size_t i = 0; i < spec->deep_count; i++) fprintf(to, "%s%u", i == 0 ? "" : ", ", spec->deep[i]);
         fprintf(to, "]\n");
     }
+    fprintf(to, "numbers: {buckets: %s, missing_flag: %s}\n", spec->number_buckets ? "true" : "false",
+            spec->number_flags ? "true" : "false");
     fprintf(to, "vector: {adapter: %u}\n", spec->vector_adapter);
     fprintf(to, "optimizer: {learning_rate: %.9g, beta1: %.9g, beta2: %.9g, epsilon: %.9g}\n", (double)spec->learning_rate,
             (double)spec->beta1, (double)spec->beta2, (double)spec->epsilon);

@@ -6,6 +6,7 @@
  *     embedding: {dim: 16, learning_rate: 0.05, initial_accumulator: 1e-8, first_value_scale: 0.01, min_count: 2, id_drop: 0.01}
  *     cross: {layers: 3}
  *     deep: [400, 400, 400]
+ *     numbers: {buckets: false, missing_flag: true}  # buckets: each number also as an id, floor(log(v)^2) (see model.h)
  *     vector: {adapter: 16}         # width of a vector's trained linear adapter
  *     optimizer: {learning_rate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: 1e-8}
  *     precision: auto               # auto, fp32, bf16
@@ -34,6 +35,7 @@ typedef struct ct_model_spec {
     uint32_t cross_layers;
     uint32_t deep[CT_SPEC_MAX_DEEP];
     size_t deep_count;
+    bool number_buckets, number_flags;
     uint32_t vector_adapter;
     float learning_rate, beta1, beta2, epsilon;
     ct_precision precision;

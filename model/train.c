@@ -33,6 +33,15 @@ static void moments_task(void *context, size_t block, size_t worker) {
     }
 }
 
+static void bucket_task(void *context, size_t block, size_t worker) {
+    (void)worker;
+    const step_context *step = context;
+    const ct_model *model = step->model;
+    const size_t first = block * model->block_rows;
+    write_bucket_keys(model, step->batch, 0, model->layout.id_count, first, rows_of_block(model, step->batch->rows, block),
+                      model->bucket_keys, model->batch_rows, first);
+}
+
 static void block_task(void *context, size_t block, size_t worker) {
     const step_context *step = context;
     ct_model *model = step->model;
@@ -93,7 +102,8 @@ ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, f
     step.labels = ct_column_f32(&batch->columns[ct_schema_find_kind(model->schema, CT_FIELD_LABEL)]);
     if (weight >= 0 && batch->columns[weight].present) step.weights = ct_column_f32(&batch->columns[weight]);
     if (layout->id_count > 0) {
-        id_columns(model, batch, 0, layout->id_count, 0, model->key_columns);
+        ct_pool_run(model->pool, layout->bucket_count > 0 ? block_count(model, batch->rows) : 0, bucket_task, &step);
+        id_columns(model, batch, 0, layout->id_count, 0, model->bucket_keys, model->batch_rows, model->key_columns);
         const ct_lookup lookup = {.mode = CT_LOOKUP_TRAIN,
                                   .table = ID_TABLE,
                                   .rows = batch->rows,
@@ -153,8 +163,9 @@ ct_code training_init(ct_model *model, ct_status *status) {
     model->block_moments = calloc(blocks * numbers + 1, sizeof *model->block_moments);
     model->saved_moments = calloc(numbers + 1, sizeof *model->saved_moments);
     model->logit_gradients = calloc(blocks * model->block_rows, sizeof *model->logit_gradients);
-    if (model->key_columns == NULL || model->scratch == NULL || model->block_moments == NULL || model->saved_moments == NULL ||
-        model->logit_gradients == NULL)
+    model->bucket_keys = calloc(model->layout.bucket_count * model->batch_rows + 1, sizeof *model->bucket_keys);
+    if (model->bucket_keys == NULL || model->key_columns == NULL || model->scratch == NULL || model->block_moments == NULL ||
+        model->saved_moments == NULL || model->logit_gradients == NULL)
         return ct_fail_memory(status, blocks * model->block_rows * sizeof(float), "training");
     for (size_t worker = 0; worker < threads; worker++) CT_TRY(read_scratch_init(&model->scratch[worker], model, status));
     /* The store reads the gradients of a whole batch as one matrix: blocks of x must follow each other. */
@@ -173,6 +184,7 @@ void training_deinit(ct_model *model) {
         for (size_t worker = 0; worker < ct_pool_threads(model->pool); worker++) read_scratch_deinit(&model->scratch[worker], model);
     ct_ticket_destroy(model->ticket);
     free(model->key_columns);
+    free(model->bucket_keys);
     free(model->scratch);
     free(model->block_moments);
     free(model->saved_moments);

@@ -40,12 +40,32 @@ number_moments moments_of(const float *raw, float *scratch, size_t n) {
     return moments;
 }
 
-void number_write(const float *raw, size_t step, const number_scale *scale, float *scratch, float *out, size_t stride, size_t n) {
+void number_write(const float *raw, size_t step, const number_scale *scale, bool flag, float *scratch, float *out, size_t stride,
+                  size_t n) {
     ct_signed_log1p_f32(raw, scratch, step == 0 ? 1 : n);
     for (size_t i = 0; i < n; i++) {
         const float t = scratch[i * step];
         const bool missing = isnan(t);
         out[i * stride] = missing ? 0.0f : (t - scale->mean) * scale->inverse_deviation;
-        out[i * stride + 1] = missing ? 1.0f : 0.0f;
+        if (flag) out[i * stride + 1] = missing ? 1.0f : 0.0f;
+    }
+}
+
+/* Small values are their own bucket; the logarithm's buckets start behind them, so that 3 (log(3)^2 = 1.2) is not 1. */
+enum { MISSING_BUCKET = INT32_MIN, LOG_BUCKETS = 1000, LEAST_BUCKET = -1000 };
+
+static int32_t bucket_of(float value) {
+    if (isnan(value)) return MISSING_BUCKET;
+    if (value > 2.0f) {
+        const double log = ct_log((double)value);
+        return LOG_BUCKETS + (int32_t)(log * log);
+    }
+    return value < (float)LEAST_BUCKET ? LEAST_BUCKET : (int32_t)floorf(value);
+}
+
+void bucket_keys_of(const float *raw, uint64_t salt, uint64_t *out_keys, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const int32_t bucket = bucket_of(raw[i]);
+        out_keys[i] = ct_hash64(&bucket, sizeof bucket, salt);
     }
 }

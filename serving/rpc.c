@@ -504,7 +504,6 @@ ct_code ct_rpc_channel_create(const char *target, ct_rpc_channel **out_channel, 
         integer_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0), /* a model server is near; http_proxy is meant for the web */
         integer_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
         integer_arg(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100),
-        integer_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100),
         integer_arg(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000),
     };
     const grpc_channel_args channel_args = {sizeof args / sizeof *args, args};

@@ -114,8 +114,8 @@ static ct_code check_layer(const ct_tower_spec *spec, size_t index, ct_status *s
     }
     for (size_t i = 0; i < layer->input_count; ++i) {
         if (layer->inputs[i] > index) {
-            return ct_fail(status, CT_INVALID, "layer %s: reads slab %zu, which is not there yet (0 to %zu)", layer->name,
-                           layer->inputs[i], index);
+            return ct_fail(status, CT_INVALID, "layer %s: reads slab %zu, which is not there yet (0 to %zu)", layer->name, layer->inputs[i],
+                           index);
         }
         for (size_t k = 0; k < i; ++k) {
             if (layer->inputs[k] == layer->inputs[i]) {
@@ -136,14 +136,16 @@ static ct_code check_layer(const ct_tower_spec *spec, size_t index, ct_status *s
                            spec->layers[layer->inputs[0] - 1].name);
         }
     }
-    if (!last) {
+    return CT_OK;
+}
+
+static ct_code check_readers(const ct_tower_spec *spec, ct_status *status) {
+    for (size_t index = 0; index + 1 < spec->layer_count; ++index) {
         bool read = false;
         for (size_t k = index + 1; k < spec->layer_count; ++k) {
-            for (size_t i = 0; i < spec->layers[k].input_count && i < CT_LAYER_MAX_INPUTS; ++i) {
-                read = read || spec->layers[k].inputs[i] == index + 1;
-            }
+            for (size_t i = 0; i < spec->layers[k].input_count; ++i) read = read || spec->layers[k].inputs[i] == index + 1;
         }
-        if (!read) return ct_fail(status, CT_INVALID, "layer %s: no later layer reads it", layer->name);
+        if (!read) return ct_fail(status, CT_INVALID, "layer %s: no later layer reads it", spec->layers[index].name);
     }
     return CT_OK;
 }
@@ -183,6 +185,7 @@ ct_code ct_tower_spec_check(const ct_tower_spec *spec, const ct_tower_options *o
     CT_TRY(check_options(options, status));
     CT_TRY(check_adapters(spec, status));
     for (size_t i = 0; i < spec->layer_count; ++i) CT_TRY(check_layer(spec, i, status));
+    CT_TRY(check_readers(spec, status));
     return check_units(spec, status);
 }
 

@@ -54,6 +54,25 @@ static void sets_are_applied_in_order(void **state) {
     ct_model_spec_destroy(spec);
 }
 
+static void booleans_are_true_or_false(void **state) {
+    (void)state;
+    for (int buckets = 0; buckets < 2; buckets++)
+        for (int flag = 0; flag < 2; flag++) {
+            const char *sets[] = {buckets ? "numbers.buckets=true" : "numbers.buckets=false",
+                                  flag ? "numbers.missing_flag=true" : "numbers.missing_flag=false"};
+            ct_model_spec *spec = load("lr", sets, 2);
+            char *text = ct_model_spec_text(spec);
+            ct_model_spec *again = parse(text);
+            assert_int_equal(spec->number_buckets, buckets);
+            assert_int_equal(spec->number_flags, flag);
+            assert_int_equal(again->number_buckets, buckets);
+            assert_int_equal(again->number_flags, flag);
+            free(text);
+            ct_model_spec_destroy(spec);
+            ct_model_spec_destroy(again);
+        }
+}
+
 static void a_file_changes_only_what_it_names(void **state) {
     (void)state;
     ct_model_spec *defaults = load("dnn", NULL, 0);
@@ -119,6 +138,16 @@ static void wrong_input_is_refused_by_name(void **state) {
         {"dnn", NULL, "embedding.dim", {"PATH=VALUE", NULL, NULL}},
         {"dnn", NULL, "=3", {"PATH=VALUE", NULL, NULL}},
         {"dnn", NULL, "embedding.size=3", {"size", NULL, NULL}},
+        {"dnn", NULL, "embedding.dim=16x", {"--set embedding.dim=16x", "dim", "16x"}},
+        {"dnn", NULL, "embedding.dim=1_000", {"dim", "1_000", NULL}},
+        {"dnn", NULL, "embedding.min_count=2.5", {"min_count", "2.5", NULL}},
+        {"dnn", NULL, "embedding.min_count=4294967297", {"min_count", "4294967297", NULL}},
+        {"dnn", NULL, "deep=[4e2]", {"deep", "4e2", NULL}},
+        {"dnn", NULL, "optimizer.learning_rate=0.01.5", {"learning_rate", "0.01.5", NULL}},
+        {"dnn", NULL, "optimizer.learning_rate=1e-3,", {"learning_rate", NULL, NULL}},
+        {"dnn", NULL, "embedding.id_drop=5%", {"id_drop", "5%", NULL}},
+        {"dnn", NULL, "numbers.buckets=flase", {"--set numbers.buckets=flase", "buckets", "flase"}},
+        {"dnn", NULL, "numbers.missing_flag=off", {"--set numbers.missing_flag=off", "missing_flag", "off"}},
         {"no-such-model", NULL, NULL, {"no-such-model", "dcn-v2", NULL}},
     };
     for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
@@ -136,7 +165,7 @@ static void wrong_input_is_refused_by_name(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(built_in_models_have_defaults), cmocka_unit_test(sets_are_applied_in_order),
-                                       cmocka_unit_test(a_file_changes_only_what_it_names), cmocka_unit_test(the_text_gives_the_spec_back),
-                                       cmocka_unit_test(wrong_input_is_refused_by_name)};
+                                       cmocka_unit_test(booleans_are_true_or_false),    cmocka_unit_test(a_file_changes_only_what_it_names),
+                                       cmocka_unit_test(the_text_gives_the_spec_back),  cmocka_unit_test(wrong_input_is_refused_by_name)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,7 @@
-/* clicktower serve: model folders behind gRPC until SIGINT or SIGTERM. The signals are blocked in all threads and the main thread waits
- * for them, so a stop is never lost; a second one during the drain ends the process at once. */
-#include <signal.h>
+/* clicktower serve: model folders behind gRPC until SIGINT or SIGTERM. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -48,25 +45,6 @@ static ct_code parse_models(const ct_text_list *texts, served_model *models, ct_
     return CT_OK;
 }
 
-static void on_second_signal(int signal) {
-    (void)signal;
-    _exit(130);
-}
-
-/* Waits for the first of the (blocked) signals; lets a second one end the process. */
-static int wait_for_stop(const sigset_t *signals) {
-    int signal = 0;
-    while (sigwait(signals, &signal) != 0) {}
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_second_signal;
-    (void)sigemptyset(&action.sa_mask);
-    (void)sigaction(SIGINT, &action, NULL);
-    (void)sigaction(SIGTERM, &action, NULL);
-    (void)pthread_sigmask(SIG_UNBLOCK, signals, NULL);
-    return signal;
-}
-
 ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_text_list folders = {0};
     const char *listen = "127.0.0.1:8500";
@@ -93,12 +71,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     size_t opened = 0;
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
-
-    sigset_t signals;
-    (void)sigemptyset(&signals);
-    (void)sigaddset(&signals, SIGINT);
-    (void)sigaddset(&signals, SIGTERM);
-    (void)pthread_sigmask(SIG_BLOCK, &signals, NULL); /* before any thread exists: they inherit it */
+    (void)ct_stop_on_signals();
 
     served = calloc(folders.count, sizeof *served);
     models = calloc(folders.count, sizeof *models);
@@ -127,11 +100,11 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     (void)printf("listening on %s\n", address);
     CT_TRY_GOTO(code, ct_flush_results(status), done);
 
-    const int signal = wait_for_stop(&signals);
+    const char *signal = ct_stop_wait();
     const int64_t began = ct_clock_ns();
     ct_server_stop(server, GRACE_MS);
     server = NULL;
-    ct_log_line(CT_LOG_INFO, "serve.stop", "address=%s signal=%s drain_ms=%lld", quoted, signal == SIGTERM ? "SIGTERM" : "SIGINT",
+    ct_log_line(CT_LOG_INFO, "serve.stop", "address=%s signal=%s drain_ms=%lld", quoted, signal,
                 (long long)((ct_clock_ns() - began) / 1000000));
 done:
     if (server) ct_server_stop(server, 0);

@@ -107,6 +107,7 @@ void ct_cpu_block_backward(ct_tower *tower, size_t block, size_t rows, const flo
                              adapter->spec->in, adapter->spec->out, kept->partial + adapter->partial,
                              kept->partial + adapter->partial_bias);
     }
-    memcpy(kept->slabs[0].f32, dx, rows * stride * sizeof *dx);
+    /* Not the padding: it must stay zero even where a gradient is not finite. */
+    for (size_t r = 0; r < rows; ++r) memcpy(kept->slabs[0].f32 + r * stride, dx + r * stride, cpu->slabs[0].width * sizeof *dx);
     ct_cpu_scratch_give(cpu, scratch);
 }

@@ -7,11 +7,11 @@
  *
  * Layout. A slab's rows are `padded` columns wide (16 for fp32, 32 for bf16, what oneDNN's fast path likes), padding columns are zero:
  * weights' padding is, so they stay so. Layers that read x have one product for the context's columns and one for the candidates'.
- * Work goes in chunks of 64 rows, layer by layer: a chunk of 64 x 512 sums stays in the cache between a product and the loop behind it.
+ * Work goes in chunks of 128 rows, layer by layer: a chunk of sums stays in the cache between a product and the loop behind it.
  *
- * Training keeps for each block, beside the slabs: each product input transposed (columns, block rows), each layer's dz in panels; both
- * feed the weight gradient, panel of 64 output columns by panel, product of a block added after product of a block. Rows behind the last
- * one of a batch are zero in both. Small gradients (biases, HEAD, adapters) are `partial` sums of a block. */
+ * Training keeps for each block, beside the slabs that backward reads: each product input transposed (columns, block rows), each layer's dz
+ * in panels; both feed the weight gradient, panel of 64 output columns by panel, product of a block added after product of a block. Rows
+ * behind the last one of a batch are zero in both. Small gradients (biases, HEAD, adapters) are `partial` sums of a block. */
 #ifndef TOWER_CPU_CPU_H
 #define TOWER_CPU_CPU_H
 
@@ -21,7 +21,7 @@
 #include "tower/cpu/products.h"
 #include "tower/tower_internal.h"
 
-enum { CT_CHUNK_ROWS = 64, CT_PANEL_COLUMNS = 64, CT_CPU_MAX_SLABS = CT_TOWER_MAX_LAYERS };
+enum { CT_CHUNK_ROWS = 128, CT_PANEL_COLUMNS = 64, CT_CPU_MAX_SLABS = CT_TOWER_MAX_LAYERS };
 
 /* Columns of x that one product reads. */
 typedef struct ct_cpu_x_part {
@@ -59,6 +59,7 @@ typedef struct ct_cpu_layer {
 typedef struct ct_cpu_slab_plan {
     size_t width, padded;
     bool f32, product; /* kept as floats; as T for a product */
+    bool passing;      /* a CROSS output that backward does not read: in training it lives in the thread's memory */
     size_t gradient;   /* index of the memory of its gradient */
 } ct_cpu_slab_plan;
 
@@ -101,8 +102,9 @@ typedef struct ct_cpu_rows {
 typedef struct ct_cpu_scratch {
     struct ct_cpu_scratch *next; /* in the list of free ones */
     ct_executor *executor;
-    float *sums[2];                    /* (64, widest) */
-    void *dz;                          /* T (64, widest) */
+    ct_cpu_rows rows;                  /* training: the passing slabs and x_in of the block at work */
+    float *sums[2];                    /* (chunk, widest) */
+    void *dz;                          /* T (chunk, widest) */
     float *gradient[CT_CPU_MAX_SLABS]; /* (block rows, padded) */
     void *memory;
 } ct_cpu_scratch;
@@ -124,7 +126,7 @@ typedef struct ct_cpu {
     size_t block_rows, block_count, partial_floats, task_count;
     ct_cpu_rows *blocks;
     void **block_memory;
-    float *x_memory; /* (block_count, block_rows, padded): x of all blocks */
+    float *x_memory;          /* (block_count, block_rows, padded): x of all blocks */
     ct_cpu_scratch **scratch; /* one for each thread of the pool */
     size_t scratch_count;
     pthread_mutex_t lock; /* of `free` */
@@ -174,6 +176,8 @@ CT_MUST_CHECK ct_code ct_cpu_training_create(const ct_tower *tower, ct_cpu *cpu,
 void ct_cpu_training_destroy(ct_cpu *cpu);
 CT_MUST_CHECK ct_code ct_cpu_workspace_create(const ct_tower *tower, ct_workspace **out_workspace, ct_status *status);
 void ct_cpu_workspace_destroy(ct_workspace *workspace);
+/* A block's memory with what passes through the thread's. */
+ct_cpu_rows ct_cpu_rows_at_work(const ct_cpu *cpu, size_t block, const ct_cpu_scratch *scratch);
 ct_cpu_scratch *ct_cpu_scratch_take(ct_cpu *cpu); /* waits until one is free */
 void ct_cpu_scratch_give(ct_cpu *cpu, ct_cpu_scratch *scratch);
 

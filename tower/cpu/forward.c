@@ -1,4 +1,4 @@
-/* The forward pass, one code for inference and training: adapters, x for products, then layer by layer in chunks of 64 rows, HEAD. */
+/* The forward pass, one code for inference and training: adapters, x for products, then layer by layer in chunks, HEAD. */
 #include <string.h>
 
 #include "tower/cpu/cpu.h"
@@ -167,12 +167,12 @@ void ct_cpu_forward(const ct_tower *tower, ct_workspace *base, size_t rows, bool
 
 void ct_cpu_block_forward(ct_tower *tower, size_t block, size_t rows, float *out_logits) {
     ct_cpu *cpu = ct_cpu_of(tower);
-    ct_cpu_rows *kept = &cpu->blocks[block];
+    ct_cpu_scratch *scratch = ct_cpu_scratch_take(cpu);
+    const ct_cpu_rows rows_at_work = ct_cpu_rows_at_work(cpu, block, scratch), *kept = &rows_at_work;
     const size_t stride = cpu->slabs[0].padded, whole = ct_round_up(rows, CT_CHUNK_ROWS), item = ct_cpu_item(cpu);
     float *x = kept->slabs[0].f32;
     run_adapters(tower, cpu, kept, rows, true, true);
     memset(x + rows * stride, 0, (whole - rows) * stride * sizeof *x);
-    ct_cpu_scratch *scratch = ct_cpu_scratch_take(cpu);
     for (size_t i = 0; i < cpu->x_part_count; ++i) convert_x(cpu, kept, i, whole);
     for (size_t row = 0; row < whole && kept->slabs[0].transposed != NULL; row += CT_CHUNK_ROWS) {
         /* The context's padding is overwritten by the candidates. */

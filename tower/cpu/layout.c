@@ -29,7 +29,6 @@ CT_INLINE void transpose_8x8(const uint32_t *from, size_t from_stride, uint32_t 
     }
 }
 
-
 CT_INLINE uint32_t two_bf16(float low, float high) { return (uint32_t)ct_bf16_from_f32(low) | (uint32_t)ct_bf16_from_f32(high) << 16; }
 
 CT_HOT void ct_loop_transpose_f32(const float *from, size_t from_stride, size_t rows, size_t columns, float *to, size_t to_stride) {
@@ -127,8 +126,8 @@ CT_HOT void ct_loop_pack_bf16(const float *restrict weights, size_t stride, size
 }
 
 /* B = W': a panel of B holds `width` rows of W. Taken 8 rows of W by 8 words at a time; what is left over goes one by one. */
-CT_HOT void ct_loop_pack_back_f32(const float *restrict weights, size_t stride, size_t in, size_t row, size_t end,
-                                  const ct_panels *panels, float *restrict to) {
+CT_HOT void ct_loop_pack_back_f32(const float *restrict weights, size_t stride, size_t in, size_t row, size_t end, const ct_panels *panels,
+                                  float *restrict to) {
     const size_t width = panels->width;
     for (size_t i = 0; i < in; i += 8) {
         float *restrict panel = to + i / width * panels->panel_stride + i % width;
@@ -147,8 +146,8 @@ CT_HOT void ct_loop_pack_back_f32(const float *restrict weights, size_t stride, 
     }
 }
 
-CT_HOT void ct_loop_pack_back_bf16(const float *restrict weights, size_t stride, size_t in, size_t row, size_t end,
-                                   const ct_panels *panels, uint16_t *restrict to) {
+CT_HOT void ct_loop_pack_back_bf16(const float *restrict weights, size_t stride, size_t in, size_t row, size_t end, const ct_panels *panels,
+                                   uint16_t *restrict to) {
     const size_t width = panels->width, pair = panels->pair;
     for (size_t i = 0; i < in; i += 8) {
         uint16_t *restrict panel = to + i / width * panels->panel_stride + i % width * pair;

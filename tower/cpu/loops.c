@@ -34,8 +34,8 @@ CT_HOT bool ct_loop_finite(const float *restrict values, size_t count) {
 
 CT_INLINE float activate(float z, bool relu) { return relu && z < 0.0f ? 0.0f : z; }
 
-CT_INLINE void dense_rows(const ct_sums *sums, const float *restrict bias, bool relu, bool two, size_t rows, size_t n,
-                          float *restrict y, uint16_t *restrict y_bf16, bool bf16, size_t y_stride) {
+CT_INLINE void dense_rows(const ct_sums *sums, const float *restrict bias, bool relu, bool two, size_t rows, size_t n, float *restrict y,
+                          uint16_t *restrict y_bf16, bool bf16, size_t y_stride) {
     for (size_t r = 0; r < rows; ++r) {
         const float *restrict first = sums->first + r * sums->first_stride;
         const float *restrict second = two ? sums->second + r * sums->second_stride : first;
@@ -85,11 +85,9 @@ CT_HOT void ct_loop_cross(const ct_cross *cross, size_t rows, size_t n) {
         if (cross->sums.second != NULL) {
             const float *restrict second = cross->sums.second + r * cross->sums.second_stride;
             if (cross->kept != NULL) {
-                float *kept = cross->kept + r * cross->kept_stride;
-#pragma GCC ivdep
-                for (size_t i = 0; i < n; ++i) kept[i] = second[i] + sum[i];
-                sum = kept;
-                for (size_t i = 0; i < n; ++i) y[i] = x[i] * (sum[i] + bias[i]) + in[i];
+                float *restrict kept = cross->kept + r * cross->kept_stride; /* is `sum` */
+                for (size_t i = 0; i < n; ++i) kept[i] = second[i] + kept[i];
+                for (size_t i = 0; i < n; ++i) y[i] = x[i] * (kept[i] + bias[i]) + in[i];
             } else {
                 for (size_t i = 0; i < n; ++i) y[i] = x[i] * ((second[i] + sum[i]) + bias[i]) + in[i];
             }
@@ -295,20 +293,28 @@ CT_HOT void ct_loop_adapter_back(const float *restrict raw, size_t raw_stride, c
 
 /* --- optimisers --- */
 
-CT_HOT void ct_loop_adam(const ct_step_rule *rule, const float *restrict gradient, size_t count, float *restrict w, float *restrict m,
-                         float *restrict v) {
+CT_HOT void ct_loop_adam(const ct_step_rule *rule, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w,
+                         float *m, float *v, size_t stride) {
     const float beta1 = rule->beta1, beta2 = rule->beta2, rest1 = rule->rest1, rest2 = rule->rest2;
     const float rate = rule->rate, root = rule->root, epsilon = rule->epsilon;
-    for (size_t i = 0; i < count; ++i) {
-        const float g = gradient[i];
-        const float first = beta1 * m[i] + rest1 * g;
-        const float second = beta2 * v[i] + rest2 * (g * g);
-        m[i] = first;
-        v[i] = second;
-        w[i] -= rate * first / (sqrtf(second) * root + epsilon);
+    for (size_t r = 0; r < rows; ++r) {
+        const float *restrict from = gradient + r * gradient_stride;
+        float *restrict wr = w + r * stride, *restrict mr = m + r * stride, *restrict vr = v + r * stride;
+        for (size_t i = 0; i < columns; ++i) {
+            const float g = from[i];
+            const float first = beta1 * mr[i] + rest1 * g;
+            const float second = beta2 * vr[i] + rest2 * (g * g);
+            mr[i] = first;
+            vr[i] = second;
+            wr[i] -= rate * first / (sqrtf(second) * root + epsilon);
+        }
     }
 }
 
-CT_HOT void ct_loop_sgd(float rate, const float *restrict gradient, size_t count, float *restrict w) {
-    for (size_t i = 0; i < count; ++i) w[i] -= rate * gradient[i];
+CT_HOT void ct_loop_sgd(float rate, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w, size_t stride) {
+    for (size_t r = 0; r < rows; ++r) {
+        const float *restrict from = gradient + r * gradient_stride;
+        float *restrict wr = w + r * stride;
+        for (size_t i = 0; i < columns; ++i) wr[i] -= rate * from[i];
+    }
 }

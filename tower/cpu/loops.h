@@ -32,7 +32,7 @@ typedef struct ct_cross {
     const float *bias;
     const float *x, *in; /* first input, this layer's input */
     size_t x_stride, in_stride;
-    float *kept; /* where sums.second: receives the sum; may be sums.first; NULL = not wanted */
+    float *kept; /* NULL, or sums.first: receives the sum of both */
     size_t kept_stride;
     float *y;
     size_t y_stride;
@@ -43,8 +43,8 @@ typedef struct ct_cross {
 void ct_loop_cross(const ct_cross *cross, size_t rows, size_t n);
 
 /* dz = dy where y > 0 (relu) or everywhere; bias_gradient += rows of dz before rounding. */
-void ct_loop_dense_back_f32(const float *dy, size_t dy_stride, const float *y, size_t y_stride, bool relu, size_t rows, size_t n,
-                            float *dz, float *bias_gradient);
+void ct_loop_dense_back_f32(const float *dy, size_t dy_stride, const float *y, size_t y_stride, bool relu, size_t rows, size_t n, float *dz,
+                            float *bias_gradient);
 void ct_loop_dense_back_bf16(const float *dy, size_t dy_stride, const uint16_t *y, size_t y_stride, bool relu, size_t rows, size_t n,
                              uint16_t *dz, float *bias_gradient);
 
@@ -57,7 +57,7 @@ typedef struct ct_cross_back {
     bool in_is_x;  /* this layer's input is the first input: dy goes to dx as well */
     float *din;    /* of this layer's input; NULL where it is dy in place or the first input's */
     size_t din_stride;
-    void *dz;                /* (rows, n) dense, float or bf16 */
+    void *dz; /* (rows, n) dense, float or bf16 */
     float *bias_gradient;
 } ct_cross_back;
 /* dz = dy * x; dx (+)= dy * (sum + bias) (+ dy); din += dy; bias_gradient += rows of dz before rounding. */
@@ -99,8 +99,9 @@ typedef struct ct_step_rule {
     float root;                       /* 1 / sqrt(1 - beta2^t) */
     float epsilon;
 } ct_step_rule;
-/* m = beta1 m + rest1 g; v = beta2 v + rest2 g g; w -= rate m / (sqrt(v) root + epsilon); any count. */
-void ct_loop_adam(const ct_step_rule *rule, const float *gradient, size_t count, float *w, float *m, float *v);
-void ct_loop_sgd(float rate, const float *gradient, size_t count, float *w);
+/* m = beta1 m + rest1 g; v = beta2 v + rest2 g g; w -= rate m / (sqrt(v) root + epsilon), for (rows, columns), any. */
+void ct_loop_adam(const ct_step_rule *rule, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w, float *m,
+                  float *v, size_t stride);
+void ct_loop_sgd(float rate, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w, size_t stride);
 
 #endif

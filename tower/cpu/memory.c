@@ -4,12 +4,66 @@
 
 #include "tower/cpu/cpu.h"
 
+/* --- rows of a block or a workspace --- */
+
+typedef enum rows_kind { ROWS_WORKSPACE, ROWS_BLOCK, ROWS_PASSING } rows_kind;
+
+/* x: where slab 0 lies, NULL = in `memory`. */
+static void place_rows(const ct_cpu *cpu, size_t rows, rows_kind kind, float *x, ct_cpu_rows *to, ct_cpu_pieces *memory) {
+    const size_t item = ct_cpu_item(cpu);
+    const bool same_x = !cpu->bf16 && cpu->x_part_count == 1; /* x as it is is what products read */
+    for (size_t s = 0; s < cpu->slab_count; ++s) {
+        const ct_cpu_slab_plan *plan = &cpu->slabs[s];
+        ct_cpu_slab *slab = &to->slabs[s];
+        const bool here = kind == ROWS_WORKSPACE || (kind == ROWS_PASSING) == plan->passing;
+        if (plan->f32 && here) slab->f32 = s == 0 && x != NULL ? x : ct_cpu_take(memory, rows * plan->padded * sizeof(float));
+        if (s > 0 && !plan->f32 && here) slab->in = ct_cpu_take(memory, rows * plan->padded * item);
+        /* Rounded copies of what is kept in fp32 pass, whatever they are copies of. */
+        if (s > 0 && plan->f32 && plan->product && (cpu->bf16 ? kind != ROWS_BLOCK : here)) {
+            slab->in = cpu->bf16 ? ct_cpu_take(memory, rows * plan->padded * item) : slab->f32;
+        }
+    }
+    for (size_t i = 0; i < cpu->x_part_count && cpu->slabs[0].product; ++i) {
+        if (same_x) {
+            to->x_in[i] = to->slabs[0].f32;
+        } else if (kind != ROWS_BLOCK) {
+            to->x_in[i] = ct_cpu_take(memory, rows * cpu->x_parts[i].padded * item);
+        }
+    }
+    if (kind == ROWS_PASSING) return;
+    to->raw = cpu->raw_stride == 0 ? NULL : ct_cpu_take(memory, rows * cpu->raw_stride * sizeof(float));
+    if (kind == ROWS_WORKSPACE) return;
+    for (size_t s = 0; s < cpu->slab_count; ++s) {
+        /* The candidates' part of x ends up to a padding behind x's own. */
+        if (cpu->slabs[s].product) to->slabs[s].transposed = ct_cpu_take(memory, (cpu->slabs[s].padded + cpu->padding) * rows * item);
+    }
+    for (size_t l = 0; l < cpu->layer_count; ++l) {
+        const ct_cpu_layer *layer = &cpu->layers[l];
+        if (layer->cross) to->sum[l] = ct_cpu_take(memory, rows * layer->out_padded * sizeof(float));
+        to->dz[l] = ct_cpu_take(memory, layer->panel_count * CT_PANEL_COLUMNS * rows * item);
+    }
+    to->partial = ct_cpu_take(memory, cpu->partial_floats * sizeof(float));
+}
+
+ct_cpu_rows ct_cpu_rows_at_work(const ct_cpu *cpu, size_t block, const ct_cpu_scratch *scratch) {
+    ct_cpu_rows rows = cpu->blocks[block];
+    for (size_t s = 1; s < cpu->slab_count; ++s) {
+        if (rows.slabs[s].f32 == NULL) rows.slabs[s].f32 = scratch->rows.slabs[s].f32;
+        if (rows.slabs[s].in == NULL) rows.slabs[s].in = scratch->rows.slabs[s].in;
+    }
+    for (size_t i = 0; i < cpu->x_part_count; ++i) {
+        if (rows.x_in[i] == NULL) rows.x_in[i] = scratch->rows.x_in[i];
+    }
+    return rows;
+}
+
 /* --- scratch --- */
 
 static void place_scratch(const ct_cpu *cpu, bool training, ct_cpu_scratch *scratch, ct_cpu_pieces *memory) {
     for (size_t i = 0; i < 2; ++i) scratch->sums[i] = ct_cpu_take(memory, CT_CHUNK_ROWS * cpu->widest * sizeof(float));
     if (!training) return;
     scratch->dz = ct_cpu_take(memory, CT_CHUNK_ROWS * cpu->widest * ct_cpu_item(cpu));
+    place_rows(cpu, cpu->block_rows, ROWS_PASSING, NULL, &scratch->rows, memory);
     float *own[CT_CPU_MAX_SLABS] = {NULL};
     for (size_t s = 0; s < cpu->slab_count; ++s) {
         const size_t index = cpu->slabs[s].gradient;
@@ -63,38 +117,6 @@ void ct_cpu_scratch_give(ct_cpu *cpu, ct_cpu_scratch *scratch) {
     pthread_mutex_unlock(&cpu->lock);
 }
 
-/* --- rows of a block or a workspace --- */
-
-/* x: where slab 0 lies, NULL = in `memory`. */
-static void place_rows(const ct_cpu *cpu, size_t rows, bool training, float *x, ct_cpu_rows *to, ct_cpu_pieces *memory) {
-    const size_t item = ct_cpu_item(cpu);
-    to->raw = cpu->raw_stride == 0 ? NULL : ct_cpu_take(memory, rows * cpu->raw_stride * sizeof(float));
-    for (size_t s = 0; s < cpu->slab_count; ++s) {
-        const ct_cpu_slab_plan *plan = &cpu->slabs[s];
-        ct_cpu_slab *slab = &to->slabs[s];
-        if (plan->f32) slab->f32 = s == 0 && x != NULL ? x : ct_cpu_take(memory, rows * plan->padded * sizeof(float));
-        if (s == 0) {
-            for (size_t i = 0; i < cpu->x_part_count && plan->product; ++i) {
-                const bool same = !cpu->bf16 && cpu->x_part_count == 1;
-                to->x_in[i] = same ? slab->f32 : ct_cpu_take(memory, rows * cpu->x_parts[i].padded * item);
-            }
-        } else if (!plan->f32) {
-            slab->in = ct_cpu_take(memory, rows * plan->padded * item);
-        } else if (plan->product) {
-            slab->in = cpu->bf16 ? ct_cpu_take(memory, rows * plan->padded * item) : slab->f32;
-        }
-        /* The candidates' part of x ends up to a padding behind x's own. */
-        if (training && plan->product) slab->transposed = ct_cpu_take(memory, (plan->padded + cpu->padding) * rows * item);
-    }
-    if (!training) return;
-    for (size_t l = 0; l < cpu->layer_count; ++l) {
-        const ct_cpu_layer *layer = &cpu->layers[l];
-        if (layer->cross) to->sum[l] = ct_cpu_take(memory, rows * layer->out_padded * sizeof(float));
-        to->dz[l] = ct_cpu_take(memory, layer->panel_count * CT_PANEL_COLUMNS * rows * item);
-    }
-    to->partial = ct_cpu_take(memory, cpu->partial_floats * sizeof(float));
-}
-
 /* --- training --- */
 
 ct_code ct_cpu_training_create(const ct_tower *tower, ct_cpu *cpu, ct_status *status) {
@@ -118,11 +140,11 @@ ct_code ct_cpu_training_create(const ct_tower *tower, ct_cpu *cpu, ct_status *st
     for (size_t b = 0; b < cpu->block_count; ++b) {
         ct_cpu_pieces memory = {NULL, 0};
         float *x = cpu->x_memory + b * x_floats;
-        place_rows(cpu, cpu->block_rows, true, x, &cpu->blocks[b], &memory);
+        place_rows(cpu, cpu->block_rows, ROWS_BLOCK, x, &cpu->blocks[b], &memory);
         cpu->block_memory[b] = ct_tower_memory(memory.used);
         if (cpu->block_memory[b] == NULL) return ct_fail_memory(status, memory.used * cpu->block_count, "a training batch");
         memory = (ct_cpu_pieces){cpu->block_memory[b], 0};
-        place_rows(cpu, cpu->block_rows, true, x, &cpu->blocks[b], &memory);
+        place_rows(cpu, cpu->block_rows, ROWS_BLOCK, x, &cpu->blocks[b], &memory);
     }
     for (size_t i = 0; i < ct_pool_threads(tower->pool); ++i) {
         CT_TRY(ct_cpu_scratch_create(cpu, true, &cpu->scratch[i], status));
@@ -160,7 +182,7 @@ void ct_cpu_training_destroy(ct_cpu *cpu) {
 
 static void place_workspace(const ct_tower *tower, ct_cpu_workspace *workspace, ct_cpu_pieces *memory) {
     const ct_cpu *cpu = workspace->cpu;
-    place_rows(cpu, CT_TOWER_MAX_ROWS, false, NULL, &workspace->rows, memory);
+    place_rows(cpu, CT_TOWER_MAX_ROWS, ROWS_WORKSPACE, NULL, &workspace->rows, memory);
     workspace->context_x = ct_cpu_take(memory, (tower->spec.context_width + 1) * sizeof(float));
     for (size_t l = 0; l < cpu->layer_count; ++l) {
         const ct_cpu_layer *layer = &cpu->layers[l];

@@ -3,7 +3,7 @@
 
 #include "tower/cpu/cpu.h"
 
-static const size_t forward_counts[] = {64, 32, 16, 4, 1};
+static const size_t forward_counts[] = {128, 64, 32, 16, 4, 1};
 
 static ct_code get_product(ct_cpu *cpu, size_t k, size_t n, bool forward, size_t rows, bool accumulate, const ct_product **out_product,
                            ct_status *status) {
@@ -96,6 +96,7 @@ static void plan_backward(ct_cpu *cpu) {
         cpu->head.first[i] = true;
         written[cpu->head.inputs[i]] = true;
     }
+    for (size_t s = 1; s < cpu->slab_count; ++s) cpu->slabs[s].passing = cpu->slabs[s].f32 && !written[s];
     for (size_t l = cpu->layer_count; l-- > 0;) {
         ct_cpu_layer *layer = &cpu->layers[l];
         if (layer->cross) {

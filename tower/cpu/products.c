@@ -39,6 +39,7 @@ struct ct_products {
 
 typedef struct binding {
     dnnl_memory_t a, b, c, scratch, sum_scratch;
+    const void *a_at, *b_at, *c_at; /* what the handles are set to: setting one costs as much as a small product */
 } binding;
 
 struct ct_executor {
@@ -61,17 +62,28 @@ static void leave_one_thread(int before) {
 
 const char *ct_cpu_instruction_set(void) {
     switch ((int)dnnl_get_effective_cpu_isa()) {
-        case dnnl_cpu_isa_sse41: return "sse41";
-        case dnnl_cpu_isa_avx: return "avx";
-        case dnnl_cpu_isa_avx2: return "avx2";
-        case dnnl_cpu_isa_avx2_vnni: return "avx2_vnni";
-        case dnnl_cpu_isa_avx512_mic: return "avx512_mic";
-        case dnnl_cpu_isa_avx512_mic_4ops: return "avx512_mic_4ops";
-        case dnnl_cpu_isa_avx512_core: return "avx512_core";
-        case dnnl_cpu_isa_avx512_core_vnni: return "avx512_core_vnni";
-        case dnnl_cpu_isa_avx512_core_bf16: return "avx512_core_bf16";
-        case dnnl_cpu_isa_avx512_core_amx: return "avx512_core_amx";
-        default: return "generic";
+        case dnnl_cpu_isa_sse41:
+            return "sse41";
+        case dnnl_cpu_isa_avx:
+            return "avx";
+        case dnnl_cpu_isa_avx2:
+            return "avx2";
+        case dnnl_cpu_isa_avx2_vnni:
+            return "avx2_vnni";
+        case dnnl_cpu_isa_avx512_mic:
+            return "avx512_mic";
+        case dnnl_cpu_isa_avx512_mic_4ops:
+            return "avx512_mic_4ops";
+        case dnnl_cpu_isa_avx512_core:
+            return "avx512_core";
+        case dnnl_cpu_isa_avx512_core_vnni:
+            return "avx512_core_vnni";
+        case dnnl_cpu_isa_avx512_core_bf16:
+            return "avx512_core_bf16";
+        case dnnl_cpu_isa_avx512_core_amx:
+            return "avx512_core_amx";
+        default:
+            return "generic";
     }
 }
 
@@ -257,8 +269,8 @@ static ct_code make_executor(dnnl_engine_t engine, const ct_product *first, size
     executor->bindings = calloc(variants + 1, sizeof *executor->bindings);
     executor->scratch = ct_tower_memory(scratch_bytes);
     executor->add = ct_tower_memory(add_floats * sizeof(float));
-    dnnl_status_t result = executor->bindings == NULL || executor->scratch == NULL || executor->add == NULL ? dnnl_out_of_memory
-                                                                                                            : dnnl_success;
+    dnnl_status_t result =
+        executor->bindings == NULL || executor->scratch == NULL || executor->add == NULL ? dnnl_out_of_memory : dnnl_success;
     if (result == dnnl_success) result = dnnl_stream_create(&executor->stream, engine, dnnl_stream_default_flags);
     for (const ct_product *p = first; p != NULL && result == dnnl_success; p = p->next) {
         for (size_t i = 0; i < p->variant_count && result == dnnl_success; ++i) {
@@ -280,16 +292,23 @@ ct_code ct_executor_create(const ct_products *products, ct_executor **out_execut
                          out_executor, status);
 }
 
-static dnnl_status_t run_variant(const variant *v, ct_executor *executor, const void *a, const void *b, float *c, bool sum) {
-    const binding *handles = &executor->bindings[v->index];
+static dnnl_status_t set_handle(dnnl_memory_t memory, const void **at, const void *to) {
+    if (*at == to) return dnnl_success;
     union {
         const void *in;
         void *out;
-    } a_handle = {a}, b_handle = {b}; /* oneDNN takes no const */
+    } handle = {to}; /* oneDNN takes no const */
+    const dnnl_status_t result = dnnl_memory_set_data_handle(memory, handle.out);
+    *at = result == dnnl_success ? to : NULL;
+    return result;
+}
+
+static dnnl_status_t run_variant(const variant *v, ct_executor *executor, const void *a, const void *b, float *c, bool sum) {
+    binding *handles = &executor->bindings[v->index];
     const int before = enter_one_thread();
-    dnnl_status_t result = dnnl_memory_set_data_handle(handles->a, a_handle.out);
-    if (result == dnnl_success) result = dnnl_memory_set_data_handle(handles->b, b_handle.out);
-    if (result == dnnl_success) result = dnnl_memory_set_data_handle(handles->c, c);
+    dnnl_status_t result = set_handle(handles->a, &handles->a_at, a);
+    if (result == dnnl_success) result = set_handle(handles->b, &handles->b_at, b);
+    if (result == dnnl_success) result = set_handle(handles->c, &handles->c_at, c);
     if (result == dnnl_success) {
         const dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, handles->a},
                                              {DNNL_ARG_WEIGHTS, handles->b},
@@ -456,7 +475,8 @@ static ct_code make_product(ct_products *products, const ct_product_shape *shape
         }
         v->index = products->variant_count + product->variant_count;
         ++product->variant_count;
-        const size_t bytes = dnnl_memory_desc_get_size(&v->scratch), sum_bytes = shape->accumulate ? dnnl_memory_desc_get_size(&v->sum_scratch) : 0;
+        const size_t bytes = dnnl_memory_desc_get_size(&v->scratch),
+                     sum_bytes = shape->accumulate ? dnnl_memory_desc_get_size(&v->sum_scratch) : 0;
         if (bytes > scratch_bytes) scratch_bytes = bytes;
         if (sum_bytes > scratch_bytes) scratch_bytes = sum_bytes;
     }

@@ -52,8 +52,7 @@ void ct_executor_destroy(ct_executor *executor); /* NULL is fine */
 
 /* rows: 1 .. the largest count. Rows of A up to the count that is used are read and rows of C written. A failure of oneDNN's (memory)
  * fills C with NaN, which the finite check of an update refuses. */
-void ct_product_run(const ct_product *product, ct_executor *executor, size_t rows, const void *a, const void *b, float *c,
-                    bool accumulate);
+void ct_product_run(const ct_product *product, ct_executor *executor, size_t rows, const void *a, const void *b, float *c, bool accumulate);
 
 const char *ct_product_kernel(const ct_product *product); /* oneDNN's name of it, of the base count */
 size_t ct_product_counts(const ct_product *product);      /* row counts left */

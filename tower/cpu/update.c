@@ -80,13 +80,15 @@ static void gradient_task(void *context, size_t task, size_t worker) {
     cpu->finite[task] = ct_loop_finite(gradient, layer->in_padded * CT_PANEL_COLUMNS);
 }
 
-/* (small) gradient and parameter have the same offset. */
-static void step_at(const update_task *update, const float *gradient, size_t offset, size_t count) {
+/* The step of (rows, columns) weights that begin at `offset`. */
+static void step_at(const update_task *update, const float *gradient, size_t gradient_stride, size_t offset, size_t stride, size_t rows,
+                    size_t columns) {
     ct_tower *tower = update->tower;
+    float *w = tower->weights + offset;
     if (tower->options.optimiser == CT_DENSE_ADAM) {
-        ct_loop_adam(&update->rule, gradient, count, tower->weights + offset, tower->m + offset, tower->v + offset);
+        ct_loop_adam(&update->rule, gradient, gradient_stride, rows, columns, w, tower->m + offset, tower->v + offset, stride);
     } else {
-        ct_loop_sgd(tower->options.learning_rate, gradient, count, tower->weights + offset);
+        ct_loop_sgd(tower->options.learning_rate, gradient, gradient_stride, rows, columns, w, stride);
     }
 }
 
@@ -100,7 +102,7 @@ static void step_task(void *context, size_t task, size_t worker) {
         for (size_t i = 0; i < tower->parameter_count; ++i) {
             const ct_parameter *p = &tower->parameters[i];
             const bool panels = i >= 2 * spec->adapter_count && i % 2 == 0 && i / 2 - spec->adapter_count < cpu->layer_count;
-            if (!panels) step_at(update, cpu->small + p->offset, p->offset, p->rows * p->columns);
+            if (!panels) step_at(update, cpu->small + p->offset, 0, p->offset, 0, 1, p->rows * p->columns);
         }
         ct_cpu_pack_small(tower, cpu);
         return;
@@ -110,10 +112,9 @@ static void step_task(void *context, size_t task, size_t worker) {
     const float *gradient = panel_gradient(cpu, layer, panel);
     const size_t offset = (size_t)(layer->weight - tower->weights), column = panel * CT_PANEL_COLUMNS;
     const size_t end = layer->out < column + CT_PANEL_COLUMNS ? layer->out : column + CT_PANEL_COLUMNS;
-    for (size_t i = 0; i < layer->in && column < end; ++i) {
-        step_at(update, gradient + i * CT_PANEL_COLUMNS, offset + i * layer->out + column, end - column);
-    }
-    if (column < end) ct_cpu_pack_layer(cpu, layer, column, end);
+    if (column >= end) return; /* padding alone */
+    step_at(update, gradient, CT_PANEL_COLUMNS, offset + column, layer->out, layer->in, end - column);
+    ct_cpu_pack_layer(cpu, layer, column, end);
 }
 
 static bool compute_gradients(update_task *update, size_t rows) {

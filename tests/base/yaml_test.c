@@ -1,0 +1,144 @@
+/* YAML failures are one line that names file, line, field and reason. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/yaml.h"
+
+typedef struct oven {
+    uint32_t heat;
+    double *weight;
+    bool *fan;
+} oven;
+
+typedef struct recipe {
+    char *name;
+    oven *oven;
+    uint32_t *minutes;
+    uint32_t minutes_count;
+} recipe;
+
+static const cyaml_schema_field_t oven_fields[] = {CYAML_FIELD_UINT("heat", CYAML_FLAG_DEFAULT, oven, heat),
+                                                   CYAML_FIELD_FLOAT_PTR("weight", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, oven, weight),
+                                                   CYAML_FIELD_BOOL_PTR("fan", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, oven, fan),
+                                                   CYAML_FIELD_END};
+static const cyaml_schema_value_t minutes_value = {CYAML_VALUE_UINT(CYAML_FLAG_DEFAULT, uint32_t)};
+static const cyaml_schema_field_t recipe_fields[] = {
+    CYAML_FIELD_STRING_PTR("name", CYAML_FLAG_POINTER, recipe, name, 1, 20),
+    CYAML_FIELD_MAPPING_PTR("oven", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, recipe, oven, oven_fields),
+    CYAML_FIELD_SEQUENCE("minutes", CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL, recipe, minutes, &minutes_value, 1, 3), CYAML_FIELD_END};
+static const cyaml_schema_value_t recipe_schema = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, recipe, recipe_fields)};
+
+static void a_document_is_read(void **state) {
+    (void)state;
+    const char *text = "# bread\nname: rye\noven:\n  heat: 230\n  fan: false\nminutes: [10, 40]\n";
+    ct_status status = CT_STATUS_INIT;
+    void *loaded = NULL;
+    if (ct_yaml_load(text, strlen(text), "r.yaml", &recipe_schema, &loaded, &status) != CT_OK) fail_msg("%s", status.message);
+    const recipe *read = loaded;
+    assert_string_equal(read->name, "rye");
+    assert_int_equal(read->oven->heat, 230);
+    assert_null(read->oven->weight);
+    assert_false(*read->oven->fan);
+    assert_int_equal(read->minutes_count, 2);
+    assert_int_equal(read->minutes[1], 40);
+    assert_string_equal(status.message, "");
+    ct_yaml_free(&recipe_schema, loaded);
+    ct_yaml_free(&recipe_schema, NULL);
+}
+
+/* Only the given bytes are read. */
+static void the_length_is_kept(void **state) {
+    (void)state;
+    const char text[] = "name: rye\n: this is [no YAML";
+    ct_status status = CT_STATUS_INIT;
+    void *loaded = NULL;
+    if (ct_yaml_load(text, 10, "r.yaml", &recipe_schema, &loaded, &status) != CT_OK) fail_msg("%s", status.message);
+    ct_yaml_free(&recipe_schema, loaded);
+}
+
+typedef struct refusal {
+    const char *text;
+    const char *words[4]; /* the message holds each, in this order */
+} refusal;
+
+static void a_wrong_document_is_refused_by_place_and_reason(void **state) {
+    (void)state;
+    static const refusal refusals[] = {
+        {"", {"r.yaml", "empty"}},
+        {"\n\n", {"r.yaml", "empty"}},
+        {"# only a comment\n", {"r.yaml", "empty"}},
+        {"name: rye\noven:\n  heat: hot\n", {"r.yaml:3", "'heat'", "'oven'", "hot"}}, /* another type, inside out */
+        {"name: rye\noven: {heat: -3}\n", {"r.yaml:2", "'heat'", "-3"}},
+        {"name: rye\noven: {heat: 1, weight: 1.2.3}\n", {"r.yaml:2", "'weight'", "1.2.3"}},
+        {"name: rye\noven: {heat: 1, weight: nan}\n", {"r.yaml:2", "'weight'", "nan"}},
+        {"name: rye\noven: {heat: 1, weight: 0x10}\n", {"r.yaml:2", "'weight'", "0x10"}},
+        {"name: rye\noven: {heat: 1, weight: }\n", {"r.yaml:2", "'weight'"}},
+        {"name: rye\noven:\n  heat: 230C\n", {"r.yaml:3", "'heat'", "230C"}},
+        {"name: rye\noven:\n  heat: 1_000\n", {"r.yaml:3", "'heat'", "1_000"}},
+        {"name: rye\noven:\n  heat: 2e2\n", {"r.yaml:3", "'heat'", "2e2"}},
+        {"name: rye\noven:\n  heat: 010\n", {"r.yaml:3", "'heat'", "010"}},
+        {"name: rye\noven:\n  heat: 4294967296\n", {"r.yaml:3", "'heat'", "4294967296"}},
+        {"name: rye\noven: {heat: 1, fan: flase}\n", {"r.yaml:2", "'fan'", "flase"}},
+        {"name: rye\nminutes:\n  - 3\n  - 4.5\n", {"r.yaml:4", "'minutes'", "4.5"}},
+        {"name: rye\nminutes: [3, x, 4]\n", {"r.yaml:2", "'minutes'", "x"}},
+        {"name: rye\nminutes: [1, 2, 3, 4]\n", {"r.yaml:2", "'minutes'"}}, /* too many */
+        {"name: rye\nminutes: 3\n", {"r.yaml:2", "'minutes'"}},
+        {"name: rye\noven: [1]\n", {"r.yaml:2", "'oven'"}},
+        {"name: rye\n\n\ncolour: brown\n", {"r.yaml:4", "colour"}}, /* unknown */
+        {"name: rye\noven: {heat: 1, colour: 2}\n", {"r.yaml:2", "colour"}},
+        {"name: rye\noven: {heat: 1}\nname: wheat\n", {"r.yaml:3", "name"}}, /* repeated */
+        {"name: rye\noven:\n  heat: 1\n  heat: 2\n", {"r.yaml:4", "heat"}},
+        {"oven: {heat: 1}\n", {"r.yaml", "name"}}, /* a missing one */
+        {"name: rye\noven: {}\n", {"r.yaml:2", "heat"}},
+        {"name: a name of more than twenty letters\n", {"r.yaml:1", "'name'"}},
+        {"- rye\n", {"r.yaml:1"}},
+        {"rye\n", {"r.yaml:1"}},
+        {"name: [rye\n", {"r.yaml"}}, /* no YAML at all */
+        {"name: \"rye\n", {"r.yaml"}},
+        {"name: rye\n\tminutes: [3]\n", {"r.yaml"}},
+        {"name: *bread\n", {"r.yaml:1", "alias"}},
+    };
+    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
+        ct_status status = CT_STATUS_INIT;
+        void *loaded = NULL;
+        const ct_code code = ct_yaml_load(refusals[i].text, strlen(refusals[i].text), "r.yaml", &recipe_schema, &loaded, &status);
+        if (code != CT_INVALID) fail_msg("case %zu: %s: %s", i, ct_code_name(code), status.message);
+        assert_null(loaded);
+        const char *from = status.message;
+        for (size_t w = 0; w < 4 && refusals[i].words[w] != NULL; w++) {
+            from = strstr(from, refusals[i].words[w]);
+            if (from == NULL) fail_msg("case %zu: '%s' is not in its place in '%s'", i, refusals[i].words[w], status.message);
+        }
+        if (strpbrk(status.message, "\n\t\r") != NULL) fail_msg("case %zu: more than one line: '%s'", i, status.message);
+        if (getenv("SHOW") != NULL) print_message("%s\n", status.message);
+    }
+}
+
+/* A document that is far too deep is refused or read, but does no harm. */
+static void deep_nesting_does_no_harm(void **state) {
+    (void)state;
+    enum { DEPTH = 20000 };
+    char *text = malloc(DEPTH + 16);
+    assert_non_null(text);
+    strcpy(text, "minutes: ");
+    memset(text + 9, '[', DEPTH);
+    text[9 + DEPTH] = '\0';
+    ct_status status = CT_STATUS_INIT;
+    void *loaded = NULL;
+    assert_int_equal(ct_yaml_load(text, strlen(text), "deep.yaml", &recipe_schema, &loaded, &status), CT_INVALID);
+    assert_null(loaded);
+    free(text);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_document_is_read), cmocka_unit_test(the_length_is_kept),
+                                       cmocka_unit_test(a_wrong_document_is_refused_by_place_and_reason),
+                                       cmocka_unit_test(deep_nesting_does_no_harm)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

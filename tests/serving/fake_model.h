@@ -1,0 +1,20 @@
+/* A model without a network, for tests of the server: it implements the part of model/model.h that serving/ uses. A row's logit is a pure
+ * function of the row's values in the fields that it uses; scoring can be held up, and what was scored is counted. */
+#ifndef TESTS_SERVING_FAKE_MODEL_H
+#define TESTS_SERVING_FAKE_MODEL_H
+
+#include "model/model.h"
+
+/* used: (field_count), copied; the schema must outlive it. */
+ct_model *fake_model_create(const ct_schema *schema, const bool *used, size_t outputs);
+/* What ct_scorer_run gives for one row: logits (outputs). */
+void fake_model_logits(const ct_model *model, const ct_batch *batch, size_t row, float *out_logits);
+size_t fake_model_rows(ct_model *model);    /* scored so far */
+size_t fake_model_runs(ct_model *model);    /* calls of ct_scorer_run that have begun */
+size_t fake_model_threads(ct_model *model); /* most calls of ct_scorer_run at once */
+/* While held, ct_scorer_run waits. */
+void fake_model_hold(ct_model *model, bool held);
+/* Waits until that many runs have begun since the model was made. */
+void fake_model_wait_runs(ct_model *model, size_t runs);
+
+#endif
