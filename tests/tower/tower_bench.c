@@ -134,10 +134,11 @@ static int bench(const char *name, ct_spec_builder *b, ct_precision precision, s
     const double total = median(step[3]), bound = median(products[3]);
     printf(
         "%-7s %-4s %zu thread%s: %6.1f k rows/s, products alone %6.1f k rows/s, %3.0f %% | ms forward %.2f of %.2f, backward %.2f of %.2f, "
-        "update %.2f of %.2f | created in %.0f ms, %.0f GFLOP/s of products\n",
+        "update %.2f of %.2f | created in %.0f ms, %.0f GFLOP/s of products, %s\n",
         name, precision == CT_PRECISION_BF16 ? "bf16" : "fp32", threads, threads == 1 ? " " : "s", (double)batch / total,
         (double)batch / bound, 100 * bound / total, median(products[0]), median(step[0]), median(products[1]), median(step[1]),
-        median(products[2]), median(step[2]), create_ms, 3 * ct_tower_flops_per_row(tower) * (double)batch / bound * 1e-6);
+        median(products[2]), median(step[2]), create_ms, 3 * ct_tower_flops_per_row(tower) * (double)batch / bound * 1e-6,
+        ct_product_kernel(w.cpu->layers[0].back));
     free(w.logits);
     free(w.gradients);
     ct_tower_destroy(tower);

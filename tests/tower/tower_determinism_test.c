@@ -218,26 +218,26 @@ static void test_partial_block(void **state) {
     (void)state;
     ct_pool *pool = create_pool(2);
     make_zoo();
-    const size_t sizes[] = {1, 63, 64, 65, 127, 128, 129, 200};
-    for (size_t p = 0; p < 2; ++p) {
-        for (size_t k = 0; k < sizeof sizes / sizeof *sizes; ++k) {
-            ct_tower *fresh = create(precisions[p], 256, pool), *used = create(precisions[p], 256, pool);
-            if (fresh == NULL) continue;
-            float *expected = calloc(ct_tower_parameters(fresh) + 4096, sizeof *expected);
-            float *found = calloc(ct_tower_parameters(fresh) + 4096, sizeof *found);
-            assert_true(expected != NULL && found != NULL);
-            size_t count;
-            run_batch(fresh, pool, &builder.spec, 256, 17, 0, sizes[k], NULL);
-            gradients(fresh, sizes[k], expected, &count);
-            run_batch(used, pool, &builder.spec, 256, 19, 1000, 256, NULL);
-            run_batch(used, pool, &builder.spec, 256, 17, 0, sizes[k], NULL);
-            gradients(used, sizes[k], found, &count);
-            expect_bits("partial block", sizes[k], 0, expected, found, count);
-            free(expected);
-            free(found);
-            ct_tower_destroy(fresh);
-            ct_tower_destroy(used);
-        }
+    const size_t sizes[] = {1, 63, 64, 65, 127, 128, 129, 200, 257, 300}, batches[] = {300, 600}; /* blocks of 128 and of 256 */
+    for (size_t i = 0; i < 40; ++i) {
+        const ct_precision precision = precisions[i % 2];
+        const size_t batch = batches[i / 2 % 2], rows = sizes[i / 4];
+        ct_tower *fresh = create(precision, batch, pool), *used = create(precision, batch, pool);
+        if (fresh == NULL) continue;
+        float *expected = calloc(ct_tower_parameters(fresh) + 4096, sizeof *expected);
+        float *found = calloc(ct_tower_parameters(fresh) + 4096, sizeof *found);
+        assert_true(expected != NULL && found != NULL);
+        size_t count;
+        run_batch(fresh, pool, &builder.spec, batch, 17, 0, rows, NULL);
+        gradients(fresh, rows, expected, &count);
+        run_batch(used, pool, &builder.spec, batch, 19, 1000, batch, NULL);
+        run_batch(used, pool, &builder.spec, batch, 17, 0, rows, NULL);
+        gradients(used, rows, found, &count);
+        expect_bits("partial block", rows, 0, expected, found, count);
+        free(expected);
+        free(found);
+        ct_tower_destroy(fresh);
+        ct_tower_destroy(used);
     }
     ct_pool_destroy(pool);
 }
@@ -268,10 +268,10 @@ static void check_divergence(ct_precision precision, float bad) {
         assert_non_null(strstr(status.message, "diverged"));
         assert_int_equal(tower_hash(tower), before);
         assert_int_equal(ct_tower_step(tower), 1);
-        run_batch(tower, pool, &builder.spec, 256, 23, 512, 130, NULL);
-        run_batch(calm, pool, &builder.spec, 256, 23, 512, 130, NULL);
-        assert_int_equal(ct_tower_update(tower, 130, &status), CT_OK);
-        assert_int_equal(ct_tower_update(calm, 130, &status), CT_OK);
+        run_batch(tower, pool, &builder.spec, 256, 23, 512, 30, NULL);
+        run_batch(calm, pool, &builder.spec, 256, 23, 512, 30, NULL);
+        assert_int_equal(ct_tower_update(tower, 30, &status), CT_OK);
+        assert_int_equal(ct_tower_update(calm, 30, &status), CT_OK);
         assert_int_equal(tower_hash(tower), tower_hash(calm));
     }
     ct_tower_destroy(tower);
@@ -287,6 +287,33 @@ static void test_divergence_is_refused(void **state) {
         check_divergence(precisions[p], INFINITY);
         check_divergence(precisions[p], -1e38f);
     }
+}
+
+/* Only one layer's weight gradient is not finite: 1e30 in a column whose weights are 0, times a gradient of 1e20. */
+static void test_one_gradient_diverges(void **state) {
+    (void)state;
+    ct_pool *pool = create_pool(2);
+    spec_dnn(&builder, 0, 20, 30, 2);
+    for (size_t p = 0; p < 2; ++p) {
+        ct_tower *tower = create(precisions[p], 100, pool);
+        if (tower == NULL) continue;
+        ct_status status = CT_STATUS_INIT;
+        const ct_tensor weight = ct_tower_tensor(tower, 0);
+        memset(weight.data, 0, weight.columns * sizeof(float));
+        ct_tower_weights_changed(tower);
+        const uint64_t before = tower_hash(tower);
+        size_t stride;
+        float *x = ct_tower_block_x(tower, 0, &stride), logits[4], c[4] = {1.0f, 1e20f, 1.0f, -1.0f};
+        for (size_t r = 0; r < 4; ++r) fill_row(29, r, x + r * stride, 20, NULL, 0);
+        x[stride] = 1e30f;
+        ct_tower_block_forward(tower, 0, 4, logits);
+        assert_true(isfinite(logits[1]));
+        ct_tower_block_backward(tower, 0, 4, c);
+        assert_int_equal(ct_tower_update(tower, 4, &status), CT_INVALID);
+        assert_int_equal(tower_hash(tower), before);
+        ct_tower_destroy(tower);
+    }
+    ct_pool_destroy(pool);
 }
 
 /* --- threads --- */
@@ -369,9 +396,13 @@ static void test_many_readers(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows_are_independent),  cmocka_unit_test(test_training_forward_is_inference),
-                                       cmocka_unit_test(test_threads_do_not_matter), cmocka_unit_test(test_partial_block),
-                                       cmocka_unit_test(test_divergence_is_refused), cmocka_unit_test(test_no_teams),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows_are_independent),
+                                       cmocka_unit_test(test_training_forward_is_inference),
+                                       cmocka_unit_test(test_threads_do_not_matter),
+                                       cmocka_unit_test(test_partial_block),
+                                       cmocka_unit_test(test_divergence_is_refused),
+                                       cmocka_unit_test(test_one_gradient_diverges),
+                                       cmocka_unit_test(test_no_teams),
                                        cmocka_unit_test(test_many_readers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -140,7 +140,6 @@ void ct_products_destroy(ct_products *products) {
 
 const ct_panels *ct_product_panels(const ct_product *product) { return &product->panels; }
 const char *ct_product_kernel(const ct_product *product) { return product->kernel; }
-size_t ct_product_counts(const ct_product *product) { return product->variant_count; }
 
 /* Reads oneDNN's layout of B; false where it is not panels as above. */
 static bool read_panels(const dnnl_memory_desc_t *b, ct_panels *out_panels) {

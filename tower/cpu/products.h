@@ -55,7 +55,6 @@ void ct_executor_destroy(ct_executor *executor); /* NULL is fine */
 void ct_product_run(const ct_product *product, ct_executor *executor, size_t rows, const void *a, const void *b, float *c, bool accumulate);
 
 const char *ct_product_kernel(const ct_product *product); /* oneDNN's name of it, of the base count */
-size_t ct_product_counts(const ct_product *product);      /* row counts left */
 bool ct_products_bf16_native(void);                       /* does the hardware multiply bf16? */
 bool ct_products_bf16_possible(void);                     /* can oneDNN? */
 
