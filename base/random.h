@@ -6,6 +6,7 @@
 #ifndef BASE_RANDOM_H
 #define BASE_RANDOM_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 typedef enum ct_place {
@@ -29,6 +30,10 @@ ct_random4 ct_philox4x32(const uint32_t counter[4], const uint32_t key[2]);
 ct_random4 ct_random(uint64_t seed, uint32_t place, uint32_t epoch, uint64_t number, uint32_t index);
 uint64_t ct_random_u64(uint64_t seed, uint32_t place, uint32_t epoch, uint64_t number, uint32_t index);
 double ct_random_unit(uint64_t seed, uint32_t place, uint32_t epoch, uint64_t number, uint32_t index); /* [0, 1), 53 bits */
+
+/* Many at once: out_word0[i] = ct_random(seed, place, epoch, first_number + i, index).word[0]. */
+void ct_random_words(uint64_t seed, uint32_t place, uint32_t epoch, uint64_t first_number, uint32_t index, uint32_t *out_word0 /* (n) */,
+                     size_t n);
 
 static inline float ct_unit_float(uint32_t word) { return (float)(word >> 8) * 0x1p-24f; } /* [0, 1), 24 bits */
 

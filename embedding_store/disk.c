@@ -119,7 +119,7 @@ typedef struct write_work {
     ct_failure failure;
 } write_work;
 
-/* The layout that store.json describes. Returns the value's size. */
+/* The layout that store.json describes; entry: a copy of the index's. Returns the value's size. */
 static size_t encode(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry, char *out) {
     size_t n = 0;
     const bool has_row = entry->slot != CT_SLOT_STUB;
@@ -127,9 +127,17 @@ static size_t encode(const ct_table *table, const ct_partition *partition, const
         ct_put_le32(out, entry->count);
         out[4] = has_row;
         n = 5;
+        if (table->spec.target_stats) {
+            const ct_key_counts *counts = ct_entry_counts(ct_partition_find(partition, entry->key));
+            ct_put_le32(out + n, counts->impressions);
+            ct_put_le32(out + n + 4, counts->clicks);
+            ct_put_le32(out + n + 8, counts->epoch);
+            n += 12;
+        }
         if (!has_row) return n;
-        memcpy(out + n, ct_slab_at(&partition->state, entry->slot - 1), sizeof(float));
-        n += sizeof(float);
+        const size_t state = partition->state.floats * sizeof(float);
+        if (state) memcpy(out + n, ct_slab_at(&partition->state, entry->slot - 1), state);
+        n += state;
     }
     memcpy(out + n, ct_slab_at(&partition->values, entry->slot - 1), table->spec.dim * sizeof(float));
     return n + table->spec.dim * sizeof(float);
@@ -137,7 +145,7 @@ static size_t encode(const ct_table *table, const ct_partition *partition, const
 
 static ct_code write_file(const write_work *work, const sorted_file *file, ct_status *status) {
     const ct_table *table = &work->store->tables[file->table];
-    char value[CT_TABLE_MAX_DIM * sizeof(float) + 16], key[8], *error = NULL;
+    char value[3 * CT_TABLE_MAX_DIM * sizeof(float) + 32 /* Adam's row is the largest */], key[8], *error = NULL;
     ct_code code = CT_OK;
     rocksdb_envoptions_t *environment = rocksdb_envoptions_create();
     rocksdb_sstfilewriter_t *writer = rocksdb_sstfilewriter_create(environment, work->options);
@@ -290,20 +298,27 @@ static ct_code read_entry(const read_work *work, scan *scan, uint64_t key, const
         scan->rows++;
     else
         scan->stubs++;
-    if (!has_row && work->store->mode == CT_STORE_READ) return CT_OK;
+    if (!has_row && work->store->mode == CT_STORE_READ && !table->spec.target_stats) return CT_OK;
 
     ct_index_entry *entry;
     const uint64_t used = partition->used;
     CT_TRY(ct_partition_claim(table, partition, key, &entry, status));
     if (partition->used == used) return fail_entry(work, table, "a key twice", status);
     if (trained) entry->count = ct_get_le32(value + stored->count.offset);
+    if (table->spec.target_stats)
+        *ct_entry_counts(entry) = (ct_key_counts){.impressions = ct_get_le32(value + stored->impressions.offset),
+                                                  .clicks = ct_get_le32(value + stored->clicks.offset),
+                                                  .epoch = ct_get_le32(value + stored->epoch.offset)};
     if (!has_row) return CT_OK;
     CT_TRY(ct_partition_add_row(table, partition, entry, status));
     memcpy(ct_slab_at(&partition->values, entry->slot - 1), value + stored->value.offset, table->spec.dim * sizeof(float));
     if (partition->state.floats) {
         float *state = ct_slab_at(&partition->state, entry->slot - 1);
-        *state = table->spec.initial_accumulator;
-        if (stored->accumulator.present) memcpy(state, value + stored->accumulator.offset, sizeof(float));
+        ct_state_set_first(&table->spec, state);
+        ct_state_column columns[CT_STATE_COLUMNS];
+        const size_t count = ct_state_columns(&table->spec, columns);
+        for (size_t i = 0; i < count; state += columns[i++].count)
+            if (stored->state[i].present) memcpy(state, value + stored->state[i].offset, columns[i].count * sizeof(float));
     }
     return CT_OK;
 }

@@ -159,6 +159,8 @@ ct_code ct_lookup_plan(ct_store *store, ct_ticket *ticket, const ct_lookup *look
     RESERVE(shared_start, 1, columns);
     CT_TRY(number(ticket, status));
     RESERVE(tokens, 2, ticket->occurrences + ticket->shared_occurrences + TOKEN_SLACK);
+    ticket->seen = NULL;
+    if (ticket->table->spec.target_stats) RESERVE(seen, 21, ticket->occurrences + ticket->shared_occurrences);
     if (!ticket->training) return CT_OK;
 
     const size_t n = ticket->occurrences, parts = ticket->table->partition_count;
@@ -180,6 +182,12 @@ ct_code ct_lookup_plan(ct_store *store, ct_ticket *ticket, const ct_lookup *look
     RESERVE(rare_uniques, 16, ticket->rare_count);
     RESERVE(rare_list, 17, n);
     RESERVE(rare_cursors, 18, ticket->blocks * ticket->rare_count);
+    RESERVE(open, 19, n);
+    RESERVE(open_counts, 20, ticket->blocks);
+    if (ticket->seen) {
+        RESERVE(noted, 22, n);
+        RESERVE(noted_bits, 23, parts);
+    }
     return CT_OK;
 }
 
@@ -202,11 +210,11 @@ ct_code ct_store_acquire(ct_store *store, ct_ticket *ticket, ct_status *status) 
     return CT_OK;
 }
 
-ct_code ct_store_apply(ct_store *store, ct_ticket *ticket, const float *gradients, size_t stride, ct_status *status) {
+ct_code ct_store_apply(ct_store *store, ct_ticket *ticket, const float *gradients, size_t stride, const float *labels, ct_status *status) {
     (void)store;
     if (ticket->lookup.mode != CT_LOOKUP_TRAIN) return ct_fail(status, CT_INVALID, "apply: the lookup was made for reading");
     if (ticket->stage != CT_TICKET_ACQUIRED) return ct_fail(status, CT_INVALID, "apply: the ticket was not acquired, or applied twice");
-    if (ticket->training) CT_TRY(ct_train_apply(ticket, gradients, stride, status));
+    if (ticket->training) CT_TRY(ct_train_apply(ticket, gradients, stride, labels, status));
     ticket->stage = CT_TICKET_APPLIED;
     return CT_OK;
 }

@@ -8,13 +8,33 @@ enum { INDEX_AHEAD = 16, ROWS_AHEAD = 16 };
 
 #define INLINE static inline __attribute__((always_inline))
 
+static inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
 /* --- acquire --- */
 
-/* Where the values of `count` keys are; returns how many have no row. */
-static size_t resolve(const ct_table *table, const uint64_t *keys, size_t count, const float *instead, const float **out) {
+/* Where the values of `count` keys are, and their target statistics, which a key without a row has as well; returns how many have no row.
+ */
+static size_t resolve_counted(const ct_table *table, const uint64_t *keys, size_t count, const float *instead, const float **out,
+                              ct_seen *out_seen) {
     size_t unknown = 0;
-    const size_t lead = count < INDEX_AHEAD ? count : INDEX_AHEAD;
-    for (size_t i = 0; i < lead; i++) ct_table_prefetch(table, keys[i]);
+    for (size_t i = 0; i < least(count, INDEX_AHEAD); i++) ct_table_prefetch(table, keys[i]);
+    for (size_t i = 0; i < count; i++) {
+        if (i + INDEX_AHEAD < count) ct_table_prefetch(table, keys[i + INDEX_AHEAD]);
+        const ct_partition *partition = &table->partitions[ct_partition_of(keys[i], table->partition_bits)];
+        ct_index_entry *entry = ct_partition_find(partition, keys[i]);
+        const bool has_row = entry && entry->slot != CT_SLOT_STUB;
+        unknown += !has_row;
+        out[i] = has_row ? ct_slab_at(&partition->values, entry->slot - 1) : instead;
+        __builtin_prefetch(out[i]);
+        out_seen[i] = entry ? ct_counts_in_epoch(ct_entry_counts(entry), table->counted_epoch) : (ct_seen){0, 0};
+    }
+    return unknown;
+}
+
+/* Where the values of `count` keys are; returns how many have no row. */
+static size_t resolve_values(const ct_table *table, const uint64_t *keys, size_t count, const float *instead, const float **out) {
+    size_t unknown = 0;
+    for (size_t i = 0; i < least(count, INDEX_AHEAD); i++) ct_table_prefetch(table, keys[i]);
     for (size_t i = 0; i < count; i++) {
         if (i + INDEX_AHEAD < count) ct_table_prefetch(table, keys[i + INDEX_AHEAD]);
         const float *values = ct_table_values(table, keys[i]);
@@ -23,6 +43,12 @@ static size_t resolve(const ct_table *table, const uint64_t *keys, size_t count,
         __builtin_prefetch(out[i]);
     }
     return unknown;
+}
+
+/* Occurrences [at, at + count) of the ticket. */
+static size_t resolve(const ct_ticket *ticket, const uint64_t *keys, size_t at, size_t count, const float *instead) {
+    if (ticket->seen) return resolve_counted(ticket->table, keys, count, instead, &ticket->tokens[at], &ticket->seen[at]);
+    return resolve_values(ticket->table, keys, count, instead, &ticket->tokens[at]);
 }
 
 static const float *rare_values(const ct_table *table, const ct_key_column *column) {
@@ -39,7 +65,7 @@ static size_t resolve_block(const ct_ticket *ticket, size_t block) {
         const ct_key_column *column = &lookup->columns[i];
         if (column->shared) continue;
         const uint64_t *keys = column->keys + (column->offsets ? column->offsets[first] : first);
-        unknown += resolve(ticket->table, keys, starts[i + 1] - starts[i], rare_values(ticket->table, column), &ticket->tokens[starts[i]]);
+        unknown += resolve(ticket, keys, starts[i], starts[i + 1] - starts[i], rare_values(ticket->table, column));
     }
     return unknown;
 }
@@ -61,8 +87,7 @@ void ct_read_acquire(ct_ticket *ticket) {
         const ct_key_column *column = &lookup->columns[i];
         if (!column->shared) continue;
         const size_t count = column->offsets ? column->offsets[1] : 1;
-        unknown +=
-            resolve(ticket->table, column->keys, count, rare_values(ticket->table, column), &ticket->tokens[ticket->shared_start[i]]);
+        unknown += resolve(ticket, column->keys, ticket->shared_start[i], count, rare_values(ticket->table, column));
     }
     const size_t found = ticket->occurrences + ticket->shared_occurrences - unknown;
     atomic_fetch_add_explicit(&ticket->table->lookups, (int64_t)found, memory_order_relaxed);

@@ -10,12 +10,13 @@
  *            out of a rare one, its row takes two steps, in this order: still the same for any number of threads.
  *
  * Everything is listed by (block, feature, row, value) and done by tasks whose cut does not depend on threads. */
+#include <math.h>
 #include <string.h>
 
 #include "base/random.h"
 #include "embedding_store/store_internal.h"
 
-enum { INDEX_AHEAD = 16, TOKENS_AHEAD = 16 };
+enum { INDEX_AHEAD = 16, DROP_ROWS = 256 /* drawn at a time */ };
 
 static inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -30,10 +31,14 @@ static block_range rows_of(const ct_ticket *ticket, size_t block) {
     return (block_range){first, least(first + ticket->block_rows, ticket->lookup.rows)};
 }
 
-static bool drops(const ct_lookup *lookup, const ct_key_column *column, size_t row) {
-    const ct_random4 random =
-        ct_random(lookup->drop_seed, CT_PLACE_ID_DROP, lookup->epoch, (uint64_t)(lookup->first_row + (int64_t)row), column->drop_index);
-    return (double)ct_unit_float(random.word[0]) < lookup->drop_rate;
+/* Which of the rows [first, first + rows) id drop takes. A unit float is its word's upper 24 bits as a fraction, so that comparing it with
+ * the rate is comparing those with rate * 2^24, rounded up. */
+static void draw_drops(const ct_lookup *lookup, const ct_key_column *column, size_t first, size_t rows, bool *out_dropped) {
+    uint32_t words[DROP_ROWS];
+    const uint32_t limit = (uint32_t)ceil(lookup->drop_rate * 0x1p24);
+    ct_random_words(lookup->drop_seed, CT_PLACE_ID_DROP, lookup->epoch, (uint64_t)(lookup->first_row + (int64_t)first), column->drop_index,
+                    words, rows);
+    for (size_t i = 0; i < rows; i++) out_dropped[i] = words[i] >> 8 < limit;
 }
 
 /* Gradient factors of one row's values: the derivative of gather's pooling. */
@@ -77,18 +82,23 @@ static void split_task(void *context, size_t block, size_t worker) {
     for (size_t i = 0; i < columns; i++) {
         const ct_key_column *column = &lookup->columns[i];
         const bool dropping = ticket->dropped && ticket->rare_of[i] != CT_NO_ROW;
+        bool drops[DROP_ROWS] = {false};
         uint32_t order = starts[i];
         for (size_t row = range.first; row < range.end; row++) {
             const size_t value = column->offsets ? column->offsets[row] : row, end = column->offsets ? column->offsets[row + 1] : row + 1;
+            const size_t drawn = (row - range.first) % DROP_ROWS;
+            if (dropping && drawn == 0) draw_drops(lookup, column, row, least(DROP_ROWS, range.end - row), drops);
             if (value == end) continue;
-            const bool dropped = dropping && drops(lookup, column, row);
+            const bool dropped = drops[drawn];
             if (ticket->weighted) fill_factors(column, value, end - value, &ticket->factors[order]);
             for (size_t j = value; j < end; j++, order++) {
                 const uint64_t key = column->keys[j];
                 const uint32_t to = cursors[ct_partition_of(key, bits)]++;
                 ticket->sorted_keys[to] = key;
                 ticket->sorted[to] = (ct_occurrence){order, (uint32_t)row, (uint32_t)i | (dropped ? CT_OCCURRENCE_DROPPED : 0)};
-                if (dropped) ticket->tokens[order] = NULL;
+                if (!dropped) continue;
+                ticket->tokens[order] = NULL;
+                if (ticket->seen) ticket->seen[order] = (ct_seen){0, 0};
             }
         }
     }
@@ -175,30 +185,35 @@ typedef struct acquire_work {
     ct_failure failure;
 } acquire_work;
 
-static uint32_t add_counts(uint32_t a, uint32_t b) { return a > UINT32_MAX - b ? UINT32_MAX : a + b; }
-
-static ct_code acquire_part(ct_ticket *ticket, size_t part, ct_status *status) {
+/* counted: the table has target statistics; a constant of each caller, so that tables without do not pay for it. */
+static inline __attribute__((always_inline)) ct_code acquire_part(ct_ticket *ticket, size_t part, bool counted, ct_status *status) {
     ct_table *table = ticket->table;
     ct_partition *partition = &table->partitions[part];
     const size_t count = ticket->unique_counts[part];
     ct_unique *uniques = &ticket->uniques[ticket->bases[part]];
     const ct_occurrence *list = &ticket->list[ticket->bases[part]];
     const uint32_t min_count = table->spec.min_count;
+    ct_noted *noted = counted ? &ticket->noted[ticket->bases[part]] : NULL;
     bool rerouted = false;
+    if (counted) ticket->noted_bits[part] = partition->index_bits;
 
-    for (size_t i = 0; i < least(count, INDEX_AHEAD); i++) ct_table_prefetch(table, uniques[i].key);
+    for (size_t i = 0; i < least(count, INDEX_AHEAD); i++) ct_table_prefetch_by(table, uniques[i].key, counted);
     for (size_t i = 0; i < count; i++) {
-        if (i + INDEX_AHEAD < count) ct_table_prefetch(table, uniques[i + INDEX_AHEAD].key);
+        if (i + INDEX_AHEAD < count) ct_table_prefetch_by(table, uniques[i + INDEX_AHEAD].key, counted);
         ct_unique *unique = &uniques[i];
-        ct_index_entry *entry = ct_partition_find(partition, unique->key);
+        ct_index_entry *entry = ct_partition_find_by(partition, unique->key, counted);
         if (!entry) CT_TRY(ct_partition_claim(table, partition, unique->key, &entry, status));
         const uint32_t before = entry->count;
-        entry->count = add_counts(before, unique->count);
+        entry->count = ct_add_counts(before, unique->count);
         if (entry->slot == CT_SLOT_STUB && (min_count <= 1 || before >= min_count)) {
             CT_TRY(ct_partition_add_row(table, partition, entry, status));
             ct_partition_set_first(table, partition, entry->slot - 1, unique->key, false);
         }
         if (entry->slot != CT_SLOT_STUB) unique->row = entry->slot - 1;
+        if (counted) {
+            noted[i].seen = ct_counts_in_epoch(ct_entry_counts(entry), ticket->lookup.epoch);
+            noted[i].place = ct_partition_place(partition, entry);
+        }
     }
     /* No row moves from here on: the rare rows that may still come to this partition have their room. */
     size_t rare_here = 0;
@@ -209,7 +224,10 @@ static ct_code acquire_part(ct_ticket *ticket, size_t part, ct_status *status) {
         const bool has_row = uniques[i].row != CT_NO_ROW;
         const float *values = has_row ? ct_slab_at(&partition->values, uniques[i].row) : NULL;
         rerouted |= !has_row;
-        for (; begin < uniques[i].end; begin++) ticket->tokens[list[begin].order] = values;
+        for (; begin < uniques[i].end; begin++) {
+            ticket->tokens[list[begin].order] = values;
+            if (counted) ticket->seen[list[begin].order] = noted[i].seen;
+        }
     }
     ticket->rerouted[part] = rerouted;
     return CT_OK;
@@ -219,52 +237,55 @@ static void acquire_task(void *context, size_t part, size_t worker) {
     (void)worker;
     acquire_work *work = context;
     ct_status status;
-    if (acquire_part(work->ticket, part, &status) != CT_OK) ct_failure_put(&work->failure, &status);
+    const ct_code code =
+        work->ticket->seen ? acquire_part(work->ticket, part, true, &status) : acquire_part(work->ticket, part, false, &status);
+    if (code != CT_OK) ct_failure_put(&work->failure, &status);
 }
 
-/* How many of the block's occurrences each rare key will get. */
-static void count_open_task(void *context, size_t block, size_t worker) {
+/* Lists the block's occurrences whose values are still open, and counts how many each rare key will get. */
+static void find_open_task(void *context, size_t block, size_t worker) {
     (void)worker;
     ct_ticket *ticket = context;
-    const size_t columns = ticket->lookup.column_count;
-    const uint32_t *starts = &ticket->starts[block * columns];
-    uint32_t *counts = &ticket->rare_cursors[block * ticket->rare_count];
-    memset(counts, 0, ticket->rare_count * sizeof *counts);
-    for (size_t i = 0; i < columns; i++) {
-        uint32_t open = 0;
-        if (ticket->rare_of[i] == CT_NO_ROW) { /* these read zeros and train nothing */
-            for (size_t order = starts[i]; order < starts[i + 1]; order++)
-                if (!ticket->tokens[order]) ticket->tokens[order] = ticket->table->zeros;
-            continue;
-        }
-        for (size_t order = starts[i]; order < starts[i + 1]; order++) open += !ticket->tokens[order];
-        counts[ticket->rare_of[i]] += open;
-    }
-}
-
-static void list_open_task(void *context, size_t block, size_t worker) {
-    (void)worker;
-    ct_ticket *ticket = context;
-    const ct_table *table = ticket->table;
     const size_t columns = ticket->lookup.column_count;
     const block_range range = rows_of(ticket, block);
     const uint32_t *starts = &ticket->starts[block * columns];
-    uint32_t *cursors = &ticket->rare_cursors[block * ticket->rare_count];
+    const float **tokens = ticket->tokens;
+    uint32_t *counts = &ticket->rare_cursors[block * ticket->rare_count];
+    ct_occurrence *open = &ticket->open[starts[0]];
+    uint32_t n = 0;
+    memset(counts, 0, ticket->rare_count * sizeof *counts);
     for (size_t i = 0; i < columns; i++) {
-        const uint32_t rare = ticket->rare_of[i];
-        if (rare == CT_NO_ROW || ticket->rare_uniques[rare].row == CT_NO_ROW) continue;
-        const ct_unique *unique = &ticket->rare_uniques[rare];
-        const ct_partition *partition = &table->partitions[ct_partition_of(unique->key, table->partition_bits)];
-        const float *values = ct_slab_at(&partition->values, unique->row);
-        const uint32_t *offsets = ticket->lookup.columns[i].offsets;
-        uint32_t order = starts[i];
-        for (size_t row = range.first; row < range.end; row++) {
-            for (size_t j = offsets ? offsets[row + 1] - offsets[row] : 1; j > 0; j--, order++) {
-                if (ticket->tokens[order]) continue;
-                ticket->tokens[order] = values;
-                ticket->rare_list[cursors[rare]++] = (ct_occurrence){order, (uint32_t)row, (uint32_t)i};
-            }
+        const uint32_t *offsets = ticket->lookup.columns[i].offsets, before = n;
+        if (ticket->rare_of[i] == CT_NO_ROW) { /* these read zeros and train nothing */
+            for (size_t order = starts[i]; order < starts[i + 1]; order++)
+                if (!tokens[order]) tokens[order] = ticket->table->zeros;
+            continue;
         }
+        uint32_t order = starts[i];
+        for (size_t row = range.first; row < range.end; row++)
+            for (const uint32_t end = order + (offsets ? offsets[row + 1] - offsets[row] : 1); order < end; order++)
+                if (!tokens[order]) open[n++] = (ct_occurrence){order, (uint32_t)row, (uint32_t)i};
+        counts[ticket->rare_of[i]] += n - before;
+    }
+    ticket->open_counts[block] = n;
+}
+
+static void give_rare_task(void *context, size_t block, size_t worker) {
+    (void)worker;
+    ct_ticket *ticket = context;
+    const ct_table *table = ticket->table;
+    const ct_occurrence *open = &ticket->open[ticket->starts[block * ticket->lookup.column_count]];
+    uint32_t *cursors = &ticket->rare_cursors[block * ticket->rare_count], column = CT_NO_ROW, rare = 0;
+    const float *values = NULL;
+    for (size_t i = 0; i < ticket->open_counts[block]; i++) {
+        if (open[i].column != column) {
+            column = open[i].column;
+            rare = ticket->rare_of[column];
+            const ct_unique *unique = &ticket->rare_uniques[rare];
+            values = ct_slab_at(&table->partitions[ct_partition_of(unique->key, table->partition_bits)].values, unique->row);
+        }
+        ticket->tokens[open[i].order] = values;
+        ticket->rare_list[cursors[rare]++] = open[i];
     }
 }
 
@@ -286,7 +307,7 @@ static ct_code add_rare_rows(ct_ticket *ticket, ct_status *status) {
         ct_partition *partition = &table->partitions[ct_partition_of(unique->key, table->partition_bits)];
         ct_index_entry *entry;
         CT_TRY(ct_partition_claim(table, partition, unique->key, &entry, status));
-        entry->count = add_counts(entry->count, unique->count);
+        entry->count = ct_add_counts(entry->count, unique->count);
         if (entry->slot == CT_SLOT_STUB) {
             CT_TRY(ct_partition_add_row(table, partition, entry, status));
             ct_partition_set_first(table, partition, entry->slot - 1, unique->key, true);
@@ -303,9 +324,9 @@ ct_code ct_train_acquire(ct_ticket *ticket, ct_status *status) {
     ticket->any_rare = ticket->dropped;
     for (size_t p = 0; p < ticket->table->partition_count; p++) ticket->any_rare |= ticket->rerouted[p];
     if (!ticket->any_rare) return CT_OK;
-    ct_run(ticket->store->pool, ticket->blocks, count_open_task, ticket);
+    ct_run(ticket->store->pool, ticket->blocks, find_open_task, ticket);
     CT_TRY(add_rare_rows(ticket, status));
-    ct_run(ticket->store->pool, ticket->blocks, list_open_task, ticket);
+    ct_run(ticket->store->pool, ticket->blocks, give_rare_task, ticket);
     return CT_OK;
 }
 
@@ -314,16 +335,18 @@ ct_code ct_train_acquire(ct_ticket *ticket, ct_status *status) {
 typedef struct apply_work {
     ct_ticket *ticket;
     ct_gradients gradients;
+    const float *labels; /* NULL = nothing is counted */
 } apply_work;
 
 static void apply_task(void *context, size_t part, size_t worker) {
     (void)worker;
     const apply_work *work = context;
-    const ct_ticket *ticket = work->ticket;
+    ct_ticket *ticket = work->ticket;
     const ct_partition *partition = &ticket->table->partitions[part];
     const size_t base = ticket->bases[part];
-    ct_adagrad_rowwise(&ticket->table->spec, &work->gradients, &ticket->uniques[base], ticket->unique_counts[part], &ticket->list[base], 0,
-                       &partition->values, &partition->state);
+    ct_optimiser_step(&ticket->table->spec, &work->gradients, &ticket->uniques[base], ticket->unique_counts[part], &ticket->list[base], 0,
+                      &partition->values, &partition->state);
+    if (work->labels) ct_counts_apply(ticket, part, work->labels);
 }
 
 static void apply_rare_task(void *context, size_t rare, size_t worker) {
@@ -333,13 +356,14 @@ static void apply_rare_task(void *context, size_t rare, size_t worker) {
     const ct_table *table = ticket->table;
     const ct_unique *unique = &ticket->rare_uniques[rare];
     const ct_partition *partition = &table->partitions[ct_partition_of(unique->key, table->partition_bits)];
-    ct_adagrad_rowwise(&table->spec, &work->gradients, unique, 1, ticket->rare_list, unique->end - unique->count, &partition->values,
-                       &partition->state);
+    ct_optimiser_step(&table->spec, &work->gradients, unique, 1, ticket->rare_list, unique->end - unique->count, &partition->values,
+                      &partition->state);
 }
 
-ct_code ct_train_apply(ct_ticket *ticket, const float *gradients, size_t stride, ct_status *status) {
+ct_code ct_train_apply(ct_ticket *ticket, const float *gradients, size_t stride, const float *labels, ct_status *status) {
     (void)status;
     apply_work work = {.ticket = ticket,
+                       .labels = ticket->seen ? labels : NULL,
                        .gradients = {.values = gradients,
                                      .stride = stride,
                                      .output_column = ticket->output_column,
@@ -347,5 +371,6 @@ ct_code ct_train_apply(ct_ticket *ticket, const float *gradients, size_t stride,
                                      .block_rows = (uint32_t)ticket->block_rows}};
     ct_run(ticket->store->pool, ticket->table->partition_count, apply_task, &work);
     if (ticket->any_rare) ct_run(ticket->store->pool, ticket->rare_count, apply_rare_task, &work);
+    if (work.labels) ticket->table->counted_epoch = ticket->lookup.epoch;
     return CT_OK;
 }

@@ -2,7 +2,8 @@
  *
  *     {"format": "clicktower store", "version": 1, "least_reader": 1, "requires": [],
  *      "tables": [{"name": "ids", "kind": "trained", "dim": 16, "optimiser": "adagrad_rowwise", "learning_rate": 0.05,
- *                  "initial_accumulator": 0.01, "first_value_scale": 0.01, "seed": "0x2a", "min_count": 1, "rows": 10, "stubs": 2,
+ *                  "l2": 0.0, "initial_accumulator": 0.01, "first_value_scale": 0.01, "seed": "0x2a", "min_count": 1, "rows": 10,
+ *                  "stubs": 2,
  *                  "columns": [{"name": "count", "type": "u32", "count": 1}, {"name": "admitted", "type": "u8", "count": 1},
  *                              {"name": "accumulator", "type": "f32", "count": 1}, {"name": "value", "type": "f32", "count": 16}]},
  *                 {"name": "text", "kind": "frozen", "dim": 8, "content_hash": "", "rows": 3, "stubs": 0,
@@ -12,8 +13,12 @@
  * checksum: XXH3 (64 bits, seed 0) of the object without it, members in the file's order, without blanks: what the tables are decides how
  * training goes on, and a flipped digit would still be JSON. The sorted files have RocksDB's checksums.
  *
- * A value holds the columns in this order, little-endian, without gaps. Where `admitted` is 0 it is a stub and ends there. Columns that a
- * reader does not know are skipped; a missing accumulator is the initial one. */
+ * Row optimisers: "adagrad_rowwise", "adagrad" (both with an initial_accumulator), "sgd", "adam" (beta1, beta2, epsilon); the columns of
+ * their state are those of ct_state_columns. A table with target statistics says "target_stats": true and "counted_epoch", the last epoch
+ * that was counted, and has the columns "impressions", "clicks" and "epoch" (u32) behind `admitted`; then "requires" names "target_stats".
+ *
+ * A value holds the columns in this order, little-endian, without gaps. Where `admitted` is 0 it is a stub and ends before the state.
+ * Columns that a reader does not know are skipped; missing state is the initial one. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,8 +30,25 @@ enum { VERSION = 1, MAX_COLUMNS = 64, MAX_COLUMN_COUNT = 1 << 20 };
 
 static const char FORMAT[] = "clicktower store";
 
+static const char TARGET_STATS[] = "target_stats"; /* the one feature that a reader may have to know */
+
 static int add_column(json_t *columns, const char *name, const char *type, uint32_t count) {
     return json_array_append_new(columns, json_pack("{s:s, s:s, s:I}", "name", name, "type", type, "count", (json_int_t)count));
+}
+
+static int describe_optimiser(const ct_table_spec *spec, json_t *table) {
+    switch (spec->optimiser) {
+        case CT_ROW_ADAGRAD_ROWWISE:
+        case CT_ROW_ADAGRAD:
+            return json_object_set_new(table, "initial_accumulator", json_real((double)spec->initial_accumulator));
+        case CT_ROW_ADAM:
+            return json_object_set_new(table, "beta1", json_real((double)spec->beta1)) |
+                   json_object_set_new(table, "beta2", json_real((double)spec->beta2)) |
+                   json_object_set_new(table, "epsilon", json_real((double)spec->epsilon));
+        case CT_ROW_SGD:
+            break;
+    }
+    return 0;
 }
 
 static json_t *describe_table(const ct_store *store, size_t number) {
@@ -40,15 +62,25 @@ static json_t *describe_table(const ct_store *store, size_t number) {
     if (!bad && trained) {
         char seed[24];
         (void)snprintf(seed, sizeof seed, "0x%llx", (unsigned long long)spec->seed);
-        bad |= json_object_set_new(table, "optimiser", json_string("adagrad_rowwise"));
+        bad |= json_object_set_new(table, "optimiser", json_string(ct_row_optimiser_name(spec->optimiser)));
         bad |= json_object_set_new(table, "learning_rate", json_real((double)spec->learning_rate));
-        bad |= json_object_set_new(table, "initial_accumulator", json_real((double)spec->initial_accumulator));
+        bad |= json_object_set_new(table, "l2", json_real((double)spec->l2));
+        bad |= describe_optimiser(spec, table);
         bad |= json_object_set_new(table, "first_value_scale", json_real((double)spec->first_value_scale));
         bad |= json_object_set_new(table, "seed", json_string(seed));
         bad |= json_object_set_new(table, "min_count", json_integer((json_int_t)spec->min_count));
         bad |= add_column(columns, "count", "u32", 1);
         bad |= add_column(columns, "admitted", "u8", 1);
-        bad |= add_column(columns, "accumulator", "f32", 1);
+        if (spec->target_stats) {
+            bad |= json_object_set_new(table, TARGET_STATS, json_true());
+            bad |= json_object_set_new(table, "counted_epoch", json_integer((json_int_t)store->tables[number].counted_epoch));
+            bad |= add_column(columns, "impressions", "u32", 1);
+            bad |= add_column(columns, "clicks", "u32", 1);
+            bad |= add_column(columns, "epoch", "u32", 1);
+        }
+        ct_state_column state[CT_STATE_COLUMNS];
+        const size_t count = ct_state_columns(spec, state);
+        for (size_t i = 0; i < count; i++) bad |= add_column(columns, state[i].name, state[i].type, state[i].count);
     } else if (!bad) {
         bad |= json_object_set_new(table, "content_hash", json_string(spec->content_hash));
     }
@@ -79,11 +111,14 @@ static ct_code checksum(const json_t *json, char out_hex[CHECKSUM_BYTES], ct_sta
 
 ct_code ct_store_manifest_write(const ct_store *store, const char *folder, ct_status *status) {
     char *path = ct_path_join(folder, "store.json");
-    json_t *tables = json_array();
-    json_t *json = json_pack("{s:s, s:i, s:i, s:[], s:O}", "format", FORMAT, "version", VERSION, "least_reader", VERSION, "requires",
-                             "tables", tables);
+    json_t *tables = json_array(), *requires = json_array();
+    json_t *json = json_pack("{s:s, s:i, s:i, s:O, s:O}", "format", FORMAT, "version", VERSION, "least_reader", VERSION, "requires",
+                             requires, "tables", tables);
     ct_code code = CT_OK;
-    if (!path || !tables || !json) code = ct_fail_memory(status, 1024, "store.json");
+    bool counted = false;
+    for (size_t i = 0; i < store->table_count; i++) counted |= store->tables[i].spec.target_stats;
+    if (!path || !json || (counted && json_array_append_new(requires, json_string(TARGET_STATS)) != 0))
+        code = ct_fail_memory(status, 1024, "store.json");
     for (size_t i = 0; i < store->table_count && code == CT_OK; i++)
         if (json_array_append_new(tables, describe_table(store, i)) != 0) code = ct_fail_memory(status, 1024, "store.json");
     char hex[CHECKSUM_BYTES];
@@ -91,6 +126,7 @@ ct_code ct_store_manifest_write(const ct_store *store, const char *folder, ct_st
     if (code == CT_OK && json_object_set_new(json, "checksum", json_string(hex)) != 0) code = ct_fail_memory(status, 1024, "store.json");
     if (code == CT_OK) code = ct_json_save(path, json, status);
     json_decref(tables);
+    json_decref(requires);
     json_decref(json);
     free(path);
     return code;
@@ -128,16 +164,26 @@ static ct_code read_column(const json_t *column, const char *path, ct_stored_tab
         bytes = 8;
     else
         return ct_fail(status, CT_UNSUPPORTED, "%s: column %s of table %s has the unknown type %s", path, name, out->spec.name, type);
-    const bool trained = out->spec.kind == CT_TABLE_TRAINED;
-    const struct {
+    const bool trained = out->spec.kind == CT_TABLE_TRAINED, counted = out->spec.target_stats;
+    struct {
         const char *name, *type;
         uint32_t count;
-        ct_stored_column *column;
-    } known[] = {{"count", "u32", 1, trained ? &out->count : NULL},
-                 {"admitted", "u8", 1, trained ? &out->admitted : NULL},
-                 {"accumulator", "f32", 1, trained ? &out->accumulator : NULL},
-                 {"value", "f32", out->spec.dim, &out->value}};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        ct_stored_column *column; /* NULL = this table has none */
+    } known[6 + CT_STATE_COLUMNS] = {{"count", "u32", 1, trained ? &out->count : NULL},
+                                     {"admitted", "u8", 1, trained ? &out->admitted : NULL},
+                                     {"impressions", "u32", 1, counted ? &out->impressions : NULL},
+                                     {"clicks", "u32", 1, counted ? &out->clicks : NULL},
+                                     {"epoch", "u32", 1, counted ? &out->epoch : NULL},
+                                     {"value", "f32", out->spec.dim, &out->value}};
+    ct_state_column state[CT_STATE_COLUMNS];
+    const size_t states = ct_state_columns(&out->spec, state);
+    for (size_t i = 0; i < states; i++) {
+        known[6 + i].name = state[i].name;
+        known[6 + i].type = state[i].type;
+        known[6 + i].count = state[i].count;
+        known[6 + i].column = &out->state[i];
+    }
+    for (size_t i = 0; i < 6 + states; i++) {
         if (strcmp(name, known[i].name) != 0 || !known[i].column) continue;
         if (strcmp(type, known[i].type) != 0 || count != known[i].count || known[i].column->present)
             return ct_fail(status, CT_CORRUPT, "%s: column %s of table %s should be once %u %s", path, name, out->spec.name, known[i].count,
@@ -145,6 +191,40 @@ static ct_code read_column(const json_t *column, const char *path, ct_stored_tab
         *known[i].column = (ct_stored_column){true, *offset};
     }
     *offset += (uint32_t)count * bytes;
+    return CT_OK;
+}
+
+static ct_code read_optimiser(const json_t *table, const char *path, ct_table_spec *spec, ct_status *status) {
+    const char *optimiser;
+    CT_TRY(ct_json_get_string(table, "optimiser", path, &optimiser, status));
+    if (!ct_row_optimiser_find(optimiser, &spec->optimiser))
+        return ct_fail(status, CT_UNSUPPORTED, "%s: table %s has the unknown row optimiser %s", path, spec->name, optimiser);
+    CT_TRY(get_f32(table, "learning_rate", path, &spec->learning_rate, status));
+    if (json_object_get(table, "l2")) CT_TRY(get_f32(table, "l2", path, &spec->l2, status));
+    switch (spec->optimiser) {
+        case CT_ROW_ADAGRAD_ROWWISE:
+        case CT_ROW_ADAGRAD:
+            return get_f32(table, "initial_accumulator", path, &spec->initial_accumulator, status);
+        case CT_ROW_ADAM:
+            CT_TRY(get_f32(table, "beta1", path, &spec->beta1, status));
+            CT_TRY(get_f32(table, "beta2", path, &spec->beta2, status));
+            return get_f32(table, "epsilon", path, &spec->epsilon, status);
+        case CT_ROW_SGD:
+            break;
+    }
+    return CT_OK;
+}
+
+/* A stub's value is that of a row as far as the columns that it has: these come first, in this order. */
+static ct_code check_stub_columns(const char *path, ct_stored_table *out, ct_status *status) {
+    if (!out->count.present || !out->admitted.present || out->count.offset != 0 || out->admitted.offset != 4)
+        return ct_fail(status, CT_CORRUPT, "%s: the rows of table %s should begin with count and admitted", path, out->spec.name);
+    out->stub_bytes = 5;
+    if (!out->spec.target_stats) return CT_OK;
+    if (!out->impressions.present || !out->clicks.present || !out->epoch.present || out->impressions.offset != 5 ||
+        out->clicks.offset != 9 || out->epoch.offset != 13)
+        return ct_fail(status, CT_CORRUPT, "%s: impressions, clicks and epoch should follow in the rows of table %s", path, out->spec.name);
+    out->stub_bytes = 17;
     return CT_OK;
 }
 
@@ -160,16 +240,16 @@ static ct_code read_table(const json_t *table, const char *path, ct_stored_table
     CT_TRY(get_range(table, "dim", path, 1, CT_TABLE_MAX_DIM, &value, status));
     spec->dim = (uint32_t)value;
     if (strcmp(kind, "trained") == 0) {
-        const char *optimiser, *seed;
+        const char *seed;
         char *end;
         spec->kind = CT_TABLE_TRAINED;
-        CT_TRY(ct_json_get_string(table, "optimiser", path, &optimiser, status));
-        if (strcmp(optimiser, "adagrad_rowwise") != 0)
-            return ct_fail(status, CT_UNSUPPORTED, "%s: table %s has the unknown row optimiser %s", path, name, optimiser);
-        spec->optimiser = CT_ROW_ADAGRAD_ROWWISE;
-        CT_TRY(get_f32(table, "learning_rate", path, &spec->learning_rate, status));
-        CT_TRY(get_f32(table, "initial_accumulator", path, &spec->initial_accumulator, status));
+        CT_TRY(read_optimiser(table, path, spec, status));
         CT_TRY(get_f32(table, "first_value_scale", path, &spec->first_value_scale, status));
+        spec->target_stats = json_is_true(json_object_get(table, TARGET_STATS));
+        if (spec->target_stats) {
+            CT_TRY(get_range(table, "counted_epoch", path, 0, UINT32_MAX, &value, status));
+            out->counted_epoch = (uint32_t)value;
+        }
         CT_TRY(ct_json_get_string(table, "seed", path, &seed, status));
         spec->seed = strtoull(seed, &end, 16);
         if (strncmp(seed, "0x", 2) != 0 || !seed[2] || *end || strlen(seed) > 18)
@@ -195,12 +275,7 @@ static ct_code read_table(const json_t *table, const char *path, ct_stored_table
     for (size_t i = 0; i < json_array_size(columns); i++)
         CT_TRY(read_column(json_array_get(columns, i), path, out, &out->row_bytes, status));
     if (!out->value.present) return ct_fail(status, CT_CORRUPT, "%s: table %s has no column value", path, name);
-    if (spec->kind == CT_TABLE_TRAINED) {
-        if (!out->count.present || !out->admitted.present || out->count.offset != 0 || out->admitted.offset != 4)
-            return ct_fail(status, CT_CORRUPT, "%s: the rows of table %s should begin with count and admitted", path, name);
-        out->stub_bytes = out->admitted.offset + 1;
-    }
-    return CT_OK;
+    return spec->kind == CT_TABLE_TRAINED ? check_stub_columns(path, out, status) : CT_OK;
 }
 
 static ct_code read_header(const json_t *json, const char *path, ct_status *status) {
@@ -214,9 +289,10 @@ static ct_code read_header(const json_t *json, const char *path, ct_status *stat
         return ct_fail(status, CT_UNSUPPORTED, "%s: needs a reader of version %lld; this one has %d", path, (long long)least_reader,
                        VERSION);
     CT_TRY(ct_json_get_array(json, "requires", path, &features, status));
-    if (json_array_size(features) > 0) {
-        const char *name = json_string_value(json_array_get(features, 0));
-        return ct_fail(status, CT_UNSUPPORTED, "%s: requires the unknown feature %s", path, name ? name : "(no text)");
+    for (size_t i = 0; i < json_array_size(features); i++) {
+        const char *name = json_string_value(json_array_get(features, i));
+        if (!name || strcmp(name, TARGET_STATS) != 0)
+            return ct_fail(status, CT_UNSUPPORTED, "%s: requires the unknown feature %s", path, name ? name : "(no text)");
     }
     const char *stored;
     char found[CHECKSUM_BYTES];

@@ -59,34 +59,139 @@ INLINE float fold(const lanes *squares) {
     return lane[0];
 }
 
-INLINE void step(const ct_table_spec *spec, float *row, float *accumulator, const lanes *gradient, size_t dim) {
+INLINE void square_roots(const lanes *x, lanes *out) {
+    float lane[LANES];
+    memcpy(lane, x, sizeof lane);
+    for (size_t j = 0; j < LANES; j++) lane[j] = sqrtf(lane[j]);
+    memcpy(out, lane, sizeof lane);
+}
+
+/* base^exponent for a base in [0, 1). What is below 2^-64 is 0: nothing beside the 1 that it is taken from, and no slow tiny numbers. */
+static double power(double base, uint32_t exponent) {
+    double result = 1.0;
+    for (; exponent; exponent >>= 1, base *= base) {
+        if (base < 0x1p-64) return 0.0;
+        if (exponent & 1) result *= base;
+    }
+    return result;
+}
+
+/* --- the steps of the legend: of one row, whose gradient G is in lanes; lanes behind dim are zero --- */
+
+#define STEP_ARGUMENTS const ct_table_spec *spec, float *row, float *state, const lanes *gradient, size_t dim
+/* at: 0, LANES, ...; n: how many of the floats from there on belong to the row */
+#define FOR_LANES for (size_t at = 0, n = 0; n = dim - at < LANES ? dim - at : LANES, at < dim; at += LANES)
+
+INLINE void step_adagrad_rowwise(STEP_ARGUMENTS) {
     lanes squares = {0}, values;
     for (size_t at = 0; at < dim; at += LANES) squares += gradient[at / LANES] * gradient[at / LANES];
-    *accumulator += fold(&squares) / (float)dim;
-    const float rate = spec->learning_rate / sqrtf(*accumulator);
-    for (size_t at = 0; at < dim; at += LANES) {
-        const size_t n = dim - at < LANES ? dim - at : LANES;
+    *state += fold(&squares) / (float)dim;
+    const float rate = spec->learning_rate / sqrtf(*state);
+    FOR_LANES {
         load(&values, row + at, n);
         values -= gradient[at / LANES] * rate;
         store(row + at, &values, n);
     }
 }
 
-INLINE void steps(const ct_table_spec *spec, const ct_gradients *g, const ct_unique *uniques, size_t count, const ct_occurrence *list,
-                  size_t begin, const ct_slab *values, const ct_slab *state, size_t dim, lanes *gradient) {
+INLINE void step_sgd(STEP_ARGUMENTS) {
+    (void)state;
+    lanes values;
+    FOR_LANES {
+        load(&values, row + at, n);
+        values -= gradient[at / LANES] * spec->learning_rate;
+        store(row + at, &values, n);
+    }
+}
+
+INLINE void step_adagrad(STEP_ARGUMENTS) {
+    lanes values, sums;
+    FOR_LANES {
+        const lanes *g = &gradient[at / LANES];
+        load(&sums, state + at, n);
+        sums += *g * *g;
+        store(state + at, &sums, n);
+        load(&values, row + at, n);
+        square_roots(&sums, &sums);
+        values -= *g * spec->learning_rate / sums;
+        store(row + at, &values, n);
+    }
+}
+
+INLINE void step_adam(STEP_ARGUMENTS) {
+    uint32_t time;
+    memcpy(&time, state + 2 * dim, sizeof time);
+    if (time < UINT32_MAX) time++;
+    memcpy(state + 2 * dim, &time, sizeof time);
+    const float rate = (float)((double)spec->learning_rate / (1.0 - power((double)spec->beta1, time)));
+    const float scale = (float)(1.0 / (1.0 - power((double)spec->beta2, time)));
+    lanes values, first, second;
+    FOR_LANES {
+        const lanes *g = &gradient[at / LANES];
+        load(&first, state + at, n);
+        load(&second, state + dim + at, n);
+        first = first * spec->beta1 + *g * (1.0f - spec->beta1);
+        second = second * spec->beta2 + *g * *g * (1.0f - spec->beta2);
+        store(state + at, &first, n);
+        store(state + dim + at, &second, n);
+        load(&values, row + at, n);
+        second *= scale;
+        square_roots(&second, &second);
+        values -= first * rate / (second + spec->epsilon);
+        store(row + at, &values, n);
+    }
+}
+
+INLINE void step(ct_row_optimiser optimiser, STEP_ARGUMENTS) {
+    switch (optimiser) {
+        case CT_ROW_ADAGRAD_ROWWISE:
+            step_adagrad_rowwise(spec, row, state, gradient, dim);
+            break;
+        case CT_ROW_SGD:
+            step_sgd(spec, row, state, gradient, dim);
+            break;
+        case CT_ROW_ADAGRAD:
+            step_adagrad(spec, row, state, gradient, dim);
+            break;
+        case CT_ROW_ADAM:
+            step_adam(spec, row, state, gradient, dim);
+            break;
+    }
+}
+
+INLINE void decay(float l2, const float *row, lanes *gradient, size_t dim) {
+    lanes values;
+    FOR_LANES {
+        load(&values, row + at, n);
+        gradient[at / LANES] += values * l2;
+    }
+}
+
+/* --- all rows of a partition; optimiser and dim are constants of each caller --- */
+
+INLINE void prefetch_record(const float *record, size_t floats) {
+    for (size_t i = 0; i < floats; i += LANES) __builtin_prefetch(record + i, 1);
+}
+
+INLINE void steps(ct_row_optimiser optimiser, const ct_table_spec *spec, const ct_gradients *g, const ct_unique *uniques, size_t count,
+                  const ct_occurrence *list, size_t begin, const ct_slab *values, const ct_slab *state, size_t dim, lanes *gradient) {
+    const float l2 = spec->l2;
+    const bool adagrad_rowwise = optimiser == CT_ROW_ADAGRAD_ROWWISE, stateless = optimiser == CT_ROW_SGD;
     for (size_t i = 0; i < count; i++) {
         if (i + AHEAD < count && uniques[i + AHEAD].row != CT_NO_ROW) {
             const ct_unique *later = &uniques[i + AHEAD];
             __builtin_prefetch(ct_slab_at(values, later->row), 1);
-            __builtin_prefetch(ct_slab_at(state, later->row), 1);
+            if (!stateless) prefetch_record(ct_slab_at(state, later->row), adagrad_rowwise ? 1 : state->floats);
             const ct_occurrence *o = &list[uniques[i + AHEAD - 1].end]; /* of the last one: perhaps behind the list's end, then unread */
             if (later->end > uniques[i + AHEAD - 1].end) __builtin_prefetch(g->values + o->row * g->stride + g->output_column[o->column]);
         }
         const size_t end = uniques[i].end, n = end - begin;
         if (n && uniques[i].row != CT_NO_ROW) {
+            float *row = ct_slab_at(values, uniques[i].row);
             for (size_t at = 0; at < dim; at += LANES)
                 sum(g, &list[begin], n, at, dim - at < LANES ? dim - at : LANES, &gradient[at / LANES]);
-            step(spec, ct_slab_at(values, uniques[i].row), ct_slab_at(state, uniques[i].row), gradient, dim);
+            if (l2 != 0.0f) decay(l2, row, gradient, dim);
+            step(optimiser, spec, row, stateless ? NULL : ct_slab_at(state, uniques[i].row), gradient, dim);
         }
         begin = end;
     }
@@ -96,40 +201,105 @@ INLINE void steps(const ct_table_spec *spec, const ct_gradients *g, const ct_uni
     const ct_table_spec *spec, const ct_gradients *g, const ct_unique *uniques, size_t count, const ct_occurrence *list, size_t begin, \
         const ct_slab *values, const ct_slab *state
 
-CT_HOT static void steps_8(ARGUMENTS) {
-    lanes gradient[1];
-    steps(spec, g, uniques, count, list, begin, values, state, 8, gradient);
-}
+#define STEPS(name, optimiser, constant_dim, most_dim)                                                 \
+    CT_HOT static void name(ARGUMENTS) {                                                               \
+        lanes gradient[(most_dim + LANES - 1) / LANES];                                                \
+        steps(optimiser, spec, g, uniques, count, list, begin, values, state, constant_dim, gradient); \
+    }
 
-CT_HOT static void steps_16(ARGUMENTS) {
-    lanes gradient[1];
-    steps(spec, g, uniques, count, list, begin, values, state, 16, gradient);
-}
+#define OPTIMISER(name, optimiser)                                               \
+    STEPS(name##_8, optimiser, 8, 8)                                             \
+    STEPS(name##_16, optimiser, 16, 16)                                          \
+    STEPS(name##_32, optimiser, 32, 32)                                          \
+    STEPS(name##_any, optimiser, spec->dim, CT_TABLE_MAX_DIM)                    \
+    static void name(ARGUMENTS) {                                                \
+        switch (spec->dim) {                                                     \
+            case 8:                                                              \
+                name##_8(spec, g, uniques, count, list, begin, values, state);   \
+                break;                                                           \
+            case 16:                                                             \
+                name##_16(spec, g, uniques, count, list, begin, values, state);  \
+                break;                                                           \
+            case 32:                                                             \
+                name##_32(spec, g, uniques, count, list, begin, values, state);  \
+                break;                                                           \
+            default:                                                             \
+                name##_any(spec, g, uniques, count, list, begin, values, state); \
+                break;                                                           \
+        }                                                                        \
+    }
 
-CT_HOT static void steps_32(ARGUMENTS) {
-    lanes gradient[2];
-    steps(spec, g, uniques, count, list, begin, values, state, 32, gradient);
-}
+OPTIMISER(adagrad_rowwise, CT_ROW_ADAGRAD_ROWWISE)
+OPTIMISER(sgd, CT_ROW_SGD)
+OPTIMISER(adagrad, CT_ROW_ADAGRAD)
+OPTIMISER(adam, CT_ROW_ADAM)
 
-CT_HOT static void steps_any(ARGUMENTS) {
-    lanes gradient[CT_TABLE_MAX_DIM / LANES];
-    steps(spec, g, uniques, count, list, begin, values, state, spec->dim, gradient);
-}
-
-void ct_adagrad_rowwise(const ct_table_spec *spec, const ct_gradients *g, const ct_unique *uniques, size_t count, const ct_occurrence *list,
-                        size_t begin, const ct_slab *values, const ct_slab *state) {
-    switch (spec->dim) {
-        case 8:
-            steps_8(spec, g, uniques, count, list, begin, values, state);
+void ct_optimiser_step(const ct_table_spec *spec, const ct_gradients *g, const ct_unique *uniques, size_t count, const ct_occurrence *list,
+                       size_t begin, const ct_slab *values, const ct_slab *state) {
+    switch (spec->optimiser) {
+        case CT_ROW_ADAGRAD_ROWWISE:
+            adagrad_rowwise(spec, g, uniques, count, list, begin, values, state);
             break;
-        case 16:
-            steps_16(spec, g, uniques, count, list, begin, values, state);
+        case CT_ROW_SGD:
+            sgd(spec, g, uniques, count, list, begin, values, state);
             break;
-        case 32:
-            steps_32(spec, g, uniques, count, list, begin, values, state);
+        case CT_ROW_ADAGRAD:
+            adagrad(spec, g, uniques, count, list, begin, values, state);
             break;
-        default:
-            steps_any(spec, g, uniques, count, list, begin, values, state);
+        case CT_ROW_ADAM:
+            adam(spec, g, uniques, count, list, begin, values, state);
             break;
     }
+}
+
+/* --- names and state --- */
+
+static const char *const NAMES[] = {
+    [CT_ROW_ADAGRAD_ROWWISE] = "adagrad_rowwise", [CT_ROW_SGD] = "sgd", [CT_ROW_ADAGRAD] = "adagrad", [CT_ROW_ADAM] = "adam"};
+
+enum { NAME_COUNT = sizeof NAMES / sizeof *NAMES };
+
+const char *ct_row_optimiser_name(ct_row_optimiser optimiser) { return (size_t)optimiser < NAME_COUNT ? NAMES[optimiser] : NULL; }
+
+bool ct_row_optimiser_find(const char *name, ct_row_optimiser *out_optimiser) {
+    for (size_t i = 0; i < NAME_COUNT; i++) {
+        if (strcmp(name, NAMES[i]) != 0) continue;
+        *out_optimiser = (ct_row_optimiser)i;
+        return true;
+    }
+    return false;
+}
+
+size_t ct_state_columns(const ct_table_spec *spec, ct_state_column out_columns[CT_STATE_COLUMNS]) {
+    if (spec->kind != CT_TABLE_TRAINED) return 0;
+    switch (spec->optimiser) {
+        case CT_ROW_ADAGRAD_ROWWISE:
+            out_columns[0] = (ct_state_column){"accumulator", "f32", 1, spec->initial_accumulator};
+            return 1;
+        case CT_ROW_ADAGRAD:
+            out_columns[0] = (ct_state_column){"accumulator", "f32", spec->dim, spec->initial_accumulator};
+            return 1;
+        case CT_ROW_ADAM:
+            out_columns[0] = (ct_state_column){"first_moment", "f32", spec->dim, 0.0f};
+            out_columns[1] = (ct_state_column){"second_moment", "f32", spec->dim, 0.0f};
+            out_columns[2] = (ct_state_column){"updates", "u32", 1, 0.0f};
+            return 3;
+        case CT_ROW_SGD:
+            break;
+    }
+    return 0;
+}
+
+uint32_t ct_state_floats(const ct_table_spec *spec) {
+    ct_state_column columns[CT_STATE_COLUMNS];
+    uint32_t floats = 0;
+    for (size_t i = ct_state_columns(spec, columns); i > 0; i--) floats += columns[i - 1].count;
+    return floats;
+}
+
+void ct_state_set_first(const ct_table_spec *spec, float *state) {
+    ct_state_column columns[CT_STATE_COLUMNS];
+    const size_t count = ct_state_columns(spec, columns);
+    for (size_t i = 0; i < count; i++)
+        for (uint32_t j = 0; j < columns[i].count; j++) *state++ = columns[i].initial; /* the bits of 0.0f are those of a u32 0 */
 }

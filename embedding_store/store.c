@@ -23,6 +23,27 @@ static ct_code check_name(const ct_table_spec *spec, size_t number, ct_status *s
 
 static bool positive(float value) { return isfinite(value) && value > 0.0f; }
 
+/* What one optimiser has and another one has not. */
+static ct_code clean_optimiser(const ct_table_spec *spec, ct_table_spec *out_spec, ct_status *status) {
+    const char *name = spec->name;
+    if (spec->optimiser == CT_ROW_ADAGRAD_ROWWISE || spec->optimiser == CT_ROW_ADAGRAD) {
+        if (!positive(spec->initial_accumulator))
+            return ct_fail(status, CT_INVALID, "table %s: an initial accumulator of %g; it must be above 0", name,
+                           (double)spec->initial_accumulator);
+        out_spec->initial_accumulator = spec->initial_accumulator;
+    } else if (spec->optimiser == CT_ROW_ADAM) {
+        if (!(spec->beta1 >= 0.0f && spec->beta1 < 1.0f && spec->beta2 >= 0.0f && spec->beta2 < 1.0f))
+            return ct_fail(status, CT_INVALID, "table %s: Adam with beta1 %g and beta2 %g; both must be at least 0 and below 1", name,
+                           (double)spec->beta1, (double)spec->beta2);
+        if (!positive(spec->epsilon))
+            return ct_fail(status, CT_INVALID, "table %s: an epsilon of %g; it must be above 0", name, (double)spec->epsilon);
+        out_spec->beta1 = spec->beta1;
+        out_spec->beta2 = spec->beta2;
+        out_spec->epsilon = spec->epsilon;
+    }
+    return CT_OK;
+}
+
 /* Checks a spec; what does not belong to its kind becomes zero, so that equal tables have equal specs. */
 static ct_code clean_spec(const ct_table_spec *spec, size_t number, ct_table_spec *out_spec, ct_status *status) {
     CT_TRY(check_name(spec, number, status));
@@ -40,22 +61,22 @@ static ct_code clean_spec(const ct_table_spec *spec, size_t number, ct_table_spe
         return CT_OK;
     }
     if (spec->kind != CT_TABLE_TRAINED) return ct_fail(status, CT_INVALID, "table %s: unknown kind %d", name, (int)spec->kind);
-    if (spec->optimiser != CT_ROW_ADAGRAD_ROWWISE)
+    if (!ct_row_optimiser_name(spec->optimiser))
         return ct_fail(status, CT_UNSUPPORTED, "table %s: unknown row optimiser %d", name, (int)spec->optimiser);
     if (!isfinite(spec->learning_rate) || spec->learning_rate < 0.0f)
         return ct_fail(status, CT_INVALID, "table %s: a learning rate of %g", name, (double)spec->learning_rate);
-    if (!positive(spec->initial_accumulator))
-        return ct_fail(status, CT_INVALID, "table %s: an initial accumulator of %g; it must be above 0", name,
-                       (double)spec->initial_accumulator);
+    CT_TRY(clean_optimiser(spec, out_spec, status));
+    if (!isfinite(spec->l2) || spec->l2 < 0.0f) return ct_fail(status, CT_INVALID, "table %s: an l2 of %g", name, (double)spec->l2);
     if (spec->first_value_scale != 0.0f && !positive(spec->first_value_scale))
         return ct_fail(status, CT_INVALID, "table %s: first values of scale %g", name, (double)spec->first_value_scale);
     if (spec->min_count < 1) return ct_fail(status, CT_INVALID, "table %s: min_count must be at least 1", name);
     out_spec->optimiser = spec->optimiser;
     out_spec->learning_rate = spec->learning_rate;
-    out_spec->initial_accumulator = spec->initial_accumulator;
+    out_spec->l2 = spec->l2;
     out_spec->first_value_scale = spec->first_value_scale;
     out_spec->seed = spec->seed;
     out_spec->min_count = spec->min_count;
+    out_spec->target_stats = spec->target_stats;
     return CT_OK;
 }
 
@@ -87,7 +108,7 @@ ct_code ct_store_create_parted(const ct_table_spec *tables, size_t table_count, 
             code = ct_fail(status, CT_INVALID, "store: two tables are named %s", spec.name);
             goto fail;
         }
-        const uint32_t state_floats = mode == CT_STORE_TRAIN ? ct_spec_state_floats(&spec) : 0;
+        const uint32_t state_floats = mode == CT_STORE_TRAIN ? ct_state_floats(&spec) : 0;
         CT_TRY_GOTO(code, ct_table_init(&store->tables[i], &spec, device, partition_bits, state_floats, status), fail);
         store->table_count = i + 1;
     }
@@ -177,6 +198,7 @@ ct_code ct_store_open(const char *folder, ct_store_mode mode, ct_device *device,
         status->code = code = CT_CORRUPT;
         ct_fail_within(status, "%s/store.json", folder);
     }
+    for (size_t i = 0; i < count && code == CT_OK; i++) store->tables[i].counted_epoch = stored[i].counted_epoch;
     if (code == CT_OK) code = ct_disk_read(store, folder, stored, status);
     if (code == CT_OK) *out_store = store;
 fail:
@@ -257,11 +279,20 @@ static void sort_task(void *context, size_t task, size_t worker) {
         ct_failure_put(&work->failure, &status);
 }
 
-static void digest_spec(const ct_table_spec *spec, ct_digest *digest) {
+static void digest_spec(const ct_table *table, ct_digest *digest) {
+    const ct_table_spec *spec = &table->spec;
+    const bool decays = spec->l2 != 0.0f;
     ct_digest_update_text(digest, spec->name);
     ct_digest_update_u64(digest, (uint64_t)spec->kind);
     ct_digest_update_u64(digest, spec->dim);
-    ct_digest_update_u64(digest, (uint64_t)spec->optimiser);
+    ct_digest_update_u64(digest, (uint64_t)spec->optimiser | (uint64_t)decays << 8 | (uint64_t)spec->target_stats << 9);
+    if (spec->optimiser == CT_ROW_ADAM) {
+        ct_digest_update(digest, &spec->beta1, sizeof(float));
+        ct_digest_update(digest, &spec->beta2, sizeof(float));
+        ct_digest_update(digest, &spec->epsilon, sizeof(float));
+    }
+    if (decays) ct_digest_update(digest, &spec->l2, sizeof(float));
+    if (spec->target_stats) ct_digest_update_u64(digest, table->counted_epoch);
     ct_digest_update(digest, &spec->learning_rate, sizeof(float));
     ct_digest_update(digest, &spec->initial_accumulator, sizeof(float));
     ct_digest_update(digest, &spec->first_value_scale, sizeof(float));
@@ -275,6 +306,11 @@ static void digest_entries(const ct_table *table, const ct_partition *partition,
         const bool has_row = entries[i].slot != CT_SLOT_STUB;
         ct_digest_update_u64(digest, entries[i].key);
         ct_digest_update_u64(digest, (uint64_t)entries[i].count << 1 | has_row);
+        if (table->spec.target_stats) {
+            const ct_key_counts *counts = ct_entry_counts(ct_partition_find(partition, entries[i].key));
+            ct_digest_update_u64(digest, (uint64_t)counts->impressions << 32 | counts->clicks);
+            ct_digest_update_u64(digest, counts->epoch);
+        }
         if (!has_row) continue;
         ct_digest_update(digest, ct_slab_at(&partition->values, entries[i].slot - 1), table->spec.dim * sizeof(float));
         if (partition->state.floats)
@@ -293,7 +329,7 @@ ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status) {
         const ct_table *table = &store->tables[i];
         ct_table_info info;
         ct_store_table_info(store, i, &info);
-        digest_spec(&table->spec, digest);
+        digest_spec(table, digest);
         ct_digest_update_u64(digest, (uint64_t)(info.rows + info.stubs));
         /* As many partitions at a time as there are threads: sorted side by side, fed one after the other. */
         for (size_t first = 0; first < table->partition_count && code == CT_OK; first += threads) {

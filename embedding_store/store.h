@@ -27,7 +27,19 @@
 #include "device/device.h"
 
 typedef enum ct_table_kind { CT_TABLE_TRAINED, CT_TABLE_FROZEN } ct_table_kind;
-typedef enum ct_row_optimiser { CT_ROW_ADAGRAD_ROWWISE } ct_row_optimiser;
+
+/* What a row's gradient (the sum of its occurrences' in the batch) does to the row. All are lazy: a row and its state change only in
+ * batches that touch it. The formulas, to the bit, are in optimiser.h. */
+typedef enum ct_row_optimiser {
+    CT_ROW_ADAGRAD_ROWWISE = 0, /* state: 1 float */
+    CT_ROW_SGD = 1,             /* none */
+    CT_ROW_ADAGRAD = 2,         /* dim floats */
+    CT_ROW_ADAM = 3             /* 2 dim floats, and the row's own number of updates, by which its bias is corrected */
+} ct_row_optimiser;
+/* "adagrad_rowwise", "sgd", "adagrad", "adam"; NULL for anything else. */
+const char *ct_row_optimiser_name(ct_row_optimiser optimiser);
+/* false = no optimiser is called so. */
+bool ct_row_optimiser_find(const char *name, ct_row_optimiser *out_optimiser);
 
 enum { CT_TABLE_NAME_BYTES = 64, CT_STORE_MAX_TABLES = 64, CT_VIRTUAL_SHARDS = 1024, CT_TABLE_MAX_DIM = 4096 };
 
@@ -38,10 +50,14 @@ typedef struct ct_table_spec {
     /* trained only */
     ct_row_optimiser optimiser;
     float learning_rate;
-    float initial_accumulator; /* row-wise Adagrad: of the mean squared gradient; > 0 */
+    float initial_accumulator; /* both Adagrads: of the (mean) squared gradient; > 0 */
+    float beta1, beta2;        /* Adam: decay of the first and second moment, in [0, 1); usually 0.9 and 0.999 */
+    float epsilon;             /* Adam: > 0; usually 1e-8 */
+    float l2;                  /* the gradient gets l2 * value at the row's own updates; >= 0; 0 = none */
     float first_value_scale;   /* first values uniform in [-scale, scale); 0 = zeros */
     uint64_t seed;             /* of first values: ct_random(seed, CT_PLACE_FIRST_VALUE, 0, key, element / 4) */
     uint32_t min_count; /* >= 1; 1 = a row from the first occurrence on; else from the first batch before which it was counted so often */
+    bool target_stats;  /* every key keeps impressions and clicks: see ct_store_gather_counts */
     char content_hash[CT_DIGEST_HEX_BYTES]; /* frozen only: of the vector file, "" = none */
 } ct_table_spec;
 
@@ -49,7 +65,7 @@ typedef struct ct_store ct_store;
 
 typedef enum ct_store_mode {
     CT_STORE_TRAIN, /* all columns; rows may be changed */
-    CT_STORE_READ   /* only the values: no optimiser state, no stubs in memory */
+    CT_STORE_READ   /* only what a read needs: no optimiser state, and stubs only where the table has target_stats */
 } ct_store_mode;
 
 CT_MUST_CHECK ct_code ct_store_create(const ct_table_spec *tables, size_t table_count, ct_device *device, ct_pool *pool,
@@ -60,8 +76,8 @@ CT_MUST_CHECK ct_code ct_store_open(const char *folder, ct_store_mode mode, ct_d
 void ct_store_destroy(ct_store *store); /* NULL is fine */
 /* Writes all tables into `folder`, which must not exist. The caller renames. */
 CT_MUST_CHECK ct_code ct_store_snapshot(ct_store *store, const char *folder, ct_status *status);
-/* Feeds table specs, then every row and stub in the order (table, key), values, state and counts: equal stores, equal digests, whatever
- * their files or partitions look like. Only for CT_STORE_TRAIN stores. */
+/* Feeds table specs, then every row and stub in the order (table, key), counts, target statistics, values and state: equal stores, equal
+ * digests, whatever their files or partitions look like. Only for CT_STORE_TRAIN stores. */
 CT_MUST_CHECK ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status);
 
 /* Puts rows into a frozen table. keys: (count), distinct; values: (count, dim), copied. */
@@ -130,8 +146,19 @@ CT_MUST_CHECK ct_code ct_store_acquire(ct_store *store, ct_ticket *ticket, ct_st
  * lookup) only where `shared_once`, else to every row. */
 void ct_store_gather(const ct_store *store, const ct_ticket *ticket, size_t first_row, size_t rows, bool shared_once, float *out,
                      size_t out_stride);
-/* gradients: (rows, stride) in the layout of gather's output, of the mean or summed loss; one row optimiser step for each row touched. */
-CT_MUST_CHECK ct_code ct_store_apply(ct_store *store, ct_ticket *ticket, const float *gradients, size_t stride, ct_status *status);
+/* Ordered target statistics of a table with target_stats (without: zeros): how often the key of each row's value in `column` was seen, and
+ * clicked, in earlier batches of the same epoch. Several values a row: the sums over them, without weights. Key by key: a key's own counts
+ * count whether or not it is admitted. What id drop took, and a key that was never seen, has 0 and 0. An epoch's counts start from 0.
+ * TRAIN: of the lookup's epoch; between acquire and apply, so no row of the batch is counted yet. READ: of the last epoch that was counted;
+ * after acquire. Shared columns: the same for every row. Thread-safe as gather is. out_impressions, out_clicks: (rows), of rows
+ * [first_row, first_row + rows). Counts stay at UINT32_MAX. */
+void ct_store_gather_counts(const ct_store *store, const ct_ticket *ticket, size_t first_row, size_t rows, size_t column,
+                            uint32_t *out_impressions, uint32_t *out_clicks);
+/* gradients: (rows, stride) in the layout of gather's output, of the mean or summed loss; one row optimiser step for each row touched.
+ * labels: (rows), or NULL: nothing is counted. Tables with target_stats then count every occurrence, with those that id drop took, as an
+ * impression of its key, and as a click where the label is above 0.5. */
+CT_MUST_CHECK ct_code ct_store_apply(ct_store *store, ct_ticket *ticket, const float *gradients, size_t stride, const float *labels,
+                                     ct_status *status);
 void ct_store_release(ct_store *store, ct_ticket *ticket);
 
 /* For inspect: tables, kinds, dims, rows, stubs, bytes, as JSON (caller owns); reads store.json and the database's own counts only. */

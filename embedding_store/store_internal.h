@@ -18,9 +18,6 @@ struct ct_store {
 CT_MUST_CHECK ct_code ct_store_create_parted(const ct_table_spec *tables, size_t table_count, ct_store_mode mode, uint32_t partition_bits,
                                              ct_device *device, ct_pool *pool, ct_store **out_store, ct_status *status);
 
-/* Floats of optimiser state of a row. */
-static inline uint32_t ct_spec_state_floats(const ct_table_spec *spec) { return spec->kind == CT_TABLE_TRAINED ? 1 : 0; }
-
 /* Where parallel tasks leave their first failure; the rest of them still run. */
 typedef struct ct_failure {
     atomic_bool set;
@@ -51,6 +48,17 @@ typedef struct ct_dedupe {
     char padding[64 - sizeof(ct_scratch) - sizeof(uint32_t)]; /* a worker's own cache line */
 } ct_dedupe;
 
+/* An occurrence's target statistics before the batch. */
+typedef struct ct_seen {
+    uint32_t impressions, clicks;
+} ct_seen;
+
+/* What acquire notes of a unique for apply. */
+typedef struct ct_noted {
+    ct_seen seen;
+    uint32_t place; /* in its partition's index, true as long as that has as many bits as then */
+} ct_noted;
+
 typedef enum ct_ticket_stage { CT_TICKET_FREE, CT_TICKET_PREFETCHED, CT_TICKET_ACQUIRED, CT_TICKET_APPLIED } ct_ticket_stage;
 
 /* Occurrences are numbered by (block, feature, row, value): an occurrence's `order`. starts[block * column_count + feature] is the first of
@@ -69,6 +77,7 @@ struct ct_ticket {
     uint32_t *starts;     /* (blocks * column_count + 1) */
     size_t *shared_start; /* (column_count); valid where shared */
     const float **tokens; /* (occurrences + shared_occurrences + slack) */
+    ct_seen *seen;        /* (occurrences + shared_occurrences) where the table has target statistics, else NULL */
 
     /* training only */
     float *factors;          /* (occurrences): weight, or weight / sum of weights; valid where `weighted` */
@@ -88,15 +97,20 @@ struct ct_ticket {
     ct_occurrence *list;
     uint8_t *rerouted; /* (P): the partition holds keys without a row */
     bool dropped;      /* id drop is on */
-    /* occurrences that read rare rows: as uniques of their own */
+    /* occurrences that read rare rows: by block, from starts on; then as uniques of their own */
+    ct_occurrence *open;      /* (occurrences) */
+    uint32_t *open_counts;    /* (blocks) */
     ct_unique *rare_uniques;  /* (rare_count) */
     ct_occurrence *rare_list; /* (occurrences) */
     uint32_t *rare_cursors;   /* (blocks * rare_count) */
     bool any_rare;
-    ct_dedupe *dedupes; /* (threads) */
+    /* where the table has target statistics */
+    ct_noted *noted;      /* as uniques */
+    uint32_t *noted_bits; /* (P): bits of the partition's index when acquire began */
+    ct_dedupe *dedupes;   /* (threads) */
     size_t dedupe_count;
 
-    ct_scratch scratch[20];
+    ct_scratch scratch[24];
 };
 
 /* lookup.c: checks a lookup and lays the ticket out for it. */
@@ -105,7 +119,15 @@ CT_MUST_CHECK ct_code ct_lookup_plan(ct_store *store, ct_ticket *ticket, const c
 /* lookup_train.c: TRAIN on a trained table. */
 CT_MUST_CHECK ct_code ct_train_prefetch(ct_ticket *ticket, ct_status *status);
 CT_MUST_CHECK ct_code ct_train_acquire(ct_ticket *ticket, ct_status *status);
-CT_MUST_CHECK ct_code ct_train_apply(ct_ticket *ticket, const float *gradients, size_t stride, ct_status *status);
+CT_MUST_CHECK ct_code ct_train_apply(ct_ticket *ticket, const float *gradients, size_t stride, const float *labels, ct_status *status);
+
+/* lookup_counts.c: adds the partition's part of the batch to its target statistics. */
+void ct_counts_apply(ct_ticket *ticket, size_t part, const float *labels);
+/* What a key has in that epoch. */
+static inline ct_seen ct_counts_in_epoch(const ct_key_counts *counts, uint32_t epoch) {
+    return counts->epoch == epoch ? (ct_seen){counts->impressions, counts->clicks} : (ct_seen){0, 0};
+}
+static inline uint32_t ct_add_counts(uint32_t a, uint32_t b) { return a > UINT32_MAX - b ? UINT32_MAX : a + b; }
 
 /* lookup_read.c: everything else. Changes nothing but the ticket and the table's counters. */
 void ct_read_acquire(ct_ticket *ticket);
@@ -125,7 +147,8 @@ typedef struct ct_stored_table {
     ct_table_spec spec;
     int64_t rows, stubs;
     uint32_t row_bytes, stub_bytes; /* of a value; stub_bytes 0 = there are none */
-    ct_stored_column count, admitted, accumulator, value;
+    ct_stored_column count, admitted, impressions, clicks, epoch, state[CT_STATE_COLUMNS], value;
+    uint32_t counted_epoch;
 } ct_stored_table;
 CT_MUST_CHECK ct_code ct_store_manifest_read(const char *folder, ct_stored_table **out_tables /* malloc'd */, size_t *out_count,
                                              json_t **out_json /* may be NULL */, ct_status *status);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/random.h"
+#include "embedding_store/optimiser.h"
 
 enum { FIRST_INDEX_BITS = 4, FIRST_ROWS = 16, HUGE_BYTES = 2 << 20, MAX_CHUNK_BYTES = 16 << 20 };
 
@@ -74,9 +75,13 @@ static ct_code slab_reserve(ct_slab *slab, const ct_table *table, size_t rows, u
 
 /* --- tables --- */
 
-static ct_code index_create(const ct_table *table, uint32_t bits, ct_index_entry **out_index, ct_status *status) {
+static size_t index_bytes(const ct_partition *partition, uint32_t bits) { return sizeof(ct_index_entry) << bits << partition->entry_shift; }
+
+/* Zeroed: all empty. */
+static ct_code index_create(const ct_table *table, const ct_partition *partition, uint32_t bits, ct_index_entry **out_index,
+                            ct_status *status) {
     void *memory;
-    CT_TRY(allocate(table, sizeof(ct_index_entry) << bits, &memory, status)); /* zeroed: all empty */
+    CT_TRY(allocate(table, index_bytes(partition, bits), &memory, status));
     *out_index = memory;
     return CT_OK;
 }
@@ -98,9 +103,10 @@ ct_code ct_table_init(ct_table *table, const ct_table_spec *spec, ct_device *dev
     for (size_t i = 0; i < count; i++) {
         ct_partition *partition = &table->partitions[i];
         partition->index_bits = FIRST_INDEX_BITS;
-        CT_TRY_GOTO(code, index_create(table, FIRST_INDEX_BITS, &partition->index, status), fail);
+        partition->entry_shift = spec->target_stats;
+        CT_TRY_GOTO(code, index_create(table, partition, FIRST_INDEX_BITS, &partition->index, status), fail);
         table->partition_count = i + 1;
-        partition->bytes = sizeof(ct_index_entry) << FIRST_INDEX_BITS;
+        partition->bytes = index_bytes(partition, FIRST_INDEX_BITS);
         slab_init(&partition->values, spec->dim);
         slab_init(&partition->state, state_floats);
     }
@@ -113,7 +119,7 @@ fail:
 void ct_table_deinit(ct_table *table) {
     for (size_t i = 0; i < table->partition_count; i++) {
         ct_partition *partition = &table->partitions[i];
-        release(table, partition->index, sizeof(ct_index_entry) << partition->index_bits);
+        release(table, partition->index, index_bytes(partition, partition->index_bits));
         slab_deinit(&partition->values, table);
         slab_deinit(&partition->state, table);
     }
@@ -123,21 +129,19 @@ void ct_table_deinit(ct_table *table) {
 }
 
 static ct_code index_grow(ct_table *table, ct_partition *partition, ct_status *status) {
-    const uint32_t bits = partition->index_bits + 1;
-    const size_t old_count = (size_t)1 << partition->index_bits, mask = ((size_t)1 << bits) - 1;
-    ct_index_entry *index;
-    CT_TRY(index_create(table, bits, &index, status));
+    const ct_partition old = *partition;
+    const size_t old_count = (size_t)1 << old.index_bits, mask = 2 * old_count - 1;
+    CT_TRY(index_create(table, partition, old.index_bits + 1, &partition->index, status));
+    partition->index_bits = old.index_bits + 1;
     for (size_t i = 0; i < old_count; i++) {
-        const ct_index_entry *entry = &partition->index[i];
+        const ct_index_entry *entry = ct_partition_entry(&old, i);
         if (entry->slot == CT_SLOT_EMPTY) continue;
-        size_t at = ct_key_home(entry->key, bits);
-        while (index[at].slot != CT_SLOT_EMPTY) at = (at + 1) & mask;
-        index[at] = *entry;
+        size_t at = ct_key_home(entry->key, partition->index_bits);
+        while (ct_partition_entry(partition, at)->slot != CT_SLOT_EMPTY) at = (at + 1) & mask;
+        memcpy(ct_partition_entry(partition, at), entry, sizeof *entry << old.entry_shift);
     }
-    release(table, partition->index, old_count * sizeof *index);
-    partition->bytes += old_count * sizeof *index;
-    partition->index = index;
-    partition->index_bits = bits;
+    release(table, old.index, index_bytes(&old, old.index_bits));
+    partition->bytes += index_bytes(partition, partition->index_bits) - index_bytes(&old, old.index_bits);
     return CT_OK;
 }
 
@@ -145,17 +149,15 @@ ct_code ct_partition_claim(ct_table *table, ct_partition *partition, uint64_t ke
     for (;;) {
         const size_t mask = ((size_t)1 << partition->index_bits) - 1;
         size_t at = ct_key_home(key, partition->index_bits);
-        while (partition->index[at].slot != CT_SLOT_EMPTY) {
-            if (partition->index[at].key == key) {
-                *out_entry = &partition->index[at];
-                return CT_OK;
+        ct_index_entry *entry;
+        while ((entry = ct_partition_entry(partition, at))->slot != CT_SLOT_EMPTY && entry->key != key) at = (at + 1) & mask;
+        const bool is_new = entry->slot == CT_SLOT_EMPTY;
+        if (!is_new || (partition->used + 1) * 10 <= (mask + 1) * 7) {
+            if (is_new) {
+                *entry = (ct_index_entry){.key = key, .slot = CT_SLOT_STUB, .count = 0};
+                partition->used++;
             }
-            at = (at + 1) & mask;
-        }
-        if ((partition->used + 1) * 10 <= (mask + 1) * 7) {
-            partition->index[at] = (ct_index_entry){.key = key, .slot = CT_SLOT_STUB, .count = 0};
-            partition->used++;
-            *out_entry = &partition->index[at];
+            *out_entry = entry;
             return CT_OK;
         }
         CT_TRY(index_grow(table, partition, status));
@@ -187,10 +189,7 @@ void ct_partition_set_first(const ct_table *table, ct_partition *partition, uint
                 values[j] = (2.0f * ct_unit_float(random.word[j - i]) - 1.0f) * spec->first_value_scale;
         }
     }
-    if (partition->state.floats) {
-        float *state = ct_slab_at(&partition->state, row);
-        for (uint32_t i = 0; i < partition->state.floats; i++) state[i] = spec->initial_accumulator;
-    }
+    if (partition->state.floats) ct_state_set_first(spec, ct_slab_at(&partition->state, row));
 }
 
 /* --- sorted entries: radix sort, lowest byte first; a byte that is the same everywhere costs only its counting --- */
@@ -211,9 +210,10 @@ ct_code ct_partition_sorted(const ct_partition *partition, ct_index_entry **out_
     }
     size_t n = 0;
     for (size_t i = 0; i < slots; i++) {
-        if (partition->index[i].slot == CT_SLOT_EMPTY) continue;
-        from[n++] = partition->index[i];
-        for (size_t byte = 0; byte < 8; byte++) counts[byte][partition->index[i].key >> (8 * byte) & 255]++;
+        const ct_index_entry *entry = ct_partition_entry(partition, i);
+        if (entry->slot == CT_SLOT_EMPTY) continue;
+        from[n++] = *entry;
+        for (size_t byte = 0; byte < 8; byte++) counts[byte][entry->key >> (8 * byte) & 255]++;
     }
     for (size_t byte = 0; byte < 8; byte++) {
         if (counts[byte][from[0].key >> (8 * byte) & 255] == n) continue;

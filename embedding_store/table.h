@@ -26,6 +26,12 @@ typedef struct ct_index_entry {
     uint32_t count; /* occurrences in training so far; stays at UINT32_MAX */
 } ct_index_entry;
 
+/* Target statistics of a key, behind its entry: of one epoch; those of another one count as none. */
+typedef struct ct_key_counts {
+    uint32_t impressions, clicks; /* stay at UINT32_MAX */
+    uint32_t epoch;
+} ct_key_counts;
+
 /* Fixed-size records of floats by number, in chunks of a power of two; the first chunk grows until it is as large as the others. */
 typedef struct ct_slab {
     float **chunks;
@@ -36,8 +42,11 @@ typedef struct ct_slab {
     size_t capacity_rows; /* room in all chunks */
 } ct_slab;
 
+_Static_assert(sizeof(ct_key_counts) <= sizeof(ct_index_entry), "counts fit behind an entry");
+
 typedef struct ct_partition {
     ct_index_entry *index;
+    uint32_t entry_shift; /* 1 = every second entry is the place of ct_key_counts, else 0 */
     uint32_t index_bits;
     uint32_t rows;  /* records in the slabs */
     uint64_t used;  /* entries of the index: rows and stubs */
@@ -52,6 +61,7 @@ typedef struct ct_table {
     size_t partition_count;
     ct_partition *partitions; /* (partition_count) */
     float *zeros;             /* (dim): what a key without a row reads */
+    uint32_t counted_epoch;   /* the last one that target statistics were counted in */
     _Atomic int64_t lookups, unknown;
 } ct_table;
 
@@ -80,14 +90,32 @@ static inline float *ct_slab_at(const ct_slab *slab, size_t row) {
     return slab->chunks[row >> slab->shift] + (row & (((size_t)1 << slab->shift) - 1)) * slab->floats;
 }
 
-static inline ct_index_entry *ct_partition_find(const ct_partition *partition, uint64_t key) {
+/* Place 0 .. 2^index_bits - 1 of the index. */
+static inline ct_index_entry *ct_partition_entry(const ct_partition *partition, size_t place) {
+    return &partition->index[place << partition->entry_shift];
+}
+
+/* The other way round. */
+static inline uint32_t ct_partition_place(const ct_partition *partition, const ct_index_entry *entry) {
+    return (uint32_t)((size_t)(entry - partition->index) >> partition->entry_shift);
+}
+
+/* `shift`: the partition's entry_shift, where a caller's loop knows it as a constant. */
+static inline ct_index_entry *ct_partition_find_by(const ct_partition *partition, uint64_t key, uint32_t shift) {
     const size_t mask = ((size_t)1 << partition->index_bits) - 1;
     for (size_t at = ct_key_home(key, partition->index_bits);; at = (at + 1) & mask) {
-        ct_index_entry *entry = &partition->index[at];
+        ct_index_entry *entry = &partition->index[at << shift];
         if (entry->slot == CT_SLOT_EMPTY) return NULL;
         if (entry->key == key) return entry;
     }
 }
+
+static inline ct_index_entry *ct_partition_find(const ct_partition *partition, uint64_t key) {
+    return ct_partition_find_by(partition, key, partition->entry_shift);
+}
+
+/* Only where the table has target statistics. `entry`: in the index, not a copy. */
+static inline ct_key_counts *ct_entry_counts(ct_index_entry *entry) { return (ct_key_counts *)(void *)(entry + 1); }
 
 /* The key's values, or NULL where it has no row. */
 static inline const float *ct_table_values(const ct_table *table, uint64_t key) {
@@ -97,9 +125,11 @@ static inline const float *ct_table_values(const ct_table *table, uint64_t key) 
     return ct_slab_at(&partition->values, entry->slot - 1);
 }
 
-static inline void ct_table_prefetch(const ct_table *table, uint64_t key) {
+static inline void ct_table_prefetch_by(const ct_table *table, uint64_t key, uint32_t shift) {
     const ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
-    __builtin_prefetch(&partition->index[ct_key_home(key, partition->index_bits)], 0, 3);
+    __builtin_prefetch(&partition->index[ct_key_home(key, partition->index_bits) << shift], 0, 3);
 }
+
+static inline void ct_table_prefetch(const ct_table *table, uint64_t key) { ct_table_prefetch_by(table, key, table->spec.target_stats); }
 
 #endif

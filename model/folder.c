@@ -11,6 +11,7 @@
 
 enum { FORMAT_VERSION = 1, LEAST_READER_VERSION = 1, MANIFEST_MAX_BYTES = 64 << 20, TEXT_MAX_BYTES = 16 << 20 };
 static const char manifest_name[] = "manifest";
+static const char resume_name[] = "resume";
 static const char checksum_word[] = "checksum ";
 
 /* --- the tower's tensors and the transforms, by name --- */
@@ -28,7 +29,7 @@ static void tensor_list_deinit(tensor_list *list) {
 
 static ct_code tensor_list_init(tensor_list *list, ct_model *model, ct_status *status) {
     const size_t tower = ct_tower_tensor_count(model->tower), numbers = model->layout.number_count;
-    *list = (tensor_list){.tensors = calloc(tower + 1, sizeof *list->tensors), .moments = calloc(3 * numbers + 1, sizeof *list->moments)};
+    *list = (tensor_list){.tensors = calloc(tower + 2, sizeof *list->tensors), .moments = calloc(3 * numbers + 1, sizeof *list->moments)};
     if (list->tensors == NULL || list->moments == NULL) return ct_fail_memory(status, tower * sizeof *list->tensors, "the list of tensors");
     for (size_t i = 0; i < tower; i++) {
         const ct_tensor tensor = ct_tower_tensor(model->tower, i);
@@ -41,6 +42,7 @@ static ct_code tensor_list_init(tensor_list *list, ct_model *model, ct_status *s
                3 * sizeof(double));
     list->tensors[list->count++] =
         (named_tensor){.name = "numbers.moments", .f64 = true, .rows = numbers, .columns = 3, .data = list->moments};
+    list->tensors[list->count++] = (named_tensor){.name = "labels.prior", .f64 = true, .rows = 1, .columns = 2, .data = model->prior};
     return CT_OK;
 }
 
@@ -68,10 +70,10 @@ static ct_code write_manifest(const ct_model *model, const char *folder, const c
         json_object_set_new(vectors, model->schema->fields[model->layout.vectors[i].field].name,
                             json_string(model->layout.vectors[i].table_name));
     /* clang-format off */
-    json_t *manifest = json_pack("{s:s, s:i, s:i, s:[], s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:[s], s:o, s:o}",
+    json_t *manifest = json_pack("{s:s, s:i, s:i, s:[], s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:[s], s:o, s:o}",
         "format", "clicktower-model", "version", FORMAT_VERSION, "least_reader_version", LEAST_READER_VERSION, "required_features",
         "created_unix_ms", (json_int_t)ct_clock_unix_ms(), "schema", model->schema->name, "model", ct_architecture_name(model->spec->architecture),
-        "rows", (json_int_t)model->rows, "step", (json_int_t)model->step, "tower_step", (json_int_t)ct_tower_step(model->tower),
+        "rows", (json_int_t)model->rows, "step", (json_int_t)model->step, "tower_step", (json_int_t)ct_tower_step(model->tower), "epoch", (json_int_t)model->epoch, "epoch_rows", (json_int_t)model->epoch_rows,
         "seed", (json_int_t)model->seed, "batch_rows", (json_int_t)model->batch_rows, "instruction_set", model->instruction_set,
         "precision", ct_model_precision(model) == CT_PRECISION_BF16 ? "bf16" : "fp32", "outputs", "click", "vectors", vectors, "files", files);
     /* clang-format on */
@@ -111,24 +113,44 @@ static ct_code write_text(const char *folder, const char *name, const char *text
     return code;
 }
 
-static ct_code write_content(ct_model *model, const char *folder, const json_t *metrics, const char *curve, ct_status *status) {
+static ct_code check_texts(const ct_model_text *texts, size_t count, ct_status *status) {
+    static const char *const taken[] = {"manifest", "schema.yaml", "model.yaml", "tower.safetensors", "tables", "metrics.json", "resume"};
+    static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    for (size_t i = 0; i < count; i++) {
+        const char *name = texts[i].name;
+        bool bad = name[0] == '\0' || name[0] == '.' || name[strspn(name, good)] != '\0';
+        for (size_t t = 0; t < sizeof taken / sizeof *taken; t++) bad = bad || strcmp(name, taken[t]) == 0;
+        for (size_t t = 0; t < i; t++) bad = bad || strcmp(name, texts[t].name) == 0;
+        if (bad) return ct_fail(status, CT_INVALID, "'%s' is no name for a text of a model folder", name);
+    }
+    return CT_OK;
+}
+
+static ct_code write_content(ct_model *model, const char *folder, const json_t *metrics, const ct_model_text *texts, size_t text_count,
+                             const char *resume_folder, ct_status *status) {
     char *spec = ct_model_spec_text(model->spec), *tables = ct_path_join(folder, "tables");
-    char *tower = ct_path_join(folder, "tower.safetensors"), *json = ct_path_join(folder, "metrics.json");
+    char *tower = ct_path_join(folder, "tower.safetensors"), *json = ct_path_join(folder, "metrics.json"),
+         *resume = ct_path_join(folder, resume_name);
     tensor_list list = {0};
     char digest[CT_DIGEST_HEX_BYTES];
     ct_code code = CT_OK;
-    if (spec == NULL || tables == NULL || tower == NULL || json == NULL) {
+    if (spec == NULL || tables == NULL || tower == NULL || json == NULL || resume == NULL) {
         code = ct_fail_memory(status, 4096, "the model folder");
         goto done;
     }
     CT_TRY_GOTO(code, write_text(folder, "schema.yaml", model->schema->text, model->schema->text_bytes, status), done);
     CT_TRY_GOTO(code, write_text(folder, "model.yaml", spec, strlen(spec), status), done);
     CT_TRY_GOTO(code, ct_json_save(json, metrics, status), done);
-    CT_TRY_GOTO(code, write_text(folder, "curve.jsonl", curve, strlen(curve), status), done);
+    for (size_t i = 0; i < text_count; i++)
+        CT_TRY_GOTO(code, write_text(folder, texts[i].name, texts[i].text, strlen(texts[i].text), status), done);
     CT_TRY_GOTO(code, tensor_list_init(&list, model, status), done);
     CT_TRY_GOTO(code, safetensors_write(tower, list.tensors, list.count, status), done);
     CT_TRY_GOTO(code, ct_store_snapshot(model->store, tables, status), done);
     CT_TRY_GOTO(code, ct_model_digest(model, digest, status), done);
+    if (resume_folder != NULL && rename(resume_folder, resume) != 0) {
+        code = ct_fail_errno(status, "%s: cannot be moved into the model folder", resume_folder);
+        goto done;
+    }
     code = write_manifest(model, folder, digest, status);
 done:
     tensor_list_deinit(&list);
@@ -136,6 +158,7 @@ done:
     free(tables);
     free(tower);
     free(json);
+    free(resume);
     return code;
 }
 
@@ -146,6 +169,13 @@ bool ct_model_folder_is(const char *folder) {
     return there;
 }
 
+char *ct_model_resume_folder(const char *folder) {
+    char *resume = ct_path_join(folder, resume_name);
+    if (resume != NULL && ct_model_folder_is(resume)) return resume;
+    free(resume);
+    return strdup(folder);
+}
+
 ct_code ct_model_folder_replaceable(const char *folder, ct_status *status) {
     if (ct_path_exists(folder) && !ct_model_folder_is(folder))
         return ct_fail(status, CT_EXISTS, "%s: there is something that is no model folder; name another folder or move it away", folder);
@@ -153,11 +183,17 @@ ct_code ct_model_folder_replaceable(const char *folder, ct_status *status) {
 }
 
 ct_code ct_model_save(ct_model *model, const char *folder, const json_t *metrics, const char *curve, ct_status *status) {
+    return ct_model_save_texts(model, folder, metrics, &(const ct_model_text){"curve.jsonl", curve}, 1, NULL, status);
+}
+
+ct_code ct_model_save_texts(ct_model *model, const char *folder, const json_t *metrics, const ct_model_text *texts, size_t text_count,
+                            const char *resume_folder, ct_status *status) {
     char *staged = NULL;
     if (model->mode != CT_MODEL_TRAIN) return ct_fail(status, CT_INVALID, "the model was opened for reading; it can't be saved");
+    CT_TRY(check_texts(texts, text_count, status));
     CT_TRY(ct_model_folder_replaceable(folder, status));
     CT_TRY(ct_folder_stage(folder, &staged, status));
-    ct_code code = write_content(model, staged, metrics, curve, status);
+    ct_code code = write_content(model, staged, metrics, texts, text_count, resume_folder, status);
     if (code == CT_OK) code = ct_folder_commit(staged, folder, status);
     if (code != CT_OK) {
         ct_status ignored = CT_STATUS_INIT;
@@ -247,6 +283,20 @@ static ct_code check_file(const char *folder, const json_t *file, const char *ma
     return code;
 }
 
+/* A file that is read must have been listed, else nobody has checked it. */
+static ct_code check_listed(const json_t *files, const char *manifest_path, ct_status *status) {
+    static const char *const needed[] = {"schema.yaml", "model.yaml", "tower.safetensors", "tables/store.json", "tables/CURRENT"};
+    for (size_t n = 0; n < sizeof needed / sizeof *needed; n++) {
+        bool listed = false;
+        for (size_t i = 0; i < json_array_size(files) && !listed; i++) {
+            const char *name = json_string_value(json_object_get(json_array_get(files, i), "name"));
+            listed = name != NULL && strcmp(name, needed[n]) == 0;
+        }
+        if (!listed) return ct_fail(status, CT_CORRUPT, "%s: the list of files lacks '%s'", manifest_path, needed[n]);
+    }
+    return CT_OK;
+}
+
 ct_code ct_model_manifest(const char *folder, bool check_files, json_t **out_manifest, ct_status *status) {
     char *path = ct_path_join(folder, manifest_name), *text = NULL;
     json_t *manifest = NULL, *files = NULL;
@@ -272,6 +322,7 @@ ct_code ct_model_manifest(const char *folder, bool check_files, json_t **out_man
     CT_TRY_GOTO(code, ct_json_parse(text, bytes - tail, path, &manifest, status), done);
     CT_TRY_GOTO(code, check_version(manifest, path, status), done);
     CT_TRY_GOTO(code, ct_json_get_array(manifest, "files", path, &files, status), done);
+    CT_TRY_GOTO(code, check_listed(files, path, status), done);
     if (check_files)
         for (size_t i = 0; i < json_array_size(files) && code == CT_OK; i++)
             code = check_file(folder, json_array_get(files, i), path, status);
@@ -289,10 +340,12 @@ done:
 
 static ct_code read_numbers(ct_model *model, const json_t *manifest, const char *folder, int64_t *out_tower_step, ct_status *status) {
     const char *instruction_set = NULL, *digest = NULL, *precision = NULL;
-    int64_t seed = 0, batch_rows = 0;
+    int64_t seed = 0, batch_rows = 0, epoch = 0;
     CT_TRY(ct_json_get_i64(manifest, "rows", folder, &model->rows, status));
     CT_TRY(ct_json_get_i64(manifest, "step", folder, &model->step, status));
     CT_TRY(ct_json_get_i64(manifest, "tower_step", folder, out_tower_step, status));
+    CT_TRY(ct_json_get_i64(manifest, "epoch", folder, &epoch, status));
+    CT_TRY(ct_json_get_i64(manifest, "epoch_rows", folder, &model->epoch_rows, status));
     CT_TRY(ct_json_get_i64(manifest, "created_unix_ms", folder, &model->created_ms, status));
     CT_TRY(ct_json_get_i64(manifest, "seed", folder, &seed, status));
     CT_TRY(ct_json_get_i64(manifest, "batch_rows", folder, &batch_rows, status));
@@ -301,6 +354,7 @@ static ct_code read_numbers(ct_model *model, const json_t *manifest, const char 
     CT_TRY(ct_json_get_string(manifest, "digest", folder, &digest, status));
     if (batch_rows < 1 || batch_rows > CT_MODEL_MAX_BATCH_ROWS)
         return ct_fail(status, CT_CORRUPT, "%s: batch_rows is %lld", folder, (long long)batch_rows);
+    model->epoch = (uint32_t)epoch;
     model->seed = (uint64_t)seed;
     model->batch_rows = (size_t)batch_rows;
     model->precision = strcmp(precision, "bf16") == 0 ? CT_PRECISION_BF16 : CT_PRECISION_FP32;

@@ -54,6 +54,17 @@ void write_bucket_keys(const ct_model *model, const ct_batch *batch, size_t firs
     }
 }
 
+void write_target_stats(const ct_model *model, const ct_ticket *ticket, size_t first, size_t last, size_t first_row, size_t rows,
+                        read_scratch *scratch, float *x, size_t stride) {
+    /* As if one row had been seen at each rate: there is a prior from the first row on, and it is never 0 or 1. */
+    const double prior = (model->prior[1] + 0.5) / (model->prior[0] + 1);
+    for (size_t i = first; i < last; i++) {
+        ct_store_gather_counts(model->store, ticket, first_row, rows, i - first, scratch->impressions, scratch->clicks);
+        target_stats_write(scratch->impressions, scratch->clicks, prior, model->spec->target_smoothing, scratch->odds[0], scratch->odds[1],
+                           x + model->layout.ids[i].stats_column, stride, rows);
+    }
+}
+
 void id_columns(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, const uint64_t *bucket_keys,
                 size_t stride, ct_key_column *out_columns) {
     for (size_t i = first; i < last; i++) {

@@ -49,15 +49,16 @@ static uint64_t bucket_salt(const char *name) {
 /* Columns of one side: ids, then numbers' buckets, then vectors, then numbers. */
 static void place_side(model_layout *layout, const ct_schema *schema, const bool *used, ct_side side, const ct_model_spec *spec,
                        uint32_t adapter_width, const uint32_t *vector_dims, const char (*vector_tables)[CT_TABLE_NAME_BYTES]) {
+    const size_t first_id = layout->id_count;
     for (size_t f = 0; f < schema->field_count; f++) {
         if (!used[f] || schema->fields[f].kind != CT_FIELD_ID || side_of(schema, &schema->fields[f]) != side) continue;
-        layout->ids[layout->id_count++] = (layout_id){f, (uint32_t)layout->width, schema->fields[f].salt, NOT_A_BUCKET};
+        layout->ids[layout->id_count++] = (layout_id){f, (uint32_t)layout->width, schema->fields[f].salt, NOT_A_BUCKET, 0};
         layout->width += layout->embedding_dim;
     }
     for (size_t f = 0; f < schema->field_count && spec->number_buckets; f++) {
         if (!used[f] || schema->fields[f].kind != CT_FIELD_NUMBER || side_of(schema, &schema->fields[f]) != side) continue;
         layout->ids[layout->id_count++] =
-            (layout_id){f, (uint32_t)layout->width, bucket_salt(schema->fields[f].name), layout->bucket_count++};
+            (layout_id){f, (uint32_t)layout->width, bucket_salt(schema->fields[f].name), layout->bucket_count++, 0};
         layout->width += layout->embedding_dim;
     }
     for (size_t f = 0; f < schema->field_count; f++) {
@@ -73,6 +74,10 @@ static void place_side(model_layout *layout, const ct_schema *schema, const bool
         if (!used[f] || schema->fields[f].kind != CT_FIELD_NUMBER || side_of(schema, &schema->fields[f]) != side) continue;
         layout->numbers[layout->number_count++] = (layout_number){f, (uint32_t)layout->width};
         layout->width += spec->number_flags ? 2 : 1;
+    }
+    for (size_t i = first_id; i < layout->id_count && spec->target_stats; i++) {
+        layout->ids[i].stats_column = (uint32_t)layout->width;
+        layout->width += 2;
     }
 }
 

@@ -101,7 +101,8 @@ static ct_code create_store(ct_model *model, const vector_files *files, ct_statu
                                        .initial_accumulator = spec->initial_accumulator,
                                        .first_value_scale = spec->first_value_scale,
                                        .seed = model->seed,
-                                       .min_count = spec->min_count};
+                                       .min_count = spec->min_count,
+                                       .target_stats = spec->target_stats};
     size_t owner[CT_STORE_MAX_TABLES] = {0}; /* field whose file fills the table */
     for (size_t i = 0; i < model->layout.vector_count; i++) {
         layout_vector *vector = &model->layout.vectors[i];
@@ -174,6 +175,36 @@ const char *ct_model_output_name(const ct_model *model, size_t output) {
     return output == 0 ? "click" : NULL;
 }
 double ct_model_flops_per_row(const ct_model *model) { return ct_tower_flops_per_row(model->tower); }
+
+/* The first line in which two specs differ: where the user looks. */
+static ct_code check_same_spec(const ct_model *model, const ct_model_spec *spec, ct_status *status) {
+    char *have = ct_model_spec_text(model->spec), *want = ct_model_spec_text(spec);
+    ct_code code = have == NULL || want == NULL ? ct_fail_memory(status, 4096, "the spec's text") : CT_OK;
+    if (code == CT_OK && strcmp(have, want) != 0) {
+        size_t at = 0;
+        while (have[at] == want[at]) at++;
+        while (at > 0 && have[at - 1] != '\n') at--;
+        code = ct_fail(status, CT_INVALID, "the model was made with '%.*s', but this run asks for '%.*s'", (int)strcspn(have + at, "\n"),
+                       have + at, (int)strcspn(want + at, "\n"), want + at);
+    }
+    free(have);
+    free(want);
+    return code;
+}
+
+ct_code ct_model_check_same(const ct_model *model, const ct_schema *schema, const ct_model_spec *spec, uint64_t seed, size_t batch_rows,
+                            ct_status *status) {
+    if (model->schema->hash != schema->hash)
+        return ct_fail(status, CT_INVALID, "the model was made with schema %s (hash %016llx), but this run asks for %s (hash %016llx)",
+                       model->schema->name, (unsigned long long)model->schema->hash, schema->name, (unsigned long long)schema->hash);
+    if (model->seed != seed)
+        return ct_fail(status, CT_INVALID, "the model was made with seed %llu, but this run asks for %llu", (unsigned long long)model->seed,
+                       (unsigned long long)seed);
+    if (model->batch_rows != batch_rows)
+        return ct_fail(status, CT_INVALID, "the model was made with batches of %zu rows, but this run asks for %zu", model->batch_rows,
+                       batch_rows);
+    return check_same_spec(model, spec, status);
+}
 
 bool ct_model_uses_field(const ct_model *model, size_t field) {
     const model_layout *layout = &model->layout;

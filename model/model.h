@@ -2,13 +2,21 @@
  * serving. A model is a schema, a spec, an embedding store, a tower and the state of its transforms.
  *
  * First input x: for each side (context, then candidate) the ids in the schema's order (embedding_dim columns each; several values are
- * averaged), then, where the spec asks for buckets, the numbers as ids, the vectors' adapters, then one or two columns for each number:
+ * averaged), then, where the spec asks for buckets, the numbers as ids, the vectors' adapters, then one or two columns for each number
  * (sign(v) log(1 + |v|) - mean) / deviation, with mean and deviation of all rows trained on so far (this batch's included; a missing value
- * is 0), and 1 where it is missing. The bucket of a number v above 2 is floor(log(v)^2), of others floor(v), and missing has its own (the
- * transform of the winners of Criteo's challenge, 3 Idiots, 2014).
+ * is 0), and 1 where it is missing. The bucket of a number v above 2 is 1000 + floor(log(v)^2), of others floor(v), and missing has its
+ * own; its key is XXH3 of the bucket as int32, seeded by the hash of NAME#bucket (the transform of the winners of Criteo's challenge, 3
+ * Idiots, 2014).
+ *
+ * Where the spec asks for target statistics, two more columns for each id (and bucket): from the impressions n and clicks c of its value in
+ * earlier batches of the epoch, with prior p (the click rate of all earlier rows) and smoothing a:
+ *     log(1 + c / (a p)) - log(1 + (n - c) / (a (1 - p)))    the smoothed log odds, less the prior's (0 for an unknown value)
+ *     log(1 + n) / 8
+ * In evaluation and serving the counts are those at the end of training. A row never sees its own label: counts and prior change after the
+ * whole batch was read.
  *
  * Outputs are named; today there is one, "click". A model folder holds
- *     manifest  schema.yaml  model.yaml  tower.safetensors  tables/  metrics.json  curve.jsonl
+ *     manifest  schema.yaml  model.yaml  tower.safetensors  tables/  metrics.json  [texts: curve.jsonl  train.html]
  * where manifest (JSON, with a line of its own checksum behind it) lists every other file with its size and checksum. */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
@@ -43,9 +51,23 @@ typedef enum ct_model_mode { CT_MODEL_TRAIN, CT_MODEL_READ } ct_model_mode;
 CT_MUST_CHECK ct_code ct_model_open(const char *folder, ct_model_mode mode, ct_device *device, ct_pool *pool, ct_model **out_model,
                                     ct_status *status);
 void ct_model_destroy(ct_model *model); /* NULL is fine */
-/* Written beside and renamed; an older folder of that name is replaced, anything else there is CT_EXISTS. `metrics` becomes metrics.json,
- * `curve` (text) curve.jsonl. */
+/* A text that is written into the folder as it is, as curve.jsonl or train.html; the model does not read it. */
+typedef struct ct_model_text {
+    const char *name; /* of the file: letters, digits, '.', '_' and '-', and none of the names above */
+    const char *text;
+} ct_model_text;
+/* Written beside and renamed; an older folder of that name is replaced, anything else there is CT_EXISTS. `metrics` becomes metrics.json.
+ * `resume_folder` (NULL = none): another model folder on the same file system, which is moved in as resume/: the state that training goes
+ * on from, where that is not the model itself. */
+CT_MUST_CHECK ct_code ct_model_save_texts(ct_model *model, const char *folder, const json_t *metrics, const ct_model_text *texts,
+                                          size_t text_count, const char *resume_folder, ct_status *status);
+/* The same with one text: `curve` becomes curve.jsonl. */
 CT_MUST_CHECK ct_code ct_model_save(ct_model *model, const char *folder, const json_t *metrics, const char *curve, ct_status *status);
+/* FOLDER/resume where that is a model folder, else FOLDER: what training goes on from. malloc'd; NULL when out of memory. */
+char *ct_model_resume_folder(const char *folder);
+/* CT_INVALID, with both values, where a model differs from what is asked for: schema, spec, seed or batch. */
+CT_MUST_CHECK ct_code ct_model_check_same(const ct_model *model, const ct_schema *schema, const ct_model_spec *spec, uint64_t seed,
+                                          size_t batch_rows, ct_status *status);
 /* CT_EXISTS where `folder` is taken by something that is no model folder: what save would say, for asking before the work. */
 CT_MUST_CHECK ct_code ct_model_folder_replaceable(const char *folder, ct_status *status);
 /* Digest of the content: schema, spec, tables, tower, transforms, step. Not of metrics, paths, precision-independent file layout, machine
@@ -76,8 +98,19 @@ double ct_model_flops_per_row(const ct_model *model); /* products of one forward
 
 /* --- training --- */
 /* One step on one batch (needs the label column): out_logits (rows, outputs) are those before the step. CT_INVALID "diverged" leaves every
- * value as it was before the batch (counts of keys include it). Not for two threads at once. `epoch` counts passes over the log from 0. */
+ * value as it was before the batch (counts of keys include it, and the rows that it admits are there with their first values). Not for two
+ * threads at once. `epoch` counts passes over the log from 0. */
 CT_MUST_CHECK ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, float *out_logits, ct_status *status);
+
+/* Where the time of training went so far, in nanoseconds. `look_up`, `moments`, `tower_update` and `row_update` are wall time; the others
+ * are summed over threads. */
+typedef struct ct_model_profile {
+    int64_t look_up, moments, gather, forward, backward, tower_update, row_update;
+    int64_t blocks_wall; /* of gather, forward and backward together */
+} ct_model_profile;
+void ct_model_profile_get(const ct_model *model, ct_model_profile *out_profile);
+/* Where training stands: whole passes over the log that are done, and rows of the pass after them. */
+void ct_model_position(const ct_model *model, uint32_t *out_epoch, int64_t *out_epoch_rows);
 
 /* --- inference: a scorer for each thread; the model must not be trained meanwhile --- */
 typedef struct ct_scorer ct_scorer;

@@ -9,10 +9,11 @@
  * Features are ordered context first, then candidate, each in the schema's order. */
 
 typedef struct layout_id {
-    size_t field;    /* an id, or a number whose bucket is the id */
-    uint32_t column; /* in x; embedding_dim columns */
-    uint64_t salt;   /* of its keys */
-    size_t bucket;   /* which of the buckets it is; NOT_A_BUCKET for an id */
+    size_t field;          /* an id, or a number whose bucket is the id */
+    uint32_t column;       /* in x; embedding_dim columns */
+    uint64_t salt;         /* of its keys */
+    size_t bucket;         /* which of the buckets it is; NOT_A_BUCKET for an id */
+    uint32_t stats_column; /* in x, of its two target statistics, where the spec asks for them */
 } layout_id;
 
 typedef struct layout_number {
@@ -64,6 +65,9 @@ number_scale moments_scale(const number_moments *moments);
 number_moments moments_of(const float *raw, float *scratch, size_t n);
 /* Writes the value and, if `flag`, the missing flag of n rows to out[r * stride]; step: 1, or 0 where one raw value holds for all rows. */
 void number_write(const float *raw, size_t step, const number_scale *scale, bool flag, float *scratch, float *out, size_t stride, size_t n);
+/* Two target statistics of n values: see model.h. counts: (n); scratch: two of (n); to out[r * stride]. */
+void target_stats_write(const uint32_t *impressions, const uint32_t *clicks, double prior, float smoothing, float *positive,
+                        float *negative, float *out, size_t stride, size_t n);
 /* Keys of the buckets of n raw values. */
 void bucket_keys_of(const float *raw, uint64_t salt, uint64_t *out_keys, size_t n);
 
@@ -75,7 +79,10 @@ enum { ID_TABLE = 0 };
 typedef struct read_scratch {   /* of one thread */
     ct_ticket **vector_tickets; /* (vector_count) */
     float numbers[CT_TOWER_MAX_ROWS];
+    uint32_t impressions[CT_TOWER_MAX_ROWS], clicks[CT_TOWER_MAX_ROWS];
+    float odds[2][CT_TOWER_MAX_ROWS];
     ct_status status; /* first failure in a parallel part */
+    int64_t gather_ns, forward_ns, backward_ns;
 } read_scratch;
 
 struct ct_model {
@@ -89,9 +96,12 @@ struct ct_model {
     ct_model_mode mode;
     number_moments *moments; /* (number_count) */
     number_scale *scales;    /* (number_count), of moments */
+    double prior[2];         /* rows, and clicks, trained on: the prior of target statistics */
     uint64_t seed;
     size_t batch_rows;
     int64_t rows, step, created_ms;
+    uint32_t epoch;         /* of the batch trained last */
+    int64_t epoch_rows;     /* of that epoch, trained on */
     ct_precision precision; /* asked of the tower: the spec's, or the folder's */
     char instruction_set[32];
     char digest[CT_DIGEST_HEX_BYTES]; /* of the folder it was read from; "" = none */
@@ -104,7 +114,8 @@ struct ct_model {
     read_scratch *scratch;         /* (threads) */
     number_moments *block_moments; /* (blocks, number_count) */
     number_moments *saved_moments; /* (number_count) */
-    float *logit_gradients;        /* (batch_rows) */
+    ct_model_profile profile;
+    float *logit_gradients; /* (batch_rows) */
 };
 
 /* Everything that does not hang on how the model came to be: tower, training scratch. Store, spec, schema and layout are set. */
@@ -123,6 +134,9 @@ ct_code batch_check(const ct_model *model, const ct_batch *batch, bool training,
 /* Keys of the buckets among ids [first, last) for rows [first_row, first_row + rows): bucket b's at out_keys + b * stride + offset. */
 void write_bucket_keys(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
                        uint64_t *out_keys, size_t stride, size_t offset);
+/* Target statistics of ids [first, last), columns 0 .. of the ticket's look-up, of its rows [first_row, first_row + rows) into x. */
+void write_target_stats(const ct_model *model, const ct_ticket *ticket, size_t first, size_t last, size_t first_row, size_t rows,
+                        read_scratch *scratch, float *x, size_t stride);
 /* Key columns of ids [first, last) for rows from first_row on; bucket_keys: those of these rows, bucket b's at bucket_keys + b * stride. */
 void id_columns(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, const uint64_t *bucket_keys,
                 size_t stride, ct_key_column *out_columns);

@@ -84,6 +84,8 @@ static ct_code write_features(ct_scorer *scorer, const ct_batch *batch, const fe
         CT_TRY(ct_store_prefetch(model->store, scorer->ids, &lookup, status));
         CT_TRY(ct_store_acquire(model->store, scorer->ids, status));
         ct_store_gather(model->store, scorer->ids, 0, rows, false, x, x_stride);
+        if (model->spec->target_stats)
+            write_target_stats(model, scorer->ids, range->ids[0], range->ids[1], 0, rows, &scorer->scratch, x, x_stride);
         ct_store_release(model->store, scorer->ids);
     }
     write_numbers(model, batch, range->numbers[0], range->numbers[1], first_row, rows, &scorer->scratch, x, x_stride);

@@ -13,7 +13,8 @@ enum { MAX_DIM = 1024, MAX_WIDTH = 16384, MAX_CROSS = 16, MODEL_FILE_MAX_BYTES =
 
 typedef struct overlay_embedding {
     uint32_t *dim, *min_count;
-    double *learning_rate, *initial_accumulator, *first_value_scale, *id_drop;
+    double *learning_rate, *initial_accumulator, *first_value_scale, *id_drop, *target_smoothing;
+    bool *target_stats;
 } overlay_embedding;
 typedef struct overlay_cross {
     uint32_t *layers;
@@ -51,6 +52,8 @@ static const cyaml_schema_field_t embedding_fields[] = {
     CYAML_FIELD_FLOAT_PTR("initial_accumulator", OPTIONAL_POINTER, overlay_embedding, initial_accumulator),
     CYAML_FIELD_FLOAT_PTR("first_value_scale", OPTIONAL_POINTER, overlay_embedding, first_value_scale),
     CYAML_FIELD_FLOAT_PTR("id_drop", OPTIONAL_POINTER, overlay_embedding, id_drop),
+    CYAML_FIELD_BOOL_PTR("target_stats", OPTIONAL_POINTER, overlay_embedding, target_stats),
+    CYAML_FIELD_FLOAT_PTR("target_smoothing", OPTIONAL_POINTER, overlay_embedding, target_smoothing),
     CYAML_FIELD_END};
 static const cyaml_schema_field_t cross_fields[] = {CYAML_FIELD_UINT_PTR("layers", OPTIONAL_POINTER, overlay_cross, layers),
                                                     CYAML_FIELD_END};
@@ -101,6 +104,8 @@ static void set_defaults(ct_model_spec *spec, ct_architecture architecture) {
     spec->first_value_scale = architecture == CT_ARCHITECTURE_LR ? 0.0f : 0.01f;
     spec->min_count = 2;
     spec->id_drop = 0.01;
+    spec->target_stats = false;
+    spec->target_smoothing = 20;
     spec->cross_layers = architecture == CT_ARCHITECTURE_DCN_V2 ? 3 : 0;
     spec->deep_count = architecture == CT_ARCHITECTURE_LR ? 0 : sizeof deep / sizeof *deep;
     if (spec->deep_count > 0) memcpy(spec->deep, deep, sizeof deep);
@@ -194,6 +199,8 @@ static ct_code apply_embedding(ct_model_spec *spec, const overlay_embedding *fro
     float drop = (float)spec->id_drop;
     CT_TRY(set_real(&drop, from->id_drop, 0, true, 1, "embedding.id_drop", where, status));
     if (from->id_drop != NULL) spec->id_drop = *from->id_drop;
+    if (from->target_stats != NULL) spec->target_stats = *from->target_stats;
+    CT_TRY(set_real(&spec->target_smoothing, from->target_smoothing, 0, false, 1e9, "embedding.target_smoothing", where, status));
     return CT_OK;
 }
 
@@ -354,11 +361,11 @@ char *ct_model_spec_text(const ct_model_spec *spec) {
     fprintf(to, "model: %s\n", ct_architecture_name(spec->architecture));
     print_names(to, "features", spec->features, spec->feature_count);
     print_names(to, "exclude", spec->exclude, spec->exclude_count);
-    fprintf(
-        to,
-        "embedding: {dim: %u, learning_rate: %.9g, initial_accumulator: %.9g, first_value_scale: %.9g, min_count: %u, id_drop: %.17g}\n",
-        spec->embedding_dim, (double)spec->embedding_learning_rate, (double)spec->initial_accumulator, (double)spec->first_value_scale,
-        spec->min_count, spec->id_drop);
+    fprintf(to,
+            "embedding: {dim: %u, learning_rate: %.9g, initial_accumulator: %.9g, first_value_scale: %.9g, min_count: %u, id_drop: %.17g, "
+            "target_stats: %s, target_smoothing: %.9g}\n",
+            spec->embedding_dim, (double)spec->embedding_learning_rate, (double)spec->initial_accumulator, (double)spec->first_value_scale,
+            spec->min_count, spec->id_drop, spec->target_stats ? "true" : "false", (double)spec->target_smoothing);
     if (spec->architecture == CT_ARCHITECTURE_DCN_V2) fprintf(to, "cross: {layers: %u}\n", spec->cross_layers);
     if (spec->architecture != CT_ARCHITECTURE_LR) {
         fprintf(to, "deep: [");

@@ -3,13 +3,10 @@
  *     model: dcn-v2                 # lr, dnn, dcn-v2
  *     features: [C1, C2, I1]        # default: every id, number and vector of the schema
  *     exclude: [item_vector]        # taken out of them
- *     embedding: {dim: 16, learning_rate: 0.05, initial_accumulator: 1e-8, first_value_scale: 0.01, min_count: 2, id_drop: 0.01}
- *     cross: {layers: 3}
- *     deep: [400, 400, 400]
- *     numbers: {buckets: false, missing_flag: true}  # buckets: each number also as an id, floor(log(v)^2) (see model.h)
- *     vector: {adapter: 16}         # width of a vector's trained linear adapter
- *     optimizer: {learning_rate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: 1e-8}
- *     precision: auto               # auto, fp32, bf16
+ *     embedding: {dim: 16, learning_rate: 0.05, initial_accumulator: 1e-8, first_value_scale: 0.01, min_count: 2, id_drop: 0.01,
+ * target_stats: false, target_smoothing: 20} cross: {layers: 3} deep: [400, 400, 400] numbers: {buckets: false, missing_flag: true}  #
+ * buckets: each number also as an id, floor(log(v)^2) (see model.h) vector: {adapter: 16}         # width of a vector's trained linear
+ * adapter optimizer: {learning_rate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: 1e-8} precision: auto               # auto, fp32, bf16
  *
  * --set PATH=VALUE writes one value, as cross.layers=3 or deep=[500,500,500]. */
 #ifndef MODEL_SPEC_H
@@ -32,6 +29,8 @@ typedef struct ct_model_spec {
     float embedding_learning_rate, initial_accumulator, first_value_scale;
     uint32_t min_count;
     double id_drop;
+    bool target_stats;      /* each id also gives its click rate and its count in earlier batches */
+    float target_smoothing; /* impressions that the prior counts for */
     uint32_t cross_layers;
     uint32_t deep[CT_SPEC_MAX_DEEP];
     size_t deep_count;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/math.h"
 #include "model/model_internal.h"
 
@@ -49,22 +50,36 @@ static void block_task(void *context, size_t block, size_t worker) {
     read_scratch *scratch = &model->scratch[worker];
     const size_t first = block * model->block_rows, rows = rows_of_block(model, step->batch->rows, block);
     size_t x_stride = 0, raw_stride = 0;
+    const int64_t began = ct_clock_ns();
     float *x = ct_tower_block_x(model->tower, block, &x_stride);
     if (layout->id_count > 0) ct_store_gather(model->store, model->ticket, first, rows, false, x, x_stride);
+    if (model->spec->target_stats) write_target_stats(model, model->ticket, 0, layout->id_count, first, rows, scratch, x, x_stride);
     write_numbers(model, step->batch, 0, layout->number_count, first, rows, scratch, x, x_stride);
     if (layout->vector_count > 0) {
         float *raw = ct_tower_block_raw(model->tower, block, &raw_stride);
         if (write_vectors(model, step->batch, 0, layout->vector_count, first, rows, scratch, raw, raw_stride, &scratch->status) != CT_OK)
             return;
     }
+    const int64_t gathered = ct_clock_ns();
     float *logits = step->logits + first;
     float *gradients = model->logit_gradients + first;
     ct_tower_block_forward(model->tower, block, rows, logits);
+    const int64_t forwarded = ct_clock_ns();
     ct_sigmoid_f32(logits, gradients, rows);
     for (size_t r = 0; r < rows; r++) gradients[r] -= step->labels[first + r];
     if (step->weights != NULL)
         for (size_t r = 0; r < rows; r++) gradients[r] *= step->weights[first + r];
     ct_tower_block_backward(model->tower, block, rows, gradients);
+    scratch->gather_ns += gathered - began;
+    scratch->forward_ns += forwarded - gathered;
+    scratch->backward_ns += ct_clock_ns() - forwarded;
+}
+
+/* Adds the time since *since to a part of the profile, and moves *since on. */
+static void lap(int64_t *part, int64_t *since) {
+    const int64_t now = ct_clock_ns();
+    *part += now - *since;
+    *since = now;
 }
 
 static void update_moments(ct_model *model, const ct_batch *batch, step_context *step) {
@@ -101,6 +116,7 @@ ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, f
     step_context step = {.model = model, .batch = batch, .logits = out_logits};
     step.labels = ct_column_f32(&batch->columns[ct_schema_find_kind(model->schema, CT_FIELD_LABEL)]);
     if (weight >= 0 && batch->columns[weight].present) step.weights = ct_column_f32(&batch->columns[weight]);
+    int64_t since = ct_clock_ns();
     if (layout->id_count > 0) {
         ct_pool_run(model->pool, layout->bucket_count > 0 ? block_count(model, batch->rows) : 0, bucket_task, &step);
         id_columns(model, batch, 0, layout->id_count, 0, model->bucket_keys, model->batch_rows, model->key_columns);
@@ -118,23 +134,46 @@ ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, f
         CT_TRY(ct_store_acquire(model->store, model->ticket, status));
     }
     for (size_t worker = 0; worker < ct_pool_threads(model->pool); worker++) model->scratch[worker].status = (ct_status)CT_STATUS_INIT;
+    lap(&model->profile.look_up, &since);
     update_moments(model, batch, &step);
+    lap(&model->profile.moments, &since);
     ct_pool_run(model->pool, block_count(model, batch->rows), block_task, &step);
+    lap(&model->profile.blocks_wall, &since);
     ct_code code = first_failure(model, status);
     if (code == CT_OK) code = ct_tower_update(model->tower, batch->rows, status);
+    lap(&model->profile.tower_update, &since);
     if (code == CT_OK && layout->id_count > 0) {
         size_t stride = 0;
         const float *gradients = ct_tower_block_x(model->tower, 0, &stride);
-        code = ct_store_apply(model->store, model->ticket, gradients, stride, status);
+        code = ct_store_apply(model->store, model->ticket, gradients, stride, model->spec->target_stats ? step.labels : NULL, status);
     }
     if (layout->id_count > 0) ct_store_release(model->store, model->ticket);
+    lap(&model->profile.row_update, &since);
     if (code != CT_OK) {
         restore_moments(model);
         return code;
     }
+    model->prior[0] += (double)batch->rows;
+    for (size_t r = 0; r < batch->rows; r++) model->prior[1] += (double)step.labels[r];
     model->rows += (int64_t)batch->rows;
     model->step++;
+    model->epoch = epoch;
+    model->epoch_rows = batch->first_row + (int64_t)batch->rows;
     return CT_OK;
+}
+
+void ct_model_profile_get(const ct_model *model, ct_model_profile *out_profile) {
+    *out_profile = model->profile;
+    for (size_t worker = 0; model->scratch != NULL && worker < ct_pool_threads(model->pool); worker++) {
+        out_profile->gather += model->scratch[worker].gather_ns;
+        out_profile->forward += model->scratch[worker].forward_ns;
+        out_profile->backward += model->scratch[worker].backward_ns;
+    }
+}
+
+void ct_model_position(const ct_model *model, uint32_t *out_epoch, int64_t *out_epoch_rows) {
+    *out_epoch = model->epoch;
+    *out_epoch_rows = model->epoch_rows;
 }
 
 /* --- scratch --- */

@@ -8,6 +8,7 @@
 typedef struct evaluation {
     ct_model *model;
     const ct_evaluate_options *options;
+    ct_reader_options reader;
     ct_scorer **scorers; /* (threads) */
     ct_metrics_collector *collector;
     float *logits, *probabilities; /* (batch_rows, outputs) */
@@ -19,9 +20,13 @@ static ct_code evaluate_batch(evaluation *run, const ct_batch *batch, ct_status 
     CT_TRY(ct_scorers_run(run->scorers, run->options->pool, batch, run->logits, status));
     const ct_column *weight = run->weight >= 0 ? &batch->columns[run->weight] : NULL;
     const ct_column *group = run->group >= 0 ? &batch->columns[run->group] : NULL;
-    CT_TRY(ct_metrics_collector_add(run->collector, run->logits, ct_column_f32(&batch->columns[run->label]),
-                                    weight != NULL && weight->present ? ct_column_f32(weight) : NULL,
-                                    group != NULL && group->present ? ct_column_u64(group) : NULL, batch->rows, status));
+    const float *labels = ct_column_f32(&batch->columns[run->label]);
+    const float *weights = weight != NULL && weight->present ? ct_column_f32(weight) : NULL;
+    const uint64_t *groups = group != NULL && group->present ? ct_column_u64(group) : NULL;
+    CT_TRY(ct_metrics_collector_add(run->collector, run->logits, labels, weights, groups, batch->rows, status));
+    if (run->options->slices != NULL) CT_TRY(ct_slices_add(run->options->slices, batch, run->logits, labels, weights, groups, status));
+    if (run->options->importance != NULL)
+        CT_TRY(ct_importance_add(run->options->importance, run->scorers, batch, run->logits, labels, weights, status));
     if (run->options->predictions == NULL) return CT_OK;
     ct_probabilities(run->logits, run->probabilities, batch->rows * outputs);
     return run->options->predictions(run->options->predictions_context, batch, run->logits, run->probabilities, status);
@@ -33,7 +38,7 @@ static ct_code evaluate_rows(evaluation *run, ct_read_report *out_report, ct_sta
     ct_progress progress;
     int64_t rows = 0;
     const int64_t started = ct_clock_ns();
-    CT_TRY(ct_reader_open(ct_model_schema(run->model), &run->options->reader, &reader, status));
+    CT_TRY(ct_reader_open(ct_model_schema(run->model), &run->reader, &reader, status));
     if (run->options->progress) ct_progress_init(&progress);
     ct_code code = CT_OK;
     while ((code = ct_reader_next(reader, &batch, status)) == CT_OK) {
@@ -53,11 +58,15 @@ static ct_code evaluate_rows(evaluation *run, ct_read_report *out_report, ct_sta
 
 ct_code ct_evaluate(ct_model *model, const ct_evaluate_options *options, ct_metrics *out_metrics, ct_read_report *out_report,
                     ct_status *status) {
-    const size_t threads = ct_pool_threads(options->pool), values = options->reader.batch_rows * ct_model_output_count(model);
     const ct_schema *schema = ct_model_schema(model);
     ct_read_report report;
-    evaluation run = {.model = model, .options = options};
+    evaluation run = {.model = model, .options = options, .reader = options->reader};
     ct_code code = CT_OK;
+    if (options->importance != NULL) {
+        run.reader.batch_rows = CT_IMPORTANCE_WINDOW_ROWS;
+        run.reader.lookahead = 2; /* windows are large, and reading is not what takes long */
+    }
+    const size_t threads = ct_pool_threads(options->pool), values = run.reader.batch_rows * ct_model_output_count(model);
     run.label = ct_schema_find_kind(schema, CT_FIELD_LABEL);
     run.weight = ct_schema_find_kind(schema, CT_FIELD_WEIGHT);
     run.group = ct_schema_find_kind(schema, CT_FIELD_GROUP);

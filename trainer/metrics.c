@@ -1,6 +1,6 @@
-/* A row is kept as one 64-bit entry: the score's order in the upper half, the weight in the lower one, with the label as its sign. A
- * stable radix sort by the upper half gives the AUC in one sweep; sorting on by group, stably, leaves each group's rows together and in
- * the order of their scores, so that the same sweep serves the grouped AUC. */
+/* A row is kept as one 64-bit entry (metrics_sort.h). Rows in the order of their scores give the AUC and the calibration table in one sweep
+ * over blocks of equal scores; rows in the order of group, then score, give each group's AUC by the same sweep. Both orders come from
+ * sorters, which go to disk where memory ends; the order is the same, so the result is. */
 #include "trainer/metrics.h"
 
 #include <math.h>
@@ -9,35 +9,24 @@
 
 #include "base/math.h"
 #include "base/text.h"
+#include "trainer/metrics_sort.h"
 
-enum { DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS, DIGIT_MASK = DIGITS - 1, KEY_SHIFT = 32 };
+enum { DEFAULT_MEMORY_BYTES = 64 << 20, CHUNK_ROWS = 1024 };
+
+static const ct_sort_order score_order = {.words = 1, .keys = 1, .key = {{0, CT_ENTRY_SHIFT}}};
+static const ct_sort_order group_order = {.words = 2, .keys = 2, .key = {{0, 0}, {1, CT_ENTRY_SHIFT}}}; /* group, entry */
 
 double ct_logit_loss(float logit, bool click) { return ct_softplus(click ? -(double)logit : (double)logit); }
 
-/* --- entries --- */
-
-static uint32_t bits_of(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
 uint32_t ct_score_key(float score) {
-    const uint32_t bits = bits_of(score + 0.0f);
+    const float positive_zero = score + 0.0f;
+    uint32_t bits;
+    memcpy(&bits, &positive_zero, sizeof bits);
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-static uint64_t entry_of(float score, bool click, float weight) {
-    return (uint64_t)ct_score_key(score) << KEY_SHIFT | bits_of(copysignf(weight, click ? -1.0f : 1.0f));
-}
-
-static bool entry_click(uint64_t entry) { return entry >> 31 & 1; }
-
-static double entry_weight(uint64_t entry) {
-    const uint32_t bits = (uint32_t)entry & 0x7fffffffu;
-    float weight;
-    memcpy(&weight, &bits, sizeof weight);
-    return (double)weight;
+void ct_score_sort(uint64_t *entries, uint64_t *scratch, size_t n) {
+    ct_sort_rows(&score_order, (uint64_t *const[]){entries}, (uint64_t *const[]){scratch}, n);
 }
 
 static ct_code check_row(float logit, float label, float weight, int64_t row, ct_status *status) {
@@ -50,181 +39,243 @@ static ct_code check_row(float logit, float label, float weight, int64_t row, ct
     return CT_OK;
 }
 
-/* --- sorting --- */
+/* --- AUC: rows in the order of their scores, tied ones added up before they count --- */
 
-/* One stable pass by one digit of `by`, which is `first` or `second`; false, and nothing moved, where all rows have the same digit. */
-static bool sort_pass(const uint64_t *by, unsigned shift, const uint64_t *first, const uint64_t *second, uint64_t *out_first,
-                      uint64_t *out_second, size_t n) {
-    size_t place[DIGITS] = {0};
-    for (size_t i = 0; i < n; i++) place[by[i] >> shift & DIGIT_MASK]++;
-    if (n == 0 || place[by[0] >> shift & DIGIT_MASK] == n) return false;
-    size_t sum = 0;
-    for (size_t d = 0; d < DIGITS; d++) {
-        const size_t count = place[d];
-        place[d] = sum;
-        sum += count;
-    }
-    for (size_t i = 0; i < n; i++) {
-        const size_t to = place[by[i] >> shift & DIGIT_MASK]++;
-        out_first[to] = first[i];
-        if (second != NULL) out_second[to] = second[i];
-    }
-    return true;
+typedef struct sweep {
+    double clicks, others, won;      /* of the scores below */
+    double tied_clicks, tied_others; /* of rows with this score */
+    uint64_t key;
+} sweep;
+
+static void sweep_close(sweep *s) {
+    s->won += s->tied_clicks * (s->others + 0.5 * s->tied_others);
+    s->clicks += s->tied_clicks;
+    s->others += s->tied_others;
+    s->tied_clicks = s->tied_others = 0.0;
 }
 
-/* Sorts pairs by the bits of one array from `shift` on. second and scratch_second may be NULL. */
-static void sort_pairs(uint64_t *first, uint64_t *second, uint64_t *scratch_first, uint64_t *scratch_second, bool by_second, unsigned shift,
-                       size_t n) {
-    uint64_t *const home_first = first, *const home_second = second;
-    for (; shift < 64; shift += DIGIT_BITS) {
-        if (!sort_pass(by_second ? second : first, shift, first, second, scratch_first, scratch_second, n)) continue;
-        uint64_t *swap = first;
-        first = scratch_first, scratch_first = swap;
-        swap = second;
-        second = scratch_second, scratch_second = swap;
+/* A sweep of zeros is empty: no score has the key 0. */
+static void sweep_add(sweep *s, uint64_t entry) {
+    const uint64_t key = entry >> CT_ENTRY_SHIFT;
+    if (key != s->key) {
+        sweep_close(s);
+        s->key = key;
     }
-    if (first == home_first) return;
-    memcpy(home_first, first, n * sizeof *first);
-    if (home_second != NULL) memcpy(home_second, second, n * sizeof *second);
+    if (ct_entry_click(entry)) {
+        s->tied_clicks += (double)ct_entry_weight(entry);
+    } else {
+        s->tied_others += (double)ct_entry_weight(entry);
+    }
 }
 
-void ct_score_sort(uint64_t *entries, uint64_t *scratch, size_t n) { sort_pairs(entries, NULL, scratch, NULL, false, KEY_SHIFT, n); }
-
-/* AUC of entries sorted by score; *out_weight: of all rows. */
-static double sweep(const uint64_t *entries, size_t n, double *out_weight) {
-    double clicks = 0.0, others = 0.0, won = 0.0;
-    for (size_t i = 0; i < n;) {
-        const uint64_t key = entries[i] >> KEY_SHIFT;
-        double tied_clicks = 0.0, tied_others = 0.0;
-        for (; i < n && entries[i] >> KEY_SHIFT == key; i++) {
-            if (entry_click(entries[i])) {
-                tied_clicks += entry_weight(entries[i]);
-            } else {
-                tied_others += entry_weight(entries[i]);
-            }
-        }
-        won += tied_clicks * (others + 0.5 * tied_others);
-        clicks += tied_clicks;
-        others += tied_others;
-    }
-    if (out_weight != NULL) *out_weight = clicks + others;
-    return clicks > 0.0 && others > 0.0 ? won / (clicks * others) : NAN;
+/* Closes the sweep. */
+static double sweep_auc(sweep *s) {
+    sweep_close(s);
+    return s->clicks > 0.0 && s->others > 0.0 ? s->won / (s->clicks * s->others) : NAN;
 }
 
 ct_code ct_auc(const float *scores, const float *labels, const float *weights, size_t n, double *out_auc, ct_status *status) {
     for (size_t i = 0; i < n; i++) CT_TRY(check_row(scores[i], labels[i], weights ? weights[i] : 1.0f, (int64_t)i, status));
+    sweep s = {0};
     if (n == 0) {
         *out_auc = NAN;
         return CT_OK;
     }
     uint64_t *entries = n > SIZE_MAX / (2 * sizeof *entries) ? NULL : malloc(2 * n * sizeof *entries);
     if (entries == NULL) return ct_fail_memory(status, n, "the order of the scores");
-    for (size_t i = 0; i < n; i++) entries[i] = entry_of(scores[i], labels[i] != 0.0f, weights ? weights[i] : 1.0f);
+    for (size_t i = 0; i < n; i++) entries[i] = ct_entry(scores[i], labels[i] != 0.0f, weights ? weights[i] : 1.0f);
     ct_score_sort(entries, entries + n, n);
-    *out_auc = sweep(entries, n, NULL);
+    for (size_t i = 0; i < n; i++) sweep_add(&s, entries[i]);
+    *out_auc = sweep_auc(&s);
     free(entries);
     return CT_OK;
+}
+
+/* --- calibration table: blocks of equal scores, lowest first --- */
+
+typedef struct binning {
+    ct_calibration_table *table;
+    double weight, total; /* below the next block; of all rows */
+    int last;             /* bin of the table's last entry; -1 = none */
+    int64_t rows;         /* of the block that is being added up */
+} binning;
+
+/* Sums stand in the place of means until the end. */
+static void binning_block(binning *b, uint32_t key, double clicks, double others) {
+    const double weight = clicks + others, prediction = ct_sigmoid((double)ct_score_of_key(key));
+    if (weight > 0.0) {
+        int bin = (int)(CT_CALIBRATION_BINS * ((b->weight + weight / 2.0) / b->total));
+        if (bin > CT_CALIBRATION_BINS - 1) bin = CT_CALIBRATION_BINS - 1; /* rounding */
+        if (bin != b->last) b->table->bins[b->table->count++] = (ct_calibration_bin){.low = prediction};
+        b->last = bin;
+        ct_calibration_bin *into = &b->table->bins[b->table->count - 1];
+        into->rows += b->rows;
+        into->weight += weight;
+        into->high = prediction;
+        into->mean_prediction += weight * prediction;
+        into->click_rate += clicks;
+        b->weight += weight;
+    }
+    b->rows = 0;
+}
+
+static void binning_finish(binning *b) {
+    ct_calibration_table *table = b->table;
+    double weight = 0.0;
+    for (size_t i = 0; i < table->count; i++) {
+        ct_calibration_bin *bin = &table->bins[i];
+        bin->mean_prediction /= bin->weight;
+        bin->click_rate /= bin->weight;
+        const double error = fabs(bin->mean_prediction - bin->click_rate);
+        table->expected_error += bin->weight * error;
+        if (error > table->maximum_error) table->maximum_error = error;
+        weight += bin->weight;
+    }
+    if (table->count > 0) table->expected_error /= weight;
 }
 
 /* --- the collector --- */
 
 struct ct_metrics_collector {
-    uint64_t *entries, *groups; /* (count); groups NULL where there are none */
-    size_t count, capacity;
-    bool started, has_weights, has_groups;
+    size_t memory_bytes;
+    ct_sorter *scores, *groups; /* groups: NULL before the first row with a group */
+    int64_t rows;
+    bool has_weights, has_groups, finished;
     double weight, clicks, loss, predictions; /* sums */
+    ct_metrics metrics;                       /* once finished */
 };
 
 ct_code ct_metrics_collector_create(ct_metrics_collector **out_collector, ct_status *status) {
+    return ct_metrics_collector_create_within(DEFAULT_MEMORY_BYTES, out_collector, status);
+}
+
+ct_code ct_metrics_collector_create_within(size_t memory_bytes, ct_metrics_collector **out_collector, ct_status *status) {
     ct_metrics_collector *collector = calloc(1, sizeof *collector);
     if (collector == NULL) return ct_fail_memory(status, sizeof *collector, "metrics");
+    collector->memory_bytes = memory_bytes;
     *out_collector = collector;
     return CT_OK;
 }
 
 void ct_metrics_collector_destroy(ct_metrics_collector *collector) {
     if (collector == NULL) return;
-    free(collector->entries);
-    free(collector->groups);
+    ct_sorter_destroy(collector->scores);
+    ct_sorter_destroy(collector->groups);
     free(collector);
 }
 
 void ct_metrics_collector_reset(ct_metrics_collector *collector) {
-    uint64_t *entries = collector->entries, *groups = collector->groups;
-    const size_t capacity = collector->capacity;
-    *collector = (ct_metrics_collector){.entries = entries, .groups = groups, .capacity = capacity};
+    if (collector->scores != NULL) ct_sorter_reset(collector->scores);
+    if (collector->groups != NULL) ct_sorter_reset(collector->groups);
+    *collector = (ct_metrics_collector){.memory_bytes = collector->memory_bytes, .scores = collector->scores, .groups = collector->groups};
 }
 
-static ct_code grow(uint64_t **array, size_t capacity, ct_status *status) {
-    uint64_t *grown = capacity > SIZE_MAX / sizeof *grown ? NULL : realloc(*array, capacity * sizeof *grown);
-    if (grown == NULL) return ct_fail_memory(status, capacity, "the rows of the metrics");
-    *array = grown;
-    return CT_OK;
-}
-
-/* Room for `rows` more. */
-static ct_code make_room(ct_metrics_collector *collector, size_t rows, bool groups, ct_status *status) {
-    size_t capacity = collector->capacity;
-    if (collector->count + rows > capacity) {
-        capacity += capacity / 2 + 4096;
-        if (capacity < collector->count + rows) capacity = collector->count + rows;
-        CT_TRY(grow(&collector->entries, capacity, status));
-        if (collector->groups != NULL) CT_TRY(grow(&collector->groups, capacity, status));
-        collector->capacity = capacity;
-    }
-    if (groups && collector->groups == NULL) CT_TRY(grow(&collector->groups, capacity, status));
+/* With groups, two sorters share the memory by the size of their rows. */
+static ct_code make_sorters(ct_metrics_collector *collector, bool groups, ct_status *status) {
+    if (collector->scores == NULL)
+        CT_TRY(ct_sorter_create(&score_order, groups ? collector->memory_bytes / 3 : collector->memory_bytes, &collector->scores, status));
+    if (groups && collector->groups == NULL)
+        CT_TRY(ct_sorter_create(&group_order, collector->memory_bytes / 3 * 2, &collector->groups, status));
     return CT_OK;
 }
 
 ct_code ct_metrics_collector_add(ct_metrics_collector *collector, const float *logits, const float *labels, const float *weights,
                                  const uint64_t *groups, size_t n, ct_status *status) {
     if (n == 0) return CT_OK;
-    if (collector->started && (collector->has_weights != (weights != NULL) || collector->has_groups != (groups != NULL)))
+    if (collector->finished) return ct_fail(status, CT_INVALID, "metrics: rows behind the end; reset comes first");
+    if (collector->rows > 0 && (collector->has_weights != (weights != NULL) || collector->has_groups != (groups != NULL)))
         return ct_fail(status, CT_INVALID, "metrics: some rows have a %s and others do not",
                        collector->has_weights != (weights != NULL) ? "weight" : "group");
     for (size_t i = 0; i < n; i++)
-        CT_TRY(check_row(logits[i], labels[i], weights ? weights[i] : 1.0f, (int64_t)(collector->count + i), status));
-    CT_TRY(make_room(collector, n, groups != NULL, status));
-    collector->started = true;
+        CT_TRY(check_row(logits[i], labels[i], weights ? weights[i] : 1.0f, collector->rows + (int64_t)i, status));
+    CT_TRY(make_sorters(collector, groups != NULL, status));
     collector->has_weights = weights != NULL;
     collector->has_groups = groups != NULL;
-    uint64_t *entries = collector->entries + collector->count;
-    for (size_t i = 0; i < n; i++) {
-        const bool click = labels[i] != 0.0f;
-        const float weight = weights ? weights[i] : 1.0f;
-        entries[i] = entry_of(logits[i], click, weight);
-        collector->weight += (double)weight;
-        if (click) collector->clicks += (double)weight;
-        /* A row of weight 0 counts for nothing, though its loss be infinite. */
-        if (weight > 0.0f) collector->loss += (double)weight * ct_logit_loss(logits[i], click);
-        collector->predictions += (double)weight * ct_sigmoid((double)logits[i]);
+    uint64_t entries[CHUNK_ROWS];
+    for (size_t first = 0; first < n; first += CHUNK_ROWS) {
+        const size_t rows = n - first < CHUNK_ROWS ? n - first : CHUNK_ROWS;
+        for (size_t r = 0; r < rows; r++) {
+            const size_t i = first + r;
+            const bool click = labels[i] != 0.0f;
+            const float weight = weights ? weights[i] : 1.0f;
+            entries[r] = ct_entry(logits[i], click, weight);
+            collector->weight += (double)weight;
+            if (click) collector->clicks += (double)weight;
+            /* A row of weight 0 counts for nothing, though its loss be infinite. */
+            if (weight > 0.0f) collector->loss += (double)weight * ct_logit_loss(logits[i], click);
+            collector->predictions += (double)weight * ct_sigmoid((double)logits[i]);
+        }
+        CT_TRY(ct_sorter_add(collector->scores, (const uint64_t *const[]){entries}, rows, status));
+        if (groups != NULL) CT_TRY(ct_sorter_add(collector->groups, (const uint64_t *const[]){groups + first, entries}, rows, status));
     }
-    if (groups != NULL) memcpy(collector->groups + collector->count, groups, n * sizeof *groups);
-    collector->count += n;
+    collector->rows += (int64_t)n;
     return CT_OK;
 }
 
-/* Of entries sorted by group, then by score. */
-static void grouped(const uint64_t *entries, const uint64_t *groups, size_t n, ct_metrics *metrics) {
-    double sum = 0.0, weight = 0.0;
-    for (size_t first = 0; first < n;) {
-        size_t last = first;
-        while (last < n && groups[last] == groups[first]) last++;
-        double group_weight = 0.0;
-        const double auc = sweep(entries + first, last - first, &group_weight);
-        if (!isnan(auc)) {
-            sum += group_weight * auc;
-            weight += group_weight;
-            metrics->groups++;
+static ct_code by_score(const ct_metrics_collector *collector, ct_metrics *metrics, ct_status *status) {
+    const uint64_t *words[1];
+    size_t n = 0;
+    sweep s = {0};
+    binning b = {.table = &metrics->calibration_table, .total = collector->weight, .last = -1};
+    ct_code code = ct_sorter_rewind(collector->scores, status);
+    while (code == CT_OK && (code = ct_sorter_next(collector->scores, words, &n, status)) == CT_OK) {
+        for (size_t i = 0; i < n; i++) {
+            if (words[0][i] >> CT_ENTRY_SHIFT != s.key) binning_block(&b, (uint32_t)s.key, s.tied_clicks, s.tied_others);
+            b.rows += ct_entry_weight(words[0][i]) > 0.0f;
+            sweep_add(&s, words[0][i]);
         }
-        first = last;
     }
-    if (metrics->groups > 0) metrics->grouped_auc = sum / weight;
+    if (code != CT_END) return code;
+    binning_block(&b, (uint32_t)s.key, s.tied_clicks, s.tied_others);
+    binning_finish(&b);
+    metrics->auc = sweep_auc(&s);
+    return CT_OK;
+}
+
+typedef struct group_sums {
+    double auc, weight;
+    int64_t count;
+} group_sums;
+
+static void close_group(group_sums *sums, sweep *s) {
+    const double auc = sweep_auc(s), weight = s->clicks + s->others;
+    if (!isnan(auc)) {
+        sums->auc += weight * auc;
+        sums->weight += weight;
+        sums->count++;
+    }
+    *s = (sweep){0};
+}
+
+static ct_code by_group(const ct_metrics_collector *collector, ct_metrics *metrics, ct_status *status) {
+    const uint64_t *words[2];
+    size_t n = 0;
+    sweep s = {0};
+    group_sums sums = {0};
+    uint64_t group = 0; /* a sweep without rows belongs to any */
+    ct_code code = ct_sorter_rewind(collector->groups, status);
+    while (code == CT_OK && (code = ct_sorter_next(collector->groups, words, &n, status)) == CT_OK) {
+        for (size_t i = 0; i < n; i++) {
+            if (words[0][i] != group) {
+                close_group(&sums, &s);
+                group = words[0][i];
+            }
+            sweep_add(&s, words[1][i]);
+        }
+    }
+    if (code != CT_END) return code;
+    close_group(&sums, &s);
+    metrics->groups = sums.count;
+    if (sums.count > 0) metrics->grouped_auc = sums.auc / sums.weight;
+    return CT_OK;
 }
 
 ct_code ct_metrics_collector_finish(ct_metrics_collector *collector, ct_metrics *out_metrics, ct_status *status) {
-    const size_t n = collector->count;
-    ct_metrics metrics = {.rows = (int64_t)n,
+    if (collector->finished) {
+        *out_metrics = collector->metrics;
+        return CT_OK;
+    }
+    ct_metrics metrics = {.rows = collector->rows,
                           .weight = collector->weight,
                           .clicks = collector->clicks,
                           .auc = NAN,
@@ -240,19 +291,16 @@ ct_code ct_metrics_collector_finish(ct_metrics_collector *collector, ct_metrics 
     if (collector->clicks > 0.0) metrics.calibration = collector->predictions / collector->clicks;
     const double rate = collector->clicks / collector->weight;
     if (rate > 0.0 && rate < 1.0) metrics.normalized_entropy = metrics.log_loss / -(rate * ct_log(rate) + (1.0 - rate) * ct_log1p(-rate));
-    if (n > 0) {
-        const bool with_groups = collector->has_groups;
-        const size_t arrays = with_groups ? 2 : 1;
-        uint64_t *scratch = n > SIZE_MAX / (arrays * sizeof *scratch) ? NULL : malloc(arrays * n * sizeof *scratch);
-        if (scratch == NULL) return ct_fail_memory(status, arrays * n, "the order of the scores");
-        uint64_t *groups = with_groups ? collector->groups : NULL, *group_scratch = with_groups ? scratch + n : NULL;
-        sort_pairs(collector->entries, groups, scratch, group_scratch, false, KEY_SHIFT, n);
-        metrics.auc = sweep(collector->entries, n, NULL);
-        if (with_groups) {
-            sort_pairs(collector->entries, groups, scratch, group_scratch, true, 0, n);
-            grouped(collector->entries, groups, n, &metrics);
+    if (collector->rows > 0) {
+        /* An order that was read has done its work: its memory and its file go. */
+        CT_TRY(by_score(collector, &metrics, status));
+        ct_sorter_reset(collector->scores);
+        if (collector->has_groups) {
+            CT_TRY(by_group(collector, &metrics, status));
+            ct_sorter_reset(collector->groups);
         }
-        free(scratch);
+        collector->metrics = metrics;
+        collector->finished = true;
     }
     *out_metrics = metrics;
     return CT_OK;
@@ -276,4 +324,20 @@ ct_code ct_metrics_to_json(const ct_metrics *metrics, bool with_groups, json_t *
              json_object_set_new(object, "groups", json_integer(metrics->groups)) == 0;
     }
     return ok ? CT_OK : ct_fail_memory(status, 1024, "metrics as JSON");
+}
+
+ct_code ct_calibration_to_json(const ct_metrics *metrics, json_t *object, ct_status *status) {
+    const ct_calibration_table *table = &metrics->calibration_table;
+    json_t *bins = json_array();
+    bool ok =
+        json_object_set_new(object, "expected_calibration_error", ct_json_real(table->count > 0 ? table->expected_error : NAN)) == 0 &&
+        json_object_set_new(object, "maximum_calibration_error", ct_json_real(table->count > 0 ? table->maximum_error : NAN)) == 0;
+    for (size_t i = 0; i < table->count && ok; i++) {
+        const ct_calibration_bin *bin = &table->bins[i];
+        ok = json_array_append_new(
+                 bins, json_pack("{s:f, s:f, s:I, s:f, s:f, s:f}", "low", bin->low, "high", bin->high, "rows", (json_int_t)bin->rows,
+                                 "weight", bin->weight, "mean_prediction", bin->mean_prediction, "click_rate", bin->click_rate)) == 0;
+    }
+    ok = json_object_set_new(object, "calibration_table", bins) == 0 && ok;
+    return ok ? CT_OK : ct_fail_memory(status, 4096, "the calibration as JSON");
 }

@@ -1,8 +1,8 @@
 /* Private to trainer/: rows in bounded memory, given back in order, and the 64-bit entry that a scored row is kept as.
  *
  * A sorter takes rows of up to three 64-bit words. Up to half of its memory holds rows, the other half is for sorting them. What does not
- * fit goes, sorted, to a temporary file without a name (in TMPDIR, else /tmp); reading merges the runs. The order is stable: rows with equal
- * keys come in the order in which they were added, so the result does not depend on the memory. */
+ * fit goes, sorted, to a temporary file without a name (in TMPDIR, else /tmp); reading merges the runs. The order is stable: rows with
+ * equal keys come in the order in which they were added, so the result does not depend on the memory. */
 #ifndef TRAINER_METRICS_SORT_H
 #define TRAINER_METRICS_SORT_H
 
@@ -17,7 +17,7 @@ typedef struct ct_sort_order {
     size_t words, keys;
     struct {
         size_t word;
-        unsigned shift; /* bits [shift, 64) of the word */
+        unsigned shift;      /* bits [shift, 64) of the word */
     } key[CT_SORT_MAX_KEYS]; /* the one that decides first comes first */
 } ct_sort_order;
 

@@ -10,11 +10,12 @@
 #include "base/clock.h"
 #include "base/math.h"
 
-enum { AUC_BINS = 1 << 16, DEFAULT_CURVE_ROWS = 100000 };
+enum { AUC_BINS = 1 << 16, DEFAULT_CURVE_ROWS = 100000, EARLY_CURVE_ROWS = 10000 };
 
 struct ct_trainer {
     ct_model *model;
-    int64_t curve_rows, next_point;
+    int64_t curve_rows; /* 0 = the default: each 10,000 rows of the first 100,000, then each 100,000 */
+    int64_t next_point;
     int64_t started_ns;
     int64_t rows;
     double loss, weight, clicks, predicted;
@@ -35,12 +36,20 @@ static size_t bin_of(float logit) {
     return bits >> 16;
 }
 
+/* Rows at which the next point is due. */
+static int64_t next_point(const ct_trainer *trainer, int64_t rows) {
+    const int64_t early = rows < DEFAULT_CURVE_ROWS ? EARLY_CURVE_ROWS : DEFAULT_CURVE_ROWS;
+    const int64_t each = trainer->curve_rows > 0 ? trainer->curve_rows : early;
+    return (rows / each + 1) * each;
+}
+
 ct_code ct_trainer_create(ct_model *model, int64_t curve_rows, ct_trainer **out_trainer, ct_status *status) {
     ct_trainer *trainer = calloc(1, sizeof *trainer);
     if (trainer == NULL) return ct_fail_memory(status, sizeof *trainer, "a trainer");
     ct_code code = CT_OK;
     trainer->model = model;
-    trainer->curve_rows = trainer->next_point = curve_rows > 0 ? curve_rows : DEFAULT_CURVE_ROWS;
+    trainer->curve_rows = curve_rows;
+    trainer->next_point = next_point(trainer, ct_model_rows(model));
     trainer->started_ns = ct_clock_ns();
     trainer->capacity = ct_model_batch_rows(model) * ct_model_output_count(model);
     trainer->bins = calloc((size_t)2 * AUC_BINS, sizeof *trainer->bins);
@@ -79,7 +88,7 @@ static ct_code write_point(ct_trainer *trainer, uint32_t epoch, ct_status *statu
     const double seconds = (double)(ct_clock_ns() - trainer->started_ns) / 1e9;
     CT_TRY(ct_metrics_to_json(&window, false, point, status));
     json_object_set_new(point, "window_rows", json_integer((json_int_t)window.rows));
-    json_object_set_new(point, "rows", json_integer((json_int_t)trainer->rows));
+    json_object_set_new(point, "rows", json_integer((json_int_t)ct_model_rows(trainer->model)));
     json_object_set_new(point, "epoch", json_integer((json_int_t)epoch));
     json_object_set_new(point, "seconds", json_real(seconds));
     char *text = json_dumps(point, JSON_COMPACT);
@@ -108,13 +117,19 @@ ct_code ct_trainer_batch(ct_trainer *trainer, const ct_batch *batch, uint32_t ep
     }
     trainer->rows += (int64_t)batch->rows;
     CT_TRY(ct_metrics_collector_add(trainer->window, trainer->logits, labels, weights, NULL, batch->rows, status));
-    if (trainer->rows < trainer->next_point) return CT_OK;
-    while (trainer->next_point <= trainer->rows) trainer->next_point += trainer->curve_rows;
+    if (ct_model_rows(trainer->model) < trainer->next_point) return CT_OK;
+    trainer->next_point = next_point(trainer, ct_model_rows(trainer->model));
     return write_point(trainer, epoch, status);
 }
 
 ct_code ct_trainer_progressive(const ct_trainer *trainer, ct_metrics *out_metrics, ct_status *status) {
-    if (trainer->rows == 0) return ct_fail(status, CT_INVALID, "no rows were trained on");
+    (void)status;
+    if (trainer->rows == 0) { /* a resumed run that found nothing new */
+        const double none = (double)NAN;
+        *out_metrics = (ct_metrics){
+            .auc = none, .log_loss = none, .normalized_entropy = none, .calibration = none, .mean_prediction = none, .grouped_auc = none};
+        return CT_OK;
+    }
     double below = 0, pairs = 0, non_clicks = 0, clicks = 0;
     for (size_t bin = 0; bin < AUC_BINS; bin++) {
         const double n = trainer->bins[2 * bin], p = trainer->bins[2 * bin + 1];
@@ -135,6 +150,11 @@ ct_code ct_trainer_progressive(const ct_trainer *trainer, ct_metrics *out_metric
                                 .calibration = trainer->clicks > 0 ? trainer->predicted / trainer->clicks : (double)NAN,
                                 .mean_prediction = trainer->predicted / trainer->weight,
                                 .grouped_auc = (double)NAN};
+    return CT_OK;
+}
+
+ct_code ct_trainer_take_up_curve(ct_trainer *trainer, const char *curve, ct_status *status) {
+    if (fputs(curve, trainer->curve) < 0 || fflush(trainer->curve) != 0) return ct_fail_memory(status, strlen(curve), "the curve");
     return CT_OK;
 }
 

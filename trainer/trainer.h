@@ -7,16 +7,21 @@
 
 #include "data/reader.h"
 #include "model/model.h"
+#include "trainer/importance.h"
 #include "trainer/metrics.h"
+#include "trainer/slices.h"
 
 typedef struct ct_trainer ct_trainer;
-/* The trainer uses the model, which stays the caller's. curve_rows: a point of the curve each so many rows (0 = 100,000). */
+/* The trainer uses the model, which stays the caller's. curve_rows: a point of the curve each so many rows (0 = each 10,000 of the first
+ * 100,000, then each 100,000). */
 CT_MUST_CHECK ct_code ct_trainer_create(ct_model *model, int64_t curve_rows, ct_trainer **out_trainer, ct_status *status);
 void ct_trainer_destroy(ct_trainer *trainer); /* NULL is fine */
 CT_MUST_CHECK ct_code ct_trainer_batch(ct_trainer *trainer, const ct_batch *batch, uint32_t epoch, ct_status *status);
 /* Over all rows so far / since the last point of the curve. The AUC of all rows is taken over 2^16 bins of the logit (ties in a bin count
  * half). */
 CT_MUST_CHECK ct_code ct_trainer_progressive(const ct_trainer *trainer, ct_metrics *out_metrics, ct_status *status);
+/* Puts the curve of an earlier part of the same training before this one's. */
+CT_MUST_CHECK ct_code ct_trainer_take_up_curve(ct_trainer *trainer, const char *curve, ct_status *status);
 const char *ct_trainer_curve(const ct_trainer *trainer); /* JSON lines so far; owned by the trainer */
 
 /* Metrics of a model on sources; `predictions` (may be NULL) is called for each batch, in order, with its probabilities (rows, outputs). */
@@ -27,7 +32,9 @@ typedef struct ct_evaluate_options {
     ct_pool *pool;
     ct_predictions_fn predictions;
     void *predictions_context;
-    bool progress; /* a line on a terminal */
+    bool progress;             /* a line on a terminal */
+    ct_slices *slices;         /* takes the rows; the caller's, who finishes it; may be NULL */
+    ct_importance *importance; /* the same; of this model and pool; reading is then by its windows, not by the reader's batch_rows */
 } ct_evaluate_options;
 CT_MUST_CHECK ct_code ct_evaluate(ct_model *model, const ct_evaluate_options *options, ct_metrics *out_metrics, ct_read_report *out_report,
                                   ct_status *status);
@@ -36,7 +43,10 @@ typedef struct ct_train_options {
     ct_reader_options train;         /* batch_rows is the model's */
     const char *const *eval_sources; /* may be none */
     size_t eval_source_count;
-    uint32_t epochs; /* >= 1 */
+    uint32_t epochs;         /* >= 1 */
+    uint32_t early_stop;     /* 0 = no; else ends after so many epochs in a row that were no better in log loss; the best one is kept */
+    int64_t checkpoint_rows; /* 0 = only at the end; else the folder is written each so many rows, at a batch's end */
+    bool resume;             /* the model was opened from ct_model_resume_folder(out_folder) and goes on where it stands */
     const char *out_folder;
     ct_pool *pool;
     bool progress;
@@ -48,7 +58,9 @@ typedef struct ct_train_result {
     ct_metrics evaluation;
     ct_read_report train_report, eval_report;
     double train_seconds, rows_per_second;
-    bool stopped; /* by the stop flag: the folder holds the model of the rows so far */
+    int64_t waiting_ns;                 /* for the reader */
+    int64_t saving_ns, final_saving_ns; /* of all folders written; of the last one, which train_seconds leaves out */
+    bool stopped;                       /* by the stop flag: the folder holds the model of the rows so far */
 } ct_train_result;
 
 /* The whole run; ends with a model folder. A stop (the reader's flag) ends with a folder of the rows learned so far, or none where there

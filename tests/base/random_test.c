@@ -77,11 +77,31 @@ static void unit_float_stays_below_one(void **state) {
     assert_true(ct_unit_float(UINT32_C(1) << 31) == 0.5f);
 }
 
+/* One at a time and many at once are the same numbers, for any length and where the number's upper half changes on the way. */
+static void words_agree_with_single_draws(void **state) {
+    (void)state;
+    enum { MOST = 70 };
+    static const uint64_t firsts[] = {0, 5, UINT64_C(0xfffffff0), UINT64_C(0x123456789abcdef0), UINT64_MAX - 9};
+    for (size_t f = 0; f < sizeof firsts / sizeof *firsts; f++) {
+        for (size_t n = 0; n <= MOST; n++) {
+            uint32_t words[MOST + 1];
+            memset(words, 0xa5, sizeof words);
+            ct_random_words(UINT64_C(0xfedcba9876543210) + n, CT_PLACE_TEST, 7, firsts[f], UINT32_MAX - (uint32_t)n, words, n);
+            for (size_t i = 0; i < n; i++) {
+                const ct_random4 one =
+                    ct_random(UINT64_C(0xfedcba9876543210) + n, CT_PLACE_TEST, 7, firsts[f] + i, UINT32_MAX - (uint32_t)n);
+                assert_int_equal(words[i], one.word[0]);
+            }
+            assert_int_equal(words[n], 0xa5a5a5a5u); /* and no more than n */
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(agrees_with_the_published_answers), cmocka_unit_test(every_coordinate_matters),
         cmocka_unit_test(places_do_not_share_keys),          cmocka_unit_test(unit_is_uniform_below_one),
-        cmocka_unit_test(unit_float_stays_below_one),
+        cmocka_unit_test(unit_float_stays_below_one),        cmocka_unit_test(words_agree_with_single_draws),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

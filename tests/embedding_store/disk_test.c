@@ -44,9 +44,9 @@ static void digest_hex(ct_store *store, char out_hex[CT_DIGEST_HEX_BYTES]) {
     ct_digest_destroy(digest);
 }
 
-enum { DIM = 5, ROWS = 300 };
+enum { DIM = 5, ROWS = 300, TABLES = 4 };
 
-static const ct_table_spec SPECS[3] = {
+static const ct_table_spec SPECS[TABLES] = {
     {.name = "ids",
      .kind = CT_TABLE_TRAINED,
      .dim = DIM,
@@ -56,28 +56,55 @@ static const ct_table_spec SPECS[3] = {
      .seed = 0xfedcba9876543210u,
      .min_count = 3},
     {.name = "text \"x\" \xc3\xa4", .kind = CT_TABLE_FROZEN, .dim = 2, .content_hash = "0123456789abcdef0123456789abcdef"},
-    {.name = "empty", .kind = CT_TABLE_TRAINED, .dim = 1, .initial_accumulator = 1.0f, .min_count = 1}};
+    {.name = "empty", .kind = CT_TABLE_TRAINED, .dim = 1, .initial_accumulator = 1.0f, .min_count = 1},
+    {.name = "counted",
+     .kind = CT_TABLE_TRAINED,
+     .dim = 2,
+     .optimiser = CT_ROW_ADAM,
+     .learning_rate = 0.01f,
+     .beta1 = 0.9f,
+     .beta2 = 0.999f,
+     .epsilon = 1e-8f,
+     .l2 = 0.001f,
+     .first_value_scale = 0.1f,
+     .min_count = 2,
+     .target_stats = true}};
 
-static void train(ct_store *store, uint64_t from, uint64_t to) {
+static void train_table(ct_store *store, size_t table, uint64_t keys, uint64_t from, uint64_t to) {
     ct_ticket *ticket;
+    float labels[ROWS];
+    for (size_t i = 0; i < ROWS; i++) labels[i] = i % 3 == 0;
     assert_ok(ct_ticket_create(store, &ticket, &status));
     for (uint64_t number = from; number < to; number++) {
-        const random_lookup_options options = {
-            .rows = ROWS, .block_rows = 128, .columns = 4, .keys = 2000, .rare = true, .dim = DIM, .drop_rate = 0.05, .seed = 4};
+        const random_lookup_options options = {.rows = ROWS,
+                                               .block_rows = 128,
+                                               .columns = 4,
+                                               .keys = keys,
+                                               .rare = true,
+                                               .dim = ct_store_table(store, table)->dim,
+                                               .drop_rate = 0.05,
+                                               .seed = 4};
         random_lookup random;
         random_lookup_init(&random, &options, number);
+        random.lookup.table = table;
+        random.lookup.epoch = (uint32_t)(number / 3);
         assert_ok(ct_store_prefetch(store, ticket, &random.lookup, &status));
         assert_ok(ct_store_acquire(store, ticket, &status));
-        assert_ok(ct_store_apply(store, ticket, random.gradients, random.stride, &status));
+        assert_ok(ct_store_apply(store, ticket, random.gradients, random.stride, labels, &status));
         ct_store_release(store, ticket);
         random_lookup_deinit(&random);
     }
     ct_ticket_destroy(ticket);
 }
 
+static void train(ct_store *store, uint64_t from, uint64_t to) {
+    train_table(store, 0, 2000, from, to);
+    train_table(store, 3, 400, from, to);
+}
+
 static ct_store *make_store(uint32_t partition_bits) {
     ct_store *store;
-    assert_ok(ct_store_create_parted(SPECS, 3, CT_STORE_TRAIN, partition_bits, ct_device_cpu(), pool, &store, &status));
+    assert_ok(ct_store_create_parted(SPECS, TABLES, CT_STORE_TRAIN, partition_bits, ct_device_cpu(), pool, &store, &status));
     uint64_t keys[100];
     float values[200];
     for (size_t i = 0; i < 100; i++) {
@@ -134,8 +161,8 @@ static void test_continue(void **unused) {
         ct_pool *other = NULL;
         if (threads) assert_ok(ct_pool_create(threads, &other, &status));
         assert_ok(ct_store_open(folder, CT_STORE_TRAIN, ct_device_cpu(), other, &store, &status));
-        assert_int_equal(ct_store_table_count(store), 3);
-        for (size_t i = 0; i < 3; i++) assert_memory_equal(ct_store_table(store, i), &SPECS[i], sizeof SPECS[i]);
+        assert_int_equal(ct_store_table_count(store), TABLES);
+        for (size_t i = 0; i < TABLES; i++) assert_memory_equal(ct_store_table(store, i), &SPECS[i], sizeof SPECS[i]);
         ct_store_table_info(store, 0, &after);
         assert_int_equal(after.rows, before.rows);
         assert_int_equal(after.stubs, before.stubs);
@@ -148,6 +175,46 @@ static void test_continue(void **unused) {
         ct_pool_destroy(other);
     }
     assert_only_content(folder);
+}
+
+/* The same for every row optimiser, with and without target statistics. */
+static void test_continue_every_optimiser(void **unused) {
+    (void)unused;
+    enum { KINDS = 8 };
+    ct_table_spec specs[KINDS];
+    for (size_t i = 0; i < KINDS; i++) {
+        specs[i] = (ct_table_spec){.dim = (uint32_t)(3 + 5 * i),
+                                   .optimiser = (ct_row_optimiser)(i / 2),
+                                   .learning_rate = 0.05f,
+                                   .initial_accumulator = 0.3f,
+                                   .beta1 = 0.8f,
+                                   .beta2 = 0.99f,
+                                   .epsilon = 1e-7f,
+                                   .l2 = i % 3 ? 0.0f : 0.02f,
+                                   .first_value_scale = 0.7f,
+                                   .seed = i,
+                                   .min_count = 2,
+                                   .target_stats = i % 2};
+        (void)snprintf(specs[i].name, sizeof specs[i].name, "%s %zu", ct_row_optimiser_name(specs[i].optimiser), i);
+    }
+    char folder[1024], middle[CT_DIGEST_HEX_BYTES], end[CT_DIGEST_HEX_BYTES], got[CT_DIGEST_HEX_BYTES];
+    strcpy(folder, fresh("optimisers"));
+    ct_store *store;
+    assert_ok(ct_store_create_parted(specs, KINDS, CT_STORE_TRAIN, 2, ct_device_cpu(), pool, &store, &status));
+    for (size_t i = 0; i < KINDS; i++) train_table(store, i, 300, 0, 4);
+    digest_hex(store, middle);
+    assert_ok(ct_store_snapshot(store, folder, &status));
+    for (size_t i = 0; i < KINDS; i++) train_table(store, i, 300, 4, 8);
+    digest_hex(store, end);
+    ct_store_destroy(store);
+
+    assert_ok(ct_store_open(folder, CT_STORE_TRAIN, ct_device_cpu(), NULL, &store, &status));
+    digest_hex(store, got);
+    assert_string_equal(got, middle);
+    for (size_t i = 0; i < KINDS; i++) train_table(store, i, 300, 4, 8);
+    digest_hex(store, got);
+    assert_string_equal(got, end);
+    ct_store_destroy(store);
 }
 
 /* More than one sorted file a table, scanned by several tasks. */
@@ -289,7 +356,7 @@ static void test_describe(void **unused) {
     json_t *json;
     assert_ok(ct_store_describe(folder, &json, &status));
     json_t *tables = json_object_get(json, "tables");
-    assert_int_equal(json_array_size(tables), 3);
+    assert_int_equal(json_array_size(tables), TABLES);
     json_t *text = json_array_get(tables, 1);
     assert_string_equal(json_string_value(json_object_get(text, "name")), SPECS[1].name);
     assert_string_equal(json_string_value(json_object_get(text, "kind")), "frozen");
@@ -297,6 +364,15 @@ static void test_describe(void **unused) {
     assert_int_equal(json_integer_value(json_object_get(text, "dim")), 2);
     assert_true(json_integer_value(json_object_get(text, "bytes")) > 100 * 16);
     assert_true(json_integer_value(json_object_get(json_array_get(tables, 0), "stubs")) > 0);
+    json_t *counted = json_array_get(tables, 3);
+    assert_string_equal(json_string_value(json_object_get(counted, "optimiser")), "adam");
+    assert_true(json_is_true(json_object_get(counted, "target_stats")));
+    static const char *const names[] = {"count",        "admitted",      "impressions", "clicks", "epoch",
+                                        "first_moment", "second_moment", "updates",     "value"};
+    json_t *columns = json_object_get(counted, "columns");
+    assert_int_equal(json_array_size(columns), sizeof names / sizeof *names);
+    for (size_t i = 0; i < json_array_size(columns); i++)
+        assert_string_equal(json_string_value(json_object_get(json_array_get(columns, i), "name")), names[i]);
     json_decref(json);
     assert_int_equal(ct_store_describe(fresh("absent"), &json, &status), CT_NOT_FOUND);
     assert_non_null(strstr(status.message, "absent"));
@@ -435,10 +511,16 @@ static void test_store_json(void **unused) {
     const char *folder = fresh("json");
     write_small(folder);
     assert_refused(folder, "\"least_reader\": 1", "\"least_reader\": 2", CT_UNSUPPORTED, "version 2");
-    assert_refused(folder, "\"requires\": []", "\"requires\": [\"deltas\"]", CT_UNSUPPORTED, "deltas");
+    assert_refused(folder, "\"requires\": [", "\"requires\": [\"deltas\", ", CT_UNSUPPORTED, "deltas");
     assert_refused(folder, "\"dim\": 5", "\"dim\": 0", CT_CORRUPT, "dim");
     assert_refused(folder, "\"dim\": 5", "\"dim\": 6", CT_CORRUPT, "value");
-    assert_refused(folder, "adagrad_rowwise", "adam", CT_UNSUPPORTED, "adam");
+    assert_refused(folder, "adagrad_rowwise", "adamax", CT_UNSUPPORTED, "adamax");
+    assert_refused(folder, "adagrad_rowwise", "adam", CT_CORRUPT, "beta1");
+    assert_refused(folder, "\"impressions\"", "\"views\"", CT_CORRUPT, "impressions");
+    assert_refused(folder, "\"target_stats\": true", "\"target_stats\": false", CT_CORRUPT, "counted");
+    assert_refused(folder, "\"counted_epoch\": 0", "\"counted_epoch\": -1", CT_CORRUPT, "counted_epoch");
+    assert_refused(folder, "\"first_moment\",\n          \"type\": \"f32\"", "\"first_moment\", \"type\": \"u32\"", CT_CORRUPT,
+                   "first_moment");
     assert_refused(folder, "\"frozen\"", "\"frosted\"", CT_UNSUPPORTED, "frosted");
     assert_refused(folder, "\"rows\": 100", "\"rows\": 101", CT_CORRUPT, "101");
     assert_refused(folder, "\"name\": \"empty\"", "\"name\": \"ids\"", CT_CORRUPT, "ids");
@@ -463,10 +545,15 @@ static int tear_down(void **unused) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_continue),         cmocka_unit_test(test_large),
-        cmocka_unit_test(test_open_for_reading), cmocka_unit_test(test_folder_that_cannot_be_written),
-        cmocka_unit_test(test_describe),         cmocka_unit_test(test_no_tables),
-        cmocka_unit_test(test_store_json),       cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_continue),
+        cmocka_unit_test(test_continue_every_optimiser),
+        cmocka_unit_test(test_large),
+        cmocka_unit_test(test_open_for_reading),
+        cmocka_unit_test(test_folder_that_cannot_be_written),
+        cmocka_unit_test(test_describe),
+        cmocka_unit_test(test_no_tables),
+        cmocka_unit_test(test_store_json),
+        cmocka_unit_test(test_damage),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

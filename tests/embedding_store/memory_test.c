@@ -52,6 +52,8 @@ void *__wrap_mmap(void *address, size_t bytes, int protection, int flags, int fi
 
 static ct_status status = CT_STATUS_INIT;
 
+enum { ROWS = 500 };
+
 #define assert_ok(expression)                                                       \
     do {                                                                            \
         if ((expression) != CT_OK) fail_msg("%s: %s", #expression, status.message); \
@@ -62,15 +64,23 @@ static void run(ct_store *store, ct_ticket *ticket, random_lookup *random, ct_lo
     assert_ok(ct_store_prefetch(store, ticket, &random->lookup, &status));
     assert_ok(ct_store_acquire(store, ticket, &status));
     ct_store_gather(store, ticket, 0, random->lookup.rows, false, out, random->stride);
-    if (mode == CT_LOOKUP_TRAIN) assert_ok(ct_store_apply(store, ticket, random->gradients, random->stride, &status));
+    const float labels[ROWS] = {1};
+    uint32_t impressions[ROWS], clicks[ROWS];
+    ct_store_gather_counts(store, ticket, 0, ROWS, 0, impressions, clicks);
+    if (mode == CT_LOOKUP_TRAIN) assert_ok(ct_store_apply(store, ticket, random->gradients, random->stride, labels, &status));
     ct_store_release(store, ticket);
 }
 
 static void test_warm(void **unused) {
     (void)unused;
     enum { BATCHES = 6 };
-    const ct_table_spec spec = {
-        .name = "ids", .dim = 16, .learning_rate = 0.1f, .initial_accumulator = 0.1f, .first_value_scale = 0.1f, .min_count = 2};
+    const ct_table_spec spec = {.name = "ids",
+                                .dim = 16,
+                                .learning_rate = 0.1f,
+                                .initial_accumulator = 0.1f,
+                                .first_value_scale = 0.1f,
+                                .min_count = 2,
+                                .target_stats = true};
     ct_pool *pool;
     ct_store *store;
     ct_ticket *training, *reading;
@@ -82,7 +92,7 @@ static void test_warm(void **unused) {
     size_t floats = 0;
     for (uint64_t i = 0; i < BATCHES; i++) {
         const random_lookup_options options = {
-            .rows = 500, .block_rows = 128, .columns = 6, .keys = 3000, .rare = true, .dim = 16, .drop_rate = 0.1, .seed = 2};
+            .rows = ROWS, .block_rows = 128, .columns = 6, .keys = 3000, .rare = true, .dim = 16, .drop_rate = 0.1, .seed = 2};
         random_lookup_init(&random[i], &options, i);
         if (random[i].stride * options.rows > floats) floats = random[i].stride * options.rows;
     }

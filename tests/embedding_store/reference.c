@@ -12,9 +12,15 @@ void reference_init(reference *reference, const ct_table_spec *spec) {
 }
 
 void reference_deinit(reference *reference) {
-    for (size_t i = 0; i < reference->row_count; i++) free(reference->rows[i].values);
+    for (size_t i = 0; i < reference->row_count; i++) {
+        free(reference->rows[i].values);
+        free(reference->rows[i].first);
+        free(reference->rows[i].second);
+    }
     free(reference->rows);
     free(reference->effective);
+    free(reference->own);
+    free(reference->dropped);
 }
 
 static int64_t find(const reference *reference, uint64_t key) {
@@ -27,7 +33,9 @@ static size_t find_or_add(reference *reference, uint64_t key) {
     const int64_t found = find(reference, key);
     if (found >= 0) return (size_t)found;
     reference->rows = realloc(reference->rows, (reference->row_count + 1) * sizeof *reference->rows);
-    reference->rows[reference->row_count] = (reference_row){.key = key, .values = calloc(reference->spec.dim, sizeof(float))};
+    const uint32_t dim = reference->spec.dim;
+    reference->rows[reference->row_count] = (reference_row){
+        .key = key, .values = calloc(dim, sizeof(float)), .first = calloc(dim, sizeof(float)), .second = calloc(dim, sizeof(float))};
     return reference->row_count++;
 }
 
@@ -56,19 +64,34 @@ static bool dropped(const ct_lookup *lookup, const ct_key_column *column, size_t
     return (double)ct_unit_float(random.word[0]) < lookup->drop_rate;
 }
 
-void reference_acquire(reference *reference, const ct_lookup *lookup) {
-    const ct_table_spec *spec = &reference->spec;
+static void make_room(reference *reference, const ct_lookup *lookup) {
     const size_t total = base_of(lookup, lookup->column_count);
     free(reference->effective);
+    free(reference->own);
+    free(reference->dropped);
     reference->effective = calloc(total + 1, sizeof *reference->effective);
+    reference->own = calloc(total + 1, sizeof *reference->own);
+    reference->dropped = calloc(total + 1, sizeof *reference->dropped);
+}
+
+/* A row begins. */
+static void admit(const ct_table_spec *spec, reference_row *row) {
+    row->has_row = true;
+    row->accumulator = spec->initial_accumulator;
+    for (uint32_t i = 0; spec->optimiser == CT_ROW_ADAGRAD && i < spec->dim; i++) row->second[i] = spec->initial_accumulator;
+}
+
+void reference_acquire(reference *reference, const ct_lookup *lookup) {
+    const ct_table_spec *spec = &reference->spec;
+    make_room(reference, lookup);
+    reference->epoch = lookup->epoch;
     /* Who has a row in this batch: decided from the counts before it. */
     for (size_t c = 0; c < lookup->column_count; c++) {
         for (size_t j = begin_of(&lookup->columns[c], 0); j < keys_of(lookup, c); j++) {
             const size_t at = find_or_add(reference, lookup->columns[c].keys[j]);
             reference_row *row = &reference->rows[at];
             if (row->has_row || (spec->min_count > 1 && row->count < spec->min_count)) continue;
-            row->has_row = true;
-            row->accumulator = spec->initial_accumulator;
+            admit(spec, row);
             for (uint32_t i = 0; i < spec->dim; i++) {
                 const ct_random4 random = ct_random(spec->seed, CT_PLACE_FIRST_VALUE, 0, row->key, i / 4);
                 row->values[i] = spec->first_value_scale * (2.0f * ct_unit_float(random.word[i % 4]) - 1.0f);
@@ -82,16 +105,16 @@ void reference_acquire(reference *reference, const ct_lookup *lookup) {
                 size_t row = find_or_add(reference, column->keys[j]);
                 reference->rows[row].count++;
                 int64_t *effective = &reference->effective[base_of(lookup, c) + j];
+                const bool taken = dropped(lookup, column, r);
                 *effective = (int64_t)row;
-                if (!dropped(lookup, column, r) && reference->rows[row].has_row) continue;
+                reference->own[base_of(lookup, c) + j] = (int64_t)row;
+                reference->dropped[base_of(lookup, c) + j] = taken;
+                if (!taken && reference->rows[row].has_row) continue;
                 *effective = -1;
                 if (column->rare_key == 0) continue;
                 row = find_or_add(reference, column->rare_key);
                 reference_row *rare = &reference->rows[row];
-                if (!rare->has_row) {
-                    rare->has_row = true; /* its values are zeros */
-                    rare->accumulator = spec->initial_accumulator;
-                }
+                if (!rare->has_row) admit(spec, rare); /* its values are zeros */
                 rare->count++;
                 *effective = (int64_t)row;
             }
@@ -100,12 +123,13 @@ void reference_acquire(reference *reference, const ct_lookup *lookup) {
 }
 
 void reference_resolve(reference *reference, const ct_lookup *lookup) {
-    free(reference->effective);
-    reference->effective = calloc(base_of(lookup, lookup->column_count) + 1, sizeof *reference->effective);
+    make_room(reference, lookup);
+    reference->epoch = reference->counted_epoch;
     for (size_t c = 0; c < lookup->column_count; c++) {
         const ct_key_column *column = &lookup->columns[c];
         for (size_t j = begin_of(column, 0); j < keys_of(lookup, c); j++) {
             int64_t row = find(reference, column->keys[j]);
+            reference->own[base_of(lookup, c) + j] = row;
             if (row < 0 || !reference->rows[row].has_row) row = column->rare_key ? find(reference, column->rare_key) : -1;
             if (row >= 0 && !reference->rows[row].has_row) row = -1;
             reference->effective[base_of(lookup, c) + j] = row;
@@ -142,17 +166,73 @@ void reference_gather(const reference *reference, const ct_lookup *lookup, float
     }
 }
 
-static void step(const ct_table_spec *spec, reference_row *row, const float *gradient) {
-    float lane[16] = {0};
-    for (uint32_t i = 0; i < spec->dim; i++) lane[i % 16] += gradient[i] * gradient[i];
-    for (int width = 8; width >= 1; width /= 2)
-        for (int j = 0; j < width; j++) lane[j] += lane[j + width];
-    row->accumulator += lane[0] / (float)spec->dim;
-    const float rate = spec->learning_rate / sqrtf(row->accumulator);
-    for (uint32_t i = 0; i < spec->dim; i++) row->values[i] -= rate * gradient[i];
+void reference_gather_counts(const reference *reference, const ct_lookup *lookup, size_t c, uint32_t *out_impressions,
+                             uint32_t *out_clicks) {
+    const ct_key_column *column = &lookup->columns[c];
+    for (size_t row = 0; row < lookup->rows; row++) {
+        const size_t r = column->shared ? 0 : row;
+        out_impressions[row] = out_clicks[row] = 0;
+        for (size_t j = begin_of(column, r); j < end_of(column, r); j++) {
+            const int64_t own = reference->own[base_of(lookup, c) + j];
+            if (own < 0 || reference->dropped[base_of(lookup, c) + j] || reference->rows[own].epoch != reference->epoch) continue;
+            out_impressions[row] += reference->rows[own].impressions;
+            out_clicks[row] += reference->rows[own].clicks;
+        }
+    }
 }
 
-void reference_apply(reference *reference, const ct_lookup *lookup, const float *gradients, size_t stride) {
+/* One occurrence of a key, in a batch of that epoch. */
+static void count(reference_row *row, uint32_t epoch, float label) {
+    if (row->epoch != epoch) row->impressions = row->clicks = 0;
+    row->epoch = epoch;
+    row->impressions++;
+    if (label > 0.5f) row->clicks++;
+}
+
+/* The product of the squares base^(2^k) whose bit is set in the exponent, smallest first. */
+static double power(double base, uint32_t exponent) {
+    double product = 1.0;
+    for (int bit = 0; bit < 32; bit++, base *= base)
+        if (exponent >> bit & 1) product *= base;
+    return product;
+}
+
+static void step(const ct_table_spec *spec, reference_row *row, float *gradient) {
+    const float rate = spec->learning_rate;
+    float lane[16] = {0};
+    if (spec->l2 != 0.0f)
+        for (uint32_t i = 0; i < spec->dim; i++) gradient[i] += spec->l2 * row->values[i];
+    switch (spec->optimiser) {
+        case CT_ROW_ADAGRAD_ROWWISE:
+            for (uint32_t i = 0; i < spec->dim; i++) lane[i % 16] += gradient[i] * gradient[i];
+            for (int width = 8; width >= 1; width /= 2)
+                for (int j = 0; j < width; j++) lane[j] += lane[j + width];
+            row->accumulator += lane[0] / (float)spec->dim;
+            for (uint32_t i = 0; i < spec->dim; i++) row->values[i] -= rate / sqrtf(row->accumulator) * gradient[i];
+            break;
+        case CT_ROW_SGD:
+            for (uint32_t i = 0; i < spec->dim; i++) row->values[i] -= rate * gradient[i];
+            break;
+        case CT_ROW_ADAGRAD:
+            for (uint32_t i = 0; i < spec->dim; i++) {
+                row->second[i] += gradient[i] * gradient[i];
+                row->values[i] -= rate * gradient[i] / sqrtf(row->second[i]);
+            }
+            break;
+        case CT_ROW_ADAM:
+            row->updates++;
+            for (uint32_t i = 0; i < spec->dim; i++) {
+                const float corrected = (float)((double)rate / (1.0 - power((double)spec->beta1, row->updates)));
+                const float scale = (float)(1.0 / (1.0 - power((double)spec->beta2, row->updates)));
+                row->first[i] = spec->beta1 * row->first[i] + (1.0f - spec->beta1) * gradient[i];
+                row->second[i] = spec->beta2 * row->second[i] + (1.0f - spec->beta2) * (gradient[i] * gradient[i]);
+                row->values[i] -= corrected * row->first[i] / (sqrtf(row->second[i] * scale) + spec->epsilon);
+            }
+            break;
+    }
+}
+
+void reference_apply(reference *reference, const ct_lookup *lookup, const float *gradients, size_t stride, const float *labels) {
     const uint32_t dim = reference->spec.dim;
     float *total = malloc(dim * sizeof(float)), *block = malloc(dim * sizeof(float));
     for (size_t k = 0; k < reference->row_count; k++) {
@@ -183,6 +263,12 @@ void reference_apply(reference *reference, const ct_lookup *lookup, const float 
     }
     free(total);
     free(block);
+    if (!labels || !reference->spec.target_stats) return;
+    for (size_t c = 0; c < lookup->column_count; c++)
+        for (size_t r = 0; r < lookup->rows; r++)
+            for (size_t j = begin_of(&lookup->columns[c], r); j < end_of(&lookup->columns[c], r); j++)
+                count(&reference->rows[reference->own[base_of(lookup, c) + j]], lookup->epoch, labels[r]);
+    reference->counted_epoch = lookup->epoch;
 }
 
 int64_t reference_rows(const reference *reference) {

@@ -9,8 +9,11 @@ typedef struct reference_row {
     uint64_t key;
     uint32_t count;
     bool has_row;
-    float accumulator;
-    float *values; /* (dim) */
+    float accumulator;     /* row-wise Adagrad's */
+    float *values;         /* (dim) */
+    float *first, *second; /* (dim): Adam's moments; Adagrad's sums are `second` */
+    uint32_t updates;      /* Adam's */
+    uint32_t impressions, clicks, epoch;
 } reference_row;
 
 typedef struct reference {
@@ -18,6 +21,10 @@ typedef struct reference {
     reference_row *rows;
     size_t row_count;
     int64_t *effective; /* by occurrence, in (column, row, value) order: the row that it reads and trains; -1 = none */
+    int64_t *own;       /* by occurrence: its own key's row or stub; -1 = none */
+    bool *dropped;      /* by occurrence */
+    uint32_t epoch;     /* that reading counts belong to: of the last batch that was acquired, or the last that was counted */
+    uint32_t counted_epoch;
 } reference;
 
 void reference_init(reference *reference, const ct_table_spec *spec);
@@ -28,7 +35,11 @@ void reference_acquire(reference *reference, const ct_lookup *lookup);
 void reference_resolve(reference *reference, const ct_lookup *lookup);
 /* All rows of the batch that was acquired or resolved last; out: (rows, stride). */
 void reference_gather(const reference *reference, const ct_lookup *lookup, float *out, size_t stride);
-void reference_apply(reference *reference, const ct_lookup *lookup, const float *gradients, size_t stride);
+/* Of all rows of the batch that was acquired or resolved last; outputs: (rows). */
+void reference_gather_counts(const reference *reference, const ct_lookup *lookup, size_t column, uint32_t *out_impressions,
+                             uint32_t *out_clicks);
+/* labels: (rows), or NULL. */
+void reference_apply(reference *reference, const ct_lookup *lookup, const float *gradients, size_t stride, const float *labels);
 int64_t reference_rows(const reference *reference);
 int64_t reference_stubs(const reference *reference);
 

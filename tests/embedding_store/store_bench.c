@@ -2,7 +2,10 @@
  * evenly from N. The bound is one open-addressing table and one array of rows in huge pages, with prefetching, no partitions, no distinct
  * keys, no order of sums. Both are timed in turn, medians are shown.
  *
- *     store_bench [ROWS] [THREADS] [DROP RATE] [hot]       hot: half of the columns draw from 1,000 keys */
+ *     store_bench [ROWS] [THREADS] [DROP RATE] [hot] [stats] [OPTIMISER]
+ *
+ * hot: half of the columns draw from 1,000 keys. stats: with target statistics, gathered and counted. The bound is without them and with
+ * row-wise Adagrad in any case. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -97,12 +100,17 @@ typedef struct gather_work {
     const ct_store *store;
     const ct_ticket *ticket;
     float *out;
+    uint32_t *impressions, *clicks; /* (COLUMNS, ROWS), or NULL */
 } gather_work;
 
 static void gather_task(void *context, size_t task, size_t worker) {
     (void)worker;
     const gather_work *work = context;
     ct_store_gather(work->store, work->ticket, task * 256, 256, false, work->out + task * 256 * STRIDE, STRIDE);
+    for (size_t c = 0; work->impressions && c < COLUMNS; c++) {
+        const size_t at = c * ROWS + task * 256;
+        ct_store_gather_counts(work->store, work->ticket, task * 256, 256, c, work->impressions + at, work->clicks + at);
+    }
 }
 
 static int by_value(const void *a, const void *b) {
@@ -118,7 +126,17 @@ static double median(double *values) {
 int main(int argc, char **argv) {
     const size_t rows = argc > 1 ? strtoull(argv[1], NULL, 10) : 4000000, threads = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
     const double drop_rate = argc > 3 ? strtod(argv[3], NULL) : 0.0;
-    const bool hot = argc > 4;
+    bool hot = false, stats = false;
+    ct_row_optimiser optimiser = CT_ROW_ADAGRAD_ROWWISE;
+    for (int i = 4; i < argc; i++) {
+        const bool is_hot = strcmp(argv[i], "hot") == 0, is_stats = strcmp(argv[i], "stats") == 0;
+        hot |= is_hot;
+        stats |= is_stats;
+        if (!is_hot && !is_stats && !ct_row_optimiser_find(argv[i], &optimiser)) {
+            fprintf(stderr, "store_bench: %s is neither hot, stats nor a row optimiser\n", argv[i]);
+            return 2;
+        }
+    }
     ct_pool *pool;
     must(ct_pool_create(threads, &pool, &status));
 
@@ -139,8 +157,17 @@ int main(int argc, char **argv) {
         arrays.state[i] = 0.01f;
     }
 
-    ct_table_spec spec = {
-        .name = "ids", .dim = DIM, .learning_rate = 0.01f, .initial_accumulator = 0.01f, .first_value_scale = 0.01f, .min_count = 1};
+    const ct_table_spec spec = {.name = "ids",
+                                .dim = DIM,
+                                .optimiser = optimiser,
+                                .learning_rate = 0.01f,
+                                .initial_accumulator = 0.01f,
+                                .beta1 = 0.9f,
+                                .beta2 = 0.999f,
+                                .epsilon = 1e-8f,
+                                .first_value_scale = 0.01f,
+                                .min_count = 1,
+                                .target_stats = stats};
     ct_store *store;
     ct_ticket *ticket;
     must(ct_store_create(&spec, 1, ct_device_cpu(), pool, &store, &status));
@@ -148,6 +175,9 @@ int main(int argc, char **argv) {
     uint64_t *keys = memory((size_t)BATCHES * N * sizeof *keys);
     float *gradients = memory(N * DIM * sizeof *gradients), *out = memory(N * DIM * sizeof *out);
     for (size_t i = 0; i < N * DIM; i++) gradients[i] = (float)(i % 7) * 1e-4f;
+    uint32_t *seen = stats ? memory(2 * N * sizeof *seen) : NULL;
+    float labels[ROWS];
+    for (size_t i = 0; i < ROWS; i++) labels[i] = i % 4 == 0;
     ct_key_column columns[COLUMNS];
     ct_lookup lookup = {
         .mode = CT_LOOKUP_TRAIN, .rows = ROWS, .block_rows = 256, .columns = columns, .column_count = COLUMNS, .drop_rate = drop_rate};
@@ -192,10 +222,10 @@ int main(int argc, char **argv) {
             at[1] = ct_clock_ns();
             must(ct_store_acquire(store, ticket, &status));
             at[2] = ct_clock_ns();
-            gather_work work = {store, ticket, out};
+            gather_work work = {store, ticket, out, seen, stats ? seen + N : NULL};
             ct_pool_run(pool, ROWS / 256, gather_task, &work);
             at[3] = ct_clock_ns();
-            must(ct_store_apply(store, ticket, gradients, STRIDE, &status));
+            must(ct_store_apply(store, ticket, gradients, STRIDE, labels, &status));
             at[4] = ct_clock_ns();
             ct_store_release(store, ticket);
             for (size_t i = 0; i < 4; i++) spent[i] += at[i + 1] - at[i];
@@ -210,8 +240,9 @@ int main(int argc, char **argv) {
     const double flat = median(flat_ns), all = median(all_ns);
     ct_table_info info;
     ct_store_table_info(store, 0, &info);
-    printf("rows %lld, threads %zu, drop %g%s, memory %.1f MiB; filling %.2f M rows/s\n", (long long)info.rows, threads, drop_rate,
-           hot ? ", hot" : "", (double)info.bytes / 1048576.0, (double)rows / fill_seconds * 1e-6);
+    printf("rows %lld, threads %zu, drop %g%s%s, %s, memory %.1f MiB; filling %.2f M rows/s\n", (long long)info.rows, threads, drop_rate,
+           hot ? ", hot" : "", stats ? ", target statistics" : "", ct_row_optimiser_name(optimiser), (double)info.bytes / 1048576.0,
+           (double)rows / fill_seconds * 1e-6);
     printf("plain arrays  %6.1f M ids/s  %5.2f M rows/s\n", 1e3 / flat, 1e3 / flat / COLUMNS);
     printf("store         %6.1f M ids/s  %5.2f M rows/s  = %.2f of the bound\n", 1e3 / all, 1e3 / all / COLUMNS, flat / all);
     printf("ns an id: prefetch %.1f, acquire %.1f, gather %.1f, apply %.1f\n", median(prefetch_ns), median(acquire_ns), median(gather_ns),

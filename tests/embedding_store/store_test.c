@@ -87,7 +87,7 @@ static void train_batch(ct_store *store, ct_ticket *ticket, random_lookup *rando
     assert_ok(ct_store_prefetch(store, ticket, &random->lookup, &status));
     assert_ok(ct_store_acquire(store, ticket, &status));
     if (out) gather_pieces(store, ticket, random->lookup.rows, out, random->stride);
-    assert_ok(ct_store_apply(store, ticket, random->gradients, random->stride, &status));
+    assert_ok(ct_store_apply(store, ticket, random->gradients, random->stride, NULL, &status));
     ct_store_release(store, ticket);
 }
 
@@ -124,7 +124,7 @@ static void compare(const setting *s) {
         reference_acquire(&reference, &random.lookup);
         reference_gather(&reference, &random.lookup, wanted, random.stride);
         assert_floats(got, wanted, floats, "training gather");
-        reference_apply(&reference, &random.lookup, random.gradients, random.stride);
+        reference_apply(&reference, &random.lookup, random.gradients, random.stride, NULL);
 
         random.lookup.mode = CT_LOOKUP_READ; /* the same rows, and what reading makes of them after the step */
         assert_ok(ct_store_prefetch(store, ticket, &random.lookup, &status));
@@ -232,7 +232,7 @@ static void test_first_step(void **unused) {
             const double wanted = i == 1 ? 0.0 : -0.5 * (double)gradient[j] / sqrt(8.25);
             assert_true(fabs((double)out[j] - wanted) < 1e-6);
         }
-        assert_ok(ct_store_apply(store, ticket, gradient, 4, &status));
+        assert_ok(ct_store_apply(store, ticket, gradient, 4, NULL, &status));
         ct_store_release(store, ticket);
     }
     ct_ticket_destroy(ticket);
@@ -264,7 +264,7 @@ static void run_large(size_t threads, uint32_t partition_bits, uint64_t seed, ch
         }
         for (size_t t = 0; t < 2; t++) {
             assert_ok(ct_store_acquire(store, tickets[t], &status));
-            assert_ok(ct_store_apply(store, tickets[t], random[t].gradients, random[t].stride, &status));
+            assert_ok(ct_store_apply(store, tickets[t], random[t].gradients, random[t].stride, NULL, &status));
             ct_store_release(store, tickets[t]);
             random_lookup_deinit(&random[t]);
         }
@@ -309,7 +309,7 @@ static void test_prefetch_ahead(void **unused) {
         for (size_t i = 0; i < 3; i++) {
             if (!ahead) assert_ok(ct_store_prefetch(store, tickets[i], &random[i].lookup, &status));
             assert_ok(ct_store_acquire(store, tickets[i], &status));
-            assert_ok(ct_store_apply(store, tickets[i], random[i].gradients, random[i].stride, &status));
+            assert_ok(ct_store_apply(store, tickets[i], random[i].gradients, random[i].stride, NULL, &status));
             ct_store_release(store, tickets[i]);
         }
         digest_hex(store, hex[ahead]);
@@ -354,7 +354,7 @@ static void test_frozen(void **unused) {
         assert_ok(ct_store_acquire(store, ticket, &status));
         ct_store_gather(store, ticket, 0, 3, false, out, 6);
         assert_floats(out, wanted, 18, "frozen gather");
-        if (!mode) assert_ok(ct_store_apply(store, ticket, out, 6, &status));
+        if (!mode) assert_ok(ct_store_apply(store, ticket, out, 6, NULL, &status));
         ct_store_release(store, ticket);
     }
     digest_hex(store, after);
@@ -520,17 +520,17 @@ static void test_refusals(void **unused) {
     lookup.table = 0;
     assert_int_equal(ct_store_acquire(store, ticket, &status), CT_INVALID); /* not prefetched */
     assert_ok(ct_store_prefetch(store, ticket, &lookup, &status));
-    assert_int_equal(ct_store_prefetch(store, ticket, &lookup, &status), CT_INVALID); /* not released */
-    assert_int_equal(ct_store_apply(store, ticket, out, 4, &status), CT_INVALID);     /* not acquired */
+    assert_int_equal(ct_store_prefetch(store, ticket, &lookup, &status), CT_INVALID);   /* not released */
+    assert_int_equal(ct_store_apply(store, ticket, out, 4, NULL, &status), CT_INVALID); /* not acquired */
     assert_ok(ct_store_acquire(store, ticket, &status));
-    assert_ok(ct_store_apply(store, ticket, out, 4, &status));
-    assert_int_equal(ct_store_apply(store, ticket, out, 4, &status), CT_INVALID); /* twice */
+    assert_ok(ct_store_apply(store, ticket, out, 4, NULL, &status));
+    assert_int_equal(ct_store_apply(store, ticket, out, 4, NULL, &status), CT_INVALID); /* twice */
     ct_store_release(store, ticket);
     lookup.rows = 0; /* an empty batch is fine */
     assert_ok(ct_store_prefetch(store, ticket, &lookup, &status));
     assert_ok(ct_store_acquire(store, ticket, &status));
     ct_store_gather(store, ticket, 0, 0, false, out, 4);
-    assert_ok(ct_store_apply(store, ticket, out, 4, &status));
+    assert_ok(ct_store_apply(store, ticket, out, 4, NULL, &status));
     ct_store_release(store, ticket);
     ct_ticket_destroy(ticket);
     ct_store_destroy(store);

@@ -150,6 +150,7 @@ class Model:
             self.vectors = dict(zip(ids.read().split(), vectors.astype(float)))
         self.raw_dim = vectors.shape[1]
         self.moments = {name: [] for name, _, _ in NUMBERS}  # all transformed values so far
+        self.counts, self.prior = {}, [0, 0]  # impressions and clicks by key, in earlier batches of the epoch; rows and clicks of all
         self.place()
         self.make_weights()
 
@@ -162,6 +163,10 @@ class Model:
                     if feature[1] == side:
                         self.columns[feature[0]] = slice(at, at + width)
                         at += width
+            for feature in self.ids if self.run["target_stats"] else []:
+                if feature[1] == side:
+                    self.columns["stats " + feature[0]] = slice(at, at + 2)
+                    at += 2
         self.width = at
 
     def make_weights(self):
@@ -217,11 +222,27 @@ class Model:
             values = self.transformed(log, name, chosen)
             self.moments[name].extend(values[~np.isnan(values)])
 
-    def first_input(self, log, chosen, keys):
+    def target_stats(self, log, name, chosen, dropped):
+        n = np.array([0 if drop else sum(self.counts.get(k, (0, 0))[0] for k in log.ids[name][r]) for r, drop in zip(chosen, dropped)])
+        c = np.array([0 if drop else sum(self.counts.get(k, (0, 0))[1] for k in log.ids[name][r]) for r, drop in zip(chosen, dropped)])
+        p, a = (self.prior[1] + 0.5) / (self.prior[0] + 1), self.run["target_smoothing"]
+        return np.stack([np.log1p(c / (a * p)) - np.log1p((n - c) / (a * (1 - p))), np.log1p(n) / 8], axis=1)
+
+    def count_labels(self, log, chosen):
+        for r in chosen:
+            for feature in self.ids:
+                for k in log.ids[feature[0]][r]:
+                    n, c = self.counts.get(k, (0, 0))
+                    self.counts[k] = n + 1, c + log.labels[r]
+            self.prior = [self.prior[0] + 1, self.prior[1] + log.labels[r]]
+
+    def first_input(self, log, chosen, keys, dropped):
         x = np.zeros((len(chosen), self.width))
         raw = {}
         for name, _, _, _, _ in self.ids:
             x[:, self.columns[name]] = self.pooled_rows(keys[name])
+            if self.run["target_stats"]:
+                x[:, self.columns["stats " + name]] = self.target_stats(log, name, chosen, dropped[name])
         for name, _, _, _ in VECTORS:
             raw[name] = self.raw_vectors(log, name, chosen)
             x[:, self.columns[name]] = raw[name] @ self.weights["vector.%s.weight" % name] + self.weights["vector.%s.bias" % name]
@@ -292,12 +313,13 @@ class Model:
         """Which row each occurrence reads and trains."""
         occurrences = [k for name, _, _, _, _ in self.ids for r in chosen for k in log.ids[name][r]]
         self.rows.admit(occurrences)
-        keys = {}
+        keys, self.dropped = {}, {}
         for name, _, _, owner, _ in self.ids:
-            rare, low_half, keys[name] = ("rare", owner), xxh3(owner) & MASK32, []
+            rare, low_half, keys[name], self.dropped[name] = ("rare", owner), xxh3(owner) & MASK32, [], []
             for r in chosen:
                 draw = random_words(self.run["seed"], PLACE_ID_DROP, epoch, r, low_half)[0]
                 dropped = unit(draw) < self.run["id_drop"]
+                self.dropped[name].append(dropped)
                 row = [rare if dropped or k not in self.rows.values else k for k in log.ids[name][r]]
                 if rare in row and rare not in self.rows.values:
                     self.rows.add(rare, np.zeros(self.dim))
@@ -307,7 +329,7 @@ class Model:
     def train(self, log, epoch, chosen):
         keys = self.training_keys(log, epoch, chosen)
         self.learn_numbers(log, chosen)
-        x, raw = self.first_input(log, chosen, keys)
+        x, raw = self.first_input(log, chosen, keys, self.dropped)
         logits, state = self.forward(x)
         d_logit = (1 / (1 + np.exp(-logits)) - log.labels[chosen]) * log.weights[chosen]  # of the summed loss
         gradients, d_x = self.backward(state, d_logit)
@@ -321,13 +343,15 @@ class Model:
                     of_rows[k] = of_rows.get(k, 0) + d_x[r, self.columns[name]] / len(row)
         self.adam(gradients)
         self.rows.step(of_rows)
+        self.count_labels(log, chosen)
         return logits
 
     def score(self, log):
         chosen = list(range(log.rows))
         keys = {name: [[k if k in self.rows.values else ("rare", owner) for k in log.ids[name][r]] for r in chosen]
                 for name, _, _, owner, _ in self.ids}
-        return self.forward(self.first_input(log, chosen, keys)[0])[0]
+        dropped = {feature[0]: [False] * log.rows for feature in self.ids}
+        return self.forward(self.first_input(log, chosen, keys, dropped)[0])[0]
 
 
 def largest_difference(what, ours, path, bound):
@@ -348,6 +372,7 @@ def main():
     model, log = Model(run), Log(run["train"])
     progressive = []
     for epoch in range(run["epochs"]):
+        model.counts = {}  # counted anew in each epoch
         for first in range(0, log.rows, run["batch_rows"]):
             chosen = list(range(first, min(first + run["batch_rows"], log.rows)))
             logits = model.train(log, epoch, chosen)

@@ -100,6 +100,8 @@ static json_t *describe(const fixture *f, const ct_model_spec *spec, uint64_t se
         (double)spec->beta2, "epsilon", (double)spec->epsilon, "train", f->train, "test", f->test, "vectors", npy, "vector_ids", txt,
         "logits", logits, "probabilities", probabilities, "progressive_log_loss", log_loss, "bound", bound);
     assert_non_null(run);
+    json_object_set_new(run, "target_stats", json_boolean(spec->target_stats));
+    json_object_set_new(run, "target_smoothing", json_real((double)spec->target_smoothing));
     free(npy);
     free(txt);
     return run;
@@ -166,6 +168,20 @@ static void dcn_v2_equals_the_reference(void **state) {
     check_model(*state, "dcn-v2", sets, sizeof sets / sizeof *sets);
 }
 
+static void target_statistics_equal_the_reference(void **state) {
+    const char *lr[] = {COMMON, "embedding.id_drop=0.1", "embedding.target_stats=true"};
+    check_model(*state, "lr", lr, sizeof lr / sizeof *lr);
+    const char *dcn_v2[] = {COMMON,
+                            "embedding.id_drop=0.05",
+                            "embedding.dim=5",
+                            "vector.adapter=4",
+                            "deep=[20,20]",
+                            "numbers.buckets=true",
+                            "embedding.target_stats=true",
+                            "embedding.target_smoothing=3"};
+    check_model(*state, "dcn-v2", dcn_v2, sizeof dcn_v2 / sizeof *dcn_v2);
+}
+
 static void numbers_as_ids_equal_the_reference(void **state) {
     const char *lr[] = {COMMON, "embedding.id_drop=0.1", "numbers.buckets=true"};
     check_model(*state, "lr", lr, sizeof lr / sizeof *lr);
@@ -183,8 +199,11 @@ static void dcn_v2_without_rare_rows_equals_the_reference(void **state) {
 
 int main(int argc, char **argv) {
     if (argc > 1) script = argv[1];
-    const struct CMUnitTest tests[] = {cmocka_unit_test(lr_equals_the_reference), cmocka_unit_test(dnn_equals_the_reference),
-                                       cmocka_unit_test(dcn_v2_equals_the_reference), cmocka_unit_test(numbers_as_ids_equal_the_reference),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(lr_equals_the_reference),
+                                       cmocka_unit_test(dnn_equals_the_reference),
+                                       cmocka_unit_test(dcn_v2_equals_the_reference),
+                                       cmocka_unit_test(numbers_as_ids_equal_the_reference),
+                                       cmocka_unit_test(target_statistics_equal_the_reference),
                                        cmocka_unit_test(dcn_v2_without_rare_rows_equals_the_reference)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

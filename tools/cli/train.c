@@ -1,6 +1,7 @@
 /* clicktower train: a log through a model, ends with a model folder. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "tools/cli/cli.h"
 #include "trainer/trainer.h"
@@ -21,12 +22,58 @@ static void print_summary(const char *out, int64_t epochs, const ct_train_result
         (void)printf("bad_rows     training %" PRId64 "  evaluation %" PRId64 "\n", result->train_report.bad_total,
                      result->eval_report.bad_total);
     (void)printf("model        %s\n", out);
+    (void)printf("report       %s/train.html\n", out);
+}
+
+static ct_code open_again(const char *out, const ct_schema *schema, const ct_model_spec *spec, const ct_model_options *options,
+                          ct_model **out_model, ct_status *status) {
+    char *folder = ct_model_resume_folder(out);
+    if (folder == NULL) return ct_fail_memory(status, strlen(out), "a path");
+    ct_model *model = NULL;
+    ct_code code = ct_model_open(folder, CT_MODEL_TRAIN, options->device, options->pool, &model, status);
+    free(folder);
+    if (code == CT_OK) code = ct_model_check_same(model, schema, spec, options->seed, options->batch_rows, status);
+    if (code != CT_OK) {
+        ct_model_destroy(model);
+        return ct_fail_within(status, "--resume %s", out);
+    }
+    *out_model = model;
+    return CT_OK;
+}
+
+/* Seconds of wall time; what runs on all threads at once is shared out by the threads' own time. */
+static void print_profile(const ct_model *model, const ct_pool *pool, const ct_train_result *result) {
+    ct_model_profile profile;
+    ct_model_profile_get(model, &profile);
+    const double threads_time = (double)(profile.gather + profile.forward + profile.backward);
+    const double wall = threads_time > 0 ? (double)profile.blocks_wall / threads_time : 0;
+    const struct {
+        const char *name;
+        double ns;
+    } parts[] = {{"waiting for rows", (double)result->waiting_ns},
+                 {"look-up", (double)profile.look_up},
+                 {"number moments", (double)profile.moments},
+                 {"gather", (double)profile.gather * wall},
+                 {"forward", (double)profile.forward * wall},
+                 {"backward", (double)profile.backward * wall},
+                 {"tower update", (double)profile.tower_update},
+                 {"row update", (double)profile.row_update},
+                 {"checkpoints", (double)(result->saving_ns - result->final_saving_ns)}};
+    double rest = result->train_seconds;
+    (void)printf("profile      %zu threads\n", ct_pool_threads(pool));
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        rest -= parts[i].ns / 1e9;
+        (void)printf("  %-17s %8.3f s  %5.1f %%\n", parts[i].name, parts[i].ns / 1e9, parts[i].ns / 1e7 / result->train_seconds);
+    }
+    (void)printf("  %-17s %8.3f s  %5.1f %%\n", "other", rest, 100 * rest / result->train_seconds);
+    (void)printf("  reading and parsing run beside this, on a thread of their own\n");
 }
 
 ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     const char *schema_name = NULL, *model_name = NULL, *out = NULL, *precision = NULL, *device = "auto";
     ct_text_list train = {0}, eval = {0}, sets = {0};
-    int64_t epochs = 1, batch = 2048, threads = 0;
+    int64_t epochs = 1, batch = 2048, threads = 0, early_stop = 0, checkpoint_rows = 0;
+    bool resume = false, profile = false;
     uint64_t seed = 1;
     ct_bad_row_limit bad_rows = CT_BAD_ROW_LIMIT_INIT;
     const ct_option options[] = {
@@ -38,6 +85,13 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
         {"set", "PATH=VALUE", CT_OPTION_REPEATED, false, &sets,
          "changes one value of the model, as cross.layers=3 or deep=[500,500,500]; may be repeated", 0, 0, NULL},
         {"epochs", "N", CT_OPTION_INTEGER, false, &epochs, "passes over the log", 1, 10000, NULL},
+        {"early-stop", "N", CT_OPTION_INTEGER, false, &early_stop,
+         "ends after N epochs in a row that did not lower the log loss of --eval; keeps the best one; 0 = no", 0, 10000, NULL},
+        {"checkpoint-rows", "N", CT_OPTION_INTEGER, false, &checkpoint_rows, "writes the folder each N rows; 0 = only at the end", 0, 1e15,
+         NULL},
+        {"resume", NULL, CT_OPTION_FLAG, false, &resume,
+         "goes on from the folder that --out names, with the same logs (and new ones behind them)", 0, 0, NULL},
+        {"profile", NULL, CT_OPTION_FLAG, false, &profile, "shows where the time went", 0, 0, NULL},
         {"batch", "N", CT_OPTION_INTEGER, false, &batch, "rows of a step", 1, 1 << 20, NULL},
         {"seed", "N", CT_OPTION_SEED, false, &seed, "decides first values and id drop", 0, 0, NULL},
         {"threads", "N", CT_OPTION_INTEGER, false, &threads, "0 = all processors; the result does not depend on it", 0, 1024, NULL},
@@ -74,12 +128,18 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     }
     CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);
     const ct_model_options model_options = {.seed = seed, .batch_rows = (size_t)batch, .device = NULL, .pool = pool};
-    CT_TRY_GOTO(code, ct_model_create(schema, spec, &model_options, &model, status), done);
+    CT_TRY_GOTO(code,
+                resume ? open_again(out, schema, spec, &model_options, &model, status)
+                       : ct_model_create(schema, spec, &model_options, &model, status),
+                done);
 
     ct_train_options train_options = {.train = CT_READER_OPTIONS_INIT,
                                       .eval_sources = eval.items,
                                       .eval_source_count = eval.count,
                                       .epochs = (uint32_t)epochs,
+                                      .early_stop = (uint32_t)early_stop,
+                                      .checkpoint_rows = checkpoint_rows,
+                                      .resume = resume,
                                       .out_folder = out,
                                       .pool = pool,
                                       .progress = true};
@@ -98,6 +158,7 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     ct_warn_report("train", "training", &result.train_report);
     ct_warn_report("train", "evaluation", &result.eval_report);
     print_summary(out, epochs, &result);
+    if (profile) print_profile(model, pool, &result);
     if (result.stopped) {
         char what[CT_STATUS_MESSAGE_BYTES / 2];
         (void)snprintf(what, sizeof what, "%s holds the model of the first %" PRId64 " rows, which can be used as it is", out,

@@ -1,0 +1,10 @@
+/* Private to trainer/: files that the build puts into the program (trainer/BUILD). */
+#ifndef TRAINER_REPORT_RESOURCES_H
+#define TRAINER_REPORT_RESOURCES_H
+
+#include <stddef.h>
+
+extern const unsigned char ct_report_page[], ct_report_chart_js[];
+extern const size_t ct_report_page_bytes, ct_report_chart_js_bytes;
+
+#endif
