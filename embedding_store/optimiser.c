@@ -203,7 +203,7 @@ INLINE void steps(ct_row_optimiser optimiser, const ct_table_spec *spec, const c
 
 #define STEPS(name, optimiser, constant_dim, most_dim)                                                 \
     CT_HOT static void name(ARGUMENTS) {                                                               \
-        lanes gradient[(most_dim + LANES - 1) / LANES];                                                \
+        lanes gradient[((most_dim) + LANES - 1) / LANES];                                              \
         steps(optimiser, spec, g, uniques, count, list, begin, values, state, constant_dim, gradient); \
     }
 
