@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "data/internal.h"
+#include "data/key.h"
 
 enum { SHOWN_BYTES = 80 };
 
@@ -81,10 +82,10 @@ ct_code ct_field_key(const ct_field *field, const char *token, size_t bytes, uin
         char canonical[24];
         if (!ct_parse_i64(token, bytes, &value)) return fail_value(field, token, bytes, "is no integer of 64 bits", status);
         const int length = snprintf(canonical, sizeof canonical, "%lld", (long long)value);
-        *out_key = ct_key_of_text(field, canonical, (size_t)length);
+        *out_key = ct_key_of_salt(field->salt, canonical, (size_t)length);
         return CT_OK;
     }
-    *out_key = ct_key_of_text(field, token, bytes);
+    *out_key = ct_key_of_salt(field->salt, token, bytes);
     return CT_OK;
 }
 

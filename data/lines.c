@@ -8,10 +8,9 @@
 enum { BUFFER_BYTES = 256 << 10, BUFFER_MAX = CT_LINE_MAX_BYTES + (64 << 10), CUT_BYTES = 1024 };
 
 struct ct_lines {
-    char **paths; /* owned copies */
+    char **paths, **names; /* owned */
     size_t count, next;
     ct_source *source; /* NULL between sources */
-    bool attached;     /* the source is the caller's */
     int64_t number;
     char *buffer;
     size_t at, end, capacity;
@@ -19,28 +18,24 @@ struct ct_lines {
     char cut[CUT_BYTES];
 };
 
-static ct_code lines_create(size_t count, ct_lines **out_lines, ct_status *status) {
+ct_code ct_lines_open(const char *const *paths, size_t count, ct_lines **out_lines, ct_status *status) {
+    ct_code code = CT_OK;
     ct_lines *lines = calloc(1, sizeof *lines);
     if (!lines) return ct_fail_memory(status, sizeof *lines, "lines");
     lines->capacity = BUFFER_BYTES;
     lines->buffer = malloc(lines->capacity);
     lines->paths = calloc(count ? count : 1, sizeof *lines->paths);
-    if (!lines->buffer || !lines->paths) {
-        ct_lines_close(lines);
-        return ct_fail_memory(status, BUFFER_BYTES, "lines");
+    lines->names = calloc(count ? count : 1, sizeof *lines->names);
+    if (!lines->buffer || !lines->paths || !lines->names) {
+        code = ct_fail_memory(status, BUFFER_BYTES, "lines");
+        goto fail;
     }
-    *out_lines = lines;
-    return CT_OK;
-}
-
-ct_code ct_lines_open(const char *const *paths, size_t count, ct_lines **out_lines, ct_status *status) {
-    ct_lines *lines;
-    ct_code code = CT_OK;
-    CT_TRY(lines_create(count, &lines, status));
-    for (; lines->count < count; lines->count++) {
-        lines->paths[lines->count] = strdup(paths[lines->count]);
-        if (!lines->paths[lines->count]) {
-            code = ct_fail_memory(status, strlen(paths[lines->count]) + 1, "a source's name");
+    lines->count = count;
+    for (size_t i = 0; i < count; i++) {
+        lines->paths[i] = strdup(paths[i]);
+        lines->names[i] = ct_source_name_of(paths[i]);
+        if (!lines->paths[i] || !lines->names[i]) {
+            code = ct_fail_memory(status, strlen(paths[i]) + 1, "a source's name");
             goto fail;
         }
     }
@@ -52,21 +47,15 @@ fail:
     return code;
 }
 
-ct_code ct_lines_attach(ct_source *source, ct_lines **out_lines, ct_status *status) {
-    ct_lines *lines;
-    CT_TRY(lines_create(1, &lines, status));
-    lines->source = source;
-    lines->attached = true;
-    lines->count = 1;
-    *out_lines = lines;
-    return CT_OK;
-}
-
 void ct_lines_close(ct_lines *lines) {
     if (!lines) return;
-    if (!lines->attached) ct_source_close(lines->source);
-    for (size_t i = 0; lines->paths && i < lines->count; i++) free(lines->paths[i]);
+    ct_source_close(lines->source);
+    for (size_t i = 0; i < lines->count; i++) {
+        free(lines->paths[i]);
+        free(lines->names[i]);
+    }
     free(lines->paths);
+    free(lines->names);
     free(lines->buffer);
     free(lines);
 }
@@ -112,10 +101,7 @@ static ct_code skip_line(ct_lines *lines, ct_status *status) {
 }
 
 static void give(ct_lines *lines, const char *text, size_t bytes, bool too_long, ct_line *out_line) {
-    /* The source's own name goes with the source; the lines' copy stays. */
-    const char *path = lines->attached ? NULL : lines->paths[lines->next];
-    const char *name = !path ? ct_source_name(lines->source) : strcmp(path, "-") == 0 ? "standard input" : path;
-    *out_line = (ct_line){text, bytes, too_long, ++lines->number, name};
+    *out_line = (ct_line){text, bytes, too_long, ++lines->number, lines->names[lines->next]};
 }
 
 /* The next line of the open source; CT_END at its end. */
@@ -153,7 +139,6 @@ ct_code ct_lines_next(ct_lines *lines, ct_line *out_line, ct_status *status) {
             const ct_code code = next_of_source(lines, out_line, status);
             if (code != CT_END) return code;
             lines->next++;
-            if (lines->attached) return CT_END;
             ct_source_close(lines->source);
             lines->source = NULL;
             lines->number = 0;

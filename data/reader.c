@@ -1,68 +1,41 @@
-/* Reader: one thread reads, decompresses and parses ahead into a ring of batches; the caller takes them in order.
+/* Reader: some threads read, decompress and parse ahead into a ring of batches; the caller takes them in order.
  *
- * Hand-over: a slot is free, being filled, ready or held. The thread takes any free slot (not the next in a circle), so that a caller may
- * release in any order; it always gets one, as at most lookahead - 1 are held. `lock` guards the lists and `finished`; everything under
- * "the thread's" is touched by it alone, and reaches the caller as a copy in the slot or in `end_*`.
+ * The log is cut into chunks: some hundred KiB of whole lines, or a block of a block file. A chunk goes through three steps: it is read
+ * (one chunk at a time, in order), parsed (any thread, any order; a block needs none) and its rows are put behind those of the chunk before
+ * (one at a time, in order), where batches are filled and bad rows are counted. Each thread takes the step that can be done and comes last,
+ * so that all threads have work whatever the steps cost, and what is in hand stays little: chunks are a ring, and a chunk is read into
+ * only when its rows have been taken. All that depends on the log's order happens in the last step, so rows, batches, counts and failures
+ * are the same for any number of threads and any size of chunk. The end of the log, or a failure to read, is a chunk too.
+ *
+ * Hand-over of batches: a slot is free, being filled, ready or held. Any free slot is taken (not the next in a circle), so that a caller
+ * may release in any order; there always is one in time, as at most lookahead - 1 are held. `lock` guards the lists, the ring's numbers and
+ * the flags beside them. What belongs to reading and to putting is touched only by the thread that has that step.
  *
  * What a row is does not depend on where batches begin: limits on bad rows are checked in the order of the log, at bad rows, when the
  * 1,000th row is reached and at the end. A batch that is not full when reading fails is not given out.
  *
  * An optional column must be there in all sources or in none (a text has all of them). */
-#include "data/reader.h"
-
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "data/block_file.h"
-#include "data/internal.h"
+#include "base/pool.h"
+#include "data/reader_internal.h"
 
-enum { LOOKAHEAD_DEFAULT = 4, LOOKAHEAD_MAX = 4096, BATCH_ROWS_MAX = 1 << 22, SHARE_FROM_ROW = 1000, STOP_MS = 50, STOP_LINES = 1024 };
-
-typedef struct slot {
-    ct_batch *batch;
-    ct_read_report report; /* as of its last row */
-    bool held;
-} slot;
-
-struct ct_reader {
-    const ct_schema *schema;
-    ct_reader_options options;
-    size_t lookahead;
-    slot *slots;
-
-    pthread_mutex_t lock;
-    pthread_cond_t freed, filled;
-    size_t *free_slots, free_count;
-    size_t *ready, ready_at, ready_count; /* a circle of `lookahead` */
-    bool finished;
-    ct_code end_code;
-    ct_status end_status;
-    ct_read_report end_report;
-
-    atomic_bool closing;
-    pthread_t thread;
-    bool lock_made, thread_started;
-
-    size_t held;
-
-    ct_read_report given; /* the caller's */
-
-    /* the thread's */
-    ct_row_parser *parser;
-    ct_source *source; /* open */
-    slot *filling;     /* NULL: none yet */
-    size_t rows;       /* in `filling` */
-    ct_read_report report;
-    int64_t time_field, last_time; /* time_field: -1 = none */
-    bool *present, present_known;  /* (field_count) */
-    ct_batch *block;               /* what a block file gives, before it is cut; NULL until one is met */
-    ct_status row_status;          /* of a bad row */
+enum {
+    LOOKAHEAD_DEFAULT = 4,
+    LOOKAHEAD_MAX = 4096,
+    BATCH_ROWS_MAX = 1 << 22,
+    THREADS_DEFAULT = 2,
+    THREADS_MAX = 64,
+    CHUNK_BYTES = 256 << 10,
+    CHUNK_BYTES_MIN = 16 << 10,
+    CHUNK_BYTES_MAX = 64 << 20,
+    CHUNK_ROWS_BYTES = 8 << 20, /* of a chunk's rows, whatever the schema is */
+    STOP_MS = 50
 };
 
 const char *ct_bad_row_kind_name(ct_bad_row_kind kind) {
@@ -70,245 +43,173 @@ const char *ct_bad_row_kind_name(ct_bad_row_kind kind) {
     return (unsigned)kind < CT_BAD_KINDS ? names[kind] : "?";
 }
 
-static bool stopped(const ct_reader *reader) {
-    return atomic_load(&reader->closing) || (reader->options.stop && atomic_load(reader->options.stop));
-}
-
-static ct_code cancelled(ct_status *status) { return ct_fail(status, CT_CANCELLED, "reading was stopped"); }
-
-/* --- the thread: batches --- */
-
-/* A batch to fill, unless there is one. */
-static ct_code take_slot(ct_reader *reader, ct_status *status) {
-    if (reader->filling) return CT_OK;
-    (void)pthread_mutex_lock(&reader->lock);
-    while (!reader->free_count && !atomic_load(&reader->closing)) (void)pthread_cond_wait(&reader->freed, &reader->lock);
-    if (reader->free_count) reader->filling = &reader->slots[reader->free_slots[--reader->free_count]];
-    (void)pthread_mutex_unlock(&reader->lock);
-    if (!reader->filling || atomic_load(&reader->closing)) return cancelled(status);
-    ct_batch *batch = reader->filling->batch;
-    batch->rows = 0;
-    for (size_t i = 0; i < batch->column_count; i++) {
-        batch->columns[i].present = reader->present[i];
-        batch->columns[i].shared = false;
-    }
-    reader->rows = 0;
-    return CT_OK;
-}
-
-static void publish(ct_reader *reader) {
-    slot *full = reader->filling;
-    if (!full || !reader->rows) return;
-    full->batch->rows = reader->rows;
-    full->batch->first_row = reader->report.rows - (int64_t)reader->rows;
-    full->report = reader->report;
-    reader->filling = NULL;
-    reader->rows = 0;
-    (void)pthread_mutex_lock(&reader->lock);
-    reader->ready[(reader->ready_at + reader->ready_count) % reader->lookahead] = (size_t)(full - reader->slots);
-    reader->ready_count++;
-    (void)pthread_cond_signal(&reader->filled);
-    (void)pthread_mutex_unlock(&reader->lock);
-}
-
-/* --- the thread: counting --- */
-
-static ct_code check_share(const ct_reader *reader, int64_t rows, ct_status *status) {
-    const ct_read_report *report = &reader->report;
-    if ((double)report->bad_total <= reader->options.max_bad_share * (double)rows) return CT_OK;
-    return ct_fail(status, CT_INVALID, "%lld bad rows of %lld, more than the share of %g that is allowed; the first: %s",
-                   (long long)report->bad_total, (long long)rows, reader->options.max_bad_share, report->first_bad[0]);
-}
-
-static ct_code count_bad(ct_reader *reader, const ct_line *line, ct_bad_row_kind kind, const char *reason, ct_status *status) {
-    ct_read_report *report = &reader->report;
-    report->bad_rows[kind]++;
-    report->bad_total++;
-    if (report->shown < CT_BAD_ROWS_SHOWN) {
-        const size_t bytes = strlen(line->source), kept = CT_BAD_ROW_TEXT_BYTES / 2;
-        const bool cut = bytes > kept; /* of a long path its end tells more */
-        (void)snprintf(report->first_bad[report->shown++], CT_BAD_ROW_TEXT_BYTES, "%s%s:%lld: %.96s", cut ? "..." : "",
-                       cut ? line->source + bytes - kept : line->source, (long long)line->number, reason);
-    }
-    const int64_t rows = report->rows + report->bad_total;
-    if (reader->options.max_bad_rows >= 0 && report->bad_total > reader->options.max_bad_rows) {
-        return ct_fail(status, CT_INVALID, "%lld bad rows, more than the %lld that are allowed; the first: %s",
-                       (long long)report->bad_total, (long long)reader->options.max_bad_rows, report->first_bad[0]);
-    }
-    return rows >= SHARE_FROM_ROW ? check_share(reader, rows, status) : CT_OK;
-}
-
-static bool has_all_rows(const ct_reader *reader) {
-    return reader->options.max_rows >= 0 && reader->report.rows >= reader->options.max_rows;
-}
-
-/* `count` good rows were written behind the rows of the batch being filled. CT_END when no more are wanted. */
-static ct_code count_good(ct_reader *reader, size_t count, ct_status *status) {
-    ct_read_report *report = &reader->report;
-    const int64_t before = report->rows + report->bad_total;
-    const size_t time = (size_t)reader->time_field;
-    if (reader->time_field >= 0 && reader->present[time]) {
-        const int64_t *times = ct_column_i64(&reader->filling->batch->columns[time]) + reader->rows;
-        for (size_t r = 0; r < count; r++) {
-            report->unsorted_times += times[r] < reader->last_time;
-            reader->last_time = times[r];
-        }
-    }
-    report->rows += (int64_t)count;
-    reader->rows += count;
-    if (before < SHARE_FROM_ROW && before + (int64_t)count >= SHARE_FROM_ROW) CT_TRY(check_share(reader, SHARE_FROM_ROW, status));
-    if (reader->rows == reader->options.batch_rows) publish(reader);
-    return has_all_rows(reader) ? CT_END : CT_OK;
-}
-
-/* --- the thread: sources --- */
+/* --- reading --- */
 
 static ct_code check_present(ct_reader *reader, const ct_batch *batch /* NULL: a text, which has all */, ct_status *status) {
     for (size_t i = 0; i < reader->schema->field_count; i++) {
         const bool present = !batch || batch->columns[i].present;
         if (reader->present_known && present != reader->present[i]) {
             return ct_fail(status, CT_INVALID, "%s: column '%s' is %s here, but it is %s in the sources before: give sources of one kind",
-                           ct_source_name(reader->source), reader->schema->fields[i].name, present ? "there" : "missing",
+                           reader->names[reader->source_next], reader->schema->fields[i].name, present ? "there" : "missing",
                            present ? "missing" : "there");
         }
-        reader->present[i] = present;
+        if (!reader->present_known) reader->present[i] = present;
     }
     reader->present_known = true;
     return CT_OK;
 }
 
-static ct_code read_lines(ct_reader *reader, ct_lines *lines, ct_status *status) {
-    ct_line line;
-    ct_code code;
-    unsigned since = 0;
-    while ((code = ct_lines_next(lines, &line, status)) == CT_OK) {
-        if (++since == STOP_LINES) {
-            since = 0;
-            if (stopped(reader)) return cancelled(status);
-        }
-        if (reader->schema->header && ct_lines_is_first(lines)) {
-            CT_TRY(ct_row_parser_header(reader->parser, &line, status));
-            continue;
-        }
-        if (!line.bytes) {
-            reader->report.blank_lines++;
-            continue;
-        }
-        CT_TRY(take_slot(reader, status));
-        ct_bad_row_kind kind = CT_BAD_KINDS;
-        code = ct_row_parse(reader->parser, &line, reader->filling->batch, reader->rows, &kind, &reader->row_status);
-        if (code == CT_INVALID) {
-            CT_TRY(count_bad(reader, &line, kind, reader->row_status.message, status));
-        } else if (code != CT_OK) {
-            return ct_fail(status, code, "%s:%lld: %s", line.source, (long long)line.number, reader->row_status.message);
-        } else {
-            CT_TRY(count_good(reader, 1, status));
-        }
-    }
-    return code == CT_END ? CT_OK : code;
-}
-
-static ct_code read_text(ct_reader *reader, ct_status *status) {
-    ct_lines *lines;
-    CT_TRY(check_present(reader, NULL, status));
-    CT_TRY(ct_lines_attach(reader->source, &lines, status));
-    const ct_code code = read_lines(reader, lines, status);
-    ct_lines_close(lines);
-    return code;
-}
-
-/* Rows first .. first + count - 1 of a block behind the rows of the batch being filled. */
-static ct_code copy_rows(ct_reader *reader, size_t first, size_t count, ct_status *status) {
-    ct_batch *batch = reader->filling->batch;
-    const size_t row = reader->rows;
-    batch->rows = row; /* what a growing column must keep */
-    for (size_t i = 0; i < batch->column_count; i++) {
-        const ct_column *from = &reader->block->columns[i];
-        ct_column *to = &batch->columns[i];
-        const size_t bytes_each = ct_column_type_bytes(to->type);
-        size_t from_value = first, to_value = row, values = count;
-        if (!to->present) continue;
-        if (to->offsets) {
-            from_value = from->offsets[first];
-            to_value = to->offsets[row];
-            values = from->offsets[first + count] - from_value;
-            CT_TRY(ct_batch_reserve(batch, i, to_value + values, status));
-            for (size_t r = 1; r <= count; r++) to->offsets[row + r] = (uint32_t)(to_value + (from->offsets[first + r] - from_value));
-        }
-        if (values)
-            memcpy((char *)to->values + to_value * bytes_each, (const char *)from->values + from_value * bytes_each, values * bytes_each);
-    }
-    return CT_OK;
-}
-
-static ct_code read_block(ct_reader *reader, ct_status *status) {
-    size_t done = 0;
-    while (done < reader->block->rows) {
-        if (stopped(reader)) return cancelled(status);
-        CT_TRY(take_slot(reader, status));
-        size_t count = reader->block->rows - done;
-        if (count > reader->options.batch_rows - reader->rows) count = reader->options.batch_rows - reader->rows;
-        if (reader->options.max_rows >= 0 && (int64_t)count > reader->options.max_rows - reader->report.rows) {
-            count = (size_t)(reader->options.max_rows - reader->report.rows);
-        }
-        CT_TRY(copy_rows(reader, done, count, status));
-        CT_TRY(count_good(reader, count, status));
-        done += count;
-    }
-    return CT_OK;
-}
-
-static ct_code read_blocks(ct_reader *reader, ct_status *status) {
-    ct_block_reader *blocks;
-    ct_code code;
-    if (!reader->block) CT_TRY(ct_batch_create(reader->schema, 0, &reader->block, status));
-    CT_TRY(ct_block_reader_open(reader->source, reader->schema, &blocks, status));
-    while ((code = ct_block_reader_next(blocks, reader->block, status)) == CT_OK) {
-        CT_TRY_GOTO(code, check_present(reader, reader->block, status), done);
-        CT_TRY_GOTO(code, read_block(reader, status), done);
-    }
-    if (code == CT_END) code = CT_OK;
-done:
-    ct_block_reader_close(blocks);
-    return code;
-}
-
-/* CT_END when no more rows are wanted. */
-static ct_code read_source(ct_reader *reader, ct_status *status) {
+static ct_code begin_source(ct_reader *reader, ct_status *status) {
     char first[16];
     size_t count;
+    if (!reader->source) CT_TRY(ct_source_open(reader->options.sources[reader->source_next], &reader->source, status));
     ct_source_set_stop(reader->source, &reader->closing, reader->options.stop);
     CT_TRY(ct_source_peek(reader->source, first, &count, status));
-    return ct_block_file_is(first, count) ? read_blocks(reader, status) : read_text(reader, status);
+    if (ct_block_file_is(first, count)) {
+        CT_TRY(ct_block_reader_open(reader->source, reader->schema, &reader->blocks, status));
+    } else {
+        CT_TRY(check_present(reader, NULL, status));
+        ct_text_cutter_begin(&reader->cutter, reader->source);
+        reader->header_next = reader->schema->header;
+    }
+    reader->begun = true;
+    return CT_OK;
 }
 
-static ct_code read_all(ct_reader *reader, ct_status *status) {
-    if (has_all_rows(reader)) return CT_END;
-    for (size_t i = 0; i < reader->options.source_count; i++) {
-        if (!reader->source) CT_TRY(ct_source_open(reader->options.sources[i], &reader->source, status));
-        CT_TRY(read_source(reader, status));
-        ct_source_close(reader->source);
-        reader->source = NULL;
+static void end_source(ct_reader *reader) {
+    ct_block_reader_close(reader->blocks);
+    reader->blocks = NULL;
+    ct_source_close(reader->source);
+    reader->source = NULL;
+    reader->begun = false;
+    reader->source_next++;
+}
+
+static ct_code read_text(ct_reader *reader, ct_chunk *c, ct_status *status) {
+    CT_TRY(ct_text_cutter_next(&reader->cutter, reader->chunk_bytes, &c->text, status));
+    c->header_bytes = 0;
+    if (reader->header_next) {
+        const char *newline = memchr(c->text.buffer, '\n', c->text.bytes + 1);
+        const size_t bytes = (size_t)(newline - c->text.buffer);
+        const size_t length = bytes && newline[-1] == '\r' ? bytes - 1 : bytes;
+        CT_TRY(ct_row_layout_header(&reader->layout, reader->schema, reader->names[reader->source_next], c->text.buffer, length, status));
+        c->header_bytes = bytes < c->text.bytes ? bytes + 1 : bytes;
+        reader->header_next = false;
+    }
+    c->layout.columns = reader->layout.columns;
+    memcpy(c->layout.column, reader->layout.column, reader->schema->field_count * sizeof *c->layout.column);
+    return CT_OK;
+}
+
+static ct_code read_block(ct_reader *reader, ct_chunk *c, ct_status *status) {
+    CT_TRY(ct_block_reader_next(reader->blocks, c->rows.batch, status));
+    c->rows.lines = c->rows.event_count = c->rows.bad = 0;
+    return check_present(reader, c->rows.batch, status);
+}
+
+/* The next chunk of the log; CT_END behind its last. */
+static ct_code read_chunk(ct_reader *reader, ct_chunk *c, ct_status *status) {
+    while (reader->source_next < reader->options.source_count) {
+        if (ct_reader_stopped(reader)) return ct_reader_cancelled(status);
+        if (!reader->begun) CT_TRY(begin_source(reader, status));
+        const ct_code code = reader->blocks ? read_block(reader, c, status) : read_text(reader, c, status);
+        if (code != CT_END) {
+            c->source = reader->source_next;
+            c->is_block = reader->blocks != NULL;
+            return code;
+        }
+        end_source(reader);
     }
     return CT_END;
 }
 
-static void *run(void *argument) {
-    ct_reader *reader = argument;
-    ct_status status = CT_STATUS_INIT;
-    ct_code code = read_all(reader, &status);
-    if (code == CT_END) {
-        const ct_code share = check_share(reader, reader->report.rows + reader->report.bad_total, &status);
-        if (share != CT_OK) code = share;
-    }
-    if (code == CT_END) publish(reader); /* the last, shorter one */
-    (void)pthread_mutex_lock(&reader->lock);
+/* --- parsing --- */
+
+static ct_code parse_chunk(ct_chunk *c, ct_rows_parser *parser, ct_status *status) {
+    const size_t skip = c->header_bytes;
+    CT_TRY(ct_rows_parse(parser, &c->layout, c->text.buffer + skip, c->text.bytes - skip, &c->rows, status));
+    if (!skip) return CT_OK;
+    c->rows.lines++;
+    for (size_t e = 0; e < c->rows.event_count; e++) c->rows.events[e].line++;
+    return CT_OK;
+}
+
+/* --- the threads --- */
+
+static void finish(ct_reader *reader, ct_code code, const ct_status *status) {
     reader->finished = true;
     reader->end_code = code;
-    reader->end_status = status;
+    reader->end_status = *status;
     reader->end_report = reader->report;
     (void)pthread_cond_broadcast(&reader->filled);
+}
+
+/* Each does one step, if it can be done now. Called with the lock, which is given back for the time of the work. */
+
+static bool try_put(ct_reader *reader) {
+    ct_chunk *c = &reader->chunks[reader->put_next % reader->chunk_count];
+    ct_status status = CT_STATUS_INIT;
+    bool wait = false;
+    if (reader->putting || reader->no_slot || reader->put_next == reader->read_next || !c->parsed) return false;
+    reader->putting = true;
     (void)pthread_mutex_unlock(&reader->lock);
+    const ct_code code = ct_reader_put(reader, c, &wait, &status);
+    (void)pthread_mutex_lock(&reader->lock);
+    reader->putting = false;
+    if (code != CT_OK) {
+        finish(reader, code, &status);
+    } else if (!wait) {
+        c->parsed = false;
+        reader->put_next++;
+    }
+    return true;
+}
+
+static bool try_parse(ct_reader *reader, ct_rows_parser *parser) {
+    if (reader->parse_next == reader->read_next) return false;
+    ct_chunk *c = &reader->chunks[reader->parse_next++ % reader->chunk_count];
+    if (c->code == CT_OK && !c->is_block) {
+        (void)pthread_mutex_unlock(&reader->lock);
+        c->code = parse_chunk(c, parser, &c->status);
+        (void)pthread_mutex_lock(&reader->lock);
+    }
+    c->parsed = true;
+    return true;
+}
+
+static bool try_read(ct_reader *reader) {
+    if (reader->reading || reader->read_all || reader->read_next - reader->put_next == reader->chunk_count) return false;
+    ct_chunk *c = &reader->chunks[reader->read_next % reader->chunk_count];
+    reader->reading = true;
+    (void)pthread_mutex_unlock(&reader->lock);
+    c->code = read_chunk(reader, c, &c->status);
+    (void)pthread_mutex_lock(&reader->lock);
+    reader->reading = false;
+    reader->read_all = c->code != CT_OK;
+    reader->read_next++;
+    return true;
+}
+
+static void *run(void *argument) {
+    ct_reader *reader = argument;
+    ct_rows_parser *parser = NULL;
+    ct_status status = CT_STATUS_INIT;
+    const ct_code code = ct_rows_parser_create(reader->schema, &parser, &status);
+    (void)pthread_mutex_lock(&reader->lock);
+    if (code != CT_OK && !reader->finished) finish(reader, code, &status);
+    while (!reader->finished && !atomic_load(&reader->closing)) {
+        /* While another one waits, it can take what was just read, so that reading, which only one can do, goes on. */
+        if ((reader->waiting && try_read(reader)) || try_put(reader) || try_parse(reader, parser) || try_read(reader)) {
+            if (reader->waiting) (void)pthread_cond_broadcast(&reader->work); /* what was done may be what it waits for */
+        } else {
+            reader->waiting++;
+            (void)pthread_cond_wait(&reader->work, &reader->lock);
+            reader->waiting--;
+        }
+    }
+    (void)pthread_cond_broadcast(&reader->work);
+    (void)pthread_mutex_unlock(&reader->lock);
+    ct_rows_parser_destroy(parser);
     return NULL;
 }
 
@@ -322,6 +223,12 @@ static ct_code check_options(const ct_reader_options *options, ct_status *status
     }
     if (options->lookahead > LOOKAHEAD_MAX) {
         return ct_fail(status, CT_INVALID, "%zu batches read ahead: at most %d are possible", options->lookahead, LOOKAHEAD_MAX);
+    }
+    if (options->threads > THREADS_MAX) {
+        return ct_fail(status, CT_INVALID, "%zu threads to read with: at most %d are possible", options->threads, THREADS_MAX);
+    }
+    if (options->chunk_bytes > CHUNK_BYTES_MAX) {
+        return ct_fail(status, CT_INVALID, "chunks of %zu bytes: at most %d are possible", options->chunk_bytes, CHUNK_BYTES_MAX);
     }
     if (!(options->max_bad_share >= 0 && options->max_bad_share <= 1)) {
         return ct_fail(status, CT_INVALID, "a share of bad rows of %g: it lies between 0 and 1", options->max_bad_share);
@@ -337,24 +244,79 @@ static ct_code check_options(const ct_reader_options *options, ct_status *status
     return CT_OK;
 }
 
+/* Bytes of text in a chunk: fewer where a schema makes much more of a short line than it is long. */
+static size_t default_chunk_bytes(const ct_schema *schema) {
+    size_t row_bytes = 1;
+    const size_t line_bytes = schema->columns > 2 ? schema->columns : 2;
+    for (size_t f = 0; f < schema->field_count; f++) row_bytes += ct_column_type_bytes(ct_field_type(&schema->fields[f]));
+    const size_t bytes = CHUNK_ROWS_BYTES / row_bytes * line_bytes;
+    return bytes < CHUNK_BYTES_MIN ? CHUNK_BYTES_MIN : bytes > CHUNK_BYTES ? CHUNK_BYTES : bytes;
+}
+
+static ct_code make_slots(ct_reader *reader, ct_status *status) {
+    reader->slots = calloc(reader->lookahead, sizeof *reader->slots);
+    reader->free_slots = calloc(reader->lookahead, sizeof *reader->free_slots);
+    reader->ready = calloc(reader->lookahead, sizeof *reader->ready);
+    reader->present = calloc(reader->schema->field_count ? reader->schema->field_count : 1, sizeof *reader->present);
+    if (!reader->slots || !reader->free_slots || !reader->ready || !reader->present) {
+        return ct_fail_memory(status, reader->lookahead * sizeof *reader->slots, "a reader");
+    }
+    for (size_t i = 0; i < reader->lookahead; i++) {
+        CT_TRY(ct_batch_create(reader->schema, reader->options.batch_rows, &reader->slots[i].batch, status));
+        reader->free_slots[reader->free_count++] = i;
+    }
+    return CT_OK;
+}
+
+static ct_code make_chunks(ct_reader *reader, ct_status *status) {
+    CT_TRY(ct_row_layout_init(reader->schema, &reader->layout, status));
+    reader->chunks = calloc(reader->thread_count + 2, sizeof *reader->chunks);
+    if (!reader->chunks) return ct_fail_memory(status, (reader->thread_count + 2) * sizeof *reader->chunks, "a reader");
+    for (size_t i = 0; i < reader->thread_count + 2; i++) {
+        ct_chunk *c = &reader->chunks[reader->chunk_count++];
+        CT_TRY(ct_rows_init(reader->schema, &c->rows, status));
+        CT_TRY(ct_row_layout_init(reader->schema, &c->layout, status));
+    }
+    return CT_OK;
+}
+
+static ct_code make_names(ct_reader *reader, ct_status *status) {
+    reader->names = calloc(reader->options.source_count, sizeof *reader->names);
+    if (!reader->names) return ct_fail_memory(status, reader->options.source_count * sizeof *reader->names, "the sources' names");
+    for (size_t i = 0; i < reader->options.source_count; i++) {
+        reader->names[i] = ct_source_name_of(reader->options.sources[i]);
+        if (!reader->names[i]) return ct_fail_memory(status, strlen(reader->options.sources[i]), "the sources' names");
+    }
+    return CT_OK;
+}
+
 static ct_code start(ct_reader *reader, ct_status *status) {
     pthread_condattr_t attributes;
     sigset_t all, before;
     if (pthread_mutex_init(&reader->lock, NULL) != 0) return ct_fail(status, CT_EXHAUSTED, "cannot make the reader's lock");
     (void)pthread_condattr_init(&attributes);
     (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&reader->freed, &attributes);
+    (void)pthread_cond_init(&reader->work, &attributes);
     (void)pthread_cond_init(&reader->filled, &attributes);
     (void)pthread_condattr_destroy(&attributes);
     reader->lock_made = true;
+    if (ct_reader_has_all_rows(reader)) { /* none are wanted */
+        finish(reader, CT_END, status);
+        return CT_OK;
+    }
+    reader->threads = calloc(reader->thread_count, sizeof *reader->threads);
+    if (!reader->threads) return ct_fail_memory(status, reader->thread_count * sizeof *reader->threads, "threads");
     /* Signals are for the program's own threads. */
+    int result = 0;
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int result = pthread_create(&reader->thread, NULL, run, reader);
+    while (reader->started < reader->thread_count && result == 0) {
+        result = pthread_create(&reader->threads[reader->started], NULL, run, reader);
+        reader->started += result == 0;
+    }
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (result != 0) return ct_fail(status, CT_EXHAUSTED, "cannot start the reader's thread: %s", strerror(result));
-    reader->thread_started = true;
-    return CT_OK;
+    if (!reader->started) return ct_fail(status, CT_EXHAUSTED, "cannot start the reader's threads: %s", strerror(result));
+    return CT_OK; /* fewer threads do it too */
 }
 
 ct_code ct_reader_open(const ct_schema *schema, const ct_reader_options *options, ct_reader **out_reader, ct_status *status) {
@@ -362,24 +324,17 @@ ct_code ct_reader_open(const ct_schema *schema, const ct_reader_options *options
     CT_TRY(check_options(options, status));
     ct_reader *reader = calloc(1, sizeof *reader);
     if (!reader) return ct_fail_memory(status, sizeof *reader, "a reader");
+    const size_t processors = ct_pool_default_threads();
     reader->schema = schema;
     reader->options = *options;
     reader->lookahead = !options->lookahead ? LOOKAHEAD_DEFAULT : options->lookahead < 2 ? 2 : options->lookahead;
+    reader->thread_count = options->threads ? options->threads : processors < THREADS_DEFAULT ? processors : THREADS_DEFAULT;
+    reader->chunk_bytes = options->chunk_bytes ? options->chunk_bytes : default_chunk_bytes(schema);
     reader->time_field = ct_schema_find_kind(schema, CT_FIELD_TIME);
     reader->last_time = INT64_MIN;
-    reader->slots = calloc(reader->lookahead, sizeof *reader->slots);
-    reader->free_slots = calloc(reader->lookahead, sizeof *reader->free_slots);
-    reader->ready = calloc(reader->lookahead, sizeof *reader->ready);
-    reader->present = calloc(schema->field_count ? schema->field_count : 1, sizeof *reader->present);
-    if (!reader->slots || !reader->free_slots || !reader->ready || !reader->present) {
-        code = ct_fail_memory(status, reader->lookahead * sizeof *reader->slots, "a reader");
-        goto fail;
-    }
-    for (size_t i = 0; i < reader->lookahead; i++) {
-        CT_TRY_GOTO(code, ct_batch_create(schema, options->batch_rows, &reader->slots[i].batch, status), fail);
-        reader->free_slots[reader->free_count++] = i;
-    }
-    CT_TRY_GOTO(code, ct_row_parser_create(schema, &reader->parser, status), fail);
+    CT_TRY_GOTO(code, make_names(reader, status), fail);
+    CT_TRY_GOTO(code, make_slots(reader, status), fail);
+    CT_TRY_GOTO(code, make_chunks(reader, status), fail);
     CT_TRY_GOTO(code, ct_source_open(options->sources[0], &reader->source, status), fail);
     CT_TRY_GOTO(code, start(reader, status), fail);
     *out_reader = reader;
@@ -392,21 +347,31 @@ fail:
 void ct_reader_close(ct_reader *reader) {
     if (!reader) return;
     atomic_store(&reader->closing, true);
-    if (reader->thread_started) {
+    if (reader->started) {
         (void)pthread_mutex_lock(&reader->lock);
-        (void)pthread_cond_broadcast(&reader->freed);
+        (void)pthread_cond_broadcast(&reader->work);
         (void)pthread_mutex_unlock(&reader->lock);
-        (void)pthread_join(reader->thread, NULL);
     }
+    for (size_t i = 0; i < reader->started; i++) (void)pthread_join(reader->threads[i], NULL);
     if (reader->lock_made) {
-        (void)pthread_cond_destroy(&reader->freed);
+        (void)pthread_cond_destroy(&reader->work);
         (void)pthread_cond_destroy(&reader->filled);
         (void)pthread_mutex_destroy(&reader->lock);
     }
+    ct_block_reader_close(reader->blocks);
     ct_source_close(reader->source);
-    ct_row_parser_destroy(reader->parser);
-    ct_batch_destroy(reader->block);
+    ct_text_cutter_deinit(&reader->cutter);
+    ct_row_layout_deinit(&reader->layout);
+    for (size_t i = 0; i < reader->chunk_count; i++) {
+        ct_text_deinit(&reader->chunks[i].text);
+        ct_rows_deinit(&reader->chunks[i].rows);
+        ct_row_layout_deinit(&reader->chunks[i].layout);
+    }
     for (size_t i = 0; reader->slots && i < reader->lookahead; i++) ct_batch_destroy(reader->slots[i].batch);
+    for (size_t i = 0; reader->names && i < reader->options.source_count; i++) free(reader->names[i]);
+    free(reader->names);
+    free(reader->threads);
+    free(reader->chunks);
     free(reader->slots);
     free(reader->free_slots);
     free(reader->ready);
@@ -437,15 +402,15 @@ static bool wait_filled(ct_reader *reader) {
 
 ct_code ct_reader_next(ct_reader *reader, ct_batch **out_batch, ct_status *status) {
     ct_code code = CT_OK;
-    if (reader->options.stop && atomic_load(reader->options.stop)) return cancelled(status);
+    if (reader->options.stop && atomic_load(reader->options.stop)) return ct_reader_cancelled(status);
     (void)pthread_mutex_lock(&reader->lock);
     if (reader->held + 1 >= reader->lookahead) {
         code = ct_fail(status, CT_INTERNAL, "%zu batches are held and none was released: the reader has only %zu", reader->held,
                        reader->lookahead);
     } else if (!wait_filled(reader)) {
-        code = cancelled(status);
+        code = ct_reader_cancelled(status);
     } else if (reader->ready_count) {
-        slot *ready = &reader->slots[reader->ready[reader->ready_at]];
+        ct_reader_slot *ready = &reader->slots[reader->ready[reader->ready_at]];
         reader->ready_at = (reader->ready_at + 1) % reader->lookahead;
         reader->ready_count--;
         ready->held = true;
@@ -468,7 +433,8 @@ void ct_reader_release(ct_reader *reader, ct_batch *batch) {
         reader->slots[i].held = false;
         reader->held--;
         reader->free_slots[reader->free_count++] = i;
-        (void)pthread_cond_signal(&reader->freed);
+        if (reader->no_slot) (void)pthread_cond_signal(&reader->work);
+        reader->no_slot = false;
         break;
     }
     (void)pthread_mutex_unlock(&reader->lock);

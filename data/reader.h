@@ -1,6 +1,6 @@
-/* Reader: sources (text, gzip, block files, standard input, mixed) to batches of exactly `batch_rows` rows, the last one shorter, in the
- * log's order across sources. A thread reads ahead. Rows and batches do not depend on how the rows came: text, gzip and block file of the
- * same rows give the same batches.
+/* Reader: sources (text, gzip, zstd, block files, standard input, commands, mixed) to batches of exactly `batch_rows` rows, the last one
+ * shorter, in the log's order across sources. Threads read ahead. Rows, batches and counts do not depend on how the rows came or on the
+ * number of threads: text, gzip and block file of the same rows give the same batches. Memory does not depend on the sources' size.
  *
  * A bad row is never dropped in silence: it is counted by kind and the first ones are kept for showing; beyond `max_bad_rows` or
  * `max_bad_share` reading fails. Blank lines are skipped and counted apart. */
@@ -45,9 +45,11 @@ typedef struct ct_reader_options {
     double max_bad_share;    /* 0..1 of all rows so far, checked from the 1,000th row on and at the end; 1 = no limit */
     int64_t max_rows;        /* stop after so many rows; -1 = all */
     const atomic_bool *stop; /* may be NULL; when true, next() returns CT_CANCELLED */
+    size_t threads;          /* that read, decompress and parse; 0 = 2, or 1 where there is only one processor */
+    size_t chunk_bytes;      /* of text that a thread parses at once; 0 = as is best; other values are for tests */
 } ct_reader_options;
 #define CT_READER_OPTIONS_INIT \
-    { NULL, 0, 2048, 0, -1, 1.0, -1, NULL }
+    { NULL, 0, 2048, 0, -1, 1.0, -1, NULL, 0, 0 }
 
 typedef struct ct_reader ct_reader;
 /* Opens the first source, so that a missing file is told at once. The options' strings must outlive the reader. */

@@ -1,8 +1,10 @@
 /* Source: the bytes of a file, decompressed, and the lines of several sources one after the other.
  *
- * A source is a path or "-" (standard input). What it holds is told by its first bytes, not by its name: gzip (ISA-L; several members are
- * one stream; garbage behind the last member, a cut or a corrupt member are CT_CORRUPT with name and offset), else plain. zstd and
- * "|command" will be added here; today they are refused by name. Memory does not depend on the file's size. */
+ * A source is a path, "-" (standard input) or "|command" (what `/bin/sh -c command` prints, run again at each opening). What it holds is
+ * told by its first bytes, not by its name: gzip (ISA-L) and zstd, where several members or frames are one stream, and garbage behind the
+ * last one, a cut or a corrupt one are CT_CORRUPT with name and offset; else plain. A command that ends with another exit status than 0 or
+ * by a signal is CT_IO, once its output has been read; one that is closed before its end is ended with all that it started. Memory does not
+ * depend on the file's size. */
 #ifndef DATA_SOURCE_H
 #define DATA_SOURCE_H
 
@@ -13,7 +15,7 @@ CT_MUST_CHECK ct_code ct_source_open(const char *path, ct_source **out_source, c
 void ct_source_close(ct_source *source); /* NULL is fine */
 /* Up to `capacity` decompressed bytes; CT_END at the end. */
 CT_MUST_CHECK ct_code ct_source_read(ct_source *source, void *buffer, size_t capacity, size_t *out_bytes, ct_status *status);
-const char *ct_source_name(const ct_source *source); /* "standard input" for "-" */
+const char *ct_source_name(const ct_source *source); /* for messages: "standard input" for "-", "command '...'" for "|..." */
 /* The first bytes without taking them, at most 16: to tell a block file. */
 CT_MUST_CHECK ct_code ct_source_peek(ct_source *source, char out_bytes[16], size_t *out_count, ct_status *status);
 

@@ -1,4 +1,4 @@
-/* What the tests of data/ share: files from bytes, gzip by zlib (not by the library that reads it), checks that print the message. */
+/* What the tests of data/ share: files from bytes, gzip by zlib (not by the library that reads it), zstd, checks that print the message. */
 #ifndef TESTS_DATA_FIXTURE_H
 #define TESTS_DATA_FIXTURE_H
 
@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 #include <zlib.h>
+#include <zstd.h>
 
 #include "base/file.h"
 #include "tests/base/temp.h"
@@ -59,6 +60,20 @@ static inline unsigned char *gzip_bytes(const void *data, size_t bytes, int leve
     assert_int_equal(deflate(&stream, Z_FINISH), Z_STREAM_END);
     *out_bytes = stream.total_out;
     assert_int_equal(deflateEnd(&stream), Z_OK);
+    return out;
+}
+
+/* One zstd frame with a checksum; malloc'd. */
+static inline unsigned char *zstd_bytes(const void *data, size_t bytes, int level, size_t *out_bytes) {
+    const size_t room = ZSTD_compressBound(bytes);
+    unsigned char *out = malloc(room);
+    ZSTD_CCtx *context = ZSTD_createCCtx();
+    assert_true(out && context);
+    assert_false(ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level)));
+    assert_false(ZSTD_isError(ZSTD_CCtx_setParameter(context, ZSTD_c_checksumFlag, 1)));
+    *out_bytes = ZSTD_compress2(context, out, room, data, bytes);
+    assert_false(ZSTD_isError(*out_bytes));
+    (void)ZSTD_freeCCtx(context);
     return out;
 }
 

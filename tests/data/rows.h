@@ -2,6 +2,7 @@
 #ifndef TESTS_DATA_ROWS_H
 #define TESTS_DATA_ROWS_H
 
+#include "data/block_file.h"
 #include "data/reader.h"
 #include "tests/data/fixture.h"
 
@@ -134,5 +135,36 @@ static inline void add_row(text *t, uint64_t *seed, const char *end) {
     text_add(t, "%u\t", 1600000000u + draw(seed, 1000));
     text_add(t, "%u.%u%s", draw(seed, 3), t->size % 10 > 4 ? 5u : 0u, end);
 }
+
+static inline ct_reader_options options_of(const char *const *paths, size_t count, size_t batch_rows) {
+    ct_reader_options options = CT_READER_OPTIONS_INIT;
+    options.sources = paths;
+    options.source_count = count;
+    options.batch_rows = batch_rows;
+    return options;
+}
+
+/* Writes what a reader gives into a block file, in blocks of `block_rows`. */
+static inline char *convert_file(const char *folder, const ct_schema *schema, const char *from, const char *name, size_t block_rows) {
+    ct_status status = CT_STATUS_INIT;
+    ct_reader *reader = NULL;
+    ct_block_writer *writer = NULL;
+    ct_batch *batch;
+    ct_code code;
+    char *path = temp_path(folder, name);
+    const ct_reader_options options = options_of(&from, 1, block_rows);
+    assert_ok(ct_reader_open(schema, &options, &reader, &status), &status);
+    assert_ok(ct_block_writer_open(path, schema, &writer, &status), &status);
+    while ((code = ct_reader_next(reader, &batch, &status)) == CT_OK) {
+        assert_ok(ct_block_writer_write(writer, batch, &status), &status);
+        ct_reader_release(reader, batch);
+    }
+    assert_code(CT_END, code, &status);
+    assert_ok(ct_block_writer_commit(writer, &status), &status);
+    ct_reader_close(reader);
+    return path;
+}
+
+static const char one_number[] = "name: n\nformat: {columns: 1}\nfields:\n  - {name: x, kind: number, column: 1}\n";
 
 #endif
