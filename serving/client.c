@@ -88,7 +88,7 @@ ct_code ct_client_models(ct_client *client, int64_t timeout_ms, json_t **out_mod
     return code;
 }
 
-/* --- score --- */
+/* --- rows to requests --- */
 
 typedef struct piece {
     const char *text;
@@ -96,10 +96,9 @@ typedef struct piece {
 } piece;
 
 typedef struct scoring {
-    ct_client *client;
     const ct_client_rows *options;
-    ct_client_answer_fn answer;
-    void *answer_context;
+    ct_client_request_fn take; /* who gets the requests */
+    void *take_context;
     ct_schema schema;   /* a copy whose columns and fields a header has resolved */
     ct_field *fields;   /* (field_count), of the copy */
     const char **begin; /* (columns) of the line at hand */
@@ -269,7 +268,7 @@ static ct_code build_request(scoring *s, Clicktower__V1__ScoreRequest *out, ct_s
     for (size_t f = 0; f < fields; f++) {
         const ct_field *field = &s->fields[f];
         if (!is_sent(field)) continue;
-        const bool context = s->options->context_columns && field->side == CT_SIDE_CONTEXT;
+        const bool context = (s->options->context_columns || s->options->context_of_first) && field->side == CT_SIDE_CONTEXT;
         Clicktower__V1__Column *column = &columns[f];
         clicktower__v1__column__init(column);
         column->name = ct_text_data(field->name);
@@ -285,32 +284,20 @@ static ct_code build_request(scoring *s, Clicktower__V1__ScoreRequest *out, ct_s
     return CT_OK;
 }
 
-/* Sends the rows that were gathered and hands the answer on. */
+/* Hands the rows that were gathered on as a request. */
 static ct_code flush_rows(scoring *s, ct_status *status) {
     if (s->count == 0) return CT_OK;
-    ct_rpc_channel *channel = s->client->channel;
     Clicktower__V1__ScoreRequest request = CLICKTOWER__V1__SCORE_REQUEST__INIT;
     CT_TRY(build_request(s, &request, status));
-    uint8_t *memory = ct_rpc_channel_reserve(channel, clicktower__v1__score_request__get_packed_size(&request));
-    (void)clicktower__v1__score_request__pack(&request, memory);
-    const uint8_t *reply = NULL;
-    size_t bytes = 0;
-    const int64_t timeout = s->options->timeout_ms > 0 ? s->options->timeout_ms : DEFAULT_TIMEOUT_MS;
-    if (ct_rpc_channel_call(channel, SCORE, timeout, false, &reply, &bytes, status) != CT_OK)
+    if (s->take(s->take_context, &request, &s->arena, status) != CT_OK)
         return ct_fail_within(status, "rows from %s:%lld on", s->first_source, (long long)s->first_line);
-    ProtobufCMessage *message = NULL;
-    CT_TRY(ct_message_unpack(&s->arena, &clicktower__v1__score_response__descriptor, reply, bytes, "ScoreResponse", &message, status));
-    const Clicktower__V1__ScoreResponse *response = (const Clicktower__V1__ScoreResponse *)message;
-    const size_t got = response->n_outputs ? response->outputs[0]->n_probabilities : 0;
-    if (got != s->count) return ct_fail(status, CT_INTERNAL, "the server answers with %zu probabilities for %zu rows", got, s->count);
-    CT_TRY(s->answer(s->answer_context, response->outputs[0]->probabilities, got, status));
     s->total += (int64_t)s->count;
     s->count = 0;
     ct_arena_reset(&s->arena);
     return CT_OK;
 }
 
-/* --- rows to requests --- */
+/* --- lines --- */
 
 static bool context_agrees(const scoring *s) {
     for (size_t f = 0; f < s->schema.field_count; f++) {
@@ -359,12 +346,11 @@ static ct_code score_lines(scoring *s, ct_lines *lines, size_t rows_per_request,
     return flush_rows(s, status);
 }
 
-ct_code ct_client_score(ct_client *client, const ct_client_rows *rows, ct_client_answer_fn answer, void *context, int64_t *out_rows,
-                        ct_status *status) {
+ct_code ct_client_requests(const ct_client_rows *rows, ct_client_request_fn take, void *context, int64_t *out_rows, ct_status *status) {
     const size_t fields = rows->schema->field_count;
     const size_t per_request = rows->rows_per_request ? rows->rows_per_request : DEFAULT_ROWS_PER_REQUEST;
     if (per_request > UINT32_MAX) return ct_fail(status, CT_INVALID, "%zu rows for each request: too many", per_request);
-    scoring s = {.client = client, .options = rows, .answer = answer, .answer_context = context, .schema = *rows->schema};
+    scoring s = {.options = rows, .take = take, .take_context = context, .schema = *rows->schema};
     ct_arena_init(&s.arena, 0);
     ct_lines *lines = NULL;
     ct_code code = CT_OK;
@@ -390,4 +376,38 @@ done:
     free(s.begin);
     free(s.bytes);
     return code;
+}
+
+/* --- score --- */
+
+typedef struct sender {
+    ct_rpc_channel *channel;
+    int64_t timeout_ms;
+    ct_client_answer_fn answer;
+    void *answer_context;
+} sender;
+
+static ct_code send_request(void *context, const Clicktower__V1__ScoreRequest *request, ct_arena *arena, ct_status *status) {
+    const sender *to = context;
+    uint8_t *memory = ct_rpc_channel_reserve(to->channel, clicktower__v1__score_request__get_packed_size(request));
+    (void)clicktower__v1__score_request__pack(request, memory);
+    const uint8_t *reply = NULL;
+    size_t bytes = 0;
+    CT_TRY(ct_rpc_channel_call(to->channel, SCORE, to->timeout_ms, false, &reply, &bytes, status));
+    ProtobufCMessage *message = NULL;
+    CT_TRY(ct_message_unpack(arena, &clicktower__v1__score_response__descriptor, reply, bytes, "ScoreResponse", &message, status));
+    const Clicktower__V1__ScoreResponse *response = (const Clicktower__V1__ScoreResponse *)message;
+    const size_t got = response->n_outputs ? response->outputs[0]->n_probabilities : 0;
+    if (got != request->candidate_count)
+        return ct_fail(status, CT_INTERNAL, "the server answers with %zu probabilities for %u rows", got, request->candidate_count);
+    return to->answer(to->answer_context, response->outputs[0]->probabilities, got, status);
+}
+
+ct_code ct_client_score(ct_client *client, const ct_client_rows *rows, ct_client_answer_fn answer, void *context, int64_t *out_rows,
+                        ct_status *status) {
+    sender to = {.channel = client->channel,
+                 .timeout_ms = rows->timeout_ms > 0 ? rows->timeout_ms : DEFAULT_TIMEOUT_MS,
+                 .answer = answer,
+                 .answer_context = context};
+    return ct_client_requests(rows, send_request, &to, out_rows, status);
 }

@@ -19,8 +19,8 @@ static ct_code check(ct_server *server, ct_worker *worker, ct_rpc_call *call, ct
                        ct_text_show((const char *)service.data, service.len, shown, sizeof shown), SCORER);
     }
     Grpc__Health__V1__HealthCheckResponse response = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
-    response.status = atomic_load(&server->draining) ? GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__NOT_SERVING
-                                                     : GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING;
+    response.status = ct_server_is_draining(server) ? GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__NOT_SERVING
+                                                    : GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVING;
     uint8_t *out = ct_rpc_call_reserve(call, grpc__health__v1__health_check_response__get_packed_size(&response));
     (void)grpc__health__v1__health_check_response__pack(&response, out);
     return CT_OK;

@@ -1,6 +1,8 @@
-/* clicktower.v1.Scorer/Models: what is loaded. Models do not change while the server runs, so the answer is packed once. */
+/* The set of models that is served, and clicktower.v1.Scorer/Models, which says what is loaded. A set never changes, so that answer is
+ * packed once. */
 #include <string.h>
 
+#include "base/clock.h"
 #include "serving/server_internal.h"
 
 typedef Clicktower__V1__Model model_message;
@@ -53,34 +55,102 @@ static ct_code fill_model(ct_arena *arena, const ct_served_model *served, model_
     return CT_OK;
 }
 
-ct_code ct_models_answer_create(ct_server *server, ct_status *status) {
+static ct_code pack_answer(ct_model_set *set, ct_status *status) {
     ct_arena arena;
     ct_arena_init(&arena, 0);
     ct_code code = CT_OK;
     Clicktower__V1__ModelsResponse response = CLICKTOWER__V1__MODELS_RESPONSE__INIT;
-    response.models = (model_message **)message_list(&arena, server->model_count, sizeof(model_message));
+    response.models = (model_message **)message_list(&arena, set->model_count, sizeof(model_message));
     if (!response.models) {
-        code = ct_fail_memory(status, server->model_count * sizeof(model_message), "the list of models");
+        code = ct_fail_memory(status, set->model_count * sizeof(model_message), "the list of models");
         goto fail;
     }
-    response.n_models = server->model_count;
-    for (size_t i = 0; i < server->model_count; i++)
-        CT_TRY_GOTO(code, fill_model(&arena, &server->models[i], response.models[i], status), fail);
-    server->models_answer_bytes = clicktower__v1__models_response__get_packed_size(&response);
-    server->models_answer = malloc(server->models_answer_bytes + 1);
-    if (!server->models_answer) {
-        code = ct_fail_memory(status, server->models_answer_bytes, "the list of models");
+    response.n_models = set->model_count;
+    for (size_t i = 0; i < set->model_count; i++) CT_TRY_GOTO(code, fill_model(&arena, &set->models[i], response.models[i], status), fail);
+    set->models_answer_bytes = clicktower__v1__models_response__get_packed_size(&response);
+    set->models_answer = malloc(set->models_answer_bytes + 1);
+    if (!set->models_answer) {
+        code = ct_fail_memory(status, set->models_answer_bytes, "the list of models");
         goto fail;
     }
-    (void)clicktower__v1__models_response__pack(&response, server->models_answer);
+    (void)clicktower__v1__models_response__pack(&response, set->models_answer);
 fail:
     ct_arena_deinit(&arena);
     return code;
 }
 
+static ct_code model_init(const ct_server_model *from, uint32_t max_candidates, ct_served_model *out, ct_status *status) {
+    const ct_schema *schema = ct_model_schema(from->model);
+    out->name = strdup(from->name);
+    bool *used = calloc(schema->field_count + 1, sizeof *used);
+    if (!used || !out->name) {
+        free(used);
+        return ct_fail_memory(status, schema->field_count, "a server's model");
+    }
+    for (size_t f = 0; f < schema->field_count; f++) used[f] = ct_model_uses_field(from->model, f);
+    out->model = from->model;
+    out->outputs = ct_model_output_count(from->model);
+    ct_code code = ct_decoder_create(schema, used, max_candidates, &out->decoder, status);
+    free(used);
+    if (code == CT_OK) code = ct_model_digest(from->model, out->version, status);
+    return code;
+}
+
+static ct_code check_models(const ct_server_model *models, size_t model_count, ct_status *status) {
+    if (model_count == 0) return ct_fail(status, CT_INVALID, "a server needs a model");
+    for (size_t i = 0; i < model_count; i++) {
+        const char *name = models[i].name;
+        if (name[0] == '\0' || !ct_utf8_is_valid(name, strlen(name)))
+            return ct_fail(status, CT_INVALID, "model %zu: its name must be UTF-8 and not empty", i + 1);
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(name, models[j].name) == 0) return ct_fail(status, CT_INVALID, "two models are named \"%s\"", name);
+    }
+    return CT_OK;
+}
+
+ct_code ct_model_set_create(const ct_server_model *models, size_t model_count, uint32_t max_candidates, size_t thread_count,
+                            ct_model_set **out_set, ct_status *status) {
+    CT_TRY(check_models(models, model_count, status));
+    ct_code code = CT_OK;
+    ct_model_set *set = calloc(1, sizeof *set);
+    if (!set) return ct_fail_memory(status, sizeof *set, "the models");
+    set->model_count = model_count;
+    set->models = calloc(model_count, sizeof *set->models);
+    set->scorers = calloc(thread_count * model_count, sizeof(ct_scorer *));
+    if (!set->models || !set->scorers) {
+        code = ct_fail_memory(status, thread_count * model_count * sizeof(ct_scorer *), "the models");
+        goto fail;
+    }
+    for (size_t m = 0; m < model_count; m++) CT_TRY_GOTO(code, model_init(&models[m], max_candidates, &set->models[m], status), fail);
+    for (; set->scorer_count < thread_count * model_count; set->scorer_count++)
+        CT_TRY_GOTO(code, ct_scorer_create(models[set->scorer_count % model_count].model, &set->scorers[set->scorer_count], status), fail);
+    CT_TRY_GOTO(code, pack_answer(set, status), fail);
+    set->since_unix_ms = ct_clock_unix_ms();
+    *out_set = set;
+    return CT_OK;
+fail:
+    ct_model_set_destroy(set);
+    return code;
+}
+
+void ct_model_set_destroy(ct_model_set *set) {
+    if (!set) return;
+    for (size_t i = 0; i < set->scorer_count; i++) ct_scorer_destroy(set->scorers[i]);
+    for (size_t m = 0; set->models && m < set->model_count; m++) {
+        ct_decoder_destroy(set->models[m].decoder);
+        free(set->models[m].name);
+    }
+    free(set->scorers);
+    free(set->models);
+    free(set->models_answer);
+    free(set);
+}
+
 void ct_serve_models(void *context, void *worker, ct_rpc_call *call) {
-    const ct_server *server = context;
+    ct_server *server = context;
     (void)worker;
-    memcpy(ct_rpc_call_reserve(call, server->models_answer_bytes), server->models_answer, server->models_answer_bytes);
+    ct_model_set *set = ct_server_take_set(server);
+    memcpy(ct_rpc_call_reserve(call, set->models_answer_bytes), set->models_answer, set->models_answer_bytes);
+    ct_server_give_set(server, set);
     ct_rpc_call_reply(call);
 }

@@ -11,16 +11,10 @@
  *
  * Threads: grpc_call_start_batch may not run twice at once for one call. A call has one owner at a time (see ct_rpc_call_post), so it
  * does not. After the server has stopped, arming fails or comes back unsuccessful; the slot then stays unarmed. */
-#include "serving/rpc.h"
-
 #include <arpa/inet.h>
 #include <errno.h>
 #include <grpc/byte_buffer_reader.h>
-#include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
-#include <grpc/support/alloc.h>
-#include <grpc/support/log.h>
-#include <grpc/support/time.h>
 #include <netdb.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -32,8 +26,10 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "serving/rpc_internal.h"
 
-enum { UNKNOWN_SLOTS = 4, GOODBYE_MS = 100 };
+/* Streams of one connection: what a client may have waiting inside of gRPC, where we can't refuse it. */
+enum { UNKNOWN_SLOTS = 4, GOODBYE_MS = 100, STREAMS = 1024 };
 
 typedef enum event_kind { EVENT_TAKEN, EVENT_CLOSED, EVENT_REPLIED, EVENT_TASK, EVENT_STOPPED } event_kind;
 
@@ -53,6 +49,7 @@ struct ct_rpc_call {
     event taken, closed, replied, task;
     grpc_call *call;
     gpr_timespec deadline;
+    int64_t deadline_ns; /* by ct_clock_ns; INT64_MAX = none */
     grpc_metadata_array metadata;
     grpc_call_details details; /* of any other method */
     grpc_byte_buffer *payload;
@@ -79,46 +76,6 @@ struct ct_rpc_server {
     size_t slot_count;
     ct_rpc_call *slots;
 };
-
-/* --- status codes --- */
-
-static const struct {
-    ct_code code;
-    grpc_status_code grpc;
-} STATUS_MAP[] = {
-    {CT_OK, GRPC_STATUS_OK},
-    {CT_INVALID, GRPC_STATUS_INVALID_ARGUMENT},
-    {CT_NOT_FOUND, GRPC_STATUS_NOT_FOUND},
-    {CT_EXHAUSTED, GRPC_STATUS_RESOURCE_EXHAUSTED},
-    {CT_UNAVAILABLE, GRPC_STATUS_UNAVAILABLE},
-    {CT_DEADLINE, GRPC_STATUS_DEADLINE_EXCEEDED},
-    {CT_CANCELLED, GRPC_STATUS_CANCELLED},
-    {CT_UNSUPPORTED, GRPC_STATUS_UNIMPLEMENTED},
-};
-
-static grpc_status_code to_grpc(ct_code code) {
-    for (size_t i = 0; i < sizeof STATUS_MAP / sizeof *STATUS_MAP; i++)
-        if (STATUS_MAP[i].code == code) return STATUS_MAP[i].grpc;
-    return GRPC_STATUS_INTERNAL;
-}
-
-static ct_code from_grpc(grpc_status_code code) {
-    for (size_t i = 0; i < sizeof STATUS_MAP / sizeof *STATUS_MAP; i++)
-        if (STATUS_MAP[i].grpc == code) return STATUS_MAP[i].code;
-    return CT_INTERNAL;
-}
-
-static void no_log(gpr_log_func_args *arguments) { (void)arguments; }
-
-/* gRPC prints its troubles on standard error; a library does not print. What matters comes back as a status. */
-static void start_grpc(void) {
-    gpr_set_log_function(no_log);
-    grpc_init();
-}
-
-static grpc_arg integer_arg(const char *key, int value) {
-    return (grpc_arg){.type = GRPC_ARG_INTEGER, .key = (char *)(uintptr_t)key, .value.integer = value};
-}
 
 /* --- slots --- */
 
@@ -162,7 +119,9 @@ static void one_less_pending(ct_rpc_call *call) {
 }
 
 static void start_batch(ct_rpc_call *call, const grpc_op *ops, size_t count, event *tag) {
-    if (grpc_call_start_batch(call->call, ops, count, tag, NULL) != GRPC_CALL_OK) one_less_pending(call);
+    grpc_call *grpc = call->call;
+    (void)atomic_fetch_add(&call->pending, 0); /* see handle_event */
+    if (grpc_call_start_batch(grpc, ops, count, tag, NULL) != GRPC_CALL_OK) one_less_pending(call);
 }
 
 /* One contiguous piece: most often the payload's only slice as it is. */
@@ -187,6 +146,9 @@ static void take(ct_rpc_call *call, void *worker) {
     atomic_fetch_add(&call->server->active, 1);
     atomic_store(&call->pending, 3); /* close, reply, and this function */
     call->cancelled = 0;
+    const gpr_timespec left = gpr_time_sub(call->deadline, gpr_now(call->deadline.clock_type));
+    call->deadline_ns = INT64_MAX;
+    if (left.tv_sec < INT32_MAX) call->deadline_ns = ct_clock_ns() + left.tv_sec * 1000000000 + left.tv_nsec;
     const grpc_op close = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER, .data.recv_close_on_server.cancelled = &call->cancelled};
     start_batch(call, &close, 1, &call->closed);
     if (call->method->registered) {
@@ -228,9 +190,10 @@ static void handle_event(ct_rpc_server *server, const event *happened, bool succ
     }
 }
 
-void ct_rpc_server_work(ct_rpc_server *server, void *worker) {
+void ct_rpc_server_work(ct_rpc_server *server, void *worker, ct_rpc_before_wait_fn before_wait) {
     for (;;) {
-        const grpc_event next = grpc_completion_queue_next(server->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
+        const int64_t until = before_wait ? before_wait(worker) : INT64_MAX;
+        const grpc_event next = grpc_completion_queue_next(server->queue, ct_rpc_time(until), NULL);
         if (next.type == GRPC_QUEUE_SHUTDOWN) return;
         if (next.type == GRPC_OP_COMPLETE) handle_event(server, next.tag, next.success != 0, worker);
     }
@@ -243,11 +206,15 @@ const uint8_t *ct_rpc_call_request(const ct_rpc_call *call, size_t *out_bytes) {
     return GRPC_SLICE_START_PTR(call->request);
 }
 
+ct_code ct_rpc_call_why_unwanted(const ct_rpc_call *call, int64_t now_ns) {
+    if (call->deadline_ns <= now_ns) return CT_DEADLINE;
+    return __atomic_load_n(&call->cancelled, __ATOMIC_RELAXED) ? CT_CANCELLED : CT_OK;
+}
+
 ct_code ct_rpc_call_wanted(const ct_rpc_call *call, ct_status *status) {
-    if (gpr_time_cmp(call->deadline, gpr_now(call->deadline.clock_type)) <= 0)
-        return ct_fail(status, CT_DEADLINE, "the deadline has passed");
-    if (__atomic_load_n(&call->cancelled, __ATOMIC_RELAXED)) return ct_fail(status, CT_CANCELLED, "the client has cancelled");
-    return CT_OK;
+    const ct_code code = ct_rpc_call_why_unwanted(call, ct_clock_ns());
+    if (code == CT_OK) return CT_OK;
+    return ct_fail(status, code, code == CT_DEADLINE ? "the deadline has passed" : "the client has cancelled");
 }
 
 uint8_t *ct_rpc_call_reserve(ct_rpc_call *call, size_t bytes) {
@@ -281,7 +248,7 @@ void ct_rpc_call_reply(ct_rpc_call *call) { finish(call, GRPC_STATUS_OK, NULL); 
 
 void ct_rpc_call_fail(ct_rpc_call *call, const ct_status *status) {
     call->has_response = false;
-    finish(call, status->code == CT_OK ? GRPC_STATUS_INTERNAL : to_grpc(status->code), status->message);
+    finish(call, status->code == CT_OK ? GRPC_STATUS_INTERNAL : ct_rpc_code_to_grpc(status->code), status->message);
 }
 
 size_t ct_rpc_call_post(ct_rpc_call *call, size_t count, ct_rpc_task_fn task, void *argument) {
@@ -343,11 +310,12 @@ ct_code ct_rpc_server_create(const ct_rpc_method *methods, size_t method_count, 
     (void)pthread_cond_init(&server->change, &attributes);
     (void)pthread_condattr_destroy(&attributes);
 
-    start_grpc();
+    ct_rpc_start_grpc();
     grpc_arg args[] = {
-        integer_arg(GRPC_ARG_ALLOW_REUSEPORT, 0), /* else a second server would take half of the first one's connections */
-        integer_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, max_message_bytes > INT32_MAX ? INT32_MAX : (int)max_message_bytes),
-        integer_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
+        ct_rpc_integer_arg(GRPC_ARG_ALLOW_REUSEPORT, 0), /* else a second server would take half of the first one's connections */
+        ct_rpc_integer_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, max_message_bytes > INT32_MAX ? INT32_MAX : (int)max_message_bytes),
+        ct_rpc_integer_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
+        ct_rpc_integer_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, STREAMS),
     };
     const grpc_channel_args channel_args = {sizeof args / sizeof *args, args};
     server->server = grpc_server_create(&channel_args, NULL);
@@ -368,27 +336,6 @@ ct_code ct_rpc_server_create(const ct_rpc_method *methods, size_t method_count, 
         return code;
     }
     *out_server = server;
-    return CT_OK;
-}
-
-/* Splits HOST:PORT; the host may be [v6]. */
-static ct_code split_address(const char *address, char host[256], int *out_port, ct_status *status) {
-    const char *colon = strrchr(address, ':');
-    int64_t port = -1;
-    if (!colon || !ct_parse_i64(colon + 1, strlen(colon + 1), &port) || port < 0 || port > 65535)
-        return ct_fail(status, CT_INVALID, "address \"%s\" is not HOST:PORT with a port from 0 to 65535", address);
-    const char *begin = address;
-    size_t bytes = (size_t)(colon - address);
-    const bool bracketed = bytes >= 2 && begin[0] == '[' && begin[bytes - 1] == ']';
-    if (bracketed) {
-        begin++;
-        bytes -= 2;
-    }
-    if (bytes == 0 || bytes > 255 || (!bracketed && memchr(begin, ':', bytes)))
-        return ct_fail(status, CT_INVALID, "address \"%s\" is not HOST:PORT; IPv6 is [ADDRESS]:PORT", address);
-    memcpy(host, begin, bytes);
-    host[bytes] = '\0';
-    *out_port = (int)port;
     return CT_OK;
 }
 
@@ -419,7 +366,7 @@ static ct_code listen_failure(const char *address, const char *host, int port, c
 ct_code ct_rpc_server_listen(ct_rpc_server *server, const char *address, ct_status *status) {
     char host[256];
     int port = 0;
-    CT_TRY(split_address(address, host, &port, status));
+    CT_TRY(ct_rpc_split_address(address, host, &port, status));
     grpc_server_credentials *credentials = grpc_insecure_server_credentials_create();
     const int bound = grpc_server_add_http2_port(server->server, address, credentials);
     grpc_server_credentials_release(credentials);
@@ -484,118 +431,4 @@ void ct_rpc_server_destroy(ct_rpc_server *server) {
     free(server->slots);
     free(server->methods);
     free(server);
-}
-
-/* --- client --- */
-
-struct ct_rpc_channel {
-    grpc_channel *channel;
-    grpc_completion_queue *queue;
-    grpc_slice request, reply;
-    char target[300];
-};
-
-ct_code ct_rpc_channel_create(const char *target, ct_rpc_channel **out_channel, ct_status *status) {
-    char host[256];
-    int port = 0;
-    CT_TRY(split_address(target, host, &port, status));
-    ct_rpc_channel *channel = calloc(1, sizeof *channel);
-    if (!channel) return ct_fail_memory(status, sizeof *channel, "a client");
-    (void)snprintf(channel->target, sizeof channel->target, "%s", target);
-    start_grpc();
-    grpc_arg args[] = {
-        integer_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, -1),
-        integer_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0), /* a model server is near; http_proxy is meant for the web */
-        integer_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
-        integer_arg(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100),
-        integer_arg(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000),
-    };
-    const grpc_channel_args channel_args = {sizeof args / sizeof *args, args};
-    grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
-    channel->channel = grpc_channel_create(target, credentials, &channel_args);
-    grpc_channel_credentials_release(credentials);
-    channel->queue = grpc_completion_queue_create_for_next(NULL);
-    channel->request = channel->reply = grpc_empty_slice();
-    *out_channel = channel;
-    return CT_OK;
-}
-
-void ct_rpc_channel_destroy(ct_rpc_channel *channel) {
-    if (!channel) return;
-    grpc_slice_unref(channel->request);
-    grpc_slice_unref(channel->reply);
-    grpc_channel_destroy(channel->channel);
-    grpc_completion_queue_shutdown(channel->queue);
-    while (grpc_completion_queue_next(channel->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL).type != GRPC_QUEUE_SHUTDOWN) continue;
-    grpc_completion_queue_destroy(channel->queue);
-    grpc_shutdown();
-    free(channel);
-}
-
-uint8_t *ct_rpc_channel_reserve(ct_rpc_channel *channel, size_t bytes) {
-    grpc_slice_unref(channel->request);
-    grpc_slice_unref(channel->reply);
-    channel->reply = grpc_empty_slice();
-    channel->request = grpc_slice_malloc(bytes);
-    return GRPC_SLICE_START_PTR(channel->request);
-}
-
-ct_code ct_rpc_channel_call(ct_rpc_channel *channel, const char *path, int64_t timeout_ms, bool wait_for_server, const uint8_t **out_reply,
-                            size_t *out_bytes, ct_status *status) {
-    const gpr_timespec deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(timeout_ms, GPR_TIMESPAN));
-    grpc_slice method_name = grpc_slice_from_static_string(path);
-    grpc_call *call = grpc_channel_create_call(channel->channel, NULL, 0, channel->queue, method_name, NULL, deadline, NULL);
-    grpc_metadata_array initial, trailing;
-    grpc_metadata_array_init(&initial);
-    grpc_metadata_array_init(&trailing);
-    grpc_byte_buffer *body = grpc_raw_byte_buffer_create(&channel->request, 1), *answer = NULL;
-    grpc_status_code code = GRPC_STATUS_UNKNOWN;
-    grpc_slice details = grpc_empty_slice();
-
-    grpc_op ops[6];
-    memset(ops, 0, sizeof ops);
-    ops[0].op = GRPC_OP_SEND_INITIAL_METADATA;
-    if (wait_for_server) ops[0].flags = GRPC_INITIAL_METADATA_WAIT_FOR_READY | GRPC_INITIAL_METADATA_WAIT_FOR_READY_EXPLICITLY_SET;
-    ops[1].op = GRPC_OP_SEND_MESSAGE;
-    ops[1].data.send_message.send_message = body;
-    ops[2].op = GRPC_OP_SEND_CLOSE_FROM_CLIENT;
-    ops[3].op = GRPC_OP_RECV_INITIAL_METADATA;
-    ops[3].data.recv_initial_metadata.recv_initial_metadata = &initial;
-    ops[4].op = GRPC_OP_RECV_MESSAGE;
-    ops[4].data.recv_message.recv_message = &answer;
-    ops[5].op = GRPC_OP_RECV_STATUS_ON_CLIENT;
-    ops[5].data.recv_status_on_client.trailing_metadata = &trailing;
-    ops[5].data.recv_status_on_client.status = &code;
-    ops[5].data.recv_status_on_client.status_details = &details;
-
-    ct_code result = CT_OK;
-    const grpc_call_error error = grpc_call_start_batch(call, ops, 6, channel, NULL);
-    if (error != GRPC_CALL_OK) {
-        result = ct_fail(status, CT_INTERNAL, "%s: gRPC: %s", channel->target, grpc_call_error_to_string(error));
-    } else {
-        /* The deadline ends the call, so this ends too. */
-        (void)grpc_completion_queue_next(channel->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
-        if (code != GRPC_STATUS_OK) {
-            char text[700];
-            char *said = grpc_slice_to_c_string(details);
-            ct_text_show(said, strlen(said), text, sizeof text);
-            gpr_free(said);
-            result = ct_fail(status, from_grpc(code), "%s: %s", channel->target, text);
-        } else {
-            grpc_byte_buffer_reader reader;
-            if (answer && grpc_byte_buffer_reader_init(&reader, answer)) {
-                channel->reply = grpc_byte_buffer_reader_readall(&reader);
-                grpc_byte_buffer_reader_destroy(&reader);
-            }
-            *out_reply = GRPC_SLICE_START_PTR(channel->reply);
-            *out_bytes = GRPC_SLICE_LENGTH(channel->reply);
-        }
-    }
-    grpc_slice_unref(details);
-    if (answer) grpc_byte_buffer_destroy(answer);
-    grpc_byte_buffer_destroy(body);
-    grpc_metadata_array_destroy(&initial);
-    grpc_metadata_array_destroy(&trailing);
-    grpc_call_unref(call);
-    return result;
 }

@@ -1,11 +1,20 @@
-/* Score. A request of up to a block is decoded, computed and answered by the worker that took it. A larger one is decoded by that worker
- * and then cut into blocks, which every idle worker takes from one counter; so a large request uses all cores and a busy server loses
- * nothing to it. Rows do not depend on how a request is cut: the model's forward gives the same bits for a row beside any others.
+/* Score. A request of up to a block is decoded, computed and answered by one thread. A larger one is decoded by that thread and then cut
+ * into blocks, which every free thread takes from one counter; so a large request uses all cores and a busy server loses nothing to it.
+ * Rows do not depend on how a request is cut: the model's forward gives the same bits for a row beside any others.
  *
- * Deadline and cancellation are looked at before decoding and before every block. */
+ * Who computes. There is one thread more than may score at once. A thread that takes a call computes it, so an idle server hands nothing
+ * over; the last thread that polls does not: it puts the call into the queue, or refuses it, and polls on. A thread that is done first
+ * helps with shared requests, then takes from the queue, and polls again where there is nothing: looking and beginning to poll are one step
+ * under the lock, so no call is left in the queue while a thread is free. Refusing costs a look at the queue; nothing is decoded before a
+ * call's turn has come.
+ *
+ * Deadline and cancellation are looked at while a call waits, before decoding and before every block. */
 #include <string.h>
 
+#include "base/clock.h"
 #include "serving/server_internal.h"
+
+enum { AWAKE_NS = 1000000, NAP_NS = 1000000 };
 
 typedef Clicktower__V1__ScoreRequest request;
 
@@ -34,13 +43,13 @@ void ct_score_work_reset(ct_score_work *work) {
     }
 }
 
-static ct_code find_model(const ct_server *server, const request *r, const ct_served_model **out_model, ct_status *status) {
+static ct_code find_model(const ct_model_set *set, const request *r, const ct_served_model **out_model, ct_status *status) {
     if (r->model.len == 0) {
-        *out_model = &server->models[0];
+        *out_model = &set->models[0];
         return CT_OK;
     }
-    for (size_t i = 0; i < server->model_count; i++) {
-        const ct_served_model *model = &server->models[i];
+    for (size_t i = 0; i < set->model_count; i++) {
+        const ct_served_model *model = &set->models[i];
         if (strlen(model->name) == r->model.len && memcmp(model->name, r->model.data, r->model.len) == 0) {
             *out_model = model;
             return CT_OK;
@@ -48,15 +57,15 @@ static ct_code find_model(const ct_server *server, const request *r, const ct_se
     }
     char shown[80];
     return ct_fail(status, CT_NOT_FOUND, "no model \"%s\" here; the first one here is \"%s\"",
-                   ct_text_show((const char *)r->model.data, r->model.len, shown, sizeof shown), server->models[0].name);
+                   ct_text_show((const char *)r->model.data, r->model.len, shown, sizeof shown), set->models[0].name);
 }
 
-static ct_code decode(const ct_server *server, ct_score_work *work, ct_status *status) {
+static ct_code decode(ct_score_work *work, ct_status *status) {
     size_t bytes = 0;
     const uint8_t *data = ct_rpc_call_request(work->call, &bytes);
     request *r = NULL;
     CT_TRY(ct_request_unpack(&work->arena, data, bytes, &r, status));
-    CT_TRY(find_model(server, r, &work->model, status));
+    CT_TRY(find_model(work->set, r, &work->model, status));
     CT_TRY(ct_request_batch(work->model->decoder, &work->arena, r, &work->batch, status));
     const size_t floats = work->batch.rows * work->model->outputs;
     work->logits = ct_arena_alloc(&work->arena, floats * sizeof(float));
@@ -66,13 +75,11 @@ static ct_code decode(const ct_server *server, ct_score_work *work, ct_status *s
 }
 
 static ct_code compute(ct_worker *worker, ct_score_work *work, size_t first_row, size_t rows, ct_status *status) {
-    ct_server *server = worker->server;
+    const ct_model_set *set = work->set;
     const ct_served_model *model = work->model;
     CT_TRY(ct_rpc_call_wanted(work->call, status));
-    CT_TRY(ct_scorer_run(worker->scorers[model - server->models], &work->batch, first_row, rows, work->logits + first_row * model->outputs,
-                         status));
-    atomic_fetch_add_explicit(&server->rows_scored, rows, memory_order_relaxed);
-    return CT_OK;
+    ct_scorer *scorer = set->scorers[worker->index * set->model_count + (size_t)(model - set->models)];
+    return ct_scorer_run(scorer, &work->batch, first_row, rows, work->logits + first_row * model->outputs, status);
 }
 
 /* Packs the answer straight into gRPC's memory. */
@@ -108,18 +115,115 @@ static ct_code answer(ct_score_work *work, ct_status *status) {
     return CT_OK;
 }
 
+/* --- counting, under the server's lock --- */
+
+static void observe(ct_latency_histogram *histogram, int64_t ns) {
+    static const double bounds[] = CT_SERVER_LATENCY_BOUNDS;
+    const double seconds = (double)ns * 1e-9;
+    size_t bucket = 0;
+    while (bucket + 1 < CT_SERVER_LATENCY_BUCKETS && seconds > bounds[bucket]) bucket++;
+    histogram->counts[bucket]++;
+    histogram->count++;
+    histogram->sum_ns += (uint64_t)(ns > 0 ? ns : 0);
+}
+
+static void give_set(ct_server *server, ct_model_set *set) {
+    if (--set->users == 0 && set != server->set) (void)pthread_cond_broadcast(&server->idle); /* ct_server_replace waits */
+}
+
+/* One call less; its status. */
+static void count_end(ct_server *server, ct_code code) {
+    server->stats.ended[code]++;
+    if (--server->scoring == 0 && server->draining) (void)pthread_cond_broadcast(&server->idle);
+}
+
+ct_model_set *ct_server_take_set(ct_server *server) {
+    (void)pthread_mutex_lock(&server->lock);
+    ct_model_set *set = server->set;
+    set->users++;
+    (void)pthread_mutex_unlock(&server->lock);
+    return set;
+}
+
+void ct_server_give_set(ct_server *server, ct_model_set *set) {
+    (void)pthread_mutex_lock(&server->lock);
+    give_set(server, set);
+    (void)pthread_mutex_unlock(&server->lock);
+}
+
+/* --- the end of a call --- */
+
 /* Ends the call; afterwards it may be gone. */
 static void end(ct_server *server, ct_score_work *work, ct_code code, ct_status *status) {
+    const size_t rows = code == CT_OK ? work->batch.rows : 0;
     if (code == CT_OK) code = answer(work, status);
     if (code == CT_OK)
         ct_rpc_call_reply(work->call);
     else
         ct_rpc_call_fail(work->call, status);
-    if (code == CT_OK) atomic_fetch_add_explicit(&server->requests_scored, 1, memory_order_relaxed);
-    if (atomic_fetch_sub(&server->scoring, 1) == 1 && atomic_load(&server->draining)) {
+    const int64_t took = ct_clock_ns() - work->arrived_ns;
+    (void)pthread_mutex_lock(&server->lock);
+    if (code == CT_OK) {
+        server->stats.candidates += rows;
+        observe(&server->stats.latency, took);
+    }
+    give_set(server, work->set);
+    count_end(server, code);
+    (void)pthread_mutex_unlock(&server->lock);
+}
+
+/* Ends a call that was not begun and has left the queue, if it was there. */
+static void refuse(ct_server *server, ct_rpc_call *call, ct_code code, bool waited) {
+    ct_status status;
+    status.code = code;
+    const char *text = code == CT_DEADLINE    ? "the deadline has passed"
+                       : code == CT_CANCELLED ? "the client has cancelled"
+                       : waited               ? "the server is busy: the request has waited too long; try again later or elsewhere"
+                                              : "the server is busy: too many requests wait; try again later or elsewhere";
+    memcpy(status.message, text, strlen(text) + 1);
+    ct_rpc_call_fail(call, &status);
+    (void)pthread_mutex_lock(&server->lock);
+    if (code == CT_EXHAUSTED) (*(waited ? &server->stats.refused_waited : &server->stats.refused_full))++;
+    count_end(server, code);
+    (void)pthread_mutex_unlock(&server->lock);
+}
+
+static bool is_wanted(void *item, int64_t now_ns) { return ct_rpc_call_why_unwanted(item, now_ns) == CT_OK; }
+
+/* Under lock. Does more wait than the busy threads will take at once? Then nothing is lost where new calls are seen a little later. */
+static bool has_plenty(const ct_server *server) { return server->polling == 1 && server->queue.count >= 2 * (server->thread_count - 1); }
+
+/* Under overload the thread that polls would be woken for every packet, and would take the cores from those that compute. So while plenty
+ * waits it works for a while and naps for a while, but not longer than the queue lasts. What came meanwhile is taken together, which costs
+ * less for each, and clients that retry at once get their refusals at a rate that leaves the others their share. */
+static void nap(ct_worker *worker) {
+    ct_server *server = worker->server;
+    const int64_t limit = ct_clock_ns() + NAP_NS;
+    const struct timespec until = {.tv_sec = limit / 1000000000, .tv_nsec = limit % 1000000000};
+    (void)pthread_mutex_lock(&server->lock);
+    while (has_plenty(server) && pthread_cond_timedwait(&server->hungry, &server->lock, &until) == 0) continue;
+    (void)pthread_mutex_unlock(&server->lock);
+    worker->awake_since_ns = ct_clock_ns();
+}
+
+int64_t ct_score_before_wait(void *worker) {
+    ct_worker *self = worker;
+    ct_server *server = self->server;
+    ct_queue_entry gone[16];
+    for (;;) {
+        const int64_t now = ct_clock_ns();
         (void)pthread_mutex_lock(&server->lock);
-        (void)pthread_cond_broadcast(&server->idle);
+        const size_t count = ct_queue_sweep(&server->queue, now, is_wanted, gone, sizeof gone / sizeof *gone);
+        const int64_t again = ct_queue_next_expiry(&server->queue);
+        const bool plenty = has_plenty(server);
         (void)pthread_mutex_unlock(&server->lock);
+        for (size_t i = 0; i < count; i++) {
+            const ct_code why = ct_rpc_call_why_unwanted(gone[i].item, now);
+            refuse(server, gone[i].item, why == CT_OK ? CT_EXHAUSTED : why, true);
+        }
+        if (count == sizeof gone / sizeof *gone) continue;
+        if (!plenty || now - self->awake_since_ns < AWAKE_NS) return again;
+        nap(self);
     }
 }
 
@@ -142,20 +246,22 @@ static void take_blocks(ct_worker *worker, ct_score_work *work) {
     }
 }
 
+/* A thread that holds the work has no more to do for it; the first one takes it out of the list of those that need help. */
 static void let_go(ct_server *server, ct_score_work *work) {
-    if (atomic_fetch_sub(&work->holders, 1) != 1) return;
+    (void)pthread_mutex_lock(&server->lock);
+    for (ct_score_work **at = &server->shared; *at; at = &(*at)->next_shared) {
+        if (*at != work) continue;
+        *at = work->next_shared;
+        break;
+    }
+    const bool last = --work->holders == 0;
+    (void)pthread_mutex_unlock(&server->lock);
+    if (!last) return;
     ct_score_work_reset(work);
     (void)pthread_mutex_lock(&server->lock);
     work->next_free = server->free_work;
     server->free_work = work;
     (void)pthread_mutex_unlock(&server->lock);
-}
-
-static void help(void *argument, void *worker) {
-    ct_score_work *work = argument;
-    ct_worker *self = worker;
-    take_blocks(self, work);
-    let_go(self->server, work);
 }
 
 static ct_score_work *other_work(ct_server *server) {
@@ -168,14 +274,26 @@ static ct_score_work *other_work(ct_server *server) {
     return work;
 }
 
+static void work_on(ct_worker *worker);
+
+/* Runs in a thread that polled. */
+static void wake(void *argument, void *worker) {
+    ct_worker *self = worker;
+    ct_server *server = self->server;
+    (void)argument;
+    (void)pthread_mutex_lock(&server->lock);
+    const bool free_to_work = server->polling > 1;
+    if (free_to_work) server->polling--;
+    (void)pthread_mutex_unlock(&server->lock);
+    if (free_to_work) work_on(self);
+}
+
 /* Consumes worker->work and returns true, or changes nothing and returns false. */
 static bool share(ct_worker *worker) {
     ct_server *server = worker->server;
     ct_score_work *work = worker->work;
     const size_t blocks = (work->batch.rows + CT_SERVE_BLOCK_ROWS - 1) / CT_SERVE_BLOCK_ROWS;
-    size_t helpers = server->worker_count - 1;
-    if (helpers > blocks - 1) helpers = blocks - 1;
-    if (helpers == 0) return false;
+    if (server->thread_count <= 2) return false;
     ct_score_work *fresh = other_work(server);
     if (!fresh) return false;
     worker->work = fresh;
@@ -185,35 +303,114 @@ static bool share(ct_worker *worker) {
     atomic_store(&work->failed, false);
     atomic_store(&work->next_block, 0);
     atomic_store(&work->blocks_left, blocks + 1); /* ours keeps the call alive while we post and work */
-    atomic_store(&work->holders, helpers + 1);
-    const size_t posted = ct_rpc_call_post(work->call, helpers, help, work);
-    if (posted < helpers) atomic_fetch_sub(&work->holders, helpers - posted); /* ours remains */
+    work->holders = 1;
+    (void)pthread_mutex_lock(&server->lock);
+    size_t helpers = server->polling - 1;
+    work->next_shared = server->shared;
+    server->shared = work;
+    (void)pthread_mutex_unlock(&server->lock);
+    if (helpers > blocks - 1) helpers = blocks - 1;
+    if (helpers) (void)ct_rpc_call_post(work->call, helpers, wake, NULL);
     take_blocks(worker, work);
     if (atomic_fetch_sub(&work->blocks_left, 1) == 1) end(server, work, work->status.code, &work->status);
     let_go(server, work);
     return true;
 }
 
+/* --- one call --- */
+
+/* Under lock: the call's turn has come. */
+static void begin(ct_worker *worker, ct_rpc_call *call, int64_t arrived_ns, int64_t now_ns) {
+    ct_server *server = worker->server;
+    ct_score_work *work = worker->work;
+    work->call = call;
+    work->arrived_ns = arrived_ns;
+    work->set = server->set;
+    work->set->users++;
+    observe(&server->stats.waited, now_ns - arrived_ns);
+}
+
+static void run(ct_worker *worker) {
+    ct_score_work *work = worker->work;
+    ct_status status = CT_STATUS_INIT;
+    ct_code code;
+    CT_TRY_GOTO(code, ct_rpc_call_wanted(work->call, &status), done);
+    CT_TRY_GOTO(code, decode(work, &status), done);
+    if (work->batch.rows > CT_SERVE_BLOCK_ROWS && share(worker)) return;
+    for (size_t first = 0; first < work->batch.rows; first += CT_SERVE_BLOCK_ROWS) {
+        const size_t left = work->batch.rows - first;
+        CT_TRY_GOTO(code, compute(worker, work, first, left < CT_SERVE_BLOCK_ROWS ? left : CT_SERVE_BLOCK_ROWS, &status), done);
+    }
+done:
+    end(worker->server, work, code, &status);
+    ct_score_work_reset(work);
+}
+
+/* By a thread that does not poll: works until there is nothing to do, and polls again. */
+static void work_on(ct_worker *worker) {
+    ct_server *server = worker->server;
+    for (;;) {
+        const int64_t now = ct_clock_ns();
+        ct_queue_entry next;
+        (void)pthread_mutex_lock(&server->lock);
+        ct_score_work *shared = server->shared;
+        while (shared && atomic_load(&shared->next_block) >= shared->blocks) shared = shared->next_shared;
+        bool found = false;
+        if (shared) {
+            shared->holders++;
+        } else {
+            found = ct_queue_take(&server->queue, now, &next);
+            if (found) {
+                begin(worker, next.item, next.since_ns, now);
+                if (!has_plenty(server)) (void)pthread_cond_signal(&server->hungry);
+            } else
+                server->polling++;
+        }
+        (void)pthread_mutex_unlock(&server->lock);
+        if (shared) {
+            take_blocks(worker, shared);
+            let_go(server, shared);
+        } else if (found) {
+            run(worker);
+        } else {
+            return;
+        }
+    }
+}
+
 void ct_serve_score(void *context, void *worker, ct_rpc_call *call) {
     ct_server *server = context;
     ct_worker *self = worker;
-    ct_score_work *work = self->work;
-    ct_status status = CT_STATUS_INIT;
-    ct_code code;
-    work->call = call;
-    atomic_fetch_add(&server->scoring, 1);
-    if (atomic_load(&server->draining)) {
-        code = ct_fail(&status, CT_UNAVAILABLE, "the server is going down");
-        goto done;
+    const int64_t now = ct_clock_ns();
+    size_t bytes = 0;
+    (void)ct_rpc_call_request(call, &bytes);
+    ct_queue_entry refused = {NULL, 0, 0};
+    bool ours = false;
+    (void)pthread_mutex_lock(&server->lock);
+    server->scoring++;
+    const bool draining = server->draining;
+    if (!draining) {
+        ours = server->polling > 1;
+        if (ours) {
+            server->polling--;
+            begin(self, call, now, now);
+        } else {
+            const ct_queue_entry entry = {.item = call, .since_ns = now, .bytes = bytes};
+            (void)ct_queue_push(&server->queue, now, entry, &refused);
+        }
     }
-    CT_TRY_GOTO(code, ct_rpc_call_wanted(call, &status), done);
-    CT_TRY_GOTO(code, decode(server, work, &status), done);
-    if (work->batch.rows > CT_SERVE_BLOCK_ROWS && share(self)) return;
-    for (size_t first = 0; first < work->batch.rows; first += CT_SERVE_BLOCK_ROWS) {
-        const size_t left = work->batch.rows - first;
-        CT_TRY_GOTO(code, compute(self, work, first, left < CT_SERVE_BLOCK_ROWS ? left : CT_SERVE_BLOCK_ROWS, &status), done);
+    (void)pthread_mutex_unlock(&server->lock);
+    if (ours) {
+        run(self);
+        work_on(self);
+    } else if (draining) {
+        ct_status status = CT_STATUS_INIT;
+        (void)ct_fail(&status, CT_UNAVAILABLE, "the server is going down");
+        ct_rpc_call_fail(call, &status);
+        (void)pthread_mutex_lock(&server->lock);
+        count_end(server, CT_UNAVAILABLE);
+        (void)pthread_mutex_unlock(&server->lock);
+    } else if (refused.item) {
+        refuse(server, refused.item, CT_EXHAUSTED, false);
     }
-done:
-    end(server, work, code, &status);
-    ct_score_work_reset(work);
 }

@@ -11,86 +11,55 @@
 enum {
     DEFAULT_MAX_CANDIDATES = 10000,
     DEFAULT_MAX_MESSAGE_BYTES = 16 * 1024 * 1024,
+    DEFAULT_QUEUE_CALLS = 256,
+    DEFAULT_QUEUE_MS = 50,
     MAX_THREADS = 1024,
-    SCORE_SLOTS = 64,
+    MAX_QUEUE_CALLS = 65536,
+    MAX_QUEUE_BYTES = 256 * 1024 * 1024,
+    SPARE_SLOTS = 64, /* calls that are being refused or answered */
     OTHER_SLOTS = 8
 };
 
 static void *worker_main(void *argument) {
     ct_worker *worker = argument;
-    ct_rpc_server_work(worker->server->rpc, worker);
+    ct_rpc_server_work(worker->server->rpc, worker, ct_score_before_wait);
     return NULL;
 }
 
 static void server_destroy(ct_server *server) {
     if (!server) return;
-    for (size_t i = 0; i < server->workers_started; i++) (void)pthread_join(server->workers[i].thread, NULL);
+    for (size_t i = 0; i < server->threads_started; i++) (void)pthread_join(server->workers[i].thread, NULL);
     ct_rpc_server_destroy(server->rpc);
-    for (size_t i = 0; server->workers && i < server->worker_count; i++) {
-        ct_worker *worker = &server->workers[i];
-        ct_score_work_destroy(worker->work);
-        for (size_t m = 0; worker->scorers && m < server->model_count; m++) ct_scorer_destroy(worker->scorers[m]);
-        free(worker->scorers);
-    }
+    for (size_t i = 0; server->workers && i < server->thread_count; i++) ct_score_work_destroy(server->workers[i].work);
     while (server->free_work) {
         ct_score_work *next = server->free_work->next_free;
         ct_score_work_destroy(server->free_work);
         server->free_work = next;
     }
-    for (size_t m = 0; server->models && m < server->model_count; m++) ct_decoder_destroy(server->models[m].decoder);
+    ct_model_set_destroy(server->set);
+    ct_queue_deinit(&server->queue);
     free(server->workers);
-    free(server->models);
-    free(server->models_answer);
     (void)pthread_cond_destroy(&server->idle);
+    (void)pthread_cond_destroy(&server->hungry);
     (void)pthread_mutex_destroy(&server->lock);
     free(server);
 }
 
-static ct_code model_init(const ct_server_model *from, uint32_t max_candidates, ct_served_model *out, ct_status *status) {
-    const ct_schema *schema = ct_model_schema(from->model);
-    bool *used = calloc(schema->field_count + 1, sizeof *used);
-    if (!used) return ct_fail_memory(status, schema->field_count, "a server's model");
-    for (size_t f = 0; f < schema->field_count; f++) used[f] = ct_model_uses_field(from->model, f);
-    out->name = from->name;
-    out->model = from->model;
-    out->outputs = ct_model_output_count(from->model);
-    ct_code code = ct_decoder_create(schema, used, max_candidates, &out->decoder, status);
-    free(used);
-    if (code == CT_OK) code = ct_model_digest(from->model, out->version, status);
-    return code;
-}
-
-static ct_code worker_init(ct_server *server, size_t index, ct_status *status) {
-    ct_worker *worker = &server->workers[index];
-    worker->server = server;
-    worker->index = index;
-    worker->scorers = calloc(server->model_count, sizeof(ct_scorer *));
-    if (!worker->scorers) return ct_fail_memory(status, server->model_count * sizeof(ct_scorer *), "a worker");
-    CT_TRY(ct_score_work_create(&worker->work, status));
-    for (size_t m = 0; m < server->model_count; m++) CT_TRY(ct_scorer_create(server->models[m].model, &worker->scorers[m], status));
-    return CT_OK;
-}
-
 static ct_code start_workers(ct_server *server, ct_status *status) {
-    for (size_t i = 0; i < server->worker_count; i++) {
+    for (size_t i = 0; i < server->thread_count; i++) {
         if (pthread_create(&server->workers[i].thread, NULL, worker_main, &server->workers[i]) != 0)
-            return ct_fail(status, CT_EXHAUSTED, "cannot start thread %zu of %zu; use fewer threads", i + 1, server->worker_count);
+            return ct_fail(status, CT_EXHAUSTED, "cannot start thread %zu of %zu; use fewer threads", i + 1, server->thread_count);
         (void)pthread_setname_np(server->workers[i].thread, "ct-serve");
-        server->workers_started++;
+        server->threads_started++;
     }
     return CT_OK;
 }
 
 static ct_code check_options(const ct_server_options *options, ct_status *status) {
-    if (options->model_count == 0) return ct_fail(status, CT_INVALID, "a server needs a model");
     if (options->threads > MAX_THREADS) return ct_fail(status, CT_INVALID, "%zu threads: at most %d", options->threads, MAX_THREADS);
-    for (size_t i = 0; i < options->model_count; i++) {
-        const char *name = options->models[i].name;
-        if (name[0] == '\0' || !ct_utf8_is_valid(name, strlen(name)))
-            return ct_fail(status, CT_INVALID, "model %zu: its name must be UTF-8 and not empty", i + 1);
-        for (size_t j = 0; j < i; j++)
-            if (strcmp(name, options->models[j].name) == 0) return ct_fail(status, CT_INVALID, "two models are named \"%s\"", name);
-    }
+    if (options->queue_calls > MAX_QUEUE_CALLS)
+        return ct_fail(status, CT_INVALID, "a queue of %zu calls: at most %d", options->queue_calls, MAX_QUEUE_CALLS);
+    if (options->queue_ms < 0) return ct_fail(status, CT_INVALID, "a queue of %lld ms", (long long)options->queue_ms);
     return CT_OK;
 }
 
@@ -103,30 +72,38 @@ ct_code ct_server_start(const ct_server_options *options, ct_server **out_server
     (void)pthread_condattr_init(&attributes);
     (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     (void)pthread_cond_init(&server->idle, &attributes);
+    (void)pthread_cond_init(&server->hungry, &attributes);
     (void)pthread_condattr_destroy(&attributes);
-    server->model_count = options->model_count;
-    server->worker_count = options->threads ? options->threads : ct_pool_default_threads();
-    server->models = calloc(server->model_count, sizeof *server->models);
-    server->workers = calloc(server->worker_count, sizeof *server->workers);
+    server->thread_count = 1 + (options->threads ? options->threads : ct_pool_default_threads());
+    server->polling = server->thread_count;
+    server->max_candidates = options->max_candidates ? options->max_candidates : DEFAULT_MAX_CANDIDATES;
+    server->workers = calloc(server->thread_count, sizeof *server->workers);
 
     /* Signals are for the program's own threads, not for ours nor for those that gRPC starts. */
     sigset_t all, before;
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     ct_code code = CT_OK;
-    if (!server->models || !server->workers) {
-        code = ct_fail_memory(status, server->worker_count * sizeof *server->workers, "a server");
+    if (!server->workers) {
+        code = ct_fail_memory(status, server->thread_count * sizeof *server->workers, "a server");
         goto fail;
     }
-    const uint32_t max_candidates = options->max_candidates ? options->max_candidates : DEFAULT_MAX_CANDIDATES;
     const uint32_t max_bytes = options->max_message_bytes ? options->max_message_bytes : DEFAULT_MAX_MESSAGE_BYTES;
-    for (size_t m = 0; m < server->model_count; m++)
-        CT_TRY_GOTO(code, model_init(&options->models[m], max_candidates, &server->models[m], status), fail);
-    CT_TRY_GOTO(code, ct_models_answer_create(server, status), fail);
-    for (size_t i = 0; i < server->worker_count; i++) CT_TRY_GOTO(code, worker_init(server, i, status), fail);
+    const size_t queue_calls = options->queue_calls ? options->queue_calls : DEFAULT_QUEUE_CALLS;
+    const int64_t queue_ms = options->queue_ms ? options->queue_ms : DEFAULT_QUEUE_MS;
+    CT_TRY_GOTO(code, ct_queue_init(&server->queue, queue_calls, MAX_QUEUE_BYTES, queue_ms * 1000000, status), fail);
+    CT_TRY_GOTO(
+        code,
+        ct_model_set_create(options->models, options->model_count, server->max_candidates, server->thread_count, &server->set, status),
+        fail);
+    for (size_t i = 0; i < server->thread_count; i++) {
+        server->workers[i].server = server;
+        server->workers[i].index = i;
+        CT_TRY_GOTO(code, ct_score_work_create(&server->workers[i].work, status), fail);
+    }
 
     const ct_rpc_method methods[] = {
-        {"/clicktower.v1.Scorer/Score", ct_serve_score, server, SCORE_SLOTS + 16 * server->worker_count},
+        {"/clicktower.v1.Scorer/Score", ct_serve_score, server, queue_calls + server->thread_count + SPARE_SLOTS},
         {"/clicktower.v1.Scorer/Models", ct_serve_models, server, OTHER_SLOTS},
         {"/grpc.health.v1.Health/Check", ct_serve_health, server, OTHER_SLOTS},
     };
@@ -148,13 +125,54 @@ fail:
 
 int ct_server_port(const ct_server *server) { return ct_rpc_server_port(server->rpc); }
 
+ct_code ct_server_replace(ct_server *server, const ct_server_model *models, size_t model_count, ct_status *status) {
+    ct_model_set *set = NULL;
+    CT_TRY(ct_model_set_create(models, model_count, server->max_candidates, server->thread_count, &set, status));
+    (void)pthread_mutex_lock(&server->lock);
+    ct_model_set *before = server->set;
+    server->set = set;
+    server->stats.replaced++;
+    while (before->users) (void)pthread_cond_wait(&server->idle, &server->lock);
+    (void)pthread_mutex_unlock(&server->lock);
+    ct_model_set_destroy(before);
+    return CT_OK;
+}
+
+void ct_server_count_refused_swap(ct_server *server) {
+    (void)pthread_mutex_lock(&server->lock);
+    server->stats.replace_refused++;
+    (void)pthread_mutex_unlock(&server->lock);
+}
+
+void ct_server_stats_get(ct_server *server, ct_server_stats *out_stats) {
+    (void)pthread_mutex_lock(&server->lock);
+    *out_stats = server->stats;
+    out_stats->queued = server->queue.count;
+    out_stats->scoring = server->scoring;
+    out_stats->threads = server->thread_count - 1;
+    (void)pthread_mutex_unlock(&server->lock);
+}
+
+bool ct_server_is_draining(ct_server *server) {
+    (void)pthread_mutex_lock(&server->lock);
+    const bool draining = server->draining;
+    (void)pthread_mutex_unlock(&server->lock);
+    return draining;
+}
+
+void ct_server_drain(ct_server *server) {
+    (void)pthread_mutex_lock(&server->lock);
+    server->draining = true;
+    (void)pthread_mutex_unlock(&server->lock);
+}
+
 void ct_server_stop(ct_server *server, int64_t grace_ms) {
     if (!server) return;
     const int64_t limit = ct_clock_ns() + (grace_ms > 0 ? grace_ms : 0) * 1000000;
     /* First we only say that we go: what is being scored ends, Health says NOT_SERVING, new requests are sent elsewhere. */
     (void)pthread_mutex_lock(&server->lock);
-    atomic_store(&server->draining, true);
-    while (atomic_load(&server->scoring) != 0 && ct_clock_ns() < limit) {
+    server->draining = true;
+    while (server->scoring != 0 && ct_clock_ns() < limit) {
         const struct timespec until = {.tv_sec = limit / 1000000000, .tv_nsec = limit % 1000000000};
         (void)pthread_cond_timedwait(&server->idle, &server->lock, &until);
     }

@@ -1,9 +1,11 @@
-/* The server: models behind gRPC. I/O threads wait on the completion queue, unpack a request into its arena, and hand blocks of rows to one
- * pool of workers, so that one large request uses all cores; a small request is computed by the thread that took it. The context of a
- * request is looked up and multiplied once for each worker that has a part of it.
+/* The server: models behind gRPC. A thread that takes a request also computes it, except for the last thread that waits for calls: so
+ * somebody always reads the network, answers Health, notices who has gone, and refuses what is too much. What that thread takes waits in a
+ * bounded queue (serving/queue.h says in which order). A request of more than a block of rows is shared by the threads that are free. The
+ * context of a request is looked up and multiplied once for each thread that has a part of it.
  *
- * Only serving/rpc.[ch] include grpc/. Threads: `threads` workers in all. A model is immutable here; every worker has a scorer of its own.
- * Shutdown: not serving (health), no new calls, finish what was accepted within a grace period, then cancel the rest. */
+ * Only serving/rpc* include grpc/. Threads: `threads` that score at once, and one that waits. Models are immutable here; every thread has
+ * scorers of its own. Shutdown: not serving (health), no new calls, finish what was accepted within a grace period, then cancel the
+ * rest. */
 #ifndef SERVING_SERVER_H
 #define SERVING_SERVER_H
 
@@ -19,15 +21,48 @@ typedef struct ct_server_options {
     const char *listen; /* HOST:PORT; port 0 = any free one; [::1]:PORT for IPv6 */
     const ct_server_model *models;
     size_t model_count;
-    size_t threads;             /* workers; 0 = processors */
+    size_t threads;             /* that score at once; 0 = processors */
+    size_t queue_calls;         /* that wait for a thread; default 256. Beyond: RESOURCE_EXHAUSTED at once */
+    int64_t queue_ms;           /* how long one may wait; default 50. Beyond: RESOURCE_EXHAUSTED */
     uint32_t max_candidates;    /* default 10,000 */
     uint32_t max_message_bytes; /* default 16 MiB */
 } ct_server_options;
+
+/* Upper bounds of the latency histogram's buckets, in seconds; one more bucket is without bound. */
+#define CT_SERVER_LATENCY_BOUNDS \
+    { 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5 }
+enum { CT_SERVER_LATENCY_BUCKETS = 15, CT_SERVER_CODES = CT_INTERNAL + 1 };
+
+typedef struct ct_latency_histogram {
+    uint64_t counts[CT_SERVER_LATENCY_BUCKETS]; /* not cumulative */
+    uint64_t sum_ns, count;
+} ct_latency_histogram;
+
+/* Since the start. */
+typedef struct ct_server_stats {
+    uint64_t ended[CT_SERVER_CODES];       /* Score requests, by how they ended */
+    uint64_t candidates;                   /* of requests that were answered */
+    uint64_t refused_full, refused_waited; /* of those that ended with CT_EXHAUSTED: no room, waited too long */
+    ct_latency_histogram latency;          /* of answered requests, from arrival to answer */
+    ct_latency_histogram waited;           /* of requests whose work began, from arrival to then */
+    uint64_t replaced, replace_refused;    /* swaps that were done, and that could not be */
+    size_t queued, scoring, threads;       /* now; scoring counts the queued, too */
+} ct_server_stats;
 
 typedef struct ct_server ct_server;
 /* Listens and answers when it returns. A port in use: CT_UNAVAILABLE naming the address. */
 CT_MUST_CHECK ct_code ct_server_start(const ct_server_options *options, ct_server **out_server, ct_status *status);
 int ct_server_port(const ct_server *server);
+/* Serves these models from now on, in the place of those before, all at once. A request that has begun ends with what it began with, and
+ * this returns when the last of those has: then the models before are the caller's alone. On failure nothing has changed. One at a time. */
+CT_MUST_CHECK ct_code ct_server_replace(ct_server *server, const ct_server_model *models, size_t model_count, ct_status *status);
+/* For whoever finds out before ct_server_replace that new models can't be served. */
+void ct_server_count_refused_swap(ct_server *server);
+void ct_server_stats_get(ct_server *server, ct_server_stats *out_stats);
+/* Does it go down (Health says NOT_SERVING)? */
+bool ct_server_is_draining(ct_server *server);
+/* From now on as at the beginning of ct_server_stop: Health says NOT_SERVING, new requests are refused. */
+void ct_server_drain(ct_server *server);
 /* Drains for at most grace_ms, stops the threads, frees the server. Returns at once when idle. */
 void ct_server_stop(ct_server *server, int64_t grace_ms);
 

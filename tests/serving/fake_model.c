@@ -16,6 +16,8 @@ struct ct_model {
     pthread_cond_t change;
     bool held;
     size_t rows, runs, running, most;
+    size_t run_rows[64];
+    unsigned version;
 };
 
 struct ct_scorer {
@@ -44,7 +46,7 @@ void ct_model_destroy(ct_model *model) {
 static uint64_t mix(uint64_t state, uint64_t value) { return (state ^ value) * UINT64_C(0x9e3779b97f4a7c15) + (state >> 29); }
 
 void fake_model_logits(const ct_model *model, const ct_batch *batch, size_t row, float *out_logits) {
-    uint64_t state = 1;
+    uint64_t state = 1 + model->version;
     for (size_t f = 0; f < model->schema->field_count; f++) {
         if (!model->used[f]) continue;
         const ct_column *c = &batch->columns[f];
@@ -85,6 +87,15 @@ size_t fake_model_runs(ct_model *model) {
     return runs;
 }
 
+size_t fake_model_run_rows(ct_model *model, size_t run) {
+    (void)pthread_mutex_lock(&model->lock);
+    const size_t rows = model->run_rows[run];
+    (void)pthread_mutex_unlock(&model->lock);
+    return rows;
+}
+
+void fake_model_set_version(ct_model *model, unsigned version) { model->version = version; }
+
 size_t fake_model_threads(ct_model *model) {
     (void)pthread_mutex_lock(&model->lock);
     const size_t most = model->most;
@@ -118,6 +129,7 @@ ct_code ct_scorer_run(ct_scorer *scorer, const ct_batch *batch, size_t first_row
     (void)status;
     ct_model *model = scorer->model;
     (void)pthread_mutex_lock(&model->lock);
+    if (model->runs < 64) model->run_rows[model->runs] = rows;
     model->runs++;
     model->running++;
     if (model->running > model->most) model->most = model->running;
@@ -135,9 +147,9 @@ ct_code ct_scorer_run(ct_scorer *scorer, const ct_batch *batch, size_t first_row
 void ct_probabilities(const float *logits, float *out_probabilities, size_t n) { ct_sigmoid_f32(logits, out_probabilities, n); }
 
 ct_code ct_model_digest(ct_model *model, char out_hex[CT_DIGEST_HEX_BYTES], ct_status *status) {
-    (void)model;
     (void)status;
     memset(out_hex, 'f', CT_DIGEST_HEX_BYTES - 1);
+    if (model->version) out_hex[CT_DIGEST_HEX_BYTES - 2] = (char)('0' + model->version);
     out_hex[CT_DIGEST_HEX_BYTES - 1] = '\0';
     return CT_OK;
 }

@@ -1,0 +1,432 @@
+/* More than can be served, and another model while requests run. The model is held up, so "while it computes" is a fact; calls that wait
+ * are made older by hand, so nothing here waits for time to pass except where a test says so. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+/* after them */
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "serving/server_internal.h"
+#include "tests/serving/fake_model.h"
+#include "tests/serving/requests.h"
+
+static const char SCORE[] = "/clicktower.v1.Scorer/Score", HEALTH[] = "/grpc.health.v1.Health/Check",
+                  MODELS[] = "/clicktower.v1.Scorer/Models";
+static const char SCHEMA[] =
+    "name: shop\nformat: {separator: \"\\t\", columns: 2}\nfields:\n"
+    "  - {name: label, kind: label, column: 1}\n"
+    "  - {name: item, kind: id, column: 2, side: candidate, type: integer}\n";
+
+enum { REQUESTS = 700, TIMEOUT_MS = 60000, LONG_MS = 1000000, VERSIONS = 3 };
+
+#define MUST(expression, status)                                                      \
+    do {                                                                              \
+        if ((expression) != CT_OK) fail_msg("%s: %s", #expression, (status).message); \
+    } while (0)
+
+typedef struct fixture {
+    ct_schema *schema;
+    ct_model *models[VERSIONS];
+    ct_server *server;
+    ct_rpc_caller *caller;
+    uint8_t *requests[REQUESTS + 1]; /* of that many rows */
+    size_t bytes[REQUESTS + 1];
+} fixture;
+
+static int setup(void **state) {
+    static fixture fx;
+    ct_status status = CT_STATUS_INIT;
+    MUST(ct_schema_parse(SCHEMA, strlen(SCHEMA), "shop.yaml", &fx.schema, &status), status);
+    for (size_t n = 1; n <= REQUESTS; n++) {
+        test_request r;
+        test_request_init(&r);
+        test_column *item = test_add(&r, false, "item");
+        for (size_t i = 0; i < n; i++) test_integer(item, (int64_t)(i % 5));
+        fx.requests[n] = test_pack(&r, &fx.bytes[n]);
+        test_request_deinit(&r);
+    }
+    *state = &fx;
+    return 0;
+}
+
+static int teardown(void **state) {
+    fixture *fx = *state;
+    for (size_t n = 1; n <= REQUESTS; n++) free(fx->requests[n]);
+    ct_schema_destroy(fx->schema);
+    return 0;
+}
+
+static int each_setup(void **state) {
+    fixture *fx = *state;
+    const bool used[2] = {false, true};
+    for (unsigned v = 0; v < VERSIONS; v++) {
+        fx->models[v] = fake_model_create(fx->schema, used, 1);
+        fake_model_set_version(fx->models[v], v);
+    }
+    return 0;
+}
+
+static void start(fixture *fx, size_t threads, size_t queue_calls, int64_t queue_ms) {
+    ct_status status = CT_STATUS_INIT;
+    const ct_server_model model = {"m", fx->models[0]};
+    const ct_server_options options = {
+        .listen = "127.0.0.1:0", .models = &model, .model_count = 1, .threads = threads, .queue_calls = queue_calls, .queue_ms = queue_ms};
+    MUST(ct_server_start(&options, &fx->server, &status), status);
+    char target[64];
+    (void)snprintf(target, sizeof target, "127.0.0.1:%d", ct_server_port(fx->server));
+    MUST(ct_rpc_caller_create(target, SCORE, 1, &fx->caller, &status), status);
+}
+
+static void stop(fixture *fx) {
+    ct_rpc_caller_destroy(fx->caller);
+    fx->caller = NULL;
+    ct_server_stop(fx->server, TIMEOUT_MS);
+    fx->server = NULL;
+}
+
+static int each_teardown(void **state) {
+    fixture *fx = *state;
+    for (size_t v = 0; v < VERSIONS; v++) fake_model_hold(fx->models[v], false);
+    if (fx->server) stop(fx); /* a test has failed */
+    for (size_t v = 0; v < VERSIONS; v++) ct_model_destroy(fx->models[v]);
+    return 0;
+}
+
+/* Sends a request of that many rows, which is also its tag. */
+static void send_rows(fixture *fx, size_t rows, int64_t timeout_ms) {
+    ct_status status = CT_STATUS_INIT;
+    MUST(ct_rpc_caller_start(fx->caller, fx->requests[rows], fx->bytes[rows], ct_clock_ns() + timeout_ms * 1000000, rows, &status), status);
+}
+
+static ct_rpc_result next(fixture *fx) {
+    ct_rpc_result result;
+    assert_true(ct_rpc_caller_next(fx->caller, INT64_MAX, &result));
+    return result;
+}
+
+static ct_server_stats stats_of(fixture *fx) {
+    ct_server_stats stats;
+    ct_server_stats_get(fx->server, &stats);
+    return stats;
+}
+
+static void wait_queued(fixture *fx, size_t count) {
+    while (stats_of(fx).queued != count) continue;
+}
+
+/* The calls that wait have been there for so much longer. */
+static void make_older(fixture *fx, int64_t ms) {
+    (void)pthread_mutex_lock(&fx->server->lock);
+    for (size_t i = 0; i < fx->server->queue.count; i++) fx->server->queue.entries[i].since_ns -= ms * 1000000;
+    (void)pthread_mutex_unlock(&fx->server->lock);
+}
+
+static ct_code plain_call(fixture *fx, const char *path, ct_status *status) {
+    char target[64];
+    (void)snprintf(target, sizeof target, "127.0.0.1:%d", ct_server_port(fx->server));
+    ct_rpc_channel *channel = NULL;
+    const uint8_t *reply = NULL;
+    size_t bytes = 0;
+    CT_TRY(ct_rpc_channel_create(target, &channel, status));
+    (void)ct_rpc_channel_reserve(channel, 0);
+    const ct_code code = ct_rpc_channel_call(channel, path, TIMEOUT_MS, true, &reply, &bytes, status);
+    ct_rpc_channel_destroy(channel);
+    return code;
+}
+
+/* One request computes, two wait; the one beyond is refused while the model is still held, and so is Health answered. */
+static void test_queue_full(void **state) {
+    fixture *fx = *state;
+    start(fx, 1, 2, LONG_MS);
+    fake_model_hold(fx->models[0], true);
+    send_rows(fx, 10, TIMEOUT_MS);
+    fake_model_wait_runs(fx->models[0], 1);
+    send_rows(fx, 11, TIMEOUT_MS);
+    wait_queued(fx, 1);
+    send_rows(fx, 12, TIMEOUT_MS);
+    wait_queued(fx, 2);
+    for (size_t i = 0; i < 50; i++) {
+        send_rows(fx, 13, TIMEOUT_MS);
+        const ct_rpc_result refused = next(fx);
+        assert_int_equal(refused.tag, 13);
+        assert_int_equal(refused.code, CT_EXHAUSTED);
+        assert_non_null(strstr(refused.message, "too many requests wait"));
+    }
+    ct_status status = CT_STATUS_INIT;
+    MUST(plain_call(fx, HEALTH, &status), status);
+    MUST(plain_call(fx, MODELS, &status), status);
+    ct_server_stats stats = stats_of(fx);
+    assert_int_equal(stats.queued, 2);
+    assert_int_equal(stats.scoring, 3);
+    assert_int_equal(stats.refused_full, 50);
+    fake_model_hold(fx->models[0], false);
+    for (size_t rows = 10; rows <= 12; rows++) { /* in order */
+        const ct_rpc_result answer = next(fx);
+        assert_int_equal(answer.code, CT_OK);
+        assert_int_equal(answer.tag, rows);
+    }
+    send_rows(fx, 14, TIMEOUT_MS);
+    assert_int_equal(next(fx).code, CT_OK);
+    ct_rpc_caller_destroy(fx->caller);
+    fx->caller = NULL;
+    while (stats_of(fx).scoring) continue;
+    stats = stats_of(fx);
+    assert_int_equal(stats.ended[CT_OK], 4);
+    assert_int_equal(stats.ended[CT_EXHAUSTED], 50);
+    assert_int_equal(stats.candidates, 10 + 11 + 12 + 14);
+    assert_int_equal(stats.latency.count, 4);
+    assert_int_equal(stats.waited.count, 4);
+    assert_int_equal(fake_model_rows(fx->models[0]), 10 + 11 + 12 + 14);
+    stop(fx);
+}
+
+/* Once somebody has waited for half of the limit, the newest is next, and the oldest makes room for another. */
+static void test_newest_first(void **state) {
+    fixture *fx = *state;
+    start(fx, 1, 3, LONG_MS);
+    fake_model_hold(fx->models[0], true);
+    send_rows(fx, 1, TIMEOUT_MS);
+    fake_model_wait_runs(fx->models[0], 1);
+    for (size_t i = 2; i <= 4; i++) {
+        send_rows(fx, i, TIMEOUT_MS);
+        wait_queued(fx, i - 1);
+    }
+    make_older(fx, LONG_MS / 2);
+    send_rows(fx, 5, TIMEOUT_MS);
+    ct_rpc_result result = next(fx);
+    assert_int_equal(result.tag, 2);
+    assert_int_equal(result.code, CT_EXHAUSTED);
+    fake_model_hold(fx->models[0], false);
+    for (size_t i = 0; i < 4; i++) assert_int_equal(next(fx).code, CT_OK);
+    static const size_t order[] = {1, 5, 4, 3};
+    for (size_t i = 0; i < 4; i++) assert_int_equal(fake_model_run_rows(fx->models[0], i), order[i]);
+    stop(fx);
+}
+
+/* Who has waited too long is told so, though no thread is free. Here the 20 ms pass indeed. */
+static void test_waits_too_long(void **state) {
+    fixture *fx = *state;
+    start(fx, 1, 10, 20);
+    fake_model_hold(fx->models[0], true);
+    send_rows(fx, 1, TIMEOUT_MS);
+    fake_model_wait_runs(fx->models[0], 1);
+    send_rows(fx, 2, TIMEOUT_MS);
+    const ct_rpc_result result = next(fx);
+    assert_int_equal(result.tag, 2);
+    assert_int_equal(result.code, CT_EXHAUSTED);
+    assert_non_null(strstr(result.message, "waited too long"));
+    fake_model_hold(fx->models[0], false);
+    assert_int_equal(next(fx).code, CT_OK);
+    assert_int_equal(stats_of(fx).refused_waited, 1);
+    assert_int_equal(fake_model_rows(fx->models[0]), 1);
+    stop(fx);
+}
+
+/* A call that waits and whose deadline passes leaves the queue while the model is still held, and is never computed. */
+static void test_late_while_queued(void **state) {
+    fixture *fx = *state;
+    start(fx, 1, 10, LONG_MS);
+    fake_model_hold(fx->models[0], true);
+    send_rows(fx, 1, TIMEOUT_MS);
+    fake_model_wait_runs(fx->models[0], 1);
+    send_rows(fx, 2, 100);
+    assert_int_equal(next(fx).code, CT_DEADLINE);
+    while (stats_of(fx).ended[CT_DEADLINE] + stats_of(fx).ended[CT_CANCELLED] == 0 && stats_of(fx).scoring > 1) continue;
+    assert_int_equal(stats_of(fx).queued, 0);
+    fake_model_hold(fx->models[0], false);
+    assert_int_equal(next(fx).code, CT_OK);
+    assert_int_equal(fake_model_rows(fx->models[0]), 1);
+    stop(fx);
+}
+
+/* A storm of small and large requests: every call ends, what is refused is not computed, and afterwards all is as before. */
+static void test_storm(void **state) {
+    fixture *fx = *state;
+    start(fx, 3, 4, LONG_MS);
+    for (int round = 0; round < 3; round++) {
+        const size_t before = fake_model_rows(fx->models[0]);
+        const uint64_t refused_before = stats_of(fx).ended[CT_EXHAUSTED];
+        for (size_t rows = 1; rows <= REQUESTS; rows++) send_rows(fx, rows, TIMEOUT_MS);
+        size_t computed = 0, refused = 0;
+        for (size_t i = 1; i <= REQUESTS; i++) {
+            const ct_rpc_result result = next(fx);
+            if (result.code == CT_OK)
+                computed += (size_t)result.tag;
+            else
+                refused++;
+            assert_true(result.code == CT_OK || result.code == CT_EXHAUSTED);
+        }
+        assert_int_equal(fake_model_rows(fx->models[0]) - before, computed);
+        while (stats_of(fx).scoring) continue;
+        assert_int_equal(stats_of(fx).ended[CT_EXHAUSTED] - refused_before, refused);
+        for (size_t i = 0; i < 20; i++) {
+            send_rows(fx, 300, TIMEOUT_MS);
+            assert_int_equal(next(fx).code, CT_OK);
+        }
+    }
+    stop(fx);
+}
+
+/* --- another model --- */
+
+typedef struct replacer {
+    pthread_t thread;
+    ct_server *server;
+    ct_model *model;
+    ct_code code;
+    atomic_bool done;
+} replacer;
+
+static void *replace_main(void *argument) {
+    replacer *r = argument;
+    ct_status status = CT_STATUS_INIT;
+    const ct_server_model model = {"m", r->model};
+    r->code = ct_server_replace(r->server, &model, 1, &status);
+    atomic_store(&r->done, true);
+    return NULL;
+}
+
+/* The answer's version, and whether every row is that version's. */
+static unsigned version_of(fixture *fx, const ct_rpc_result *result, size_t rows) {
+    ct_arena arena;
+    ct_arena_init(&arena, 0);
+    ct_status status = CT_STATUS_INIT;
+    ProtobufCMessage *message = NULL;
+    MUST(ct_message_unpack(&arena, &clicktower__v1__score_response__descriptor, result->reply, result->reply_bytes, "answer", &message,
+                           &status),
+         status);
+    const Clicktower__V1__ScoreResponse *answer = (const Clicktower__V1__ScoreResponse *)message;
+    assert_int_equal(answer->model_version.len, 32);
+    const char digit = (char)answer->model_version.data[31];
+    const unsigned version = digit == 'f' ? 0 : (unsigned)(digit - '0');
+    assert_true(version < VERSIONS);
+    Clicktower__V1__ScoreRequest *request = NULL;
+    const bool used[2] = {false, true};
+    ct_decoder *decoder = NULL;
+    ct_batch batch;
+    MUST(ct_decoder_create(fx->schema, used, REQUESTS, &decoder, &status), status);
+    MUST(ct_request_unpack(&arena, fx->requests[rows], fx->bytes[rows], &request, &status), status);
+    MUST(ct_request_batch(decoder, &arena, request, &batch, &status), status);
+    assert_int_equal(answer->outputs[0]->n_probabilities, rows);
+    for (size_t r = 0; r < rows; r++) {
+        float value;
+        fake_model_logits(fx->models[version], &batch, r, &value);
+        ct_probabilities(&value, &value, 1);
+        assert_memory_equal(&answer->outputs[0]->probabilities[r], &value, sizeof value);
+    }
+    ct_decoder_destroy(decoder);
+    ct_arena_deinit(&arena);
+    return version;
+}
+
+/* A request of several blocks that has begun ends with its model, though another is served meanwhile; replacing returns after it. */
+static void test_replace_while_it_computes(void **state) {
+    fixture *fx = *state;
+    start(fx, 2, 10, LONG_MS);
+    fake_model_hold(fx->models[0], true);
+    send_rows(fx, REQUESTS, TIMEOUT_MS);
+    fake_model_wait_runs(fx->models[0], 2); /* two of three blocks: no thread is free */
+    send_rows(fx, 7, TIMEOUT_MS);
+    wait_queued(fx, 1);
+    replacer r = {.server = fx->server, .model = fx->models[1]};
+    assert_int_equal(pthread_create(&r.thread, NULL, replace_main, &r), 0);
+    while (stats_of(fx).replaced == 0) continue;
+    assert_false(atomic_load(&r.done));
+    fake_model_hold(fx->models[0], false);
+    bool old_seen = false, new_seen = false;
+    for (size_t i = 0; i < 2; i++) {
+        const ct_rpc_result result = next(fx);
+        assert_int_equal(result.code, CT_OK);
+        const unsigned version = version_of(fx, &result, (size_t)result.tag);
+        assert_int_equal(version, result.tag == REQUESTS ? 0 : 1); /* the one that waited had not begun */
+        *(version ? &new_seen : &old_seen) = true;
+    }
+    assert_true(old_seen && new_seen);
+    assert_int_equal(pthread_join(r.thread, NULL), 0);
+    assert_int_equal(r.code, CT_OK);
+    /* The old one is ours alone now: destroying it hurts nobody. */
+    ct_model_destroy(fx->models[0]);
+    const bool used[2] = {false, true};
+    fx->models[0] = fake_model_create(fx->schema, used, 1);
+    send_rows(fx, 300, TIMEOUT_MS);
+    const ct_rpc_result result = next(fx);
+    assert_int_equal(version_of(fx, &result, 300), 1);
+    stop(fx);
+}
+
+typedef struct swapper {
+    pthread_t thread;
+    fixture *fx;
+    atomic_bool stop;
+    size_t swaps;
+} swapper;
+
+static void *swap_main(void *argument) {
+    swapper *s = argument;
+    ct_status status = CT_STATUS_INIT;
+    while (!atomic_load(&s->stop)) {
+        const ct_server_model model = {"m", s->fx->models[s->swaps % VERSIONS]};
+        if (ct_server_replace(s->fx->server, &model, 1, &status) != CT_OK) break;
+        s->swaps++;
+    }
+    return NULL;
+}
+
+/* Swaps one after the other under load: no request fails, none mixes versions, every version is seen. */
+static void test_replace_under_load(void **state) {
+    fixture *fx = *state;
+    start(fx, 3, 1000, LONG_MS);
+    swapper s = {.fx = fx};
+    assert_int_equal(pthread_create(&s.thread, NULL, swap_main, &s), 0);
+    size_t seen[VERSIONS] = {0}, started = 0;
+    for (; started < 16; started++) send_rows(fx, 1 + (started * 37) % REQUESTS, TIMEOUT_MS);
+    for (size_t ended = 0; ended < started; ended++) {
+        const ct_rpc_result result = next(fx);
+        if (result.code != CT_OK) fail_msg("%s", result.message);
+        seen[version_of(fx, &result, (size_t)result.tag)]++;
+        const bool enough = ended > 300 && seen[0] && seen[1] && seen[2];
+        if (!enough) {
+            send_rows(fx, 1 + (started * 37) % REQUESTS, TIMEOUT_MS);
+            started++;
+        }
+    }
+    atomic_store(&s.stop, true);
+    assert_int_equal(pthread_join(s.thread, NULL), 0);
+    assert_true(s.swaps > 2);
+    print_message("%zu requests, %zu swaps\n", started, s.swaps);
+    stop(fx);
+}
+
+/* What can't be served changes nothing. */
+static void test_replace_refused(void **state) {
+    fixture *fx = *state;
+    start(fx, 1, 10, LONG_MS);
+    ct_status status = CT_STATUS_INIT;
+    const ct_server_model twice[] = {{"m", fx->models[1]}, {"m", fx->models[2]}};
+    assert_int_equal(ct_server_replace(fx->server, twice, 2, &status), CT_INVALID);
+    assert_int_equal(ct_server_replace(fx->server, twice, 0, &status), CT_INVALID);
+    send_rows(fx, 3, TIMEOUT_MS);
+    const ct_rpc_result result = next(fx);
+    assert_int_equal(version_of(fx, &result, 3), 0);
+    stop(fx);
+}
+
+#define EACH(test) cmocka_unit_test_setup_teardown(test, each_setup, each_teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        EACH(test_queue_full),
+        EACH(test_newest_first),
+        EACH(test_waits_too_long),
+        EACH(test_late_while_queued),
+        EACH(test_storm),
+        EACH(test_replace_refused),
+        EACH(test_replace_while_it_computes),
+        EACH(test_replace_under_load),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
