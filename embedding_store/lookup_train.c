@@ -334,6 +334,7 @@ ct_code ct_train_acquire(ct_ticket *ticket, ct_status *status) {
 
 typedef struct apply_work {
     ct_ticket *ticket;
+    ct_table_spec spec; /* with the learning rate of now */
     ct_gradients gradients;
     const float *labels; /* NULL = nothing is counted */
 } apply_work;
@@ -344,7 +345,7 @@ static void apply_task(void *context, size_t part, size_t worker) {
     ct_ticket *ticket = work->ticket;
     const ct_partition *partition = &ticket->table->partitions[part];
     const size_t base = ticket->bases[part];
-    ct_optimiser_step(&ticket->table->spec, &work->gradients, &ticket->uniques[base], ticket->unique_counts[part], &ticket->list[base], 0,
+    ct_optimiser_step(&work->spec, &work->gradients, &ticket->uniques[base], ticket->unique_counts[part], &ticket->list[base], 0,
                       &partition->values, &partition->state);
     if (work->labels) ct_counts_apply(ticket, part, work->labels);
 }
@@ -356,19 +357,21 @@ static void apply_rare_task(void *context, size_t rare, size_t worker) {
     const ct_table *table = ticket->table;
     const ct_unique *unique = &ticket->rare_uniques[rare];
     const ct_partition *partition = &table->partitions[ct_partition_of(unique->key, table->partition_bits)];
-    ct_optimiser_step(&table->spec, &work->gradients, unique, 1, ticket->rare_list, unique->end - unique->count, &partition->values,
+    ct_optimiser_step(&work->spec, &work->gradients, unique, 1, ticket->rare_list, unique->end - unique->count, &partition->values,
                       &partition->state);
 }
 
 ct_code ct_train_apply(ct_ticket *ticket, const float *gradients, size_t stride, const float *labels, ct_status *status) {
     (void)status;
     apply_work work = {.ticket = ticket,
+                       .spec = ticket->table->spec,
                        .labels = ticket->seen ? labels : NULL,
                        .gradients = {.values = gradients,
                                      .stride = stride,
                                      .output_column = ticket->output_column,
                                      .factors = ticket->weighted ? ticket->factors : NULL,
                                      .block_rows = (uint32_t)ticket->block_rows}};
+    work.spec.learning_rate = ticket->table->learning_rate;
     ct_run(ticket->store->pool, ticket->table->partition_count, apply_task, &work);
     if (ticket->any_rare) ct_run(ticket->store->pool, ticket->rare_count, apply_rare_task, &work);
     if (work.labels) ticket->table->counted_epoch = ticket->lookup.epoch;

@@ -141,6 +141,8 @@ int64_t ct_store_find_table(const ct_store *store, const char *name) {
     return -1;
 }
 
+void ct_store_set_learning_rate(ct_store *store, size_t table, float learning_rate) { store->tables[table].learning_rate = learning_rate; }
+
 void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *out_info) {
     ct_table *table = &store->tables[number];
     ct_table_info info = {0};

@@ -90,6 +90,7 @@ ct_code ct_table_init(ct_table *table, const ct_table_spec *spec, ct_device *dev
                       ct_status *status) {
     memset(table, 0, sizeof *table);
     table->spec = *spec;
+    table->learning_rate = spec->learning_rate;
     table->device = device;
     table->partition_bits = partition_bits;
     const size_t count = (size_t)1 << partition_bits;

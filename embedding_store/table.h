@@ -61,6 +61,7 @@ typedef struct ct_table {
     size_t partition_count;
     ct_partition *partitions; /* (partition_count) */
     float *zeros;             /* (dim): what a key without a row reads */
+    float learning_rate;      /* of the applies to come; the spec's, or what ct_store_set_learning_rate says */
     uint32_t counted_epoch;   /* the last one that target statistics were counted in */
     _Atomic int64_t lookups, unknown;
 } ct_table;

@@ -413,7 +413,7 @@ done:
 static ct_code read_tower(ct_model *model, const char *path, int64_t tower_step, ct_status *status) {
     tensor_list list = {0};
     ct_code code = tensor_list_init(&list, model, status);
-    if (code == CT_OK) code = safetensors_read(path, list.tensors, list.count, model->mode == CT_MODEL_READ ? "optimizer." : NULL, status);
+    if (code == CT_OK) code = safetensors_read(path, list.tensors, list.count, model->mode == CT_MODEL_READ, status);
     if (code == CT_OK) {
         for (size_t i = 0; i < model->layout.number_count; i++)
             model->moments[i] = (number_moments){list.moments[3 * i], list.moments[3 * i + 1], list.moments[3 * i + 2]};

@@ -81,40 +81,113 @@ static void place_side(model_layout *layout, const ct_schema *schema, const bool
     }
 }
 
-static void add_layer(ct_tower_spec *tower, ct_layer_kind kind, size_t input, size_t out, const char *name, size_t number) {
+#define ONLY_ONE SIZE_MAX
+
+static ct_layer_spec *add_layer(ct_tower_spec *tower, ct_layer_kind kind, size_t input, size_t out, const char *name, size_t number) {
     ct_layer_spec *layer = &tower->layers[tower->layer_count++];
     *layer = (ct_layer_spec){.kind = kind, .inputs = {input}, .input_count = 1, .out = out};
     layer->activation = kind == CT_LAYER_DENSE ? CT_ACTIVATION_RELU : CT_ACTIVATION_NONE;
-    if (kind == CT_LAYER_HEAD)
+    if (number == ONLY_ONE)
         snprintf(layer->name, sizeof layer->name, "%s", name);
     else
         snprintf(layer->name, sizeof layer->name, "%s.%zu", name, number);
+    return layer;
+}
+
+/* ReLU layers over slab `input`; the slab of the last one. */
+static size_t add_dense(ct_tower_spec *tower, const ct_model_spec *spec, size_t input, const uint32_t *widths, size_t count,
+                        const char *name) {
+    for (size_t i = 0; i < count; i++) {
+        ct_layer_spec *layer = add_layer(tower, CT_LAYER_DENSE, input, widths[i], name, i);
+        layer->normalise = spec->layer_norm;
+        layer->dropout = spec->dropout;
+        input = tower->layer_count;
+    }
+    return input;
+}
+
+/* The slab of the last cross layer. */
+static size_t add_cross(ct_tower_spec *tower, const ct_model_spec *spec) {
+    size_t cross = 0;
+    for (size_t i = 0; i < spec->cross_layers; i++) {
+        size_t inner = cross;
+        if (spec->cross_rank > 0) {
+            ct_layer_spec *narrow = add_layer(tower, CT_LAYER_DENSE, cross, spec->cross_rank, "cross_inner", i);
+            narrow->activation = CT_ACTIVATION_NONE;
+            narrow->no_bias = true;
+            inner = tower->layer_count;
+        }
+        ct_layer_spec *layer = add_layer(tower, CT_LAYER_CROSS, inner, tower->width, "cross", i);
+        if (spec->cross_rank > 0) layer->inputs[layer->input_count++] = cross;
+        cross = tower->layer_count;
+    }
+    return cross;
+}
+
+/* DLRM: numbers through layers of their own, the last as wide as an embedding; products of all pairs of vectors; layers over them. */
+static size_t add_dlrm(ct_tower_spec *tower, const ct_model_spec *spec) {
+    const size_t rest = tower->width - tower->field_count * tower->field_dim;
+    size_t bottom = 0;
+    if (rest > 0) {
+        const uint32_t dim = (uint32_t)tower->field_dim;
+        add_layer(tower, CT_LAYER_REST, 0, rest, "rest", ONLY_ONE);
+        bottom = add_dense(tower, spec, tower->layer_count, spec->bottom, spec->bottom_count, "bottom");
+        add_layer(tower, CT_LAYER_DENSE, bottom, dim, "bottom", spec->bottom_count);
+        bottom = tower->layer_count;
+    }
+    const size_t vectors = tower->field_count + (bottom != 0);
+    ct_layer_spec *dot =
+        add_layer(tower, CT_LAYER_DOT, 0, vectors * (vectors - 1) / 2 + (bottom != 0 ? tower->field_dim : 0), "dot", ONLY_ONE);
+    if (bottom != 0) dot->inputs[dot->input_count++] = bottom;
+    return add_dense(tower, spec, tower->layer_count, spec->deep, spec->deep_count, "deep");
 }
 
 static void add_layers(model_layout *layout, const ct_model_spec *spec) {
     ct_tower_spec *tower = &layout->tower;
-    size_t cross = 0, deep = 0; /* slabs that the head reads; 0 = x */
-    for (size_t i = 0; i < spec->cross_layers; i++) {
-        add_layer(tower, CT_LAYER_CROSS, cross, layout->width, "cross", i);
-        cross = tower->layer_count;
+    size_t inputs[CT_LAYER_MAX_INPUTS], count = 0; /* of the head */
+    if (spec->architecture == CT_ARCHITECTURE_FM || spec->architecture == CT_ARCHITECTURE_DEEPFM) {
+        inputs[count++] = 0;
+        add_layer(tower, CT_LAYER_FM, 0, tower->field_dim, "fm", ONLY_ONE);
+        inputs[count++] = tower->layer_count;
+        tower->unit_ranges[tower->unit_range_count++] = (ct_unit_range){.count = tower->field_dim, .slab = tower->layer_count};
     }
-    for (size_t i = 0; i < spec->deep_count; i++) {
-        add_layer(tower, CT_LAYER_DENSE, deep, spec->deep[i], "deep", i);
-        deep = tower->layer_count;
+    if (spec->architecture == CT_ARCHITECTURE_DLRM) {
+        inputs[count++] = add_dlrm(tower, spec);
+    } else {
+        if (spec->cross_layers > 0) inputs[count++] = add_cross(tower, spec);
+        if (spec->deep_count > 0) inputs[count++] = add_dense(tower, spec, 0, spec->deep, spec->deep_count, "deep");
     }
-    add_layer(tower, CT_LAYER_HEAD, cross != 0 ? cross : deep, 1, "head", 0);
-    if (cross != 0 && deep != 0) {
-        ct_layer_spec *head = &tower->layers[tower->layer_count - 1];
-        head->inputs[head->input_count++] = deep;
-    }
+    ct_layer_spec *head = add_layer(tower, CT_LAYER_HEAD, 0, 1, "head", ONLY_ONE);
+    for (size_t i = 0; i < count; i++) head->inputs[i] = inputs[i];
+    head->input_count = count > 0 ? count : 1;
 }
 
 /* LR: ids and adapters are one wide and enter the sum as they are. */
 static void add_unit_ranges(model_layout *layout) {
     ct_tower_spec *tower = &layout->tower;
-    for (size_t i = 0; i < layout->id_count; i++) tower->unit_ranges[tower->unit_range_count++] = (ct_unit_range){layout->ids[i].column, 1};
+    for (size_t i = 0; i < layout->id_count; i++)
+        tower->unit_ranges[tower->unit_range_count++] = (ct_unit_range){.column = layout->ids[i].column, .count = 1};
     for (size_t i = 0; i < layout->vector_count; i++)
-        tower->unit_ranges[tower->unit_range_count++] = (ct_unit_range){layout->vectors[i].column, 1};
+        tower->unit_ranges[tower->unit_range_count++] = (ct_unit_range){.column = layout->vectors[i].column, .count = 1};
+}
+
+static bool has_fields(ct_architecture architecture) {
+    return architecture == CT_ARCHITECTURE_FM || architecture == CT_ARCHITECTURE_DEEPFM || architecture == CT_ARCHITECTURE_DLRM;
+}
+
+/* The embeddings and the adapters' outputs, in the order of their columns: the context's ids, then its vectors, then the candidates'. */
+static ct_code add_fields(model_layout *layout, ct_status *status) {
+    ct_tower_spec *tower = &layout->tower;
+    const size_t ids[] = {0, layout->context_ids, layout->id_count}, vectors[] = {0, layout->context_vectors, layout->vector_count};
+    for (size_t side = 0; side < 2; side++) {
+        for (size_t i = ids[side]; i < ids[side + 1]; i++) tower->fields[tower->field_count++] = layout->ids[i].column;
+        for (size_t i = vectors[side]; i < vectors[side + 1]; i++) tower->fields[tower->field_count++] = layout->vectors[i].column;
+    }
+    tower->field_dim = layout->embedding_dim;
+    if (tower->field_count < 2)
+        return ct_fail(status, CT_INVALID, "%zu ids, buckets and vectors; fm, deepfm and dlrm need two or more to multiply",
+                       tower->field_count);
+    return CT_OK;
 }
 
 ct_code model_layout_init(model_layout *layout, const ct_schema *schema, const ct_model_spec *spec, const uint32_t *vector_dims,
@@ -130,14 +203,15 @@ ct_code model_layout_init(model_layout *layout, const ct_schema *schema, const c
     layout->tower.layers = calloc(CT_TOWER_MAX_LAYERS, sizeof *layout->tower.layers);
     layout->tower.adapters = calloc(CT_TOWER_MAX_ADAPTERS, sizeof *layout->tower.adapters);
     layout->tower.unit_ranges = calloc(3 * fields + 1, sizeof *layout->tower.unit_ranges);
+    layout->tower.fields = calloc(3 * fields + 1, sizeof *layout->tower.fields);
     if (used == NULL || layout->ids == NULL || layout->numbers == NULL || layout->vectors == NULL || layout->tower.layers == NULL ||
-        layout->tower.adapters == NULL || layout->tower.unit_ranges == NULL) {
+        layout->tower.adapters == NULL || layout->tower.unit_ranges == NULL || layout->tower.fields == NULL) {
         code = ct_fail_memory(status, fields * sizeof(layout_id), "the model's layout");
         goto done;
     }
     CT_TRY_GOTO(code, model_choose_fields(schema, spec, used, status), done);
     layout->embedding_dim = linear ? 1 : spec->embedding_dim;
-    const uint32_t adapter = linear ? 1 : spec->vector_adapter;
+    const uint32_t adapter = linear || has_fields(spec->architecture) ? layout->embedding_dim : spec->vector_adapter;
     place_side(layout, schema, used, CT_SIDE_CONTEXT, spec, adapter, vector_dims, vector_tables);
     layout->context_width = layout->width;
     layout->context_ids = layout->id_count;
@@ -159,6 +233,7 @@ ct_code model_layout_init(model_layout *layout, const ct_schema *schema, const c
         const int length = snprintf(spec_out->name, sizeof spec_out->name, "vector.%s", schema->fields[vector->field].name);
         if (length >= (int)sizeof spec_out->name) snprintf(spec_out->name, sizeof spec_out->name, "vector.%zu", vector->field);
     }
+    if (has_fields(spec->architecture)) CT_TRY_GOTO(code, add_fields(layout, status), done);
     add_layers(layout, spec);
     if (linear) add_unit_ranges(layout);
 done:
@@ -174,5 +249,6 @@ void model_layout_deinit(model_layout *layout) {
     free(layout->tower.layers);
     free(layout->tower.adapters);
     free(layout->tower.unit_ranges);
+    free(layout->tower.fields);
     *layout = (model_layout){0};
 }

@@ -27,6 +27,8 @@ ct_code model_finish(ct_model *model, ct_status *status) {
                                 .beta1 = spec->beta1,
                                 .beta2 = spec->beta2,
                                 .epsilon = spec->epsilon,
+                                .l2 = spec->l2,
+                                .average_power = spec->average_power,
                                 .batch_rows = model->mode == CT_MODEL_TRAIN ? model->batch_rows : 0};
     CT_TRY(ct_tower_create(&model->layout.tower, &options, model->pool, &model->tower, status));
     return model->mode == CT_MODEL_TRAIN ? training_init(model, status) : CT_OK;
@@ -96,9 +98,13 @@ static ct_code create_store(ct_model *model, const vector_files *files, ct_statu
     tables[ID_TABLE] = (ct_table_spec){.name = "ids",
                                        .kind = CT_TABLE_TRAINED,
                                        .dim = model->layout.embedding_dim,
-                                       .optimiser = CT_ROW_ADAGRAD_ROWWISE,
+                                       .optimiser = spec->row_optimiser,
                                        .learning_rate = spec->embedding_learning_rate,
                                        .initial_accumulator = spec->initial_accumulator,
+                                       .beta1 = spec->row_beta1,
+                                       .beta2 = spec->row_beta2,
+                                       .epsilon = spec->row_epsilon,
+                                       .l2 = spec->row_l2,
                                        .first_value_scale = spec->first_value_scale,
                                        .seed = model->seed,
                                        .min_count = spec->min_count,

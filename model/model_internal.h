@@ -156,8 +156,7 @@ typedef struct named_tensor {
     void *data;
 } named_tensor;
 ct_code safetensors_write(const char *path, const named_tensor *tensors, size_t count, ct_status *status);
-/* Fills the tensors' data by name; every tensor must be there with its type and shape, and no other but those whose name begins with
- * `skip` (NULL = none). */
-ct_code safetensors_read(const char *path, named_tensor *tensors, size_t count, const char *skip, ct_status *status);
+/* Fills the tensors' data by name; every tensor must be there with its type and shape, and no other unless `others` may. */
+ct_code safetensors_read(const char *path, named_tensor *tensors, size_t count, bool others, ct_status *status);
 
 #endif

@@ -65,7 +65,7 @@ static ct_code read_tensor(const char *path, const json_t *header, const char *d
     return CT_OK;
 }
 
-ct_code safetensors_read(const char *path, named_tensor *tensors, size_t count, const char *skip, ct_status *status) {
+ct_code safetensors_read(const char *path, named_tensor *tensors, size_t count, bool others, ct_status *status) {
     char *file = NULL;
     size_t bytes = 0;
     json_t *header = NULL;
@@ -81,8 +81,8 @@ ct_code safetensors_read(const char *path, named_tensor *tensors, size_t count, 
     const char *name = NULL;
     json_t *entry = NULL;
     size_t found = 0;
-    json_object_foreach(header, name, entry) found += skip == NULL || strncmp(name, skip, strlen(skip)) != 0;
-    if (!json_is_object(header) || found != count) {
+    json_object_foreach(header, name, entry) found++;
+    if (!json_is_object(header) || found < count || (!others && found > count)) {
         code = ct_fail(status, CT_CORRUPT, "%s: %zu tensors; the model has %zu", path, found, count);
         goto done;
     }

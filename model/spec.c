@@ -13,11 +13,12 @@ enum { MAX_DIM = 1024, MAX_WIDTH = 16384, MAX_CROSS = 16, MODEL_FILE_MAX_BYTES =
 
 typedef struct overlay_embedding {
     uint32_t *dim, *min_count;
-    double *learning_rate, *initial_accumulator, *first_value_scale, *id_drop, *target_smoothing;
+    char *optimizer;
+    double *learning_rate, *initial_accumulator, *beta1, *beta2, *epsilon, *l2, *first_value_scale, *id_drop, *target_smoothing;
     bool *target_stats;
 } overlay_embedding;
 typedef struct overlay_cross {
-    uint32_t *layers;
+    uint32_t *layers, *rank;
 } overlay_cross;
 typedef struct overlay_numbers {
     bool *buckets, *missing_flag;
@@ -26,19 +27,29 @@ typedef struct overlay_vector {
     uint32_t *adapter;
 } overlay_vector;
 typedef struct overlay_optimizer {
-    double *learning_rate, *beta1, *beta2, *epsilon;
+    double *learning_rate, *beta1, *beta2, *epsilon, *l2;
 } overlay_optimizer;
+typedef struct overlay_average {
+    double *power;
+} overlay_average;
+typedef struct overlay_schedule {
+    double *rows;
+} overlay_schedule;
 typedef struct overlay {
     char *model, *precision;
     char **features, **exclude;
     uint32_t features_count, exclude_count;
     overlay_embedding *embedding;
     overlay_cross *cross;
-    uint32_t *deep;
-    uint32_t deep_count;
+    uint32_t *bottom, *deep;
+    uint32_t bottom_count, deep_count;
+    bool *layer_norm;
+    double *dropout;
     overlay_numbers *numbers;
     overlay_vector *vector;
     overlay_optimizer *optimizer;
+    overlay_average *average;
+    overlay_schedule *schedule;
 } overlay;
 
 #define OPTIONAL_POINTER (CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL)
@@ -48,7 +59,12 @@ static const cyaml_schema_value_t width_value = {CYAML_VALUE_UINT(CYAML_FLAG_DEF
 static const cyaml_schema_field_t embedding_fields[] = {
     CYAML_FIELD_UINT_PTR("dim", OPTIONAL_POINTER, overlay_embedding, dim),
     CYAML_FIELD_UINT_PTR("min_count", OPTIONAL_POINTER, overlay_embedding, min_count),
+    CYAML_FIELD_STRING_PTR("optimizer", OPTIONAL_POINTER, overlay_embedding, optimizer, 1, 64),
     CYAML_FIELD_FLOAT_PTR("learning_rate", OPTIONAL_POINTER, overlay_embedding, learning_rate),
+    CYAML_FIELD_FLOAT_PTR("beta1", OPTIONAL_POINTER, overlay_embedding, beta1),
+    CYAML_FIELD_FLOAT_PTR("beta2", OPTIONAL_POINTER, overlay_embedding, beta2),
+    CYAML_FIELD_FLOAT_PTR("epsilon", OPTIONAL_POINTER, overlay_embedding, epsilon),
+    CYAML_FIELD_FLOAT_PTR("l2", OPTIONAL_POINTER, overlay_embedding, l2),
     CYAML_FIELD_FLOAT_PTR("initial_accumulator", OPTIONAL_POINTER, overlay_embedding, initial_accumulator),
     CYAML_FIELD_FLOAT_PTR("first_value_scale", OPTIONAL_POINTER, overlay_embedding, first_value_scale),
     CYAML_FIELD_FLOAT_PTR("id_drop", OPTIONAL_POINTER, overlay_embedding, id_drop),
@@ -56,7 +72,7 @@ static const cyaml_schema_field_t embedding_fields[] = {
     CYAML_FIELD_FLOAT_PTR("target_smoothing", OPTIONAL_POINTER, overlay_embedding, target_smoothing),
     CYAML_FIELD_END};
 static const cyaml_schema_field_t cross_fields[] = {CYAML_FIELD_UINT_PTR("layers", OPTIONAL_POINTER, overlay_cross, layers),
-                                                    CYAML_FIELD_END};
+                                                    CYAML_FIELD_UINT_PTR("rank", OPTIONAL_POINTER, overlay_cross, rank), CYAML_FIELD_END};
 static const cyaml_schema_field_t numbers_fields[] = {CYAML_FIELD_BOOL_PTR("buckets", OPTIONAL_POINTER, overlay_numbers, buckets),
                                                       CYAML_FIELD_BOOL_PTR("missing_flag", OPTIONAL_POINTER, overlay_numbers, missing_flag),
                                                       CYAML_FIELD_END};
@@ -66,7 +82,13 @@ static const cyaml_schema_field_t optimizer_fields[] = {
     CYAML_FIELD_FLOAT_PTR("learning_rate", OPTIONAL_POINTER, overlay_optimizer, learning_rate),
     CYAML_FIELD_FLOAT_PTR("beta1", OPTIONAL_POINTER, overlay_optimizer, beta1),
     CYAML_FIELD_FLOAT_PTR("beta2", OPTIONAL_POINTER, overlay_optimizer, beta2),
-    CYAML_FIELD_FLOAT_PTR("epsilon", OPTIONAL_POINTER, overlay_optimizer, epsilon), CYAML_FIELD_END};
+    CYAML_FIELD_FLOAT_PTR("epsilon", OPTIONAL_POINTER, overlay_optimizer, epsilon),
+    CYAML_FIELD_FLOAT_PTR("l2", OPTIONAL_POINTER, overlay_optimizer, l2),
+    CYAML_FIELD_END};
+static const cyaml_schema_field_t average_fields[] = {CYAML_FIELD_FLOAT_PTR("power", OPTIONAL_POINTER, overlay_average, power),
+                                                      CYAML_FIELD_END};
+static const cyaml_schema_field_t schedule_fields[] = {CYAML_FIELD_FLOAT_PTR("rows", OPTIONAL_POINTER, overlay_schedule, rows),
+                                                       CYAML_FIELD_END};
 static const cyaml_schema_field_t overlay_fields[] = {
     CYAML_FIELD_STRING_PTR("model", OPTIONAL_POINTER, overlay, model, 1, 64),
     CYAML_FIELD_STRING_PTR("precision", OPTIONAL_POINTER, overlay, precision, 1, 64),
@@ -74,17 +96,25 @@ static const cyaml_schema_field_t overlay_fields[] = {
     CYAML_FIELD_SEQUENCE("exclude", OPTIONAL_POINTER, overlay, exclude, &name_value, 1, MAX_NAMES),
     CYAML_FIELD_MAPPING_PTR("embedding", OPTIONAL_POINTER, overlay, embedding, embedding_fields),
     CYAML_FIELD_MAPPING_PTR("cross", OPTIONAL_POINTER, overlay, cross, cross_fields),
+    CYAML_FIELD_SEQUENCE("bottom", OPTIONAL_POINTER, overlay, bottom, &width_value, 1, CT_SPEC_MAX_DEEP),
+    CYAML_FIELD_BOOL_PTR("layer_norm", OPTIONAL_POINTER, overlay, layer_norm),
+    CYAML_FIELD_FLOAT_PTR("dropout", OPTIONAL_POINTER, overlay, dropout),
     CYAML_FIELD_SEQUENCE("deep", OPTIONAL_POINTER, overlay, deep, &width_value, 1, CT_SPEC_MAX_DEEP),
     CYAML_FIELD_MAPPING_PTR("numbers", OPTIONAL_POINTER, overlay, numbers, numbers_fields),
     CYAML_FIELD_MAPPING_PTR("vector", OPTIONAL_POINTER, overlay, vector, vector_fields),
     CYAML_FIELD_MAPPING_PTR("optimizer", OPTIONAL_POINTER, overlay, optimizer, optimizer_fields),
+    CYAML_FIELD_MAPPING_PTR("average", OPTIONAL_POINTER, overlay, average, average_fields),
+    CYAML_FIELD_MAPPING_PTR("schedule", OPTIONAL_POINTER, overlay, schedule, schedule_fields),
     CYAML_FIELD_END};
 static const cyaml_schema_value_t overlay_schema = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, overlay, overlay_fields)};
 
-static const char *const architecture_names[] = {"lr", "dnn", "dcn-v2"};
+static const char *const architecture_names[] = {"lr", "dnn", "dcn-v2", "fm", "deepfm", "dlrm"}; /* in the order of ct_architecture */
+static const char model_names[] = "lr, fm, dnn, deepfm, dcn-v2 or dlrm";
 static const char *const precision_names[] = {"auto", "fp32", "bf16"};
 
 const char *ct_architecture_name(ct_architecture architecture) { return architecture_names[architecture]; }
+
+static bool has_deep(ct_architecture architecture) { return architecture != CT_ARCHITECTURE_LR && architecture != CT_ARCHITECTURE_FM; }
 
 static bool find_name(const char *const *names, size_t count, const char *name, size_t *out_index) {
     for (size_t i = 0; i < count; i++)
@@ -95,27 +125,53 @@ static bool find_name(const char *const *names, size_t count, const char *name, 
     return false;
 }
 
+/* Measured on the first rows of Criteo's log (docs/benchmarks.md). The first step of a row is the learning rate long, whatever its
+ * gradient, where the accumulator begins near 0: right for deep layers, too much where rows meet in products, or where one value is the
+ * whole of an id. */
+static void set_row_rate(ct_model_spec *spec) {
+    static const struct {
+        float learning_rate, initial_accumulator;
+    } rates[] = {
+        [CT_ARCHITECTURE_LR] = {0.06f, 0.3f},  [CT_ARCHITECTURE_DNN] = {0.05f, 1e-8f},    [CT_ARCHITECTURE_DCN_V2] = {0.05f, 1e-8f},
+        [CT_ARCHITECTURE_FM] = {0.01f, 1e-2f}, [CT_ARCHITECTURE_DEEPFM] = {0.01f, 1e-2f}, [CT_ARCHITECTURE_DLRM] = {0.03f, 1e-4f}};
+    spec->embedding_learning_rate = rates[spec->architecture].learning_rate;
+    spec->initial_accumulator = rates[spec->architecture].initial_accumulator;
+}
+
 static void set_defaults(ct_model_spec *spec, ct_architecture architecture) {
-    static const uint32_t deep[] = {400, 400, 400};
+    static const uint32_t deep[] = {400, 400, 400}, of_dlrm[] = {512, 256};
+    const bool dlrm = architecture == CT_ARCHITECTURE_DLRM;
     spec->architecture = architecture;
     spec->embedding_dim = 16;
-    spec->embedding_learning_rate = 0.05f;
-    spec->initial_accumulator = 1e-8f;
+    spec->row_optimiser = CT_ROW_ADAGRAD_ROWWISE;
+    spec->row_beta1 = 0.9f;
+    spec->row_beta2 = 0.999f;
+    spec->row_epsilon = 1e-8f;
+    spec->row_l2 = 0;
+    set_row_rate(spec);
     spec->first_value_scale = architecture == CT_ARCHITECTURE_LR ? 0.0f : 0.01f;
     spec->min_count = 2;
-    spec->id_drop = 0.01;
+    spec->id_drop = 0.003;
     spec->target_stats = false;
     spec->target_smoothing = 20;
     spec->cross_layers = architecture == CT_ARCHITECTURE_DCN_V2 ? 3 : 0;
-    spec->deep_count = architecture == CT_ARCHITECTURE_LR ? 0 : sizeof deep / sizeof *deep;
-    if (spec->deep_count > 0) memcpy(spec->deep, deep, sizeof deep);
-    spec->number_buckets = false;
+    spec->cross_rank = 0;
+    spec->bottom_count = dlrm ? sizeof of_dlrm / sizeof *of_dlrm : 0;
+    memcpy(spec->bottom, of_dlrm, sizeof of_dlrm);
+    spec->deep_count = !has_deep(architecture) ? 0 : dlrm ? sizeof of_dlrm / sizeof *of_dlrm : sizeof deep / sizeof *deep;
+    memcpy(spec->deep, dlrm ? of_dlrm : deep, spec->deep_count * sizeof *deep);
+    spec->layer_norm = false;
+    spec->dropout = 0;
+    spec->number_buckets = true;
     spec->number_flags = true;
     spec->vector_adapter = 16;
     spec->learning_rate = architecture == CT_ARCHITECTURE_LR ? 0.03f : 0.001f;
     spec->beta1 = 0.9f;
     spec->beta2 = 0.999f;
     spec->epsilon = 1e-8f;
+    spec->l2 = 0;
+    spec->average_power = 8;
+    spec->schedule_rows = 0;
     spec->precision = CT_PRECISION_AUTO;
 }
 
@@ -191,6 +247,13 @@ static ct_code set_real(float *target, const double *value, double low, bool clo
 }
 
 static ct_code apply_embedding(ct_model_spec *spec, const overlay_embedding *from, const char *where, ct_status *status) {
+    if (from->optimizer != NULL && !ct_row_optimiser_find(from->optimizer, &spec->row_optimiser))
+        return ct_fail(status, CT_INVALID, "%s: embedding.optimizer is '%s'; it must be adagrad_rowwise, adagrad, adam or sgd", where,
+                       from->optimizer);
+    CT_TRY(set_real(&spec->row_beta1, from->beta1, 0, true, 1, "embedding.beta1", where, status));
+    CT_TRY(set_real(&spec->row_beta2, from->beta2, 0, true, 1, "embedding.beta2", where, status));
+    CT_TRY(set_real(&spec->row_epsilon, from->epsilon, 0, false, 1, "embedding.epsilon", where, status));
+    CT_TRY(set_real(&spec->row_l2, from->l2, 0, true, 1e3, "embedding.l2", where, status));
     CT_TRY(set_count(&spec->embedding_dim, from->dim, 1, MAX_DIM, "embedding.dim", where, status));
     CT_TRY(set_count(&spec->min_count, from->min_count, 1, 1u << 30, "embedding.min_count", where, status));
     CT_TRY(set_real(&spec->embedding_learning_rate, from->learning_rate, 0, true, 1e3, "embedding.learning_rate", where, status));
@@ -204,11 +267,27 @@ static ct_code apply_embedding(ct_model_spec *spec, const overlay_embedding *fro
     return CT_OK;
 }
 
+static ct_code apply_layers(ct_model_spec *spec, const overlay *from, const char *where, ct_status *status) {
+    const char *name = ct_architecture_name(spec->architecture);
+    if (from->deep != NULL && !has_deep(spec->architecture))
+        return ct_fail(status, CT_INVALID, "%s: deep is set, but %s has no deep layers; use dnn, deepfm, dcn-v2 or dlrm", where, name);
+    if (from->bottom != NULL && spec->architecture != CT_ARCHITECTURE_DLRM)
+        return ct_fail(status, CT_INVALID, "%s: bottom is set, but %s has no layers over the numbers alone; use dlrm", where, name);
+    for (uint32_t i = 0; i < from->deep_count; i++)
+        CT_TRY(set_count(&spec->deep[i], &from->deep[i], 1, MAX_WIDTH, "a width in deep", where, status));
+    if (from->deep != NULL) spec->deep_count = from->deep_count;
+    for (uint32_t i = 0; i < from->bottom_count; i++)
+        CT_TRY(set_count(&spec->bottom[i], &from->bottom[i], 1, MAX_WIDTH, "a width in bottom", where, status));
+    if (from->bottom != NULL) spec->bottom_count = from->bottom_count;
+    if (from->layer_norm != NULL) spec->layer_norm = *from->layer_norm;
+    return set_real(&spec->dropout, from->dropout, 0, true, 1, "dropout", where, status);
+}
+
 static ct_code apply(ct_model_spec *spec, const overlay *from, const char *where, ct_status *status) {
     size_t index = 0;
     if (from->model != NULL) {
         if (!find_name(architecture_names, sizeof architecture_names / sizeof *architecture_names, from->model, &index))
-            return ct_fail(status, CT_INVALID, "%s: model is '%s'; it must be lr, dnn or dcn-v2", where, from->model);
+            return ct_fail(status, CT_INVALID, "%s: model is '%s'; it must be %s", where, from->model, model_names);
         set_defaults(spec, (ct_architecture)index);
     }
     if (from->precision != NULL) {
@@ -223,14 +302,9 @@ static ct_code apply(ct_model_spec *spec, const overlay *from, const char *where
                            *from->cross->layers, ct_architecture_name(spec->architecture));
         const uint32_t most = spec->architecture == CT_ARCHITECTURE_DCN_V2 ? MAX_CROSS : 0;
         CT_TRY(set_count(&spec->cross_layers, from->cross->layers, 0, most, "cross.layers", where, status));
+        CT_TRY(set_count(&spec->cross_rank, from->cross->rank, 0, most > 0 ? MAX_WIDTH : 0, "cross.rank", where, status));
     }
-    if (from->deep != NULL) {
-        if (spec->architecture == CT_ARCHITECTURE_LR)
-            return ct_fail(status, CT_INVALID, "%s: deep is set, but lr has no deep layers; use dnn or dcn-v2", where);
-        for (uint32_t i = 0; i < from->deep_count; i++)
-            CT_TRY(set_count(&spec->deep[i], &from->deep[i], 1, MAX_WIDTH, "a width in deep", where, status));
-        spec->deep_count = from->deep_count;
-    }
+    CT_TRY(apply_layers(spec, from, where, status));
     if (from->numbers != NULL && from->numbers->buckets != NULL) spec->number_buckets = *from->numbers->buckets;
     if (from->numbers != NULL && from->numbers->missing_flag != NULL) spec->number_flags = *from->numbers->missing_flag;
     if (from->vector != NULL) CT_TRY(set_count(&spec->vector_adapter, from->vector->adapter, 1, MAX_DIM, "vector.adapter", where, status));
@@ -239,6 +313,13 @@ static ct_code apply(ct_model_spec *spec, const overlay *from, const char *where
         CT_TRY(set_real(&spec->beta1, from->optimizer->beta1, 0, true, 1, "optimizer.beta1", where, status));
         CT_TRY(set_real(&spec->beta2, from->optimizer->beta2, 0, true, 1, "optimizer.beta2", where, status));
         CT_TRY(set_real(&spec->epsilon, from->optimizer->epsilon, 0, false, 1, "optimizer.epsilon", where, status));
+        CT_TRY(set_real(&spec->l2, from->optimizer->l2, 0, true, 1e3, "optimizer.l2", where, status));
+    }
+    if (from->average != NULL) CT_TRY(set_real(&spec->average_power, from->average->power, 0, true, 1e6, "average.power", where, status));
+    if (from->schedule != NULL && from->schedule->rows != NULL) {
+        float checked = 0;
+        CT_TRY(set_real(&checked, from->schedule->rows, 0, true, 1e15, "schedule.rows", where, status));
+        spec->schedule_rows = *from->schedule->rows;
     }
     return ct_model_spec_choose(spec, (const char *const *)from->features, from->features_count, (const char *const *)from->exclude,
                                 from->exclude_count, status);
@@ -326,8 +407,8 @@ ct_code ct_model_spec_load(const char *name_or_path, const char *const *sets, si
         size_t bytes = 0;
         code = ct_file_read(name_or_path, MODEL_FILE_MAX_BYTES, &text, &bytes, status);
         if (code == CT_NOT_FOUND)
-            return ct_fail(status, CT_NOT_FOUND, "model '%s': no such file, and no built-in model of that name (lr, dnn, dcn-v2)",
-                           name_or_path);
+            return ct_fail(status, CT_NOT_FOUND, "model '%s': no such file, and no built-in model of that name (%s)", name_or_path,
+                           model_names);
         if (code != CT_OK) return code;
         code = ct_model_spec_parse(text, bytes, name_or_path, &spec, status);
         free(text);
@@ -340,6 +421,12 @@ ct_code ct_model_spec_load(const char *name_or_path, const char *const *sets, si
     }
     *out_spec = spec;
     return CT_OK;
+}
+
+static void print_widths(FILE *to, const char *key, const uint32_t *widths, size_t count) {
+    fprintf(to, "%s: [", key);
+    for (size_t i = 0; i < count; i++) fprintf(to, "%s%u", i == 0 ? "" : ", ", widths[i]);
+    fprintf(to, "]\n");
 }
 
 static void print_names(FILE *to, const char *key, char *const *names, size_t count) {
@@ -362,21 +449,22 @@ char *ct_model_spec_text(const ct_model_spec *spec) {
     print_names(to, "features", spec->features, spec->feature_count);
     print_names(to, "exclude", spec->exclude, spec->exclude_count);
     fprintf(to,
-            "embedding: {dim: %u, learning_rate: %.9g, initial_accumulator: %.9g, first_value_scale: %.9g, min_count: %u, id_drop: %.17g, "
-            "target_stats: %s, target_smoothing: %.9g}\n",
-            spec->embedding_dim, (double)spec->embedding_learning_rate, (double)spec->initial_accumulator, (double)spec->first_value_scale,
-            spec->min_count, spec->id_drop, spec->target_stats ? "true" : "false", (double)spec->target_smoothing);
-    if (spec->architecture == CT_ARCHITECTURE_DCN_V2) fprintf(to, "cross: {layers: %u}\n", spec->cross_layers);
-    if (spec->architecture != CT_ARCHITECTURE_LR) {
-        fprintf(to, "deep: [");
-        for (size_t i = 0; i < spec->deep_count; i++) fprintf(to, "%s%u", i == 0 ? "" : ", ", spec->deep[i]);
-        fprintf(to, "]\n");
-    }
+            "embedding: {dim: %u, optimizer: %s, learning_rate: %.9g, initial_accumulator: %.9g, beta1: %.9g, beta2: %.9g, epsilon: %.9g, "
+            "l2: %.9g, first_value_scale: %.9g, min_count: %u, id_drop: %.17g, target_stats: %s, target_smoothing: %.9g}\n",
+            spec->embedding_dim, ct_row_optimiser_name(spec->row_optimiser), (double)spec->embedding_learning_rate,
+            (double)spec->initial_accumulator, (double)spec->row_beta1, (double)spec->row_beta2, (double)spec->row_epsilon,
+            (double)spec->row_l2, (double)spec->first_value_scale, spec->min_count, spec->id_drop, spec->target_stats ? "true" : "false",
+            (double)spec->target_smoothing);
+    if (spec->architecture == CT_ARCHITECTURE_DCN_V2) fprintf(to, "cross: {layers: %u, rank: %u}\n", spec->cross_layers, spec->cross_rank);
+    if (spec->architecture == CT_ARCHITECTURE_DLRM) print_widths(to, "bottom", spec->bottom, spec->bottom_count);
+    if (has_deep(spec->architecture)) print_widths(to, "deep", spec->deep, spec->deep_count);
+    fprintf(to, "layer_norm: %s\ndropout: %.9g\n", spec->layer_norm ? "true" : "false", (double)spec->dropout);
     fprintf(to, "numbers: {buckets: %s, missing_flag: %s}\n", spec->number_buckets ? "true" : "false",
             spec->number_flags ? "true" : "false");
     fprintf(to, "vector: {adapter: %u}\n", spec->vector_adapter);
-    fprintf(to, "optimizer: {learning_rate: %.9g, beta1: %.9g, beta2: %.9g, epsilon: %.9g}\n", (double)spec->learning_rate,
-            (double)spec->beta1, (double)spec->beta2, (double)spec->epsilon);
+    fprintf(to, "optimizer: {learning_rate: %.9g, beta1: %.9g, beta2: %.9g, epsilon: %.9g, l2: %.9g}\n", (double)spec->learning_rate,
+            (double)spec->beta1, (double)spec->beta2, (double)spec->epsilon, (double)spec->l2);
+    fprintf(to, "average: {power: %.9g}\nschedule: {rows: %.17g}\n", (double)spec->average_power, spec->schedule_rows);
     fprintf(to, "precision: %s\n", precision_names[spec->precision]);
     const bool failed = ferror(to) != 0;
     if (fclose(to) != 0 || failed) {

@@ -1,12 +1,23 @@
-/* Model file (YAML): which network, of which sizes, over which features. Every value has a default; `lr`, `dnn` and `dcn-v2` are built in.
+/* Model file (YAML): which network, of which sizes, over which features. Every value has a default; `lr`, `fm`, `dnn`, `deepfm`, `dcn-v2`
+ * and `dlrm` are built in.
  *
- *     model: dcn-v2                 # lr, dnn, dcn-v2
+ *     model: dcn-v2                 # lr, fm, dnn, deepfm, dcn-v2, dlrm
  *     features: [C1, C2, I1]        # default: every id, number and vector of the schema
  *     exclude: [item_vector]        # taken out of them
- *     embedding: {dim: 16, learning_rate: 0.05, initial_accumulator: 1e-8, first_value_scale: 0.01, min_count: 2, id_drop: 0.01,
- * target_stats: false, target_smoothing: 20} cross: {layers: 3} deep: [400, 400, 400] numbers: {buckets: false, missing_flag: true}  #
- * buckets: each number also as an id, floor(log(v)^2) (see model.h) vector: {adapter: 16}         # width of a vector's trained linear
- * adapter optimizer: {learning_rate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: 1e-8} precision: auto               # auto, fp32, bf16
+ *     embedding: {dim: 16, optimizer: adagrad_rowwise, learning_rate: 0.05, initial_accumulator: 1e-8, beta1: 0.9, beta2: 0.999,
+ *                 epsilon: 1e-8, l2: 0, first_value_scale: 0.01, min_count: 2, id_drop: 0.003, target_stats: false, target_smoothing: 20}
+ *                                   # optimizer: of rows: adagrad_rowwise, adagrad, adam, sgd (embedding_store/store.h)
+ *     cross: {layers: 3, rank: 0}   # dcn-v2; rank: of its matrices; 0 = full
+ *     bottom: [512, 256]            # dlrm: layers over the numbers, before one of embedding.dim
+ *     deep: [400, 400, 400]         # dlrm: layers over the products
+ *     layer_norm: false             # each layer of bottom and deep is normalised before its ReLU
+ *     dropout: 0                    # share of their outputs that training drops
+ *     numbers: {buckets: true, missing_flag: true}  # buckets: each number also as an id, floor(log(v)^2) (see model.h)
+ *     vector: {adapter: 16}         # width of a vector's trained linear adapter; of lr 1, of fm, deepfm and dlrm embedding.dim
+ *     optimizer: {learning_rate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, l2: 0}
+ *     average: {power: 8}           # evaluation and serving use averaged weights of the tower (see tower.h); 0 = the last ones
+ *     schedule: {rows: 0}           # learning rates fall linearly to 0 over so many rows; 0 = they stay
+ *     precision: auto               # auto, fp32, bf16
  *
  * --set PATH=VALUE writes one value, as cross.layers=3 or deep=[500,500,500]. */
 #ifndef MODEL_SPEC_H
@@ -14,9 +25,17 @@
 
 #include "base/status.h"
 #include "data/schema.h"
+#include "embedding_store/store.h"
 #include "tower/tower.h"
 
-typedef enum ct_architecture { CT_ARCHITECTURE_LR, CT_ARCHITECTURE_DNN, CT_ARCHITECTURE_DCN_V2 } ct_architecture;
+typedef enum ct_architecture {
+    CT_ARCHITECTURE_LR,
+    CT_ARCHITECTURE_DNN,
+    CT_ARCHITECTURE_DCN_V2,
+    CT_ARCHITECTURE_FM,
+    CT_ARCHITECTURE_DEEPFM,
+    CT_ARCHITECTURE_DLRM
+} ct_architecture;
 enum { CT_SPEC_MAX_DEEP = 16 };
 
 typedef struct ct_model_spec {
@@ -26,17 +45,25 @@ typedef struct ct_model_spec {
     char **exclude;
     size_t exclude_count;
     uint32_t embedding_dim; /* LR has 1 whatever stands here */
+    ct_row_optimiser row_optimiser;
     float embedding_learning_rate, initial_accumulator, first_value_scale;
+    float row_beta1, row_beta2, row_epsilon, row_l2;
     uint32_t min_count;
     double id_drop;
-    bool target_stats;      /* each id also gives its click rate and its count in earlier batches */
-    float target_smoothing; /* impressions that the prior counts for */
-    uint32_t cross_layers;
+    bool target_stats;                 /* each id also gives its click rate and its count in earlier batches */
+    float target_smoothing;            /* impressions that the prior counts for */
+    uint32_t cross_layers, cross_rank; /* rank 0 = full */
+    uint32_t bottom[CT_SPEC_MAX_DEEP];
+    size_t bottom_count;
     uint32_t deep[CT_SPEC_MAX_DEEP];
     size_t deep_count;
+    bool layer_norm;
+    float dropout;
     bool number_buckets, number_flags;
     uint32_t vector_adapter;
-    float learning_rate, beta1, beta2, epsilon;
+    float learning_rate, beta1, beta2, epsilon, l2;
+    float average_power;
+    double schedule_rows;
     ct_precision precision;
 } ct_model_spec;
 

@@ -92,6 +92,15 @@ static void update_moments(ct_model *model, const ct_batch *batch, step_context 
     model_refresh_scales(model);
 }
 
+/* Of this batch: rates fall linearly from the first row of the training to 0 at schedule_rows. */
+static void set_rates(ct_model *model, uint32_t epoch, int64_t first_row) {
+    const ct_model_spec *spec = model->spec;
+    const double left = spec->schedule_rows > 0 ? 1 - (double)model->rows / spec->schedule_rows : 1, share = left > 0 ? left : 0;
+    ct_tower_set_position(model->tower, epoch, first_row);
+    ct_tower_set_learning_rate(model->tower, (float)((double)spec->learning_rate * share));
+    ct_store_set_learning_rate(model->store, ID_TABLE, (float)((double)spec->embedding_learning_rate * share));
+}
+
 static ct_code first_failure(ct_model *model, ct_status *status) {
     for (size_t worker = 0; worker < ct_pool_threads(model->pool); worker++)
         if (model->scratch[worker].status.code != CT_OK) {
@@ -137,6 +146,7 @@ ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, f
     lap(&model->profile.look_up, &since);
     update_moments(model, batch, &step);
     lap(&model->profile.moments, &since);
+    set_rates(model, epoch, batch->first_row);
     ct_pool_run(model->pool, block_count(model, batch->rows), block_task, &step);
     lap(&model->profile.blocks_wall, &since);
     ct_code code = first_failure(model, status);

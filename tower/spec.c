@@ -10,16 +10,21 @@ enum { CT_TOWER_MAX_WIDTH = 1 << 20, CT_TOWER_MAX_BATCH = 1 << 24 };
 size_t ct_tower_slab_width(const ct_tower_spec *spec, size_t slab) { return slab == 0 ? spec->width : spec->layers[slab - 1].out; }
 
 size_t ct_tower_layer_in(const ct_tower_spec *spec, size_t layer) {
+    const ct_layer_spec *l = &spec->layers[layer];
+    const size_t count = l->kind == CT_LAYER_HEAD ? l->input_count : 1;
     size_t in = 0;
-    for (size_t i = 0; i < spec->layers[layer].input_count; ++i) in += ct_tower_slab_width(spec, spec->layers[layer].inputs[i]);
+    for (size_t i = 0; i < count; ++i) in += ct_tower_slab_width(spec, l->inputs[i]);
     return in;
 }
 
+size_t ct_tower_rest_width(const ct_tower_spec *spec) { return spec->width - spec->field_count * spec->field_dim; }
+
 size_t ct_tower_outputs(const ct_tower_spec *spec) { return spec->layers[spec->layer_count - 1].out; }
 
-bool ct_tower_is_unit(const ct_tower_spec *spec, size_t column) {
+bool ct_tower_is_unit(const ct_tower_spec *spec, size_t slab, size_t column) {
     for (size_t i = 0; i < spec->unit_range_count; ++i) {
-        if (column >= spec->unit_ranges[i].column && column - spec->unit_ranges[i].column < spec->unit_ranges[i].count) return true;
+        const ct_unit_range *range = &spec->unit_ranges[i];
+        if (range->slab == slab && column >= range->column && column - range->column < range->count) return true;
     }
     return false;
 }
@@ -31,6 +36,13 @@ static bool range_fits(size_t column, size_t count, size_t limit) { return count
 
 static bool ranges_meet(size_t a, size_t a_count, size_t b, size_t b_count) { return a < b + b_count && b < a + a_count; }
 
+static ct_code check_average(const ct_tower_options *options, ct_status *status) {
+    if (!(options->average_power >= 0) || !isfinite(options->average_power)) {
+        return ct_fail(status, CT_INVALID, "tower: the average's power %g must be finite and not negative", (double)options->average_power);
+    }
+    return CT_OK;
+}
+
 static ct_code check_options(const ct_tower_options *options, ct_status *status) {
     if (options->precision != CT_PRECISION_AUTO && options->precision != CT_PRECISION_FP32 && options->precision != CT_PRECISION_BF16) {
         return ct_fail(status, CT_INVALID, "tower: precision %d is not known", (int)options->precision);
@@ -38,7 +50,11 @@ static ct_code check_options(const ct_tower_options *options, ct_status *status)
     if (options->batch_rows > CT_TOWER_MAX_BATCH) {
         return ct_fail(status, CT_INVALID, "tower: a batch of %zu rows is more than %d", options->batch_rows, CT_TOWER_MAX_BATCH);
     }
+    CT_TRY(check_average(options, status));
     if (options->batch_rows == 0) return CT_OK;
+    if (!isfinite(options->l2) || options->l2 < 0) {
+        return ct_fail(status, CT_INVALID, "tower: l2 %g must be finite and not negative", (double)options->l2);
+    }
     if (!isfinite(options->learning_rate) || options->learning_rate < 0) {
         return ct_fail(status, CT_INVALID, "tower: learning rate %g must be finite and not negative", (double)options->learning_rate);
     }
@@ -85,6 +101,51 @@ static ct_code check_adapters(const ct_tower_spec *spec, ct_status *status) {
     return CT_OK;
 }
 
+static ct_code check_cross(const ct_tower_spec *spec, const ct_layer_spec *layer, ct_status *status) {
+    const size_t carry = layer->inputs[layer->input_count - 1];
+    if (layer->out != spec->width) {
+        return ct_fail(status, CT_INVALID, "layer %s: a CROSS has as many columns as the first input, %zu, not %zu", layer->name,
+                       spec->width, layer->out);
+    }
+    if (carry != 0 && spec->layers[carry - 1].kind != CT_LAYER_CROSS) {
+        return ct_fail(status, CT_INVALID, "layer %s: a CROSS reads the first input or a CROSS, not layer %s", layer->name,
+                       spec->layers[carry - 1].name);
+    }
+    return CT_OK;
+}
+
+static ct_code check_of_fields(const ct_tower_spec *spec, const ct_layer_spec *layer, ct_status *status) {
+    if (layer->inputs[0] != 0) return ct_fail(status, CT_INVALID, "layer %s: must read the first input", layer->name);
+    if (spec->field_count == 0) return ct_fail(status, CT_INVALID, "layer %s: there are no fields", layer->name);
+    size_t out = layer->kind == CT_LAYER_FM ? spec->field_dim : ct_tower_rest_width(spec);
+    if (layer->kind == CT_LAYER_DOT) {
+        const size_t vectors = spec->field_count + layer->input_count - 1;
+        out = vectors * (vectors - 1) / 2 + (layer->input_count == 2 ? spec->field_dim : 0);
+        if (layer->input_count == 2 && ct_tower_slab_width(spec, layer->inputs[1]) != spec->field_dim) {
+            return ct_fail(status, CT_INVALID, "layer %s: its second input has %zu columns, a field %zu", layer->name,
+                           ct_tower_slab_width(spec, layer->inputs[1]), spec->field_dim);
+        }
+    }
+    if (out != layer->out) return ct_fail(status, CT_INVALID, "layer %s: %zu columns; must be %zu", layer->name, layer->out, out);
+    return CT_OK;
+}
+
+static ct_code check_fields(const ct_tower_spec *spec, ct_status *status) {
+    if (spec->field_count > 0 && (spec->field_dim == 0 || spec->field_dim > spec->width)) {
+        return ct_fail(status, CT_INVALID, "tower: fields of %zu columns in a first input of %zu", spec->field_dim, spec->width);
+    }
+    for (size_t i = 0; i < spec->field_count; ++i) {
+        const size_t column = spec->fields[i], end = column + spec->field_dim;
+        if (!range_fits(column, spec->field_dim, spec->width) || (i > 0 && column < spec->fields[i - 1] + spec->field_dim) ||
+            (column < spec->context_width && end > spec->context_width)) {
+            return ct_fail(status, CT_INVALID,
+                           "tower: field %zu, columns %zu + %zu, meets the one before it, both sides, or the end of the first input", i,
+                           column, spec->field_dim);
+        }
+    }
+    return CT_OK;
+}
+
 static ct_code check_layer(const ct_tower_spec *spec, size_t index, ct_status *status) {
     const ct_layer_spec *layer = &spec->layers[index];
     const bool last = index + 1 == spec->layer_count;
@@ -99,7 +160,7 @@ static ct_code check_layer(const ct_tower_spec *spec, size_t index, ct_status *s
             return ct_fail(status, CT_INVALID, "layer %s: an adapter has this name too", layer->name);
         }
     }
-    if (layer->kind != CT_LAYER_DENSE && layer->kind != CT_LAYER_CROSS && layer->kind != CT_LAYER_HEAD) {
+    if ((int)layer->kind < CT_LAYER_DENSE || (int)layer->kind > CT_LAYER_REST) {
         return ct_fail(status, CT_INVALID, "layer %s: kind %d is not known", layer->name, (int)layer->kind);
     }
     if (last != (layer->kind == CT_LAYER_HEAD)) {
@@ -108,7 +169,8 @@ static ct_code check_layer(const ct_tower_spec *spec, size_t index, ct_status *s
     if (layer->out == 0 || layer->out > CT_TOWER_MAX_WIDTH) {
         return ct_fail(status, CT_INVALID, "layer %s: %zu columns; must be 1 to %d", layer->name, layer->out, CT_TOWER_MAX_WIDTH);
     }
-    const size_t most = layer->kind == CT_LAYER_HEAD ? CT_LAYER_MAX_INPUTS : 1;
+    const bool two = layer->kind == CT_LAYER_CROSS || layer->kind == CT_LAYER_DOT;
+    const size_t most = layer->kind == CT_LAYER_HEAD ? CT_LAYER_MAX_INPUTS : two ? 2 : 1;
     if (layer->input_count == 0 || layer->input_count > most) {
         return ct_fail(status, CT_INVALID, "layer %s: %zu inputs; must be 1 to %zu", layer->name, layer->input_count, most);
     }
@@ -126,17 +188,14 @@ static ct_code check_layer(const ct_tower_spec *spec, size_t index, ct_status *s
     if (layer->activation != CT_ACTIVATION_NONE && (layer->activation != CT_ACTIVATION_RELU || layer->kind != CT_LAYER_DENSE)) {
         return ct_fail(status, CT_INVALID, "layer %s: activation %d is not for this kind of layer", layer->name, (int)layer->activation);
     }
-    if (layer->kind == CT_LAYER_CROSS) {
-        if (layer->out != spec->width) {
-            return ct_fail(status, CT_INVALID, "layer %s: a CROSS has as many columns as the first input, %zu, not %zu", layer->name,
-                           spec->width, layer->out);
-        }
-        if (layer->inputs[0] != 0 && spec->layers[layer->inputs[0] - 1].kind != CT_LAYER_CROSS) {
-            return ct_fail(status, CT_INVALID, "layer %s: a CROSS reads the first input or a CROSS, not layer %s", layer->name,
-                           spec->layers[layer->inputs[0] - 1].name);
-        }
+    if (layer->kind != CT_LAYER_DENSE && (layer->no_bias || layer->normalise || layer->dropout != 0)) {
+        return ct_fail(status, CT_INVALID, "layer %s: only a DENSE may lack a bias, be normalised or drop values", layer->name);
     }
-    return CT_OK;
+    if (!(layer->dropout >= 0) || layer->dropout >= 1) {
+        return ct_fail(status, CT_INVALID, "layer %s: dropout %g; must be at least 0 and less than 1", layer->name, (double)layer->dropout);
+    }
+    if (layer->kind == CT_LAYER_CROSS) return check_cross(spec, layer, status);
+    return layer->kind == CT_LAYER_DENSE || layer->kind == CT_LAYER_HEAD ? CT_OK : check_of_fields(spec, layer, status);
 }
 
 static ct_code check_readers(const ct_tower_spec *spec, ct_status *status) {
@@ -153,17 +212,22 @@ static ct_code check_readers(const ct_tower_spec *spec, ct_status *status) {
 static ct_code check_units(const ct_tower_spec *spec, ct_status *status) {
     if (spec->unit_range_count == 0) return CT_OK;
     const ct_layer_spec *head = &spec->layers[spec->layer_count - 1];
-    bool reads_x = false;
-    for (size_t i = 0; i < head->input_count; ++i) reads_x = reads_x || head->inputs[i] == 0;
-    if (!reads_x) return ct_fail(status, CT_INVALID, "layer %s: unit ranges need a HEAD that reads the first input", head->name);
     for (size_t i = 0; i < spec->unit_range_count; ++i) {
         const ct_unit_range *range = &spec->unit_ranges[i];
-        if (!range_fits(range->column, range->count, spec->width)) {
-            return ct_fail(status, CT_INVALID, "layer %s: unit range %zu + %zu is outside the first input of %zu", head->name,
-                           range->column, range->count, spec->width);
+        bool read = false;
+        for (size_t k = 0; k < head->input_count; ++k) read = read || head->inputs[k] == range->slab;
+        if (!read) {
+            return ct_fail(status, CT_INVALID, "layer %s: unit range %zu is of slab %zu, which it does not read", head->name, i,
+                           range->slab);
+        }
+        const size_t width = ct_tower_slab_width(spec, range->slab);
+        if (!range_fits(range->column, range->count, width)) {
+            return ct_fail(status, CT_INVALID, "layer %s: unit range %zu + %zu is outside the %zu columns of slab %zu", head->name,
+                           range->column, range->count, width, range->slab);
         }
         for (size_t k = 0; k < i; ++k) {
-            if (ranges_meet(range->column, range->count, spec->unit_ranges[k].column, spec->unit_ranges[k].count)) {
+            const ct_unit_range *other = &spec->unit_ranges[k];
+            if (range->slab == other->slab && ranges_meet(range->column, range->count, other->column, other->count)) {
                 return ct_fail(status, CT_INVALID, "layer %s: unit ranges %zu and %zu overlap", head->name, k, i);
             }
         }
@@ -184,6 +248,7 @@ ct_code ct_tower_spec_check(const ct_tower_spec *spec, const ct_tower_options *o
     }
     CT_TRY(check_options(options, status));
     CT_TRY(check_adapters(spec, status));
+    CT_TRY(check_fields(spec, status));
     for (size_t i = 0; i < spec->layer_count; ++i) CT_TRY(check_layer(spec, i, status));
     CT_TRY(check_readers(spec, status));
     return check_units(spec, status);
@@ -199,20 +264,23 @@ static ct_code copy_array(const void *from, size_t count, size_t bytes_each, voi
 
 ct_code ct_tower_spec_copy(const ct_tower_spec *spec, ct_tower_spec *out_copy, ct_status *status) {
     ct_tower_spec copy = *spec;
-    void *adapters = NULL, *layers = NULL, *ranges = NULL;
+    void *adapters = NULL, *layers = NULL, *ranges = NULL, *fields = NULL;
     ct_code code;
     CT_TRY_GOTO(code, copy_array(spec->adapters, spec->adapter_count, sizeof *spec->adapters, &adapters, status), fail);
     CT_TRY_GOTO(code, copy_array(spec->layers, spec->layer_count, sizeof *spec->layers, &layers, status), fail);
     CT_TRY_GOTO(code, copy_array(spec->unit_ranges, spec->unit_range_count, sizeof *spec->unit_ranges, &ranges, status), fail);
+    CT_TRY_GOTO(code, copy_array(spec->fields, spec->field_count, sizeof *spec->fields, &fields, status), fail);
     copy.adapters = adapters;
     copy.layers = layers;
     copy.unit_ranges = ranges;
+    copy.fields = fields;
     *out_copy = copy;
     return CT_OK;
 fail:
     free(adapters);
     free(layers);
     free(ranges);
+    free(fields);
     return code;
 }
 
@@ -220,4 +288,5 @@ void ct_tower_spec_free(ct_tower_spec *copy) {
     free(copy->adapters);
     free(copy->layers);
     free(copy->unit_ranges);
+    free(copy->fields);
 }

@@ -29,53 +29,71 @@ void ct_tower_memory_free(void *memory) { free(memory); }
 
 static size_t align_floats(size_t count) { return (count + CT_TOWER_ALIGN - 1) / CT_TOWER_ALIGN * CT_TOWER_ALIGN; }
 
-static void name_parameter(ct_parameter *parameter, const char *owner, const char *what) {
-    snprintf(parameter->name, sizeof parameter->name, "%.*s.%s", CT_LAYER_NAME_BYTES - 1, owner, what);
-    snprintf(parameter->m_name, sizeof parameter->m_name, "optimizer.m.%.*s.%s", CT_LAYER_NAME_BYTES - 1, owner, what);
-    snprintf(parameter->v_name, sizeof parameter->v_name, "optimizer.v.%.*s.%s", CT_LAYER_NAME_BYTES - 1, owner, what);
+static size_t add_parameter(ct_parameter *parameter, const char *owner, const char *what, size_t rows, size_t columns, size_t offset) {
+    static const char *const prefixes[CT_COPY_KINDS] = {"", "optimizer.m.", "optimizer.v.", "average."};
+    for (size_t i = 0; i < CT_COPY_KINDS; ++i) {
+        snprintf(parameter->names[i], sizeof parameter->names[i], "%s%.*s.%s", prefixes[i], CT_LAYER_NAME_BYTES - 1, owner, what);
+    }
+    parameter->rows = rows;
+    parameter->columns = columns;
+    parameter->offset = offset;
+    return offset + align_floats(rows * columns);
 }
 
-static size_t add_parameters(ct_parameter *pair, const char *owner, size_t in, size_t out, size_t offset) {
-    name_parameter(&pair[0], owner, "weight");
-    name_parameter(&pair[1], owner, "bias");
-    pair[0].rows = in;
-    pair[1].rows = 1;
-    pair[0].columns = pair[1].columns = out;
-    pair[0].offset = offset;
-    pair[1].offset = offset + align_floats(in * out);
-    return pair[1].offset + align_floats(out);
+static size_t add_layer(ct_parameter *four, const ct_layer_spec *layer, size_t in, size_t offset) {
+    const bool weight = ct_tower_has_weight(layer->kind);
+    const size_t out = weight ? layer->out : 0, of_norm = layer->normalise ? out : 0;
+    offset = add_parameter(&four[CT_WEIGHT], layer->name, "weight", weight ? in : 0, out, offset);
+    offset = add_parameter(&four[CT_BIAS], layer->name, "bias", 1, layer->no_bias ? 0 : out, offset);
+    if (layer->no_bias) offset += align_floats(out); /* zeros */
+    offset = add_parameter(&four[CT_SCALE], layer->name, "scale", 1, of_norm, offset);
+    return add_parameter(&four[CT_SHIFT], layer->name, "shift", 1, of_norm, offset);
 }
 
-static ct_code plan_parameters(ct_tower *tower, ct_status *status) {
-    const ct_tower_spec *spec = &tower->spec;
-    tower->parameter_count = 2 * (spec->adapter_count + spec->layer_count);
-    tower->parameters = calloc(tower->parameter_count, sizeof *tower->parameters);
-    if (tower->parameters == NULL) return ct_fail_memory(status, tower->parameter_count * sizeof *tower->parameters, "the tower's names");
-    size_t offset = 0;
-    for (size_t i = 0; i < spec->adapter_count; ++i) {
-        const ct_adapter_spec *a = &spec->adapters[i];
-        offset = add_parameters(&tower->parameters[ct_tower_adapter_parameter(i, 0)], a->name, a->in, a->out, offset);
-    }
-    for (size_t i = 0; i < spec->layer_count; ++i) {
-        ct_parameter *pair = &tower->parameters[ct_tower_layer_parameter(spec, i, 0)];
-        offset = add_parameters(pair, spec->layers[i].name, ct_tower_layer_in(spec, i), spec->layers[i].out, offset);
-    }
-    tower->floats = offset;
-    const bool moments = tower->options.batch_rows > 0 && tower->options.optimiser == CT_DENSE_ADAM;
-    tower->weights = ct_tower_memory(offset * sizeof(float));
-    if (moments) {
-        tower->m = ct_tower_memory(offset * sizeof(float));
-        tower->v = ct_tower_memory(offset * sizeof(float));
-    }
-    if (tower->weights == NULL || (moments && (tower->m == NULL || tower->v == NULL))) {
-        return ct_fail_memory(status, (moments ? 3 : 1) * offset * sizeof(float), "the tower's weights");
+static bool has_average(const ct_tower *tower) { return tower->options.average_power > 0; }
+
+static ct_code allocate(ct_tower *tower, ct_status *status) {
+    const size_t bytes = tower->floats * sizeof(float);
+    const bool training = tower->options.batch_rows > 0, moments = training && tower->options.optimiser == CT_DENSE_ADAM;
+    float **copies[] = {&tower->weights, &tower->m, &tower->v, &tower->average};
+    const bool wanted[] = {true, moments, moments, training && has_average(tower)};
+    for (size_t i = 0; i < CT_COPY_KINDS; ++i) {
+        if (!wanted[i]) continue;
+        *copies[i] = ct_tower_memory(bytes);
+        if (*copies[i] == NULL) return ct_fail_memory(status, bytes, "the tower's weights");
     }
     return CT_OK;
 }
 
+static ct_code plan_parameters(ct_tower *tower, ct_status *status) {
+    const ct_tower_spec *spec = &tower->spec;
+    tower->parameter_count = CT_PARAMETER_KINDS * (spec->adapter_count + spec->layer_count);
+    tower->parameters = calloc(tower->parameter_count, sizeof *tower->parameters);
+    tower->tensors = calloc(tower->parameter_count, sizeof *tower->tensors);
+    if (tower->parameters == NULL || tower->tensors == NULL) {
+        return ct_fail_memory(status, tower->parameter_count * sizeof *tower->parameters, "the tower's names");
+    }
+    size_t offset = 0;
+    for (size_t i = 0; i < spec->adapter_count; ++i) {
+        const ct_adapter_spec *a = &spec->adapters[i];
+        ct_layer_spec as_layer = {.kind = CT_LAYER_DENSE, .out = a->out};
+        memcpy(as_layer.name, a->name, sizeof as_layer.name);
+        offset = add_layer(&tower->parameters[ct_tower_adapter_parameter(i, CT_WEIGHT)], &as_layer, a->in, offset);
+    }
+    for (size_t i = 0; i < spec->layer_count; ++i) {
+        ct_parameter *four = &tower->parameters[ct_tower_layer_parameter(spec, i, CT_WEIGHT)];
+        offset = add_layer(four, &spec->layers[i], ct_tower_layer_in(spec, i), offset);
+    }
+    for (size_t i = 0; i < tower->parameter_count; ++i) {
+        if (tower->parameters[i].rows * tower->parameters[i].columns > 0) tower->tensors[tower->tensor_count++] = i;
+    }
+    tower->floats = offset;
+    return allocate(tower, status);
+}
+
 /* Uniform in [-limit, limit), a pure function of seed, name and element. */
 static void first_weights(const ct_parameter *parameter, uint64_t seed, double limit, float *data) {
-    const uint64_t number = ct_hash64(parameter->name, strlen(parameter->name), 0);
+    const uint64_t number = ct_hash64(parameter->names[CT_COPY_WEIGHTS], strlen(parameter->names[CT_COPY_WEIGHTS]), 0);
     const size_t count = parameter->rows * parameter->columns;
     for (size_t i = 0; i < count; i += 4) {
         const ct_random4 random = ct_random(seed, CT_PLACE_TOWER, 0, number, (uint32_t)(i / 4));
@@ -85,28 +103,31 @@ static void first_weights(const ct_parameter *parameter, uint64_t seed, double l
     }
 }
 
-static void set_unit_weights(ct_tower *tower) {
+static void set_unit_weights(const ct_tower *tower, float *weights) {
     const ct_tower_spec *spec = &tower->spec;
-    if (spec->unit_range_count == 0) return;
+    if (spec->unit_range_count == 0 || weights == NULL) return;
     const ct_layer_spec *head = &spec->layers[spec->layer_count - 1];
-    const ct_parameter *weight = &tower->parameters[ct_tower_layer_parameter(spec, spec->layer_count - 1, 0)];
-    size_t row = 0;
-    for (size_t i = 0; i < head->input_count && head->inputs[i] != 0; ++i) row += ct_tower_slab_width(spec, head->inputs[i]);
-    for (size_t column = 0; column < spec->width; ++column) {
-        if (!ct_tower_is_unit(spec, column)) continue;
-        for (size_t k = 0; k < head->out; ++k) tower->weights[weight->offset + (row + column) * head->out + k] = 1.0f;
+    float *w = weights + tower->parameters[ct_tower_layer_parameter(spec, spec->layer_count - 1, CT_WEIGHT)].offset;
+    for (size_t i = 0; i < head->input_count; ++i) {
+        const size_t width = ct_tower_slab_width(spec, head->inputs[i]);
+        for (size_t column = 0; column < width; ++column, w += head->out) {
+            for (size_t k = 0; k < head->out && ct_tower_is_unit(spec, head->inputs[i], column); ++k) w[k] = 1.0f;
+        }
     }
 }
 
 static void fill_first_weights(ct_tower *tower) {
     const ct_tower_spec *spec = &tower->spec;
-    for (size_t i = 0; i < tower->parameter_count; i += 2) {
-        const ct_parameter *p = &tower->parameters[i];
-        const bool layer = i >= 2 * spec->adapter_count;
-        const bool relu = layer && spec->layers[i / 2 - spec->adapter_count].activation == CT_ACTIVATION_RELU;
+    for (size_t i = 0; i < tower->parameter_count; i += CT_PARAMETER_KINDS) {
+        const ct_parameter *p = &tower->parameters[i + CT_WEIGHT], *scale = &tower->parameters[i + CT_SCALE];
+        const size_t owner = i / CT_PARAMETER_KINDS;
+        const bool relu = owner >= spec->adapter_count && spec->layers[owner - spec->adapter_count].activation == CT_ACTIVATION_RELU;
         const double fan = relu ? (double)p->rows : (double)(p->rows + p->columns);
-        first_weights(p, tower->options.seed, sqrt(6.0 / fan), tower->weights + p->offset);
+        if (p->rows > 0) first_weights(p, tower->options.seed, sqrt(6.0 / fan), tower->weights + p->offset);
+        for (size_t k = 0; k < scale->columns; ++k) tower->weights[scale->offset + k] = 1.0f;
     }
+    set_unit_weights(tower, tower->weights);
+    if (tower->average != NULL) memcpy(tower->average, tower->weights, tower->floats * sizeof(float));
 }
 
 ct_code ct_tower_create(const ct_tower_spec *spec, const ct_tower_options *options, ct_pool *pool, ct_tower **out_tower,
@@ -137,6 +158,8 @@ void ct_tower_destroy(ct_tower *tower) {
     ct_tower_memory_free(tower->weights);
     ct_tower_memory_free(tower->m);
     ct_tower_memory_free(tower->v);
+    ct_tower_memory_free(tower->average);
+    free(tower->tensors);
     free(tower->parameters);
     ct_tower_spec_free(&tower->spec);
     free(tower);
@@ -151,34 +174,52 @@ size_t ct_tower_block_rows(size_t batch_rows) { return batch_rows <= 512 ? 128 :
 size_t ct_tower_parameters(const ct_tower *tower) {
     size_t count = 0;
     for (size_t i = 0; i < tower->parameter_count; ++i) count += tower->parameters[i].rows * tower->parameters[i].columns;
-    for (size_t i = 0; i < tower->spec.unit_range_count; ++i) count -= tower->spec.unit_ranges[i].count * ct_tower_outputs(&tower->spec);
+    for (size_t i = 0; i < tower->spec.unit_range_count; ++i) {
+        count -= tower->spec.unit_ranges[i].count * ct_tower_outputs(&tower->spec);
+    }
     return count;
 }
 
 double ct_tower_flops_per_row(const ct_tower *tower) {
     double flops = 0;
-    for (size_t i = 0; i < tower->parameter_count; i += 2) {
+    for (size_t i = CT_WEIGHT; i < tower->parameter_count; i += CT_PARAMETER_KINDS) {
         flops += 2.0 * (double)tower->parameters[i].rows * (double)tower->parameters[i].columns;
     }
     return flops;
 }
 
-size_t ct_tower_tensor_count(const ct_tower *tower) { return tower->parameter_count * (tower->m != NULL ? 3 : 1); }
+size_t ct_tower_tensor_count(const ct_tower *tower) {
+    const size_t copies = (size_t)(1 + (tower->m != NULL ? 2 : 0) + (tower->average != NULL ? 1 : 0));
+    return copies * tower->tensor_count;
+}
 
 ct_tensor ct_tower_tensor(ct_tower *tower, size_t index) {
-    const size_t kind = index / tower->parameter_count;
-    const ct_parameter *p = &tower->parameters[index % tower->parameter_count];
-    float *slab = kind == 0 ? tower->weights : kind == 1 ? tower->m : tower->v;
-    const char *name = kind == 0 ? p->name : kind == 1 ? p->m_name : p->v_name;
-    return (ct_tensor){.name = name, .rows = p->rows, .columns = p->columns, .data = slab + p->offset};
+    float *const slabs[] = {tower->weights, tower->m, tower->v, tower->average};
+    size_t copy = 0;
+    for (size_t skip = index / tower->tensor_count; skip > 0; --skip) {
+        do ++copy;
+        while (slabs[copy] == NULL);
+    }
+    const ct_parameter *p = &tower->parameters[tower->tensors[index % tower->tensor_count]];
+    const bool only_average = tower->options.batch_rows == 0 && has_average(tower);
+    return (ct_tensor){
+        .name = p->names[only_average ? CT_COPY_AVERAGE : copy], .rows = p->rows, .columns = p->columns, .data = slabs[copy] + p->offset};
 }
 
 int64_t ct_tower_step(const ct_tower *tower) { return tower->step; }
 void ct_tower_set_step(ct_tower *tower, int64_t step) { tower->step = step; }
 
 void ct_tower_weights_changed(ct_tower *tower) {
-    set_unit_weights(tower);
+    set_unit_weights(tower, tower->weights);
+    set_unit_weights(tower, tower->average);
     tower->ops->weights_changed(tower);
+}
+
+void ct_tower_set_learning_rate(ct_tower *tower, float learning_rate) { tower->options.learning_rate = learning_rate; }
+
+void ct_tower_set_position(ct_tower *tower, uint32_t epoch, int64_t first_row) {
+    tower->epoch = epoch;
+    tower->first_row = first_row;
 }
 
 ct_code ct_workspace_create(const ct_tower *tower, ct_workspace **out_workspace, ct_status *status) {
@@ -209,5 +250,5 @@ ct_code ct_tower_update(ct_tower *tower, size_t rows, ct_status *status) {
     return CT_OK;
 }
 void ct_tower_weight_gradient(ct_tower *tower, size_t rows, size_t tensor, float *out_gradient) {
-    tower->ops->weight_gradient(tower, rows, tensor, out_gradient);
+    tower->ops->weight_gradient(tower, rows, tower->tensors[tensor], out_gradient);
 }

@@ -11,7 +11,18 @@
  * oneDNN's matmul and hand-written loops. The maths of each kind:
  *     DENSE   y = act(in W + b)                                    in (rows, in), W (in, out)
  *     CROSS   y = x * (in W + b) + in, elementwise (DCN-v2, Wang et al. 2021, arXiv 2008.13535, eq. 1); out = width; in: slab 0 or a CROSS
+ *             out columns may be normalised before act: (z - mean) / sqrt(variance + 1e-5) * scale + shift, over the row's columns (Ba,
+ *             Kiros, Hinton 2016, arXiv 1607.06450); in training a share of y may be dropped, the rest scaled up (Srivastava et al. 2014)
+ *     CROSS2  CROSS with a second input: y = x * (in W + b) + carry. With in = carry V, a DENSE without bias and activation, it is the
+ *             low-rank cross layer (the same paper, eq. 2): y = x * (U (V' x_l) + b) + x_l
+ *     FM      y_d = ((sum_f v_fd)^2 - sum_f v_fd^2) / 2             all pairs of fields (Rendle 2010, eq. 5); out = field_dim; in: slab 0.
+ *             The HEAD sums the columns (unit range). Its weights of x are the first-order term: one for each column of an embedding and
+ *             field (FiLV of Pan et al. 2018, arXiv 1806.03514) in the place of one for each id
+ *     DOT     y = [b, <v_i, v_j> for j < i, v_0 = b]                (DLRM, Naumov et al. 2019, arXiv 1906.00091); in: slab 0, then b, a
+ *             slab of field_dim columns, or slab 0 alone: then y has only the fields' products, i = 1 first
+ *     REST    y = the columns of x that are in no field, in order   in: slab 0
  *     HEAD    logit = <concat(inputs), w> + b, one for each output   the last layer; several outputs are several columns
+ * Fields are field_dim columns of x each: the embeddings. DeepFM (Guo et al. 2017, arXiv 1703.04247) is FM beside DENSE layers over x.
  * Loss: mean over the batch's rows of softplus(z) - y z. The caller gives d loss / d logit. */
 #ifndef TOWER_TOWER_H
 #define TOWER_TOWER_H
@@ -21,17 +32,27 @@
 
 enum { CT_LAYER_NAME_BYTES = 64, CT_LAYER_MAX_INPUTS = 4, CT_TOWER_MAX_LAYERS = 64, CT_TOWER_MAX_ADAPTERS = 64 };
 
-typedef enum ct_layer_kind { CT_LAYER_DENSE, CT_LAYER_CROSS, CT_LAYER_HEAD } ct_layer_kind;
+typedef enum ct_layer_kind {
+    CT_LAYER_DENSE,
+    CT_LAYER_CROSS, /* with one input or two */
+    CT_LAYER_HEAD,
+    CT_LAYER_FM,
+    CT_LAYER_DOT,
+    CT_LAYER_REST
+} ct_layer_kind;
 typedef enum ct_activation { CT_ACTIVATION_NONE, CT_ACTIVATION_RELU } ct_activation;
 typedef enum ct_precision { CT_PRECISION_AUTO, CT_PRECISION_FP32, CT_PRECISION_BF16 } ct_precision;
 
 typedef struct ct_layer_spec {
     ct_layer_kind kind;
-    char name[CT_LAYER_NAME_BYTES];     /* of its tensors: NAME.weight, NAME.bias; unique */
+    char name[CT_LAYER_NAME_BYTES];     /* of its tensors: NAME.weight, .bias, .scale, .shift; unique */
     size_t inputs[CT_LAYER_MAX_INPUTS]; /* slabs */
-    size_t input_count;                 /* 1, or more for HEAD */
+    size_t input_count;                 /* 1; CROSS and DOT: 1 or 2; HEAD: 1 or more */
     size_t out;                         /* columns of the output */
-    ct_activation activation;           /* DENSE only */
+    /* DENSE only */
+    ct_activation activation;
+    bool no_bias, normalise;
+    float dropout; /* share of outputs, [0, 1) */
 } ct_layer_spec;
 
 /* A frozen vector's way into x: x[column .. column + out) = raw[raw_column .. raw_column + in) A + a. Trained; lies wholly in one side. */
@@ -41,9 +62,10 @@ typedef struct ct_adapter_spec {
     size_t column, out;    /* in x */
 } ct_adapter_spec;
 
-/* Columns of x whose weight in the HEAD is 1 and is not trained: sums of one-wide embeddings (LR's ids). */
+/* Columns whose weight in the HEAD is 1 and is not trained: sums of one-wide embeddings (LR's ids), an FM's output. */
 typedef struct ct_unit_range {
     size_t column, count;
+    size_t slab; /* that the HEAD reads */
 } ct_unit_range;
 
 typedef struct ct_tower_spec {
@@ -53,8 +75,10 @@ typedef struct ct_tower_spec {
     size_t adapter_count;
     ct_layer_spec *layers; /* the last one is the HEAD */
     size_t layer_count;
-    ct_unit_range *unit_ranges; /* only where the HEAD reads slab 0 */
+    ct_unit_range *unit_ranges;
     size_t unit_range_count;
+    size_t *fields; /* first columns in x, rising; each lies in one side, and no two meet; may be none where no FM, DOT or REST is */
+    size_t field_count, field_dim;
 } ct_tower_spec;
 
 typedef enum ct_dense_optimiser { CT_DENSE_SGD, CT_DENSE_ADAM } ct_dense_optimiser;
@@ -66,7 +90,11 @@ typedef struct ct_tower_options {
     ct_dense_optimiser optimiser;
     float learning_rate; /* Adam: Kingma and Ba, arXiv 1412.6980, algorithm 1, with beta1, beta2, epsilon */
     float beta1, beta2, epsilon;
-    size_t batch_rows; /* largest training batch; 0 = inference only */
+    float l2;            /* added to the gradient of a weight w (not of biases, scales and shifts): l2 w */
+    float average_power; /* 0 = no average; p > 0: inference uses an average of the weights after each update, in which update t has a
+                            weight in proportion to about t^p: of the last 1/(p+1) of training, whatever its length (polynomial-decay
+                            averaging, Shamir and Zhang 2013, arXiv 1212.1824): a += (1 + p) / (t + p) (w - a) */
+    size_t batch_rows;   /* largest training batch; 0 = inference only */
 } ct_tower_options;
 
 typedef struct ct_tower ct_tower;
@@ -83,7 +111,8 @@ size_t ct_tower_parameters(const ct_tower *tower);    /* trained floats */
 double ct_tower_flops_per_row(const ct_tower *tower); /* of the products of one forward pass */
 
 /* Every float that a checkpoint keeps, in a fixed order: weights, then optimiser state (names "optimizer.m.NAME", "optimizer.v.NAME"), then
- * counters are the caller's. data is the tower's own memory: read it, or write it and call ct_tower_weights_changed. */
+ * the averaged weights ("average.NAME"); counters are the caller's. A tower for inference alone has one set of weights; with average_power
+ * their names are "average.NAME". data is the tower's own memory: read it, or write it and call ct_tower_weights_changed. */
 typedef struct ct_tensor {
     const char *name;
     size_t rows, columns; /* a bias is (1, columns) */
@@ -94,8 +123,14 @@ ct_tensor ct_tower_tensor(ct_tower *tower, size_t index);
 int64_t ct_tower_step(const ct_tower *tower); /* updates so far: Adam's t */
 void ct_tower_set_step(ct_tower *tower, int64_t step);
 void ct_tower_weights_changed(ct_tower *tower);
+/* For the updates from now on: finite, not negative. */
+void ct_tower_set_learning_rate(ct_tower *tower, float learning_rate);
+/* Of the batch that comes: its pass over the log and its first row in it. What is dropped is a pure function of them: CT_PLACE_DROPOUT,
+ * number = global row, index = layer * 2^16 + column / 8, half word column % 8. */
+void ct_tower_set_position(ct_tower *tower, uint32_t epoch, int64_t first_row);
 
-/* --- inference: one block of up to CT_TOWER_MAX_ROWS rows, each thread with a workspace of its own --- */
+/* --- inference: one block of up to CT_TOWER_MAX_ROWS rows, each thread with a workspace of its own; with the averaged weights, if there
+ * are any. Not while the tower is updated --- */
 
 enum { CT_TOWER_MAX_ROWS = 256 };
 
@@ -116,7 +151,7 @@ void ct_tower_forward(const ct_tower *tower, ct_workspace *workspace, size_t row
 /* The blocks of x follow each other: row r of the batch stands at block 0's + r * stride. */
 float *ct_tower_block_x(ct_tower *tower, size_t block, size_t *out_stride);
 float *ct_tower_block_raw(ct_tower *tower, size_t block, size_t *out_stride);
-/* Same bits as inference. Keeps what backward needs. */
+/* With the weights themselves, never the average; else the same bits as inference, but for dropout. Keeps what backward needs. */
 void ct_tower_block_forward(ct_tower *tower, size_t block, size_t rows, float *out_logits);
 /* logit_gradients: (rows, outputs) = d loss / d logit. d loss / d x overwrites the block's x (adapters' columns hold their own gradient).
  */

@@ -1,8 +1,9 @@
 /* Inside of a tower: what the public functions keep, and the table of functions that a backend (cpu, later cuda) fills.
  *
- * The tower owns the parameters as plain row-major fp32 host memory, one slab each for weights and Adam's two moments; a parameter has
- * the same offset in all three. Each starts at a multiple of CT_TOWER_ALIGN floats and the gap behind it is zero, so a bias may be read
- * up to its padded width. Backends keep copies in their own layouts and refresh them in weights_changed. */
+ * The tower owns the parameters as plain row-major fp32 host memory, one slab each for weights, Adam's two moments and the average; a
+ * parameter has the same offset in all of them. Each owner (adapter, layer) has four parameters; those that it lacks have no elements, but
+ * a bias that is lacking has a place, of zeros. Each starts at a multiple of CT_TOWER_ALIGN floats and the gap behind it is zero, so a bias
+ * may be read up to its padded width. Backends keep copies in their own layouts and refresh them in weights_changed. */
 #ifndef TOWER_TOWER_INTERNAL_H
 #define TOWER_TOWER_INTERNAL_H
 
@@ -10,9 +11,12 @@
 
 enum { CT_TOWER_ALIGN = 32, CT_TENSOR_NAME_BYTES = CT_LAYER_NAME_BYTES + 32 };
 
+typedef enum ct_parameter_kind { CT_WEIGHT, CT_BIAS, CT_SCALE, CT_SHIFT, CT_PARAMETER_KINDS } ct_parameter_kind;
+/* Copies of the parameters, in the order of the tensors. */
+typedef enum ct_copy_kind { CT_COPY_WEIGHTS, CT_COPY_M, CT_COPY_V, CT_COPY_AVERAGE, CT_COPY_KINDS } ct_copy_kind;
+
 typedef struct ct_parameter {
-    char name[CT_TENSOR_NAME_BYTES];
-    char m_name[CT_TENSOR_NAME_BYTES], v_name[CT_TENSOR_NAME_BYTES];
+    char names[CT_COPY_KINDS][CT_TENSOR_NAME_BYTES];
     size_t rows, columns;
     size_t offset; /* floats */
 } ct_parameter;
@@ -51,24 +55,33 @@ struct ct_tower {
     ct_tower_options options;
     ct_precision precision; /* FP32 or BF16 */
     ct_pool *pool;
-    ct_parameter *parameters; /* adapters' weight and bias, then layers' */
+    ct_parameter *parameters; /* the adapters', then the layers' */
     size_t parameter_count;
-    float *weights, *m, *v; /* (floats); m and v are NULL without Adam or without training */
+    size_t *tensors; /* (tensor_count): the parameters that have elements */
+    size_t tensor_count;
+    float *weights, *m, *v, *average; /* (floats); m, v without Adam or training, average without one or training: NULL */
     size_t floats;
     int64_t step;
+    uint32_t epoch; /* of the batch that comes */
+    int64_t first_row;
 };
 
 /* Columns of all inputs of a layer. */
 size_t ct_tower_slab_width(const ct_tower_spec *spec, size_t slab);
 size_t ct_tower_layer_in(const ct_tower_spec *spec, size_t layer);
 size_t ct_tower_outputs(const ct_tower_spec *spec);
-/* Index of a parameter: which = 0 weight, 1 bias. */
-static inline size_t ct_tower_adapter_parameter(size_t adapter, size_t which) { return 2 * adapter + which; }
-static inline size_t ct_tower_layer_parameter(const ct_tower_spec *spec, size_t layer, size_t which) {
-    return 2 * (spec->adapter_count + layer) + which;
+size_t ct_tower_rest_width(const ct_tower_spec *spec); /* columns of x that are in no field */
+/* Index of a parameter. */
+static inline size_t ct_tower_adapter_parameter(size_t adapter, ct_parameter_kind kind) { return CT_PARAMETER_KINDS * adapter + kind; }
+static inline size_t ct_tower_layer_parameter(const ct_tower_spec *spec, size_t layer, ct_parameter_kind kind) {
+    return CT_PARAMETER_KINDS * (spec->adapter_count + layer) + kind;
 }
-/* Is this column of x one whose weight in the HEAD is fixed at 1? */
-bool ct_tower_is_unit(const ct_tower_spec *spec, size_t column);
+/* Does a layer have a matrix? */
+static inline bool ct_tower_has_weight(ct_layer_kind kind) {
+    return kind == CT_LAYER_DENSE || kind == CT_LAYER_CROSS || kind == CT_LAYER_HEAD;
+}
+/* Is this column one whose weight in the HEAD is fixed at 1? */
+bool ct_tower_is_unit(const ct_tower_spec *spec, size_t slab, size_t column);
 
 /* 64-byte aligned zeroed memory, on huge pages where it is large; NULL when out of memory. Freed by ct_tower_memory_free. */
 void *ct_tower_memory(size_t bytes);

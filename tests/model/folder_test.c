@@ -42,7 +42,7 @@ static int tear_down(void **state) {
 
 static ct_model *fresh(const fixture *f, const char *name) {
     const char *sets[] = {"embedding.dim=6", "vector.adapter=3", "embedding.min_count=3", "deep=[24,16]"};
-    return make_model(f->schema, name, sets, strcmp(name, "lr") == 0 ? 3 : 4, 11, BATCH_ROWS, f->pool);
+    return make_model(f->schema, name, sets, strcmp(name, "lr") == 0 || strcmp(name, "fm") == 0 ? 3 : 4, 11, BATCH_ROWS, f->pool);
 }
 
 /* A saved model; malloc'd folder. */
@@ -57,8 +57,8 @@ static char *saved(const fixture *f, const char *model_name, const char *folder_
 
 static void what_is_saved_comes_back(void **state) {
     const fixture *f = *state;
-    static const char *const names[] = {"lr", "dnn", "dcn-v2"};
-    for (size_t i = 0; i < 3; i++) {
+    static const char *const names[] = {"lr", "dnn", "dcn-v2", "fm", "deepfm", "dlrm"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char *folder = temp_path(f->folder, names[i]), before[CT_DIGEST_HEX_BYTES], after[CT_DIGEST_HEX_BYTES];
         ct_model *model = fresh(f, names[i]);
         train_on(model, f->log, 0, 0, SIZE_MAX);

@@ -129,10 +129,10 @@ class Rows:
         for key in occurrences:
             self.counts[key] = self.counts.get(key, 0) + 1
 
-    def step(self, gradients):
+    def step(self, gradients, rate):
         for key, gradient in gradients.items():
             self.accumulator[key] += np.mean(gradient**2)
-            self.values[key] = self.values[key] - self.run["embedding_learning_rate"] / np.sqrt(self.accumulator[key]) * gradient
+            self.values[key] = self.values[key] - rate / np.sqrt(self.accumulator[key]) * gradient
 
 
 # --- model/model.h, tower/tower.h ---
@@ -141,7 +141,8 @@ class Model:
     def __init__(self, run):
         self.run = run
         self.dim = 1 if run["model"] == "lr" else run["dim"]
-        self.adapter = 1 if run["model"] == "lr" else run["adapter"]
+        self.of_fields = run["model"] in ("fm", "deepfm", "dlrm")
+        self.adapter = self.dim if self.of_fields or run["model"] == "lr" else run["adapter"]
         self.rows = Rows(run, self.dim)
         self.buckets = [(n + "#bucket", side, None, n + "#bucket", None) for n, side, _ in NUMBERS] if run["buckets"] else []
         self.ids = IDS + self.buckets
@@ -175,24 +176,48 @@ class Model:
             self.dense("vector." + name, self.raw_dim, self.adapter, relu=False)
         inputs = 0
         self.cross = ["cross.%d" % i for i in range(self.run["cross_layers"])]
+        self.rank = self.run["cross_rank"]
         for name in self.cross:
-            self.dense(name, self.width, self.width, relu=False)
+            if self.rank:
+                self.dense(name.replace("cross", "cross_inner"), self.width, self.rank, relu=False)
+                del self.weights[name.replace("cross", "cross_inner") + ".bias"]
+            self.dense(name, self.rank or self.width, self.width, relu=False)
             inputs = self.width
         self.deep, width = ["deep.%d" % i for i in range(len(self.run["deep"]))], self.width
+        self.fields = [self.columns[f[0]] for side in ("context", "candidate") for features in (self.ids, VECTORS) for f in features if f[1] == side]
+        in_field = np.zeros(self.width, bool)
+        for field in self.fields:
+            in_field[field] = True
+        self.rest = np.flatnonzero(~in_field)
+        self.bottom = []
+        if self.run["model"] == "dlrm":
+            below, widths = len(self.rest), self.run["bottom"] + [self.dim]
+            self.bottom = ["bottom.%d" % i for i in range(len(widths))]
+            for name, out in zip(self.bottom, widths):
+                self.dense(name, below, out, relu=True)
+                below = out
+            vectors = len(self.fields) + 1
+            width = self.dim + vectors * (vectors - 1) // 2
         for name, out in zip(self.deep, self.run["deep"]):
             self.dense(name, width, out, relu=True)
             width = out
         if self.deep:
             inputs += width
+        if self.run["model"] in ("fm", "deepfm"):  # x, the products of pairs, whose weights stay 1, deep
+            inputs += self.width + self.dim
         self.dense("head", inputs if inputs else self.width, 1, relu=False)
-        self.frozen = np.zeros((self.width, 1), bool)
+        self.frozen = np.zeros_like(self.weights["head.weight"], bool)
+        if self.run["model"] in ("fm", "deepfm"):
+            self.frozen[self.width : self.width + self.dim] = True
+            self.weights["head.weight"][self.frozen] = 1.0
         if self.run["model"] == "lr":  # ids and vectors enter the sum as they are
             for name in [f[0] for f in self.ids + VECTORS]:
                 self.frozen[self.columns[name]] = True
             self.weights["head.weight"][self.frozen] = 1.0
         self.m = {name: np.zeros_like(w) for name, w in self.weights.items()}
         self.v = {name: np.zeros_like(w) for name, w in self.weights.items()}
-        self.t = 0
+        self.average = dict(self.weights)
+        self.t = self.trained = 0
 
     def dense(self, name, rows, columns, relu):
         """He-uniform before a ReLU, else Glorot-uniform; biases 0."""
@@ -256,56 +281,103 @@ class Model:
 
     # --- forward and backward ---
 
+    def layers(self, names, x):
+        """Outputs of ReLU layers, the input first."""
+        hidden = [x]
+        for name in names:
+            hidden.append(np.maximum(hidden[-1] @ self.weights[name + ".weight"] + self.weights[name + ".bias"], 0))
+        return hidden
+
+    def layers_back(self, names, hidden, d, g):
+        """Gradient of the input."""
+        for i in reversed(range(len(names))):
+            d = d * (hidden[i + 1] > 0)
+            g[names[i] + ".weight"], g[names[i] + ".bias"] = hidden[i].T @ d, d.sum(axis=0)
+            d = d @ self.weights[names[i] + ".weight"].T
+        return d
+
+    def inner(self, name, x):
+        """What a cross layer's matrix reads: all, or a narrow product (Wang et al. 2021, eq. 2)."""
+        return x @ self.weights[name.replace("cross", "cross_inner") + ".weight"] if self.rank else x
+
     def forward(self, x):
         w = self.weights
-        crosses, hidden = [x], [x]
+        crosses, below, vectors, first = [x], [], [], x
         for name in self.cross:
-            crosses.append(x * (crosses[-1] @ w[name + ".weight"] + w[name + ".bias"]) + crosses[-1])
-        for name in self.deep:
-            hidden.append(np.maximum(hidden[-1] @ w[name + ".weight"] + w[name + ".bias"], 0))
+            crosses.append(x * (self.inner(name, crosses[-1]) @ w[name + ".weight"] + w[name + ".bias"]) + crosses[-1])
+        if self.run["model"] == "dlrm":
+            below = self.layers(self.bottom, x[:, self.rest])
+            vectors = [below[-1]] + [x[:, field] for field in self.fields]
+            first = np.concatenate([below[-1]] + [np.sum(vectors[i] * vectors[j], axis=1)[:, None]
+                                                  for i in range(len(vectors)) for j in range(i)], axis=1)
+        hidden = self.layers(self.deep, first)
         tops = ([crosses[-1]] if self.cross else []) + ([hidden[-1]] if self.deep else [])
+        if self.run["model"] in ("fm", "deepfm"):  # Rendle 2010, eq. 5, before the sum over f
+            v = [x[:, field] for field in self.fields]
+            tops = [x, (sum(v) ** 2 - sum(f**2 for f in v)) / 2] + tops
         top = np.concatenate(tops, axis=1) if tops else x
-        return (top @ w["head.weight"] + w["head.bias"])[:, 0], (x, crosses, hidden, top)
+        return (top @ w["head.weight"] + w["head.bias"])[:, 0], (x, crosses, hidden, top, below, vectors)
 
     def backward(self, state, d_logit):
         """Gradients of the weights and of x."""
         w, g = self.weights, {}
-        x, crosses, hidden, top = state
+        x, crosses, hidden, top, below, vectors = state
         d_logit = d_logit[:, None]
         g["head.weight"], g["head.bias"] = top.T @ d_logit, d_logit.sum(axis=0)
         d_top = d_logit @ w["head.weight"].T
-        if not self.cross and not self.deep:
+        if self.run["model"] == "lr":
             return g, d_top
-        d_x = np.zeros_like(x)
-        d = d_top[:, :self.width] if self.cross else None
-        for i in reversed(range(len(self.cross))):
-            name = self.cross[i]
-            inner = crosses[i] @ w[name + ".weight"] + w[name + ".bias"]
-            d_inner = d * x
-            d_x += d * inner
-            g[name + ".weight"], g[name + ".bias"] = crosses[i].T @ d_inner, d_inner.sum(axis=0)
-            d = d + d_inner @ w[name + ".weight"].T
+        d_x, at = np.zeros_like(x), 0
+        if self.run["model"] in ("fm", "deepfm"):
+            at = self.width + self.dim
+            d_x += d_top[:, : self.width]
+            total = sum(x[:, field] for field in self.fields)
+            for field in self.fields:
+                d_x[:, field] += d_top[:, self.width : at] * (total - x[:, field])
         if self.cross:
+            d, at = d_top[:, : self.width], self.width
+            for i in reversed(range(len(self.cross))):
+                name = self.cross[i]
+                read = self.inner(name, crosses[i])
+                d_product = d * x
+                d_x += d * (read @ w[name + ".weight"] + w[name + ".bias"])
+                g[name + ".weight"], g[name + ".bias"] = read.T @ d_product, d_product.sum(axis=0)
+                d_read = d_product @ w[name + ".weight"].T
+                if self.rank:
+                    narrow = name.replace("cross", "cross_inner") + ".weight"
+                    g[narrow] = crosses[i].T @ d_read
+                    d_read = d_read @ w[narrow].T
+                d = d + d_read
             d_x += d
-        d = d_top[:, self.width if self.cross else 0:]
-        for i in reversed(range(len(self.deep))):
-            name = self.deep[i]
-            d = d * (hidden[i + 1] > 0)
-            g[name + ".weight"], g[name + ".bias"] = hidden[i].T @ d, d.sum(axis=0)
-            d = d @ w[name + ".weight"].T
-        return g, (d_x + d if self.deep else d_x)
+        d = self.layers_back(self.deep, hidden, d_top[:, at:], g)
+        if self.run["model"] == "dlrm":
+            d_vectors, at = [d[:, : self.dim]] + [np.zeros_like(v) for v in vectors[1:]], self.dim
+            for i in range(len(vectors)):
+                for j in range(i):
+                    d_vectors[i] = d_vectors[i] + d[:, at : at + 1] * vectors[j]
+                    d_vectors[j] = d_vectors[j] + d[:, at : at + 1] * vectors[i]
+                    at += 1
+            for field, d_field in zip(self.fields, d_vectors[1:]):
+                d_x[:, field] += d_field
+            d_x[:, self.rest] += self.layers_back(self.bottom, below, d_vectors[0], g)
+        elif self.deep:
+            d_x += d
+        return g, d_x
 
-    def adam(self, gradients):
+    def adam(self, gradients, left):
         """Kingma and Ba, arXiv 1412.6980, algorithm 1."""
         beta1, beta2 = self.run["beta1"], self.run["beta2"]
         self.t += 1
         for name, g in gradients.items():
-            if name == "head.weight" and self.run["model"] == "lr":
+            if name == "head.weight":
                 g = np.where(self.frozen, 0, g)
             self.m[name] = beta1 * self.m[name] + (1 - beta1) * g
             self.v[name] = beta2 * self.v[name] + (1 - beta2) * g**2
             m, v = self.m[name] / (1 - beta1**self.t), self.v[name] / (1 - beta2**self.t)
-            self.weights[name] = self.weights[name] - self.run["learning_rate"] * m / (np.sqrt(v) + self.run["epsilon"])
+            self.weights[name] = self.weights[name] - left * self.run["learning_rate"] * m / (np.sqrt(v) + self.run["epsilon"])
+            power = self.run["average_power"]  # Shamir and Zhang 2013; 0 = none
+            share = (1 + power) / (self.t + power) if power > 0 else 1
+            self.average[name] = self.average[name] + share * (self.weights[name] - self.average[name])
 
     # --- a step, a score ---
 
@@ -341,12 +413,15 @@ class Model:
             for r, row in enumerate(keys[name]):
                 for k in row:
                     of_rows[k] = of_rows.get(k, 0) + d_x[r, self.columns[name]] / len(row)
-        self.adam(gradients)
-        self.rows.step(of_rows)
+        left = max(0.0, 1 - self.trained / self.run["schedule_rows"]) if self.run["schedule_rows"] > 0 else 1.0
+        self.trained += len(chosen)
+        self.adam(gradients, left)
+        self.rows.step(of_rows, left * self.run["embedding_learning_rate"])
         self.count_labels(log, chosen)
         return logits
 
     def score(self, log):
+        self.weights = self.average
         chosen = list(range(log.rows))
         keys = {name: [[k if k in self.rows.values else ("rare", owner) for k in log.ids[name][r]] for r in chosen]
                 for name, _, _, owner, _ in self.ids}

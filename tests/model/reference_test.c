@@ -100,6 +100,12 @@ static json_t *describe(const fixture *f, const ct_model_spec *spec, uint64_t se
         (double)spec->beta2, "epsilon", (double)spec->epsilon, "train", f->train, "test", f->test, "vectors", npy, "vector_ids", txt,
         "logits", logits, "probabilities", probabilities, "progressive_log_loss", log_loss, "bound", bound);
     assert_non_null(run);
+    json_t *bottom = json_array();
+    for (size_t i = 0; i < spec->bottom_count; i++) json_array_append_new(bottom, json_integer(spec->bottom[i]));
+    json_object_set_new(run, "bottom", bottom);
+    json_object_set_new(run, "cross_rank", json_integer(spec->cross_rank));
+    json_object_set_new(run, "average_power", json_real((double)spec->average_power));
+    json_object_set_new(run, "schedule_rows", json_real(spec->schedule_rows));
     json_object_set_new(run, "target_stats", json_boolean(spec->target_stats));
     json_object_set_new(run, "target_smoothing", json_real((double)spec->target_smoothing));
     free(npy);
@@ -149,7 +155,7 @@ static void check_model(const fixture *f, const char *name, const char *const *s
     if (missing) skip();
 }
 
-#define COMMON "precision=fp32", "embedding.first_value_scale=0.05", "optimizer.learning_rate=0.01"
+#define COMMON "numbers.buckets=false", "precision=fp32", "embedding.first_value_scale=0.05", "optimizer.learning_rate=0.01"
 
 static void lr_equals_the_reference(void **state) {
     const char *sets[] = {COMMON, "embedding.id_drop=0.1", "embedding.min_count=3"};
@@ -190,6 +196,21 @@ static void numbers_as_ids_equal_the_reference(void **state) {
     check_model(*state, "dcn-v2", dcn_v2, sizeof dcn_v2 / sizeof *dcn_v2);
 }
 
+static void models_of_fields_equal_the_reference(void **state) {
+    const char *fm[] = {COMMON, "embedding.dim=6", "embedding.learning_rate=0.02"};
+    check_model(*state, "fm", fm, sizeof fm / sizeof *fm);
+    const char *deepfm[] = {COMMON, "embedding.dim=7", "deep=[30,20]", "numbers.buckets=true", "embedding.learning_rate=0.02"};
+    check_model(*state, "deepfm", deepfm, sizeof deepfm / sizeof *deepfm);
+    const char *dlrm[] = {COMMON, "embedding.dim=16", "bottom=[20,10]", "deep=[30,9]", "average.power=0"};
+    check_model(*state, "dlrm", dlrm, sizeof dlrm / sizeof *dlrm);
+}
+
+static void low_rank_and_schedule_equal_the_reference(void **state) {
+    const char *sets[] = {COMMON,         "embedding.dim=6",    "deep=[20]",      "cross.layers=2",
+                          "cross.rank=5", "schedule.rows=2500", "average.power=3"};
+    check_model(*state, "dcn-v2", sets, sizeof sets / sizeof *sets);
+}
+
 /* Every key has its row at once; nothing is dropped, so there are no rare rows and unknown ids read zeros. */
 static void dcn_v2_without_rare_rows_equals_the_reference(void **state) {
     const char *sets[] = {COMMON,      "embedding.id_drop=0", "embedding.min_count=1", "embedding.dim=17", "vector.adapter=16",
@@ -204,6 +225,8 @@ int main(int argc, char **argv) {
                                        cmocka_unit_test(dcn_v2_equals_the_reference),
                                        cmocka_unit_test(numbers_as_ids_equal_the_reference),
                                        cmocka_unit_test(target_statistics_equal_the_reference),
+                                       cmocka_unit_test(models_of_fields_equal_the_reference),
+                                       cmocka_unit_test(low_rank_and_schedule_equal_the_reference),
                                        cmocka_unit_test(dcn_v2_without_rare_rows_equals_the_reference)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -41,17 +41,30 @@ static int tear_down(void **state) {
 typedef struct variant {
     const char *model, *precision, *numbers;
 } variant;
-static const variant variants[] = {{"lr", "fp32", "numbers.buckets=true"},        {"dcn-v2", "fp32", "embedding.target_stats=true"},
-                                   {"dnn", "fp32", "numbers.missing_flag=false"}, {"dcn-v2", "fp32", "numbers.buckets=false"},
-                                   {"dnn", "bf16", "numbers.buckets=false"},      {"dcn-v2", "bf16", "numbers.buckets=true"}};
+static const variant variants[] = {{"lr", "fp32", "numbers.buckets=true"},
+                                   {"dcn-v2", "fp32", "embedding.target_stats=true"},
+                                   {"dnn", "fp32", "numbers.missing_flag=false"},
+                                   {"dcn-v2", "fp32", "numbers.buckets=false"},
+                                   {"fm", "fp32", "numbers.buckets=true"},
+                                   {"deepfm", "bf16", "numbers.buckets=true"},
+                                   {"dlrm", "fp32", "numbers.buckets=false"},
+                                   {"dlrm", "bf16", "numbers.buckets=true"},
+                                   {"dcn-v2", "bf16", "cross.rank=5"},
+                                   {"dnn", "fp32", "layer_norm=true"},
+                                   {"dnn", "bf16", "numbers.buckets=false"},
+                                   {"dcn-v2", "bf16", "numbers.buckets=true"}};
 enum { VARIANTS = sizeof variants / sizeof *variants };
+
+static bool has_deep(const char *model) { return strcmp(model, "lr") != 0 && strcmp(model, "fm") != 0; }
 
 /* NULL where the machine lacks the precision. */
 static ct_model *trained(const fixture *f, const variant *v) {
     char precision[32];
     snprintf(precision, sizeof precision, "precision=%s", v->precision);
-    const char *sets[] = {precision, "embedding.dim=6", "vector.adapter=3", "embedding.first_value_scale=0.1", v->numbers, "deep=[40,24]"};
-    ct_model_spec *spec = make_spec(v->model, sets, strcmp(v->model, "lr") == 0 ? 5 : 6);
+    const char *sets[] = {
+        precision,  "embedding.dim=6", "vector.adapter=3", "embedding.first_value_scale=0.1", "embedding.learning_rate=0.05",
+        v->numbers, "deep=[40,24]"};
+    ct_model_spec *spec = make_spec(v->model, sets, has_deep(v->model) ? 7 : 6);
     const ct_model_options options = {.seed = 3, .batch_rows = BATCH_ROWS, .pool = f->pool};
     ct_model *model = NULL;
     ct_status status = CT_STATUS_INIT;
@@ -229,8 +242,9 @@ static void training_sees_what_scoring_sees(void **state) {
                               "vector.adapter=3",
                               "embedding.id_drop=0",
                               "embedding.min_count=1",
+                              "average.power=0", /* what training scores with */
                               "deep=[40,24]"};
-        ct_model_spec *spec = make_spec(variants[i].model, sets, strcmp(variants[i].model, "lr") == 0 ? 6 : 7);
+        ct_model_spec *spec = make_spec(variants[i].model, sets, has_deep(variants[i].model) ? 8 : 7);
         const ct_model_options options = {.seed = 3, .batch_rows = ROWS, .pool = f->pool};
         ct_model *model = NULL;
         ct_status created = CT_STATUS_INIT;

@@ -89,10 +89,12 @@ static void a_file_changes_only_what_it_names(void **state) {
 
 static void the_text_gives_the_spec_back(void **state) {
     (void)state;
-    const char *models[] = {"lr", "dnn", "dcn-v2"};
-    for (size_t i = 0; i < 3; i++) {
-        const char *sets[] = {"embedding.learning_rate=0.0123", "optimizer.epsilon=1e-7", "embedding.id_drop=0.1", "vector.adapter=3"};
-        ct_model_spec *spec = load(models[i], sets, 4);
+    const char *models[] = {"lr", "fm", "dnn", "deepfm", "dcn-v2", "dlrm"};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        const char *sets[] = {"embedding.learning_rate=0.0123", "optimizer.epsilon=1e-7", "embedding.id_drop=0.1", "vector.adapter=3",
+                              "embedding.optimizer=adam",       "embedding.l2=1e-4",      "optimizer.l2=3e-4",     "average.power=2.5",
+                              "schedule.rows=123456789",        "dropout=0.125",          "layer_norm=true"};
+        ct_model_spec *spec = load(models[i], sets, sizeof sets / sizeof *sets);
         ct_status status = CT_STATUS_INIT;
         const char *names[] = {"x \"quoted\" \\ name", "y"};
         assert_int_equal(ct_model_spec_choose(spec, names, 2, names, 1, &status), CT_OK);
@@ -104,6 +106,9 @@ static void the_text_gives_the_spec_back(void **state) {
         assert_string_equal(again->features[0], names[0]);
         assert_true(again->embedding_learning_rate == 0.0123f);
         assert_true(again->id_drop == 0.1);
+        assert_int_equal(again->row_optimiser, CT_ROW_ADAM);
+        assert_true(again->row_l2 == 1e-4f && again->l2 == 3e-4f && again->average_power == 2.5f && again->dropout == 0.125f);
+        assert_true(again->schedule_rows == 123456789 && again->layer_norm);
         free(text);
         free(text_again);
         ct_model_spec_destroy(spec);
@@ -129,6 +134,13 @@ static void wrong_input_is_refused_by_name(void **state) {
         {NULL, "model: lr\nmodel: dnn\n", NULL, {"m.yaml:", "model", NULL}},
         {"lr", NULL, "deep=[4]", {"--set deep=[4]", "lr", NULL}},
         {"dnn", NULL, "cross.layers=2", {"--set cross.layers=2", "dcn-v2", NULL}},
+        {"fm", NULL, "deep=[4]", {"--set deep=[4]", "fm", NULL}},
+        {"deepfm", NULL, "bottom=[4]", {"--set bottom=[4]", "dlrm", NULL}},
+        {"dnn", NULL, "cross.rank=2", {"cross.rank", "2", NULL}},
+        {"dnn", NULL, "dropout=1", {"dropout", "1", NULL}},
+        {"dnn", NULL, "average.power=-1", {"average.power", "-1", NULL}},
+        {"dnn", NULL, "schedule.rows=-1", {"schedule.rows", "-1", NULL}},
+        {"dnn", NULL, "embedding.optimizer=ftrl", {"embedding.optimizer", "ftrl", "adagrad_rowwise"}},
         {"dcn-v2", NULL, "cross.layers=0", {"--set cross.layers=0", "dcn-v2", NULL}},
         {"dnn", NULL, "embedding.dim=0", {"embedding.dim", "0", "1024"}},
         {"dnn", NULL, "embedding.dim=-1", {"embedding.dim=-1", "dim", NULL}},

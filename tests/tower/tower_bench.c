@@ -1,6 +1,6 @@
 /* Rows a second of the dense part of a training step (forward, backward, update), beside the time of its matrix products alone, measured
- * in the same run: tower_bench [fp32|bf16] [batch]. The products run in the shapes and chunks that the tower uses, one after the other,
- * on memory of the thread's own. Not a test: it proves nothing but prints. */
+ * in the same run: tower_bench [fp32|bf16] [batch] [shape]. The products run in the shapes and chunks that the tower uses, one after the
+ * other, on memory of the thread's own. Not a test: it proves nothing but prints. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,13 +36,14 @@ static void block_products(const work *w, size_t worker, bool back) {
     ct_cpu_scratch *s = w->scratch[worker];
     for (size_t l = 0; l < cpu->layer_count; ++l) {
         const ct_cpu_layer *layer = &cpu->layers[l];
+        if (layer->back == NULL) continue;
         for (size_t row = 0; row < w->block_rows; row += CT_CHUNK_ROWS) {
             if (back) {
                 ct_product_run(layer->back, s->executor, CT_CHUNK_ROWS, s->dz, layer->packed_back, s->sums[0], layer->back_adds);
                 continue;
             }
             for (size_t i = 0; i < layer->part_count; ++i) {
-                ct_product_run(layer->parts[i].product, s->executor, CT_CHUNK_ROWS, s->dz, layer->parts[i].packed, s->sums[0], false);
+                ct_product_run(layer->parts[i].product, s->executor, CT_CHUNK_ROWS, s->dz, cpu->weights.parts[l][i], s->sums[0], false);
             }
         }
     }
@@ -131,6 +132,8 @@ static int bench(const char *name, ct_spec_builder *b, ct_precision precision, s
             products[3][run] += (double)(t6 - t3) * scale;
         }
     }
+    const ct_product *kernel = NULL;
+    for (size_t l = 0; kernel == NULL; ++l) kernel = w.cpu->layers[l].back;
     const double total = median(step[3]), bound = median(products[3]);
     printf(
         "%-7s %-4s %zu thread%s: %6.1f k rows/s, products alone %6.1f k rows/s, %3.0f %% | ms forward %.2f of %.2f, backward %.2f of %.2f, "
@@ -138,7 +141,7 @@ static int bench(const char *name, ct_spec_builder *b, ct_precision precision, s
         name, precision == CT_PRECISION_BF16 ? "bf16" : "fp32", threads, threads == 1 ? " " : "s", (double)batch / total,
         (double)batch / bound, 100 * bound / total, median(products[0]), median(step[0]), median(products[1]), median(step[1]),
         median(products[2]), median(step[2]), create_ms, 3 * ct_tower_flops_per_row(tower) * (double)batch / bound * 1e-6,
-        ct_product_kernel(w.cpu->layers[0].back));
+        ct_product_kernel(kernel));
     free(w.logits);
     free(w.gradients);
     ct_tower_destroy(tower);
@@ -151,22 +154,43 @@ fail:
     return 1;
 }
 
+/* 13-512-256-16 and 512-256-1, 26 ids of 16, as in docs/benchmarks.md. */
+static void make_dlrm(ct_spec_builder *b) {
+    const size_t bottom[] = {512, 256, 16}, top[] = {512, 256};
+    spec_begin(b, 0, 26 * 16 + 13);
+    for (size_t i = 0; i < 26; ++i) spec_field(b, i * 16, 16);
+    size_t slab = spec_rest(b);
+    for (size_t i = 0; i < 3; ++i) slab = spec_dense(b, slab, bottom[i], CT_ACTIVATION_RELU);
+    slab = spec_dot(b, slab);
+    for (size_t i = 0; i < 2; ++i) slab = spec_dense(b, slab, top[i], CT_ACTIVATION_RELU);
+    spec_head(b, 1, 1, slab, 0, 0);
+}
+
 int main(int argc, char **argv) {
     const char *only = argc > 1 ? argv[1] : "";
     const size_t batch = argc > 2 ? (size_t)strtoul(argv[2], NULL, 10) : 2048;
     printf("instruction set %s, batch %zu\n", ct_tower_instruction_set(), batch);
-    static ct_spec_builder dcn, split, dnn;
+    static ct_spec_builder dcn, split, low, dnn, deepfm, dlrm;
     spec_dcn(&dcn, 0, 429, 3, 500, 3);
     spec_dcn(&split, 221, 429, 3, 500, 3);
     spec_dnn(&dnn, 0, 429, 400, 3);
+    spec_deepfm(&deepfm, 26, 16, 13, 400, 3);
+    make_dlrm(&dlrm);
+    spec_begin(&low, 0, 429);
+    spec_head(&low, 1, 1, spec_cross_low(&low, spec_cross_low(&low, spec_cross_low(&low, 0, 64), 64), 64), 0, 0);
+    const struct {
+        const char *name;
+        ct_spec_builder *spec;
+    } shapes[] = {{"dcn-v2", &dcn}, {"split", &split}, {"low", &low}, {"dnn", &dnn}, {"deepfm", &deepfm}, {"dlrm", &dlrm}};
     int failed = 0;
     for (int p = 0; p < 2; ++p) {
         const ct_precision precision = p == 0 ? CT_PRECISION_BF16 : CT_PRECISION_FP32;
         if (only[0] != 0 && strcmp(only, p == 0 ? "bf16" : "fp32") != 0) continue;
         for (size_t threads = 1; threads <= 2; ++threads) {
-            failed |= bench("dcn-v2", &dcn, precision, batch, threads);
-            failed |= bench("split", &split, precision, batch, threads);
-            failed |= bench("dnn", &dnn, precision, batch, threads);
+            for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
+                if (argc > 3 && strcmp(argv[3], shapes[i].name) != 0) continue;
+                failed |= bench(shapes[i].name, shapes[i].spec, precision, batch, threads);
+            }
         }
     }
     return failed;

@@ -120,6 +120,20 @@ static void make_dcn_candidates(void) { spec_dcn(&builder, 0, 45, 2, 40, 2); }
 static void make_dcn_context(void) { spec_dcn(&builder, 45, 45, 2, 40, 2); }
 static void make_dnn(void) { spec_dnn(&builder, 3, 429, 100, 2); }
 static void make_narrow(void) { spec_dnn(&builder, 1, 4, 1, 2); }
+static void make_fields(void) { spec_field_zoo(&builder); }
+static void make_dropout(void) {
+    spec_field_zoo(&builder);
+    for (size_t l = 0; l < builder.spec.layer_count; ++l) {
+        if (builder.layers[l].kind == CT_LAYER_DENSE) builder.layers[l].dropout = 0.25f;
+    }
+}
+static void make_deepfm(void) { spec_deepfm(&builder, 7, 16, 5, 60, 2); }
+static void make_fm(void) { spec_deepfm(&builder, 6, 11, 4, 0, 0); }
+static void make_dlrm(void) { spec_dlrm(&builder, 26, 16, 13, 50, 70); }
+static void make_low_rank(void) {
+    spec_begin(&builder, 61, 130);
+    spec_head(&builder, 1, 1, spec_cross_low(&builder, spec_cross_low(&builder, 0, 20), 33), 0, 0);
+}
 static void make_lr(void) {
     spec_lr(&builder, 13, 26);
     builder.spec.context_width = 20;
@@ -133,6 +147,11 @@ static const struct {
               {"DCN-v2, context only", make_dcn_context},
               {"DNN", make_dnn},
               {"narrow DNN", make_narrow},
+              {"all kinds over fields", make_fields},
+              {"DeepFM", make_deepfm},
+              {"FM", make_fm},
+              {"DLRM", make_dlrm},
+              {"low rank", make_low_rank},
               {"LR", make_lr}};
 enum { MODELS = sizeof models / sizeof *models };
 static const ct_precision precisions[] = {CT_PRECISION_FP32, CT_PRECISION_BF16};
@@ -192,7 +211,7 @@ static uint64_t train(ct_precision precision, size_t threads, size_t batch_rows)
 static void test_threads_do_not_matter(void **state) {
     (void)state;
     const size_t threads[] = {2, 3, 8};
-    const builder_fn makes[] = {make_zoo, make_dcn, make_lr};
+    const builder_fn makes[] = {make_zoo, make_dcn, make_lr, make_dropout};
     for (size_t m = 0; m < sizeof makes / sizeof *makes; ++m) {
         makes[m]();
         for (size_t p = 0; p < 2; ++p) {
@@ -201,6 +220,113 @@ static void test_threads_do_not_matter(void **state) {
             for (size_t i = 0; i < 3; ++i) assert_int_equal(train(precisions[p], threads[i], batch), expected);
         }
     }
+}
+
+static void forward_all(const ct_tower *tower, ct_workspace *workspace, float *out_logits) {
+    put_rows(workspace, 0, ROWS, SIZE_MAX);
+    ct_tower_forward(tower, workspace, ROWS, false, out_logits);
+}
+
+/* With an average: the weights are those of a training without one; a workspace follows each update, old or new; a tower for inference that
+ * gets the "average." tensors says the same, bit for bit; and the last update alone is not what it says. */
+static void check_average(ct_precision precision, ct_dense_optimiser optimiser) {
+    enum { BATCH = 300 };
+    ct_pool *pool = create_pool(3);
+    ct_status status = CT_STATUS_INIT;
+    ct_tower_options options = tower_options(precision, BATCH);
+    options.optimiser = optimiser;
+    ct_tower *plain = NULL, *tower = NULL, *reader = NULL;
+    ct_workspace *workspace = NULL, *late = NULL, *of_reader = NULL, *of_plain = NULL;
+    static float logits[4][ROWS * 2], before[ROWS * 2];
+    const ct_code code = ct_tower_create(&builder.spec, &options, pool, &plain, &status);
+    options.average_power = 8;
+    if (code == CT_OK) {
+        assert_int_equal(ct_tower_create(&builder.spec, &options, pool, &tower, &status), CT_OK);
+        assert_int_equal(ct_workspace_create(tower, &workspace, &status), CT_OK);
+        forward_all(tower, workspace, before);
+        for (size_t step = 0; step < 12; ++step) {
+            run_batch(plain, pool, &builder.spec, BATCH, 13, step * BATCH, BATCH, NULL);
+            run_batch(tower, pool, &builder.spec, BATCH, 13, step * BATCH, BATCH, NULL);
+            assert_int_equal(ct_tower_update(plain, BATCH, &status), CT_OK);
+            assert_int_equal(ct_tower_update(tower, BATCH, &status), CT_OK);
+            if (step == 5) forward_all(tower, workspace, before);
+        }
+        options.batch_rows = 0;
+        assert_int_equal(ct_tower_create(&builder.spec, &options, NULL, &reader, &status), CT_OK);
+        const size_t count = ct_tower_tensor_count(reader), copies = ct_tower_tensor_count(tower) / count;
+        assert_int_equal(copies, optimiser == CT_DENSE_ADAM ? 4 : 2);
+        for (size_t i = 0; i < count; ++i) {
+            const ct_tensor from = ct_tower_tensor(tower, (copies - 1) * count + i), to = ct_tower_tensor(reader, i);
+            const ct_tensor w = ct_tower_tensor(tower, i), other = ct_tower_tensor(plain, i);
+            assert_string_equal(from.name, to.name);
+            assert_int_equal(strncmp(to.name, "average.", 8), 0);
+            expect_bits(w.name, 0, 0, other.data, w.data, w.rows * w.columns);
+            memcpy(to.data, from.data, from.rows * from.columns * sizeof *to.data);
+        }
+        ct_tower_weights_changed(reader);
+        assert_int_equal(ct_workspace_create(tower, &late, &status), CT_OK);
+        assert_int_equal(ct_workspace_create(reader, &of_reader, &status), CT_OK);
+        assert_int_equal(ct_workspace_create(plain, &of_plain, &status), CT_OK);
+        forward_all(reader, of_reader, logits[0]);
+        forward_all(tower, workspace, logits[1]);
+        forward_all(tower, late, logits[2]);
+        forward_all(plain, of_plain, logits[3]);
+        expect_bits("old workspace", ROWS, 0, logits[0], logits[1], ROWS * outputs());
+        expect_bits("new workspace", ROWS, 0, logits[0], logits[2], ROWS * outputs());
+        assert_int_not_equal(memcmp(logits[0], logits[3], ROWS * outputs() * sizeof(float)), 0);
+        assert_int_not_equal(memcmp(logits[0], before, ROWS * outputs() * sizeof(float)), 0);
+    }
+    ct_workspace_destroy(workspace);
+    ct_workspace_destroy(late);
+    ct_workspace_destroy(of_reader);
+    ct_workspace_destroy(of_plain);
+    ct_tower_destroy(plain);
+    ct_tower_destroy(tower);
+    ct_tower_destroy(reader);
+    ct_pool_destroy(pool);
+}
+
+static void test_average_is_what_inference_reads(void **state) {
+    (void)state;
+    const builder_fn makes[] = {make_zoo, make_fields, make_lr};
+    for (size_t m = 0; m < sizeof makes / sizeof *makes; ++m) {
+        makes[m]();
+        for (size_t p = 0; p < 2; ++p) {
+            check_average(precisions[p], CT_DENSE_ADAM);
+            check_average(precisions[p], CT_DENSE_SGD);
+        }
+    }
+}
+
+/* A rate of 0 changes nothing but the moments; a position changes what is dropped, and only where something is. */
+static void test_rate_and_position(void **state) {
+    (void)state;
+    ct_pool *pool = create_pool(2);
+    const builder_fn makes[] = {make_fields, make_dropout};
+    for (size_t m = 0; m < 2; ++m) {
+        makes[m]();
+        ct_tower *tower = create(CT_PRECISION_FP32, 300, pool);
+        ct_status status = CT_STATUS_INIT;
+        static float first[600], second[600], third[600];
+        run_batch(tower, pool, &builder.spec, 300, 13, 0, 300, first);
+        const ct_tensor w = ct_tower_tensor(tower, 0);
+        float *kept = malloc(w.rows * w.columns * sizeof *kept);
+        assert_non_null(kept);
+        memcpy(kept, w.data, w.rows * w.columns * sizeof *kept);
+        ct_tower_set_learning_rate(tower, 0.0f);
+        assert_int_equal(ct_tower_update(tower, 300, &status), CT_OK);
+        expect_bits("rate 0", 0, 0, kept, w.data, w.rows * w.columns);
+        ct_tower_set_position(tower, 0, 300);
+        run_batch(tower, pool, &builder.spec, 300, 13, 0, 300, second);
+        ct_tower_set_position(tower, 1, 0);
+        run_batch(tower, pool, &builder.spec, 300, 13, 0, 300, third);
+        assert_int_equal(memcmp(first, second, sizeof first) != 0, m == 1);
+        assert_int_equal(memcmp(first, third, sizeof first) != 0, m == 1);
+        assert_int_equal(memcmp(second, third, sizeof first) != 0, m == 1);
+        free(kept);
+        ct_tower_destroy(tower);
+    }
+    ct_pool_destroy(pool);
 }
 
 static void gradients(ct_tower *tower, size_t rows, float *out, size_t *out_count) {
@@ -399,6 +525,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_rows_are_independent),
                                        cmocka_unit_test(test_training_forward_is_inference),
                                        cmocka_unit_test(test_threads_do_not_matter),
+                                       cmocka_unit_test(test_average_is_what_inference_reads),
+                                       cmocka_unit_test(test_rate_and_position),
                                        cmocka_unit_test(test_partial_block),
                                        cmocka_unit_test(test_divergence_is_refused),
                                        cmocka_unit_test(test_one_gradient_diverges),

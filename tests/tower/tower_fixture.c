@@ -14,6 +14,7 @@ void spec_begin(ct_spec_builder *b, size_t context_width, size_t width) {
     b->spec.layers = b->layers;
     b->spec.adapters = b->adapters;
     b->spec.unit_ranges = b->units;
+    b->spec.fields = b->fields;
 }
 
 static ct_layer_spec *add_layer(ct_spec_builder *b, ct_layer_kind kind, const char *name, size_t out) {
@@ -33,6 +34,37 @@ size_t spec_dense(ct_spec_builder *b, size_t input, size_t out, ct_activation ac
 
 size_t spec_cross(ct_spec_builder *b, size_t input) {
     add_layer(b, CT_LAYER_CROSS, "cross", b->spec.width)->inputs[0] = input;
+    return b->spec.layer_count;
+}
+
+size_t spec_cross_low(ct_spec_builder *b, size_t carry, size_t rank) {
+    const size_t inner = spec_dense(b, carry, rank, CT_ACTIVATION_NONE);
+    b->layers[inner - 1].no_bias = true;
+    ct_layer_spec *layer = add_layer(b, CT_LAYER_CROSS, "cross", b->spec.width);
+    layer->inputs[0] = inner;
+    layer->inputs[layer->input_count++] = carry;
+    return b->spec.layer_count;
+}
+
+void spec_field(ct_spec_builder *b, size_t column, size_t dim) {
+    b->fields[b->spec.field_count++] = column;
+    b->spec.field_dim = dim;
+}
+
+size_t spec_fm(ct_spec_builder *b) {
+    add_layer(b, CT_LAYER_FM, "fm", b->spec.field_dim);
+    return b->spec.layer_count;
+}
+
+size_t spec_dot(ct_spec_builder *b, size_t second) {
+    const size_t vectors = b->spec.field_count + (second != 0);
+    ct_layer_spec *layer = add_layer(b, CT_LAYER_DOT, "dot", vectors * (vectors - 1) / 2 + (second != 0 ? b->spec.field_dim : 0));
+    if (second != 0) layer->inputs[layer->input_count++] = second;
+    return b->spec.layer_count;
+}
+
+size_t spec_rest(ct_spec_builder *b) {
+    add_layer(b, CT_LAYER_REST, "rest", b->spec.width - b->spec.field_count * b->spec.field_dim);
     return b->spec.layer_count;
 }
 
@@ -91,6 +123,53 @@ void spec_zoo(ct_spec_builder *b) {
     spec_unit(b, 34, 3);
     spec_head(b, 2, 4, 0, c2, d2);
     b->layers[b->spec.layer_count - 1].inputs[3] = d4;
+}
+
+static void begin_with_fields(ct_spec_builder *b, size_t fields, size_t dim, size_t numbers) {
+    const size_t of_context = fields / 2 * dim + numbers / 2;
+    spec_begin(b, of_context, fields * dim + numbers);
+    for (size_t i = 0; i < fields / 2; ++i) spec_field(b, i * dim, dim);
+    for (size_t i = 0; i < fields - fields / 2; ++i) spec_field(b, of_context + i * dim, dim);
+}
+
+void spec_deepfm(ct_spec_builder *b, size_t fields, size_t dim, size_t numbers, size_t hidden, size_t depth) {
+    begin_with_fields(b, fields, dim, numbers);
+    const size_t fm = spec_fm(b);
+    size_t deep = 0;
+    for (size_t i = 0; i < depth; ++i) deep = spec_dense(b, deep, hidden, CT_ACTIVATION_RELU);
+    spec_unit(b, 0, dim);
+    b->units[0].slab = fm;
+    spec_head(b, 1, depth > 0 ? 3 : 2, 0, fm, deep);
+}
+
+void spec_dlrm(ct_spec_builder *b, size_t fields, size_t dim, size_t numbers, size_t bottom, size_t top) {
+    begin_with_fields(b, fields, dim, numbers);
+    const size_t below = spec_dense(b, spec_dense(b, spec_rest(b), bottom, CT_ACTIVATION_RELU), dim, CT_ACTIVATION_RELU);
+    const size_t above = spec_dense(b, spec_dense(b, spec_dot(b, below), top, CT_ACTIVATION_RELU), top / 2, CT_ACTIVATION_RELU);
+    spec_head(b, 1, 1, above, 0, 0);
+}
+
+void spec_field_zoo(ct_spec_builder *b) {
+    spec_begin(b, 12, 33);
+    const size_t columns[] = {1, 6, 12, 18, 23};
+    for (size_t i = 0; i < 5; ++i) spec_field(b, columns[i], 5);
+    spec_adapter(b, 0, 7, 23, 5);
+    const size_t fm = spec_fm(b);
+    const size_t d1 = spec_dense(b, spec_rest(b), 37, CT_ACTIVATION_RELU);
+    b->layers[d1 - 1].normalise = true;
+    const size_t d2 = spec_dense(b, d1, 5, CT_ACTIVATION_NONE);
+    b->layers[d2 - 1].normalise = true;
+    const size_t d3 = spec_dense(b, spec_dot(b, d2), 20, CT_ACTIVATION_RELU);
+    const size_t c1 = spec_cross_low(b, 0, 6);
+    const size_t c2 = spec_cross_low(b, c1, 19);
+    const size_t c3 = spec_cross(b, c2);
+    const size_t d4 = spec_dense(b, fm, 9, CT_ACTIVATION_RELU);
+    const size_t d5 = spec_dense(b, spec_dot(b, 0), 11, CT_ACTIVATION_RELU);
+    const size_t d6 = spec_dense(b, d5, 17, CT_ACTIVATION_RELU);
+    spec_unit(b, 1, 2);
+    b->units[0].slab = d6;
+    spec_head(b, 2, 4, d3, c3, d4);
+    b->layers[b->spec.layer_count - 1].inputs[3] = d6;
 }
 
 ct_tower_options tower_options(ct_precision precision, size_t batch_rows) {

@@ -42,9 +42,9 @@ static net net_create(ct_spec_builder *b, size_t batch_rows, size_t rows) {
     for (size_t r = 0; r < rows; ++r)
         fill_row(3, r, n.x + r * b->spec.width, b->spec.width, n.raw + r * b->spec.raw_width, b->spec.raw_width);
     for (size_t i = 0; i < rows * n.outputs; ++i) n.c[i] = test_value(4, i);
-    for (size_t i = 1; i < ct_tower_tensor_count(n.tower) / 3; i += 2) { /* biases begin at 0: make them matter */
+    for (size_t i = 0; i < ct_tower_tensor_count(n.tower) / 3; ++i) { /* biases begin at 0, scales at 1: make them matter */
         const ct_tensor bias = ct_tower_tensor(n.tower, i);
-        for (size_t k = 0; k < bias.columns; ++k) bias.data[k] = 0.2f * test_value(5 + i, k);
+        for (size_t k = 0; k < bias.columns && bias.rows == 1; ++k) bias.data[k] += 0.2f * test_value(5 + i, k);
     }
     ct_tower_weights_changed(n.tower);
     return n;
@@ -192,6 +192,20 @@ static void test_zoo(void **state) {
     }
 }
 
+/* What is dropped stays dropped: the position does not change. */
+static void test_field_zoo(void **state) {
+    (void)state;
+    static ct_spec_builder b;
+    const size_t rows[] = {1, 33, 129, 293};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; ++i) {
+        spec_field_zoo(&b);
+        for (size_t l = 0; i % 2 == 1 && l < b.spec.layer_count; ++l) {
+            if (b.layers[l].kind == CT_LAYER_DENSE) b.layers[l].dropout = l % 2 == 0 ? 0.3f : 0.5f;
+        }
+        check(&b, rows[i] == 293 ? 600 : 512, rows[i]);
+    }
+}
+
 static void test_models(void **state) {
     (void)state;
     static ct_spec_builder b;
@@ -207,9 +221,17 @@ static void test_models(void **state) {
     check(&b, 1024, 257);
     spec_dcn(&b, 1, 2, 1, 1, 1);
     check(&b, 512, 3);
+    spec_deepfm(&b, 5, 16, 3, 30, 2);
+    check(&b, 512, 33);
+    spec_deepfm(&b, 3, 21, 0, 0, 0);
+    check(&b, 512, 65);
+    spec_dlrm(&b, 19, 16, 13, 24, 30);
+    check(&b, 512, 40);
+    spec_dlrm(&b, 4, 35, 1, 10, 12);
+    check(&b, 512, 7);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_zoo), cmocka_unit_test(test_models)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_zoo), cmocka_unit_test(test_field_zoo), cmocka_unit_test(test_models)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,6 +15,9 @@
 
 #include "tests/tower/tower_fixture.h"
 
+static const uint32_t EPOCH = 3;
+static const int64_t FIRST_ROW = (INT64_C(1) << 32) - 50;
+
 static bool have_numpy(void) {
     static int answer = -1;
     if (answer < 0) answer = system("/usr/bin/python3 -c 'import numpy' >/dev/null 2>&1") == 0;
@@ -46,11 +49,15 @@ static void describe(const char *folder, const ct_tower_spec *spec, const ct_tow
         fprintf(file, "adapter %s %zu %zu %zu %zu\n", a->name, a->raw_column, a->in, a->column, a->out);
     }
     for (size_t i = 0; i < spec->unit_range_count; ++i) {
-        fprintf(file, "unit %zu %zu\n", spec->unit_ranges[i].column, spec->unit_ranges[i].count);
+        fprintf(file, "unit %zu %zu %zu\n", spec->unit_ranges[i].slab, spec->unit_ranges[i].column, spec->unit_ranges[i].count);
     }
+    for (size_t i = 0; i < spec->field_count; ++i) fprintf(file, "field %zu %zu\n", spec->fields[i], spec->field_dim);
+    fprintf(file, "seed %llu\nepoch %u\nfirst_row %lld\n", (unsigned long long)options->seed, EPOCH, (long long)FIRST_ROW);
+    fprintf(file, "l2 %.9g\naverage_power %.9g\n", (double)options->l2, (double)options->average_power);
     for (size_t i = 0; i < spec->layer_count; ++i) {
         const ct_layer_spec *layer = &spec->layers[i];
-        fprintf(file, "layer %s %d %zu %d", layer->name, (int)layer->kind, layer->out, (int)layer->activation);
+        fprintf(file, "layer %s %d %zu %d %d %d %.9g", layer->name, (int)layer->kind, layer->out, (int)layer->activation, layer->no_bias,
+                layer->normalise, (double)layer->dropout);
         for (size_t k = 0; k < layer->input_count; ++k) fprintf(file, " %zu", layer->inputs[k]);
         fprintf(file, "\n");
     }
@@ -59,12 +66,13 @@ static void describe(const char *folder, const ct_tower_spec *spec, const ct_tow
 
 /* Moments as of the middle of a training, biases that matter. */
 static void set_state(ct_tower *tower) {
-    const size_t count = ct_tower_tensor_count(tower) / 3;
+    const size_t count = ct_tower_tensor_count(tower) / 4;
     for (size_t i = 0; i < count; ++i) {
         const ct_tensor w = ct_tower_tensor(tower, i), m = ct_tower_tensor(tower, count + i), v = ct_tower_tensor(tower, 2 * count + i);
         for (size_t k = 0; k < w.rows * w.columns; ++k) {
             m.data[k] = 1e-3f * test_value(31 + i, k);
             v.data[k] = 1e-6f * (1.0f + test_value(32 + i, k));
+            ct_tower_tensor(tower, 3 * count + i).data[k] = w.data[k] + 0.05f * test_value(34 + i, k);
             if (w.rows == 1) w.data[k] += 0.1f * test_value(33 + i, k);
         }
     }
@@ -73,13 +81,16 @@ static void set_state(ct_tower *tower) {
 }
 
 static void save_tensors(ct_tower *tower, const char *folder, size_t rows, bool before) {
-    const size_t count = ct_tower_tensor_count(tower) / 3;
+    const size_t count = ct_tower_tensor_count(tower) / 4;
     for (size_t i = 0; i < count; ++i) {
         const ct_tensor w = ct_tower_tensor(tower, i);
         const size_t floats = w.rows * w.columns;
         char name[256];
         snprintf(name, sizeof name, "%s.%s", w.name, before ? "before" : "after");
         save(folder, name, w.data, floats);
+        snprintf(name, sizeof name, "average.%s.%s", w.name, before ? "before" : "after");
+        assert_int_equal(strncmp(ct_tower_tensor(tower, 3 * count + i).name, name, 8 + strlen(w.name)), 0);
+        save(folder, name, ct_tower_tensor(tower, 3 * count + i).data, floats);
         if (!before) continue;
         snprintf(name, sizeof name, "m.%s.before", w.name);
         save(folder, name, ct_tower_tensor(tower, count + i).data, floats);
@@ -105,7 +116,9 @@ static void compare(const char *name, ct_spec_builder *b, ct_precision precision
     ct_status status = CT_STATUS_INIT;
     ct_pool *pool = NULL;
     ct_tower *tower = NULL;
-    const ct_tower_options options = tower_options(precision, batch_rows);
+    ct_tower_options options = tower_options(precision, batch_rows);
+    options.average_power = 4;
+    options.l2 = 1e-4f;
     assert_int_equal(ct_pool_create(2, &pool, &status), CT_OK);
     if (ct_tower_create(spec, &options, pool, &tower, &status) != CT_OK) {
         ct_pool_destroy(pool);
@@ -114,6 +127,7 @@ static void compare(const char *name, ct_spec_builder *b, ct_precision precision
         skip();
     }
     set_state(tower);
+    ct_tower_set_position(tower, EPOCH, FIRST_ROW);
     describe(folder, spec, &options, ct_tower_precision(tower), rows, ct_tower_step(tower));
     float *x = calloc(rows * spec->width, sizeof *x), *raw = calloc(rows * spec->raw_width + 1, sizeof *raw);
     float *dx = calloc(rows * spec->width, sizeof *dx);
@@ -174,6 +188,16 @@ static void compare_models(ct_precision precision) {
     compare("DCN-v2, context only", &b, precision, 512, 33);
     spec_zoo(&b);
     compare("all kinds", &b, precision, 512, 193);
+    spec_deepfm(&b, 26, 16, 13, 100, 3);
+    compare("DeepFM", &b, precision, 512, 300);
+    spec_dlrm(&b, 26, 16, 13, 60, 100);
+    compare("DLRM", &b, precision, 512, 300);
+    spec_field_zoo(&b);
+    compare("fields, low rank, normalised", &b, precision, 512, 193);
+    for (size_t l = 0; l < b.spec.layer_count; ++l) {
+        if (b.layers[l].kind == CT_LAYER_DENSE) b.layers[l].dropout = l % 2 == 0 ? 0.1f : 0.5f;
+    }
+    compare("with dropout", &b, precision, 600, 290);
 }
 
 static void test_fp32(void **state) {

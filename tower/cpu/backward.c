@@ -14,7 +14,7 @@ static void head_back(const ct_cpu *cpu, const ct_cpu_rows *kept, ct_cpu_scratch
         for (size_t r = 0; r < whole; ++r) {
             for (size_t o = 0; o < head->outputs; ++o) {
                 const float scale = r < rows ? logit_gradients[r * head->outputs + o] : 0.0f;
-                const float *weights = head->packed + o * head->columns + head->at[i];
+                const float *weights = cpu->weights.head + o * head->columns + head->at[i];
                 ct_loop_axpy(scale, weights, plan->padded, o == 0 && head->first[i], gradient + r * plan->padded);
                 if (r >= rows) continue;
                 float *partial = kept->partial + head->partial + o * head->columns + head->at[i];
@@ -32,12 +32,43 @@ static void head_back(const ct_cpu *cpu, const ct_cpu_rows *kept, ct_cpu_scratch
     }
 }
 
+/* dz of a normalised layer, or one that drops values. */
+static void rich_dz(const ct_cpu *cpu, size_t l, const ct_cpu_rows *kept, ct_cpu_scratch *scratch, size_t row) {
+    const ct_cpu_layer *layer = &cpu->layers[l];
+    const size_t n = layer->out_padded;
+    const float *masters = cpu->weights.masters;
+    float *d = scratch->sums[2], *unused = scratch->sums[1], *partial = kept->partial;
+    memcpy(d, scratch->gradient[l + 1] + row * n, CT_CHUNK_ROWS * n * sizeof *d);
+    if (layer->dropout > 0) ct_loop_multiply(kept->kept[l] + row * n, CT_CHUNK_ROWS * n, d);
+    if (layer->relu) {
+        if (cpu->bf16) {
+            ct_loop_where_positive_bf16((const uint16_t *)kept->slabs[l + 1].in + row * n, CT_CHUNK_ROWS * n, d);
+        } else {
+            ct_loop_where_positive_f32((const float *)kept->slabs[l + 1].in + row * n, CT_CHUNK_ROWS * n, d);
+        }
+    }
+    if (layer->normalise) {
+        ct_loop_normalise_back(d, CT_CHUNK_ROWS, layer->out, n, masters + layer->scale, kept->sum[l] + row * n, kept->inverse[l] + row,
+                               partial + layer->partial_scale, partial + layer->partial_shift);
+    }
+    if (cpu->bf16) {
+        ct_loop_dense_back_bf16(d, n, (const uint16_t *)(const void *)unused, n, false, CT_CHUNK_ROWS, n, scratch->dz,
+                                partial + layer->partial_bias);
+    } else {
+        ct_loop_dense_back_f32(d, n, unused, n, false, CT_CHUNK_ROWS, n, scratch->dz, partial + layer->partial_bias);
+    }
+}
+
 /* dz of a chunk, and what does not go through the product. */
 static void layer_dz(const ct_cpu *cpu, size_t l, const ct_cpu_rows *kept, ct_cpu_scratch *scratch, size_t row) {
     const ct_cpu_layer *layer = &cpu->layers[l];
     const size_t n = layer->out_padded, x_stride = cpu->slabs[0].padded;
     const float *dy = scratch->gradient[l + 1] + row * n;
     float *bias_gradient = kept->partial + layer->partial_bias;
+    if (layer->normalise || layer->dropout > 0) {
+        rich_dz(cpu, l, kept, scratch, row);
+        return;
+    }
     if (!layer->cross) {
         if (cpu->bf16) {
             const uint16_t *y = (const uint16_t *)kept->slabs[l + 1].in + row * n;
@@ -48,19 +79,19 @@ static void layer_dz(const ct_cpu *cpu, size_t l, const ct_cpu_rows *kept, ct_cp
         }
         return;
     }
-    const bool in_is_x = layer->input == 0;
+    const bool in_is_x = layer->carry == 0;
     const ct_cross_back back = {.dy = dy,
                                 .dy_stride = n,
                                 .x = kept->slabs[0].f32 + row * x_stride,
                                 .x_stride = x_stride,
                                 .sum = kept->sum[l] + row * n,
                                 .sum_stride = n,
-                                .bias = layer->bias,
+                                .bias = cpu->weights.masters + layer->bias,
                                 .dx = scratch->gradient[0] + row * x_stride,
                                 .dx_stride = x_stride,
                                 .dx_first = layer->dx_first,
                                 .in_is_x = in_is_x,
-                                .din = in_is_x || layer->din_in_place ? NULL : scratch->gradient[layer->input] + row * n,
+                                .din = in_is_x || layer->din_in_place ? NULL : scratch->gradient[layer->carry] + row * n,
                                 .din_stride = n,
                                 .dz = scratch->dz,
                                 .bias_gradient = bias_gradient};
@@ -68,6 +99,27 @@ static void layer_dz(const ct_cpu *cpu, size_t l, const ct_cpu_rows *kept, ct_cp
         ct_loop_cross_back_bf16(&back, CT_CHUNK_ROWS, n);
     } else {
         ct_loop_cross_back_f32(&back, CT_CHUNK_ROWS, n);
+    }
+}
+
+/* FM, DOT, REST: d x, and d of a DOT's second input. */
+static void of_fields_back(const ct_cpu *cpu, size_t l, const ct_cpu_rows *kept, ct_cpu_scratch *scratch, size_t context_width,
+                           size_t whole) {
+    const ct_cpu_layer *layer = &cpu->layers[l];
+    const ct_fields fields = {.columns = cpu->fields, .count = cpu->field_count, .dim = cpu->field_dim};
+    const size_t n = layer->out_padded, stride = cpu->slabs[0].padded;
+    const float *dy = scratch->gradient[l + 1], *x = kept->slabs[0].f32;
+    float *dx = scratch->gradient[0];
+    if (layer->dx_first) memset(dx, 0, whole * stride * sizeof *dx);
+    if (layer->kind == CT_LAYER_FM) {
+        ct_loop_fm_back(&fields, context_width, x, stride, dy, n, whole, dx);
+    } else if (layer->kind == CT_LAYER_REST) {
+        ct_loop_rest_back(&fields, cpu->slabs[0].width, dy, n, whole, dx, stride);
+    } else {
+        const ct_vectors_in second = ct_cpu_second(cpu, kept, layer, 0);
+        float *d_second = layer->second ? scratch->gradient[layer->input] : NULL;
+        if (layer->second && !layer->back_adds) memset(d_second, 0, whole * layer->in_padded * sizeof *d_second);
+        ct_loop_dots_back(&fields, x, stride, &second, dy, n, whole, scratch->fields, dx, d_second);
     }
 }
 
@@ -99,7 +151,13 @@ void ct_cpu_block_backward(ct_tower *tower, size_t block, size_t rows, const flo
     ct_cpu_scratch *scratch = ct_cpu_scratch_take(cpu);
     memset(kept->partial, 0, cpu->partial_floats * sizeof(float));
     head_back(cpu, kept, scratch, rows, whole, logit_gradients);
-    for (size_t l = cpu->layer_count; l-- > 0;) layer_back(cpu, l, kept, scratch, whole);
+    for (size_t l = cpu->layer_count; l-- > 0;) {
+        if (ct_tower_has_weight(cpu->layers[l].kind)) {
+            layer_back(cpu, l, kept, scratch, whole);
+        } else {
+            of_fields_back(cpu, l, kept, scratch, tower->spec.context_width, whole);
+        }
+    }
     const float *dx = scratch->gradient[0];
     for (size_t i = 0; i < tower->spec.adapter_count; ++i) {
         const ct_cpu_adapter *adapter = &cpu->adapters[i];

@@ -17,6 +17,8 @@ static ct_code create(ct_tower *tower, ct_status *status) {
     if (cpu == NULL) return ct_fail_memory(status, sizeof *cpu, "a tower");
     tower->backend = cpu;
     cpu->bf16 = bf16;
+    if (pthread_mutex_init(&cpu->pack_lock, NULL) != 0) return ct_fail(status, CT_INTERNAL, "tower: no mutex");
+    cpu->pack_lock_made = true;
     CT_TRY(ct_cpu_plan(tower, cpu, status));
     return cpu->block_rows == 0 ? CT_OK : ct_cpu_training_create(tower, cpu, status);
 }
@@ -27,14 +29,32 @@ static void destroy(ct_tower *tower) {
     ct_cpu_training_destroy(cpu);
     ct_products_destroy(cpu->products);
     ct_tower_memory_free(cpu->packed_memory);
+    if (cpu->pack_lock_made) pthread_mutex_destroy(&cpu->pack_lock);
     free(cpu);
     tower->backend = NULL;
 }
 
-static void weights_changed(ct_tower *tower) {
+static void pack_set(const ct_tower *tower, const ct_cpu_weights *weights) {
     const ct_cpu *cpu = ct_cpu_of(tower);
-    for (size_t l = 0; l < cpu->layer_count; ++l) ct_cpu_pack_layer(cpu, &cpu->layers[l], 0, cpu->layers[l].out);
-    ct_cpu_pack_small(tower, cpu);
+    for (size_t l = 0; l < cpu->layer_count; ++l) ct_cpu_pack_layer(cpu, weights, l, 0, cpu->layers[l].out);
+    ct_cpu_pack_small(tower, weights);
+}
+
+static void weights_changed(ct_tower *tower) {
+    ct_cpu *cpu = ct_cpu_of(tower);
+    pack_set(tower, &cpu->weights);
+    for (size_t l = 0; l < cpu->layer_count; ++l) ct_cpu_pack_back(cpu, l, 0, cpu->layers[l].out);
+    atomic_store(&cpu->stale, cpu->two_sets);
+}
+
+const ct_cpu_weights *ct_cpu_for_inference(const ct_tower *tower) {
+    ct_cpu *cpu = ct_cpu_of(tower);
+    if (!atomic_load(&cpu->stale)) return &cpu->average;
+    pthread_mutex_lock(&cpu->pack_lock);
+    if (atomic_load(&cpu->stale)) pack_set(tower, &cpu->average);
+    atomic_store(&cpu->stale, false);
+    pthread_mutex_unlock(&cpu->pack_lock);
+    return &cpu->average;
 }
 
 static float *workspace_x(ct_workspace *base, size_t *out_stride) {

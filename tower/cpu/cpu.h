@@ -3,7 +3,11 @@
  * Precision. T is the type of products' operands: float, or bf16 (round to nearest even) with fp32 sums. In bf16 mode x and every CROSS
  * output are kept in fp32 for what is elementwise (x * (in W + b) + in, the HEAD) and rounded to bf16 for products only; a DENSE output is
  * rounded once and every reader sees the rounded value; weights are rounded from their fp32 masters; gradients with respect to a product
- * are rounded to bf16, bias gradients are sums of what was not rounded. HEAD and adapters are fp32 loops in either mode.
+ * are rounded to bf16, bias gradients are sums of what was not rounded. HEAD, adapters, FM and DOT are fp32 loops in either mode; what DOT
+ * and REST write is rounded as a DENSE output is, what FM writes is kept in fp32.
+ *
+ * Weights. Training reads the weights, inference the average where there is one. Each set has its own packed copies; those of the average
+ * are made when a forward pass first needs them after an update.
  *
  * Layout. A slab's rows are `padded` columns wide (16 for fp32, 32 for bf16, what oneDNN's fast path likes), padding columns are zero:
  * weights' padding is, so they stay so. Layers that read x have one product for the context's columns and one for the candidates'.
@@ -16,6 +20,7 @@
 #define TOWER_CPU_CPU_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "tower/cpu/loops.h"
 #include "tower/cpu/products.h"
@@ -32,28 +37,29 @@ typedef struct ct_cpu_x_part {
 typedef struct ct_cpu_part {
     size_t row, k, padded; /* rows of W */
     const ct_product *product;
-    void *packed; /* T, panels */
     bool context;
 } ct_cpu_part;
 
-/* A DENSE or CROSS. */
 typedef struct ct_cpu_layer {
-    bool cross, relu;
-    size_t input; /* slab */
+    ct_layer_kind kind; /* no HEAD */
+    bool cross, relu, normalise;
+    float dropout;
+    size_t input, carry; /* slabs: of the product, or the second one of a DOT; CROSS: of what is added */
+    bool second;         /* DOT: there is one */
     size_t in, in_padded, out, out_padded;
     size_t part_count; /* 1, or 2 where x is read and has both sides: context, candidates */
     ct_cpu_part parts[2];
-    const float *weight, *bias; /* masters */
+    size_t weight, bias, scale, shift; /* offsets */
     /* training */
     const ct_product *back; /* d in = dz W' */
     void *packed_back;
     bool back_adds;             /* to what another reader of the input has written */
-    bool dx_first;              /* CROSS: the first to write d x */
-    bool din_in_place;          /* CROSS: d in continues in d out's memory */
+    bool dx_first;              /* CROSS, FM, DOT, REST: the first to write d x */
+    bool din_in_place;          /* CROSS: d carry continues in d out's memory */
     const ct_product *gradient; /* (in_padded, 64) = in' dz */
     ct_panels dz_panels;        /* of a block */
     size_t panel_count;
-    size_t gradient_offset, partial_bias; /* floats */
+    size_t gradient_offset, partial_bias, partial_scale, partial_shift; /* floats */
 } ct_cpu_layer;
 
 typedef struct ct_cpu_slab_plan {
@@ -67,20 +73,26 @@ typedef struct ct_cpu_head {
     size_t outputs, input_count;
     size_t inputs[CT_LAYER_MAX_INPUTS], at[CT_LAYER_MAX_INPUTS]; /* slab; first column in `packed` */
     bool first[CT_LAYER_MAX_INPUTS];                             /* the first to write that slab's gradient */
-    size_t columns;                                              /* of packed */
-    float *packed;                                               /* (outputs, columns) */
-    const float *bias;
+    size_t columns;                                              /* of a packed row */
+    size_t weight, bias;                                         /* offsets */
     size_t partial, partial_bias;
 } ct_cpu_head;
 
 typedef struct ct_cpu_adapter {
     const ct_adapter_spec *spec;
     size_t padded;
-    float *packed; /* (in, padded) */
-    const float *bias;
+    size_t weight, bias; /* offsets */
     bool context;
     size_t partial, partial_bias;
 } ct_cpu_adapter;
+
+/* A set of weights, as the passes read it. */
+typedef struct ct_cpu_weights {
+    const float *masters;                   /* (floats) */
+    void *parts[CT_TOWER_MAX_LAYERS][2];    /* T, panels */
+    float *head;                            /* (outputs, columns) */
+    float *adapters[CT_TOWER_MAX_ADAPTERS]; /* (in, padded) */
+} ct_cpu_weights;
 
 /* What is kept for rows of a block or of a workspace. */
 typedef struct ct_cpu_slab {
@@ -93,7 +105,9 @@ typedef struct ct_cpu_rows {
     float *raw;
     void *x_in[2];                       /* T, for each part of x */
     ct_cpu_slab slabs[CT_CPU_MAX_SLABS]; /* [0].f32 is x */
-    float *sum[CT_TOWER_MAX_LAYERS];     /* training, CROSS: (rows, padded) product before the bias */
+    float *sum[CT_TOWER_MAX_LAYERS];     /* training: (rows, padded); CROSS: product before the bias; normalised: (z - mean) / deviation */
+    float *inverse[CT_TOWER_MAX_LAYERS]; /* training, normalised: (rows) 1 / deviation */
+    float *kept[CT_TOWER_MAX_LAYERS];    /* training, dropout: (rows, padded) 0, or 1 / (1 - dropout) */
     void *dz[CT_TOWER_MAX_LAYERS];       /* training: T, panels */
     float *partial;                      /* training: sums of this block */
 } ct_cpu_rows;
@@ -103,7 +117,8 @@ typedef struct ct_cpu_scratch {
     struct ct_cpu_scratch *next; /* in the list of free ones */
     ct_executor *executor;
     ct_cpu_rows rows;                  /* training: the passing slabs and x_in of the block at work */
-    float *sums[2];                    /* (chunk, widest) */
+    float *sums[3];                    /* (chunk, widest) */
+    float *fields;                     /* of a row: DOT's vectors and their products */
     void *dz;                          /* T (chunk, widest) */
     float *gradient[CT_CPU_MAX_SLABS]; /* (block rows, padded) */
     void *memory;
@@ -120,8 +135,15 @@ typedef struct ct_cpu {
     ct_cpu_layer layers[CT_TOWER_MAX_LAYERS];
     ct_cpu_head head;
     ct_cpu_adapter adapters[CT_TOWER_MAX_ADAPTERS];
+    const size_t *fields;                        /* first columns in x */
+    size_t field_count, field_dim, field_floats; /* field_floats: of a row's scratch memory */
     ct_products *products;
     void *packed_memory;
+    ct_cpu_weights weights, average; /* without an average, or without training, both are the same */
+    bool two_sets;
+    pthread_mutex_t pack_lock;
+    bool pack_lock_made;
+    atomic_bool stale; /* the packed average */
     /* training */
     size_t block_rows, block_count, partial_floats, task_count;
     ct_cpu_rows *blocks;
@@ -166,8 +188,11 @@ static inline void *ct_cpu_take(ct_cpu_pieces *from, size_t bytes) {
 
 /* plan.c */
 CT_MUST_CHECK ct_code ct_cpu_plan(const ct_tower *tower, ct_cpu *cpu, ct_status *status);
-void ct_cpu_pack_layer(const ct_cpu *cpu, const ct_cpu_layer *layer, size_t column, size_t end); /* columns of W */
-void ct_cpu_pack_small(const ct_tower *tower, const ct_cpu *cpu);                                /* HEAD and adapters */
+void ct_cpu_pack_layer(const ct_cpu *cpu, const ct_cpu_weights *weights, size_t l, size_t column, size_t end); /* columns of W */
+void ct_cpu_pack_back(const ct_cpu *cpu, size_t l, size_t column, size_t end);
+void ct_cpu_pack_small(const ct_tower *tower, const ct_cpu_weights *weights); /* HEAD and adapters */
+/* The set that inference reads, packed. Thread-safe. */
+const ct_cpu_weights *ct_cpu_for_inference(const ct_tower *tower);
 
 /* memory.c */
 CT_MUST_CHECK ct_code ct_cpu_scratch_create(const ct_cpu *cpu, bool training, ct_cpu_scratch **out_scratch, ct_status *status);
@@ -176,6 +201,8 @@ CT_MUST_CHECK ct_code ct_cpu_training_create(const ct_tower *tower, ct_cpu *cpu,
 void ct_cpu_training_destroy(ct_cpu *cpu);
 CT_MUST_CHECK ct_code ct_cpu_workspace_create(const ct_tower *tower, ct_workspace **out_workspace, ct_status *status);
 void ct_cpu_workspace_destroy(ct_workspace *workspace);
+/* The second input of a DOT from `row` on; none where it has none. */
+ct_vectors_in ct_cpu_second(const ct_cpu *cpu, const ct_cpu_rows *rows, const ct_cpu_layer *layer, size_t row);
 /* A block's memory with what passes through the thread's. */
 ct_cpu_rows ct_cpu_rows_at_work(const ct_cpu *cpu, size_t block, const ct_cpu_scratch *scratch);
 ct_cpu_scratch *ct_cpu_scratch_take(ct_cpu *cpu); /* waits until one is free */

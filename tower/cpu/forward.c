@@ -3,13 +3,15 @@
 
 #include "tower/cpu/cpu.h"
 
-static void run_adapters(const ct_tower *tower, const ct_cpu *cpu, const ct_cpu_rows *rows, size_t count, bool context, bool candidates) {
+static void run_adapters(const ct_tower *tower, const ct_cpu_weights *weights, const ct_cpu_rows *rows, size_t count, bool context,
+                         bool candidates) {
+    const ct_cpu *cpu = ct_cpu_of(tower);
     const size_t stride = cpu->slabs[0].padded;
     for (size_t i = 0; i < tower->spec.adapter_count; ++i) {
         const ct_cpu_adapter *adapter = &cpu->adapters[i];
         if (!(adapter->context ? context : candidates)) continue;
-        ct_loop_adapter(rows->raw + adapter->spec->raw_column, cpu->raw_stride, adapter->packed, adapter->bias, count, adapter->spec->in,
-                        adapter->spec->out, rows->slabs[0].f32 + adapter->spec->column, stride);
+        ct_loop_adapter(rows->raw + adapter->spec->raw_column, cpu->raw_stride, weights->adapters[i], weights->masters + adapter->bias,
+                        count, adapter->spec->in, adapter->spec->out, rows->slabs[0].f32 + adapter->spec->column, stride);
     }
 }
 
@@ -31,10 +33,25 @@ static const void *part_input(const ct_cpu *cpu, const ct_cpu_rows *rows, const 
     return (const char *)base + row * layer->parts[part].padded * ct_cpu_item(cpu);
 }
 
+/* What one run of the layers works with. */
+typedef struct forward_run {
+    const ct_cpu *cpu;
+    const ct_cpu_weights *weights;
+    const ct_cpu_rows *rows;
+    ct_cpu_scratch *scratch;
+    float *const *context_sums; /* by layer; NULL = each row has a context of its own */
+    bool training;
+    const ct_tower *tower;
+    int64_t first_row; /* of the block, in the pass over the log */
+} forward_run;
+
 /* in W for rows [row, row + count): the candidates' (or only) product in `first`, the context's, if there are two, in `second`.
  * context_sum: NULL, or the context's product of all rows. */
-static ct_sums layer_sums(const ct_cpu *cpu, const ct_cpu_layer *layer, const ct_cpu_rows *rows, ct_cpu_scratch *scratch, size_t row,
-                          size_t count, const float *context_sum, float *first) {
+static ct_sums layer_sums(const forward_run *run, size_t l, size_t row, size_t count, float *first) {
+    const ct_cpu *cpu = run->cpu;
+    const ct_cpu_layer *layer = &cpu->layers[l];
+    ct_cpu_scratch *scratch = run->scratch;
+    const float *context_sum = run->context_sums == NULL ? NULL : run->context_sums[l];
     const float *sums[2] = {NULL, NULL};
     size_t strides[2] = {layer->out_padded, layer->out_padded};
     for (size_t i = 0; i < layer->part_count; ++i) {
@@ -46,7 +63,8 @@ static ct_sums layer_sums(const ct_cpu *cpu, const ct_cpu_layer *layer, const ct
             continue;
         }
         float *to = at == 0 ? first : scratch->sums[1];
-        ct_product_run(part->product, scratch->executor, count, part_input(cpu, rows, layer, i, row), part->packed, to, false);
+        ct_product_run(part->product, scratch->executor, count, part_input(cpu, run->rows, layer, i, row), run->weights->parts[l][i], to,
+                       false);
         sums[at] = to;
     }
     return (ct_sums){.first = sums[0], .second = sums[1], .first_stride = strides[0], .second_stride = strides[1]};
@@ -63,43 +81,114 @@ static void transpose(const ct_cpu *cpu, const void *from, size_t columns, size_
     }
 }
 
-static void run_layer(const ct_cpu *cpu, size_t l, const ct_cpu_rows *rows, ct_cpu_scratch *scratch, size_t row, size_t count,
-                      const float *context_sum, bool training) {
+static void run_cross(const forward_run *run, size_t l, size_t row, size_t count) {
+    const ct_cpu *cpu = run->cpu;
     const ct_cpu_layer *layer = &cpu->layers[l];
-    const size_t n = layer->out_padded;
+    const ct_cpu_rows *rows = run->rows;
+    const size_t n = layer->out_padded, carry_stride = cpu->slabs[layer->carry].padded;
     const ct_cpu_slab *slab = &rows->slabs[l + 1];
-    float *kept = training && layer->cross ? rows->sum[l] + row * n : NULL;
-    const ct_sums sums = layer_sums(cpu, layer, rows, scratch, row, count, context_sum, kept != NULL ? kept : scratch->sums[0]);
-    if (layer->cross) {
-        const size_t in_stride = cpu->slabs[layer->input].padded;
-        const bool round = cpu->bf16 && slab->in != NULL;
-        const ct_cross cross = {.sums = sums,
-                                .bias = layer->bias,
-                                .x = rows->slabs[0].f32 + row * cpu->slabs[0].padded,
-                                .x_stride = cpu->slabs[0].padded,
-                                .in = rows->slabs[layer->input].f32 + row * in_stride,
-                                .in_stride = in_stride,
-                                .kept = kept,
-                                .kept_stride = n,
-                                .y = slab->f32 + row * n,
-                                .y_stride = n,
-                                .y_bf16 = round ? (uint16_t *)slab->in + row * n : NULL,
-                                .y_bf16_stride = n};
-        ct_loop_cross(&cross, count, n);
-    } else if (cpu->bf16) {
-        ct_loop_dense_bf16(&sums, layer->bias, layer->relu, count, n, (uint16_t *)slab->in + row * n, n);
-    } else {
-        ct_loop_dense_f32(&sums, layer->bias, layer->relu, count, n, (float *)slab->in + row * n, n);
-    }
-    if (training && slab->transposed != NULL) transpose(cpu, slab->in, n, row, slab->transposed, 0);
+    float *kept = run->training ? rows->sum[l] + row * n : NULL;
+    const ct_cross cross = {.sums = layer_sums(run, l, row, count, kept != NULL ? kept : run->scratch->sums[0]),
+                            .bias = run->weights->masters + layer->bias,
+                            .x = rows->slabs[0].f32 + row * cpu->slabs[0].padded,
+                            .x_stride = cpu->slabs[0].padded,
+                            .in = rows->slabs[layer->carry].f32 + row * carry_stride,
+                            .in_stride = carry_stride,
+                            .kept = kept,
+                            .kept_stride = n,
+                            .y = slab->f32 + row * n,
+                            .y_stride = n,
+                            .y_bf16 = cpu->bf16 && slab->in != NULL ? (uint16_t *)slab->in + row * n : NULL,
+                            .y_bf16_stride = n};
+    ct_loop_cross(&cross, count, n);
 }
 
-static void run_head(const ct_tower *tower, const ct_cpu *cpu, const ct_cpu_rows *rows, size_t count, float *out_logits) {
+/* Rows of a slab of type T, written as floats. */
+static void write_t(const ct_cpu *cpu, const ct_cpu_slab *slab, const float *from, size_t row, size_t count, size_t n) {
+    if (cpu->bf16) {
+        ct_loop_to_bf16(from, n, count, n, (uint16_t *)slab->in + row * n, n);
+    } else {
+        memcpy((float *)slab->in + row * n, from, count * n * sizeof *from);
+    }
+}
+
+static void run_dense(const forward_run *run, size_t l, size_t row, size_t count) {
+    const ct_cpu *cpu = run->cpu;
+    const ct_cpu_layer *layer = &cpu->layers[l];
+    const ct_cpu_rows *rows = run->rows;
+    const ct_cpu_slab *slab = &rows->slabs[l + 1];
+    const float *masters = run->weights->masters, *bias = masters + layer->bias;
+    const size_t n = layer->out_padded;
+    const bool drops = run->training && layer->dropout > 0;
+    const ct_sums sums = layer_sums(run, l, row, count, run->scratch->sums[0]);
+    if (!layer->normalise && !drops) {
+        if (cpu->bf16) {
+            ct_loop_dense_bf16(&sums, bias, layer->relu, count, n, (uint16_t *)slab->in + row * n, n);
+        } else {
+            ct_loop_dense_f32(&sums, bias, layer->relu, count, n, (float *)slab->in + row * n, n);
+        }
+        return;
+    }
+    float *z = run->scratch->sums[2];
+    ct_loop_dense_f32(&sums, bias, layer->relu && !layer->normalise, count, n, z, n);
+    if (layer->normalise) {
+        ct_loop_normalise(z, count, layer->out, n, masters + layer->scale, masters + layer->shift, layer->relu,
+                          run->training ? rows->sum[l] + row * n : NULL, run->training ? rows->inverse[l] + row : NULL);
+    }
+    if (drops) {
+        float *kept = rows->kept[l] + row * n;
+        const ct_tower *tower = run->tower;
+        ct_loop_dropout_factors(tower->options.seed, tower->epoch, run->first_row + (int64_t)row, l, layer->dropout, count, n, kept);
+        ct_loop_multiply(kept, count * n, z);
+    }
+    write_t(cpu, slab, z, row, count, n);
+}
+
+static void run_of_fields(const forward_run *run, size_t l, size_t row, size_t count) {
+    const ct_cpu *cpu = run->cpu;
+    const ct_cpu_layer *layer = &cpu->layers[l];
+    const ct_cpu_slab *slab = &run->rows->slabs[l + 1];
+    const size_t n = layer->out_padded;
+    const ct_fields fields = {.columns = cpu->fields, .count = cpu->field_count, .dim = cpu->field_dim};
+    const float *x = run->rows->slabs[0].f32 + row * cpu->slabs[0].padded;
+    if (layer->kind == CT_LAYER_FM) {
+        float *y = slab->f32 + row * n;
+        ct_loop_fm(&fields, run->tower->spec.context_width, x, cpu->slabs[0].padded, count, y, n);
+        if (cpu->bf16 && slab->in != NULL) ct_loop_to_bf16(y, n, count, n, (uint16_t *)slab->in + row * n, n);
+        return;
+    }
+    float *y = run->scratch->sums[2]; /* its padding may hold another layer's values */
+    memset(y, 0, count * n * sizeof *y);
+    if (layer->kind == CT_LAYER_REST) {
+        ct_loop_rest(&fields, cpu->slabs[0].width, x, cpu->slabs[0].padded, count, y, n);
+    } else {
+        const ct_vectors_in second = ct_cpu_second(cpu, run->rows, layer, row);
+        ct_loop_dots(&fields, x, cpu->slabs[0].padded, &second, count, run->scratch->fields, y, n);
+    }
+    write_t(cpu, slab, y, row, count, n);
+}
+
+static void run_layer(const forward_run *run, size_t l, size_t row, size_t count) {
+    const ct_cpu *cpu = run->cpu;
+    const ct_cpu_layer *layer = &cpu->layers[l];
+    const ct_cpu_slab *slab = &run->rows->slabs[l + 1];
+    if (layer->kind == CT_LAYER_CROSS) {
+        run_cross(run, l, row, count);
+    } else if (layer->kind == CT_LAYER_DENSE) {
+        run_dense(run, l, row, count);
+    } else {
+        run_of_fields(run, l, row, count);
+    }
+    if (run->training && slab->transposed != NULL) transpose(cpu, slab->in, layer->out_padded, row, slab->transposed, 0);
+}
+
+static void run_head(const ct_tower *tower, const ct_cpu_weights *set, const ct_cpu_rows *rows, size_t count, float *out_logits) {
+    const ct_cpu *cpu = ct_cpu_of(tower);
     const ct_cpu_head *head = &cpu->head;
     const size_t context = tower->spec.context_width;
     for (size_t r = 0; r < count; ++r) {
         for (size_t o = 0; o < head->outputs; ++o) {
-            const float *weights = head->packed + o * head->columns;
+            const float *weights = set->head + o * head->columns;
             float sum = 0.0f;
             for (size_t i = 0; i < head->input_count; ++i) {
                 const ct_cpu_slab_plan *plan = &cpu->slabs[head->inputs[i]];
@@ -115,17 +204,15 @@ static void run_head(const ct_tower *tower, const ct_cpu *cpu, const ct_cpu_rows
                     sum += ct_loop_dot_bf16((const uint16_t *)slab->in + r * plan->padded, w, plan->width);
                 }
             }
-            out_logits[r * head->outputs + o] = sum + head->bias[o];
+            out_logits[r * head->outputs + o] = sum + set->masters[head->bias + o];
         }
     }
 }
 
-static void run_layers(const ct_cpu *cpu, const ct_cpu_rows *rows, ct_cpu_scratch *scratch, size_t count, float *const *context_sums,
-                       bool training) {
-    for (size_t l = 0; l < cpu->layer_count; ++l) {
+static void run_layers(const forward_run *run, size_t count) {
+    for (size_t l = 0; l < run->cpu->layer_count; ++l) {
         for (size_t row = 0; row < count; row += CT_CHUNK_ROWS) {
-            const size_t chunk = count - row < CT_CHUNK_ROWS ? count - row : CT_CHUNK_ROWS;
-            run_layer(cpu, l, rows, scratch, row, chunk, context_sums == NULL ? NULL : context_sums[l], training);
+            run_layer(run, l, row, count - row < CT_CHUNK_ROWS ? count - row : CT_CHUNK_ROWS);
         }
     }
 }
@@ -134,7 +221,8 @@ void ct_cpu_context(const ct_tower *tower, ct_workspace *base) {
     ct_cpu_workspace *workspace = (ct_cpu_workspace *)base;
     const ct_cpu *cpu = workspace->cpu;
     if (tower->spec.context_width == 0) return;
-    run_adapters(tower, cpu, &workspace->rows, 1, true, false);
+    const ct_cpu_weights *weights = ct_cpu_for_inference(tower);
+    run_adapters(tower, weights, &workspace->rows, 1, true, false);
     memcpy(workspace->context_x, workspace->rows.slabs[0].f32, tower->spec.context_width * sizeof(float));
     convert_x(cpu, &workspace->rows, 0, 1);
     for (size_t l = 0; l < cpu->layer_count; ++l) {
@@ -142,8 +230,8 @@ void ct_cpu_context(const ct_tower *tower, ct_workspace *base) {
         const ct_cpu_part *part = &layer->parts[0];
         if (!part->context) continue;
         float *sums = workspace->scratch->sums[1];
-        ct_product_run(part->product, workspace->scratch->executor, 1, part_input(cpu, &workspace->rows, layer, 0, 0), part->packed, sums,
-                       false);
+        ct_product_run(part->product, workspace->scratch->executor, 1, part_input(cpu, &workspace->rows, layer, 0, 0), weights->parts[l][0],
+                       sums, false);
         memcpy(workspace->context_sum[l], sums, layer->out_padded * sizeof(float));
     }
 }
@@ -153,7 +241,8 @@ void ct_cpu_forward(const ct_tower *tower, ct_workspace *base, size_t rows, bool
     const ct_cpu *cpu = workspace->cpu;
     const size_t stride = cpu->slabs[0].padded, context = tower->spec.context_width;
     if (shared_context && context == 0) shared_context = false;
-    run_adapters(tower, cpu, &workspace->rows, rows, !shared_context, true);
+    const ct_cpu_weights *weights = ct_cpu_for_inference(tower);
+    run_adapters(tower, weights, &workspace->rows, rows, !shared_context, true);
     if (shared_context) {
         float *x = workspace->rows.slabs[0].f32;
         for (size_t r = 0; r < rows; ++r) memcpy(x + r * stride, workspace->context_x, context * sizeof *x);
@@ -161,8 +250,14 @@ void ct_cpu_forward(const ct_tower *tower, ct_workspace *base, size_t rows, bool
     for (size_t i = 0; i < cpu->x_part_count; ++i) {
         if (!(shared_context && cpu->x_parts[i].context)) convert_x(cpu, &workspace->rows, i, rows);
     }
-    run_layers(cpu, &workspace->rows, workspace->scratch, rows, shared_context ? workspace->context_sum : NULL, false);
-    run_head(tower, cpu, &workspace->rows, rows, out_logits);
+    const forward_run run = {.cpu = cpu,
+                             .weights = weights,
+                             .rows = &workspace->rows,
+                             .scratch = workspace->scratch,
+                             .context_sums = shared_context ? workspace->context_sum : NULL,
+                             .tower = tower};
+    run_layers(&run, rows);
+    run_head(tower, weights, &workspace->rows, rows, out_logits);
 }
 
 void ct_cpu_block_forward(ct_tower *tower, size_t block, size_t rows, float *out_logits) {
@@ -171,7 +266,7 @@ void ct_cpu_block_forward(ct_tower *tower, size_t block, size_t rows, float *out
     const ct_cpu_rows rows_at_work = ct_cpu_rows_at_work(cpu, block, scratch), *kept = &rows_at_work;
     const size_t stride = cpu->slabs[0].padded, whole = ct_round_up(rows, CT_CHUNK_ROWS), item = ct_cpu_item(cpu);
     float *x = kept->slabs[0].f32;
-    run_adapters(tower, cpu, kept, rows, true, true);
+    run_adapters(tower, &cpu->weights, kept, rows, true, true);
     memset(x + rows * stride, 0, (whole - rows) * stride * sizeof *x);
     for (size_t i = 0; i < cpu->x_part_count; ++i) convert_x(cpu, kept, i, whole);
     for (size_t row = 0; row < whole && kept->slabs[0].transposed != NULL; row += CT_CHUNK_ROWS) {
@@ -180,7 +275,14 @@ void ct_cpu_block_forward(ct_tower *tower, size_t block, size_t rows, float *out
             transpose(cpu, kept->x_in[i], cpu->x_parts[i].padded, row, kept->slabs[0].transposed, cpu->x_parts[i].column);
         }
     }
-    run_layers(cpu, kept, scratch, whole, NULL, true);
+    const forward_run run = {.cpu = cpu,
+                             .weights = &cpu->weights,
+                             .rows = kept,
+                             .scratch = scratch,
+                             .training = true,
+                             .tower = tower,
+                             .first_row = tower->first_row + (int64_t)(block * cpu->block_rows)};
+    run_layers(&run, whole);
     for (size_t s = 0; s < cpu->slab_count && whole < cpu->block_rows; ++s) {
         if (kept->slabs[s].transposed == NULL) continue;
         for (size_t c = 0; c < cpu->slabs[s].padded; ++c) {
@@ -188,6 +290,6 @@ void ct_cpu_block_forward(ct_tower *tower, size_t block, size_t rows, float *out
             memset(column, 0, (cpu->block_rows - whole) * item);
         }
     }
-    run_head(tower, cpu, kept, rows, out_logits);
+    run_head(tower, &cpu->weights, kept, rows, out_logits);
     ct_cpu_scratch_give(cpu, scratch);
 }

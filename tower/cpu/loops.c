@@ -4,8 +4,7 @@
 #include <string.h>
 
 #include "base/math.h"
-
-#define CT_INLINE static inline __attribute__((always_inline))
+#include "tower/cpu/lanes.h"
 
 CT_HOT void ct_loop_add(const float *restrict from, size_t count, float *restrict to) {
     for (size_t i = 0; i < count; ++i) to[i] += from[i];
@@ -178,15 +177,6 @@ CT_HOT void ct_loop_cross_back_bf16(const ct_cross_back *back, size_t rows, size
 
 /* --- dot products of the HEAD --- */
 
-enum { LANES = 16 };
-
-CT_INLINE float add_lanes(float *lane) {
-    for (size_t width = LANES / 2; width > 0; width /= 2) {
-        for (size_t i = 0; i < width; ++i) lane[i] += lane[i + width];
-    }
-    return lane[0];
-}
-
 CT_HOT float ct_loop_dot(const float *restrict a, const float *restrict b, size_t count) {
     float lane[LANES] = {0};
     size_t i = 0;
@@ -293,28 +283,51 @@ CT_HOT void ct_loop_adapter_back(const float *restrict raw, size_t raw_stride, c
 
 /* --- optimisers --- */
 
-CT_HOT void ct_loop_adam(const ct_step_rule *rule, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w,
-                         float *m, float *v, size_t stride) {
+CT_INLINE void adam_rows(const ct_step_rule *rule, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w,
+                         float *m, float *v, float *a, size_t stride, bool decays, bool averages) {
     const float beta1 = rule->beta1, beta2 = rule->beta2, rest1 = rule->rest1, rest2 = rule->rest2;
-    const float rate = rule->rate, root = rule->root, epsilon = rule->epsilon;
+    const float rate = rule->rate, root = rule->root, epsilon = rule->epsilon, l2 = rule->l2, share = rule->average;
     for (size_t r = 0; r < rows; ++r) {
         const float *restrict from = gradient + r * gradient_stride;
         float *restrict wr = w + r * stride, *restrict mr = m + r * stride, *restrict vr = v + r * stride;
+        float *restrict ar = averages ? a + r * stride : wr;
         for (size_t i = 0; i < columns; ++i) {
-            const float g = from[i];
+            const float g = decays ? from[i] + l2 * wr[i] : from[i];
             const float first = beta1 * mr[i] + rest1 * g;
             const float second = beta2 * vr[i] + rest2 * (g * g);
             mr[i] = first;
             vr[i] = second;
-            wr[i] -= rate * first / (sqrtf(second) * root + epsilon);
+            const float next = wr[i] - rate * first / (sqrtf(second) * root + epsilon);
+            wr[i] = next;
+            if (averages) ar[i] += share * (next - ar[i]);
         }
     }
 }
 
-CT_HOT void ct_loop_sgd(float rate, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w, size_t stride) {
+CT_HOT void ct_loop_adam(const ct_step_rule *rule, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w,
+                         float *m, float *v, float *average, size_t stride) {
+    if (rule->l2 != 0.0f) {
+        if (average != NULL) {
+            adam_rows(rule, gradient, gradient_stride, rows, columns, w, m, v, average, stride, true, true);
+        } else {
+            adam_rows(rule, gradient, gradient_stride, rows, columns, w, m, v, NULL, stride, true, false);
+        }
+    } else if (average != NULL) {
+        adam_rows(rule, gradient, gradient_stride, rows, columns, w, m, v, average, stride, false, true);
+    } else {
+        adam_rows(rule, gradient, gradient_stride, rows, columns, w, m, v, NULL, stride, false, false);
+    }
+}
+
+CT_HOT void ct_loop_sgd(const ct_step_rule *rule, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w,
+                        float *average, size_t stride) {
+    const float rate = rule->rate, l2 = rule->l2, share = rule->average;
     for (size_t r = 0; r < rows; ++r) {
         const float *restrict from = gradient + r * gradient_stride;
         float *restrict wr = w + r * stride;
-        for (size_t i = 0; i < columns; ++i) wr[i] -= rate * from[i];
+        for (size_t i = 0; i < columns; ++i) wr[i] -= rate * (from[i] + l2 * wr[i]);
+        if (average == NULL) continue;
+        float *restrict ar = average + r * stride;
+        for (size_t i = 0; i < columns; ++i) ar[i] += share * (wr[i] - ar[i]);
     }
 }

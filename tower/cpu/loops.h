@@ -93,15 +93,63 @@ void ct_loop_adapter(const float *raw, size_t raw_stride, const float *a_padded,
 void ct_loop_adapter_back(const float *raw, size_t raw_stride, const float *dx, size_t dx_stride, size_t rows, size_t in, size_t out,
                           float *a_gradient, float *bias_gradient);
 
+/* --- fields: `count` times `dim` columns of x; lanes as in dot products --- */
+typedef struct ct_fields {
+    const size_t *columns; /* first ones, rising */
+    size_t count, dim;
+} ct_fields;
+/* Rows of `dim` columns, of one type or the other; both NULL = none. */
+typedef struct ct_vectors_in {
+    const float *f32;
+    const uint16_t *bf16;
+    size_t stride;
+} ct_vectors_in;
+
+/* y (rows, dim), zero up to the stride. The context's fields are summed by themselves. */
+void ct_loop_fm(const ct_fields *fields, size_t context_width, const float *x, size_t x_stride, size_t rows, float *y, size_t y_stride);
+/* dx (as x) += */
+void ct_loop_fm_back(const ct_fields *fields, size_t context_width, const float *x, size_t x_stride, const float *dy, size_t dy_stride,
+                     size_t rows, float *dx);
+/* y = [second, products of all pairs, <v_1, v_0>, <v_2, v_0>, <v_2, v_1> ..]; v_0 is `second`, where there is one. */
+size_t ct_loop_dots_scratch(size_t vectors, size_t dim); /* floats */
+void ct_loop_dots(const ct_fields *fields, const float *x, size_t x_stride, const ct_vectors_in *second, size_t rows, float *scratch,
+                  float *y, size_t y_stride);
+/* dx (as x) +=, d_second (with second's stride) += */
+void ct_loop_dots_back(const ct_fields *fields, const float *x, size_t x_stride, const ct_vectors_in *second, const float *dy,
+                       size_t dy_stride, size_t rows, float *scratch, float *dx, float *d_second);
+/* The columns of x (rows, width) that are in no field; back: dx += */
+void ct_loop_rest(const ct_fields *fields, size_t width, const float *x, size_t x_stride, size_t rows, float *y, size_t y_stride);
+void ct_loop_rest_back(const ct_fields *fields, size_t width, const float *dy, size_t dy_stride, size_t rows, float *dx, size_t dx_stride);
+
+/* --- beside a DENSE product --- */
+
+/* z (rows, n) = act((z - mean) / sqrt(variance + 1e-5) * scale + shift) over the first `out` columns, 0 behind; kept (rows, n) and inverse
+ * (rows), or NULL: what comes before the scale, and 1 / sqrt(..). */
+void ct_loop_normalise(float *z, size_t rows, size_t out, size_t n, const float *scale, const float *shift, bool relu, float *kept,
+                       float *inverse);
+/* d (rows, n): d loss by the result before act, becomes that by z; gradients += */
+void ct_loop_normalise_back(float *d, size_t rows, size_t out, size_t n, const float *scale, const float *kept, const float *inverse,
+                            float *scale_gradient, float *shift_gradient);
+/* factors (rows, n) = 0 with probability `rate`, else 1 / (1 - rate); see ct_tower_set_position. n: a multiple of 8. */
+void ct_loop_dropout_factors(uint64_t seed, uint32_t epoch, int64_t first_row, size_t layer, float rate, size_t rows, size_t n,
+                             float *factors);
+void ct_loop_multiply(const float *factors, size_t count, float *to);    /* to *= factors; any count */
+void ct_loop_where_positive_f32(const float *y, size_t count, float *d); /* d = 0 where not y > 0 */
+void ct_loop_where_positive_bf16(const uint16_t *y, size_t count, float *d);
+
 typedef struct ct_step_rule {
     float beta1, beta2, rest1, rest2; /* rest = 1 - beta */
-    float rate;                       /* learning rate / (1 - beta1^t) */
+    float rate;                       /* learning rate / (1 - beta1^t); SGD: learning rate */
     float root;                       /* 1 / sqrt(1 - beta2^t) */
     float epsilon;
+    float l2;      /* g is the gradient + l2 w */
+    float average; /* a += average (w - a), with the new w */
 } ct_step_rule;
-/* m = beta1 m + rest1 g; v = beta2 v + rest2 g g; w -= rate m / (sqrt(v) root + epsilon), for (rows, columns), any. */
+/* m = beta1 m + rest1 g; v = beta2 v + rest2 g g; w -= rate m / (sqrt(v) root + epsilon), for (rows, columns), any. average: NULL = none.
+ */
 void ct_loop_adam(const ct_step_rule *rule, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w, float *m,
-                  float *v, size_t stride);
-void ct_loop_sgd(float rate, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w, size_t stride);
+                  float *v, float *average, size_t stride);
+void ct_loop_sgd(const ct_step_rule *rule, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w,
+                 float *average, size_t stride);
 
 #endif

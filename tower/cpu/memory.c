@@ -39,8 +39,10 @@ static void place_rows(const ct_cpu *cpu, size_t rows, rows_kind kind, float *x,
     }
     for (size_t l = 0; l < cpu->layer_count; ++l) {
         const ct_cpu_layer *layer = &cpu->layers[l];
-        if (layer->cross) to->sum[l] = ct_cpu_take(memory, rows * layer->out_padded * sizeof(float));
-        to->dz[l] = ct_cpu_take(memory, layer->panel_count * CT_PANEL_COLUMNS * rows * item);
+        if (layer->cross || layer->normalise) to->sum[l] = ct_cpu_take(memory, rows * layer->out_padded * sizeof(float));
+        if (layer->normalise) to->inverse[l] = ct_cpu_take(memory, rows * sizeof(float));
+        if (layer->dropout > 0) to->kept[l] = ct_cpu_take(memory, rows * layer->out_padded * sizeof(float));
+        if (layer->panel_count > 0) to->dz[l] = ct_cpu_take(memory, layer->panel_count * CT_PANEL_COLUMNS * rows * item);
     }
     to->partial = ct_cpu_take(memory, cpu->partial_floats * sizeof(float));
 }
@@ -57,10 +59,22 @@ ct_cpu_rows ct_cpu_rows_at_work(const ct_cpu *cpu, size_t block, const ct_cpu_sc
     return rows;
 }
 
+ct_vectors_in ct_cpu_second(const ct_cpu *cpu, const ct_cpu_rows *rows, const ct_cpu_layer *layer, size_t row) {
+    if (!layer->second) return (ct_vectors_in){0};
+    const ct_cpu_slab_plan *plan = &cpu->slabs[layer->input];
+    const ct_cpu_slab *slab = &rows->slabs[layer->input];
+    const bool f32 = plan->f32 || !cpu->bf16;
+    const float *floats = plan->f32 ? slab->f32 : slab->in;
+    return (ct_vectors_in){.f32 = f32 ? floats + row * plan->padded : NULL,
+                           .bf16 = f32 ? NULL : (const uint16_t *)slab->in + row * plan->padded,
+                           .stride = plan->padded};
+}
+
 /* --- scratch --- */
 
 static void place_scratch(const ct_cpu *cpu, bool training, ct_cpu_scratch *scratch, ct_cpu_pieces *memory) {
-    for (size_t i = 0; i < 2; ++i) scratch->sums[i] = ct_cpu_take(memory, CT_CHUNK_ROWS * cpu->widest * sizeof(float));
+    for (size_t i = 0; i < 3; ++i) scratch->sums[i] = ct_cpu_take(memory, CT_CHUNK_ROWS * cpu->widest * sizeof(float));
+    scratch->fields = ct_cpu_take(memory, cpu->field_floats * sizeof(float));
     if (!training) return;
     scratch->dz = ct_cpu_take(memory, CT_CHUNK_ROWS * cpu->widest * ct_cpu_item(cpu));
     place_rows(cpu, cpu->block_rows, ROWS_PASSING, NULL, &scratch->rows, memory);

@@ -26,11 +26,17 @@ static void plan_slabs(const ct_tower_spec *spec, ct_cpu *cpu) {
         ct_cpu_slab_plan *slab = &cpu->slabs[s];
         slab->width = ct_tower_slab_width(spec, s);
         slab->padded = ct_round_up(slab->width, cpu->padding);
-        slab->f32 = s == 0 || spec->layers[s - 1].kind == CT_LAYER_CROSS;
+        slab->f32 = s == 0 || spec->layers[s - 1].kind == CT_LAYER_CROSS || spec->layers[s - 1].kind == CT_LAYER_FM;
         slab->gradient = s;
         if (slab->padded > cpu->widest) cpu->widest = slab->padded;
     }
-    for (size_t l = 0; l < cpu->layer_count; ++l) cpu->slabs[spec->layers[l].inputs[0]].product = true;
+    for (size_t l = 0; l < cpu->layer_count; ++l) {
+        if (ct_tower_has_weight(spec->layers[l].kind)) cpu->slabs[spec->layers[l].inputs[0]].product = true;
+    }
+    cpu->fields = spec->fields;
+    cpu->field_count = spec->field_count;
+    cpu->field_dim = spec->field_dim;
+    cpu->field_floats = ct_loop_dots_scratch(spec->field_count + 1, spec->field_dim);
     const size_t ends[] = {0, spec->context_width, spec->width};
     for (size_t i = 0; i < 2; ++i) {
         const size_t width = ends[i + 1] - ends[i];
@@ -45,15 +51,24 @@ static ct_code plan_layer(const ct_tower *tower, ct_cpu *cpu, size_t l, ct_statu
     const ct_layer_spec *from = &spec->layers[l];
     ct_cpu_layer *layer = &cpu->layers[l];
     const bool training = cpu->block_rows > 0;
+    layer->kind = from->kind;
     layer->cross = from->kind == CT_LAYER_CROSS;
     layer->relu = from->activation == CT_ACTIVATION_RELU;
-    layer->input = from->inputs[0];
+    layer->normalise = from->normalise;
+    layer->dropout = from->dropout;
+    layer->second = from->kind == CT_LAYER_DOT && from->input_count == 2;
+    layer->input = from->inputs[layer->second ? 1 : 0];
+    layer->carry = from->inputs[from->input_count - 1];
     layer->in = cpu->slabs[layer->input].width;
     layer->in_padded = cpu->slabs[layer->input].padded;
     layer->out = from->out;
     layer->out_padded = cpu->slabs[l + 1].padded;
-    layer->weight = tower->weights + tower->parameters[ct_tower_layer_parameter(spec, l, 0)].offset;
-    layer->bias = tower->weights + tower->parameters[ct_tower_layer_parameter(spec, l, 1)].offset;
+    const ct_parameter *four = &tower->parameters[ct_tower_layer_parameter(spec, l, CT_WEIGHT)];
+    layer->weight = four[CT_WEIGHT].offset;
+    layer->bias = four[CT_BIAS].offset;
+    layer->scale = four[CT_SCALE].offset;
+    layer->shift = four[CT_SHIFT].offset;
+    if (!ct_tower_has_weight(layer->kind)) return CT_OK;
     layer->part_count = layer->input == 0 ? cpu->x_part_count : 1;
     for (size_t i = 0; i < layer->part_count; ++i) {
         ct_cpu_part *part = &layer->parts[i];
@@ -86,7 +101,8 @@ static void plan_head(const ct_tower *tower, ct_cpu *cpu) {
         head->at[i] = head->columns;
         head->columns += ct_round_up(cpu->slabs[from->inputs[i]].width, CT_TOWER_ALIGN);
     }
-    head->bias = tower->weights + tower->parameters[ct_tower_layer_parameter(spec, spec->layer_count - 1, 1)].offset;
+    head->weight = tower->parameters[ct_tower_layer_parameter(spec, spec->layer_count - 1, CT_WEIGHT)].offset;
+    head->bias = tower->parameters[ct_tower_layer_parameter(spec, spec->layer_count - 1, CT_BIAS)].offset;
 }
 
 /* The layers from the last to the first, as backward takes them: who writes a slab's gradient first, who adds. */
@@ -99,15 +115,16 @@ static void plan_backward(ct_cpu *cpu) {
     for (size_t s = 1; s < cpu->slab_count; ++s) cpu->slabs[s].passing = cpu->slabs[s].f32 && !written[s];
     for (size_t l = cpu->layer_count; l-- > 0;) {
         ct_cpu_layer *layer = &cpu->layers[l];
-        if (layer->cross) {
+        if (layer->kind != CT_LAYER_DENSE) {
             layer->dx_first = !written[0];
             written[0] = true;
-            layer->din_in_place = layer->input != 0 && !written[layer->input];
-            if (layer->din_in_place) cpu->slabs[layer->input].gradient = cpu->slabs[l + 1].gradient;
-            layer->back_adds = true;
-        } else {
-            layer->back_adds = written[layer->input];
         }
+        if (layer->cross) {
+            layer->din_in_place = layer->carry != 0 && !written[layer->carry];
+            if (layer->din_in_place) cpu->slabs[layer->carry].gradient = cpu->slabs[l + 1].gradient;
+            written[layer->carry] = true;
+        }
+        layer->back_adds = written[layer->input];
         written[layer->input] = true;
     }
 }
@@ -115,8 +132,10 @@ static void plan_backward(ct_cpu *cpu) {
 static void plan_partial(ct_cpu *cpu) {
     size_t floats = 0;
     for (size_t l = 0; l < cpu->layer_count; ++l) {
-        cpu->layers[l].partial_bias = floats;
-        floats += cpu->layers[l].out_padded;
+        ct_cpu_layer *layer = &cpu->layers[l];
+        size_t *const at[] = {&layer->partial_bias, &layer->partial_scale, &layer->partial_shift};
+        const size_t count = layer->normalise ? 3 : ct_tower_has_weight(layer->kind) ? 1 : 0;
+        for (size_t i = 0; i < count; ++i, floats += layer->out_padded) *at[i] = floats;
     }
     cpu->head.partial = floats;
     floats += cpu->head.outputs * cpu->head.columns;
@@ -125,19 +144,26 @@ static void plan_partial(ct_cpu *cpu) {
     cpu->partial_floats = floats;
 }
 
+static void place_set(const ct_cpu *cpu, size_t adapter_count, ct_cpu_weights *weights, ct_cpu_pieces *memory) {
+    for (size_t l = 0; l < cpu->layer_count; ++l) {
+        const ct_cpu_layer *layer = &cpu->layers[l];
+        for (size_t i = 0; i < layer->part_count; ++i) {
+            weights->parts[l][i] = ct_cpu_take(memory, ct_product_panels(layer->parts[i].product)->elements * ct_cpu_item(cpu));
+        }
+    }
+    weights->head = ct_cpu_take(memory, cpu->head.outputs * cpu->head.columns * sizeof(float));
+    for (size_t i = 0; i < adapter_count; ++i) {
+        weights->adapters[i] = ct_cpu_take(memory, cpu->adapters[i].spec->in * cpu->adapters[i].padded * sizeof(float));
+    }
+}
+
 static void place_packed(ct_cpu *cpu, size_t adapter_count, ct_cpu_pieces *memory) {
-    const size_t item = ct_cpu_item(cpu);
+    place_set(cpu, adapter_count, &cpu->weights, memory);
     for (size_t l = 0; l < cpu->layer_count; ++l) {
         ct_cpu_layer *layer = &cpu->layers[l];
-        for (size_t i = 0; i < layer->part_count; ++i) {
-            layer->parts[i].packed = ct_cpu_take(memory, ct_product_panels(layer->parts[i].product)->elements * item);
-        }
-        if (layer->back != NULL) layer->packed_back = ct_cpu_take(memory, ct_product_panels(layer->back)->elements * item);
+        if (layer->back != NULL) layer->packed_back = ct_cpu_take(memory, ct_product_panels(layer->back)->elements * ct_cpu_item(cpu));
     }
-    cpu->head.packed = ct_cpu_take(memory, cpu->head.outputs * cpu->head.columns * sizeof(float));
-    for (size_t i = 0; i < adapter_count; ++i) {
-        cpu->adapters[i].packed = ct_cpu_take(memory, cpu->adapters[i].spec->in * cpu->adapters[i].padded * sizeof(float));
-    }
+    if (cpu->two_sets) place_set(cpu, adapter_count, &cpu->average, memory);
 }
 
 ct_code ct_cpu_plan(const ct_tower *tower, ct_cpu *cpu, ct_status *status) {
@@ -159,7 +185,8 @@ ct_code ct_cpu_plan(const ct_tower *tower, ct_cpu *cpu, ct_status *status) {
         ct_cpu_adapter *adapter = &cpu->adapters[i];
         adapter->spec = &spec->adapters[i];
         adapter->padded = ct_round_up(adapter->spec->out, 16);
-        adapter->bias = tower->weights + tower->parameters[ct_tower_adapter_parameter(i, 1)].offset;
+        adapter->weight = tower->parameters[ct_tower_adapter_parameter(i, CT_WEIGHT)].offset;
+        adapter->bias = tower->parameters[ct_tower_adapter_parameter(i, CT_BIAS)].offset;
         adapter->context = adapter->spec->column < spec->context_width;
         adapter->partial = cpu->partial_floats;
         adapter->partial_bias = adapter->partial + adapter->spec->in * adapter->padded;
@@ -171,51 +198,63 @@ ct_code ct_cpu_plan(const ct_tower *tower, ct_cpu *cpu, ct_status *status) {
         floats += cpu->layers[l].panel_count * cpu->layers[l].in_padded * CT_PANEL_COLUMNS;
         cpu->task_count += cpu->layers[l].panel_count;
     }
+    cpu->two_sets = tower->average != NULL;
     ct_cpu_pieces memory = {NULL, 0};
     place_packed(cpu, spec->adapter_count, &memory);
     cpu->packed_memory = ct_tower_memory(memory.used);
     if (cpu->packed_memory == NULL) return ct_fail_memory(status, memory.used, "the tower's packed weights");
     memory = (ct_cpu_pieces){cpu->packed_memory, 0};
     place_packed(cpu, spec->adapter_count, &memory);
+    cpu->weights.masters = tower->weights;
+    if (cpu->two_sets) {
+        cpu->average.masters = tower->average;
+    } else {
+        cpu->average = cpu->weights;
+    }
     return CT_OK;
 }
 
-void ct_cpu_pack_layer(const ct_cpu *cpu, const ct_cpu_layer *layer, size_t column, size_t end) {
-    const size_t out = layer->out;
+void ct_cpu_pack_layer(const ct_cpu *cpu, const ct_cpu_weights *weights, size_t l, size_t column, size_t end) {
+    const ct_cpu_layer *layer = &cpu->layers[l];
     for (size_t i = 0; i < layer->part_count; ++i) {
         const ct_cpu_part *part = &layer->parts[i];
         const ct_panels *panels = ct_product_panels(part->product);
-        const float *weight = layer->weight + part->row * out;
+        const float *from = weights->masters + layer->weight + part->row * layer->out;
         if (cpu->bf16) {
-            ct_loop_pack_bf16(weight, out, part->k, column, end, panels, part->packed);
+            ct_loop_pack_bf16(from, layer->out, part->k, column, end, panels, weights->parts[l][i]);
         } else {
-            ct_loop_pack_f32(weight, out, part->k, column, end, panels, part->packed);
+            ct_loop_pack_f32(from, layer->out, part->k, column, end, panels, weights->parts[l][i]);
         }
-    }
-    if (layer->back == NULL) return;
-    if (cpu->bf16) {
-        ct_loop_pack_back_bf16(layer->weight, out, layer->in, column, end, ct_product_panels(layer->back), layer->packed_back);
-    } else {
-        ct_loop_pack_back_f32(layer->weight, out, layer->in, column, end, ct_product_panels(layer->back), layer->packed_back);
     }
 }
 
-void ct_cpu_pack_small(const ct_tower *tower, const ct_cpu *cpu) {
-    const ct_tower_spec *spec = &tower->spec;
+void ct_cpu_pack_back(const ct_cpu *cpu, size_t l, size_t column, size_t end) {
+    const ct_cpu_layer *layer = &cpu->layers[l];
+    if (layer->back == NULL) return;
+    const float *from = cpu->weights.masters + layer->weight;
+    if (cpu->bf16) {
+        ct_loop_pack_back_bf16(from, layer->out, layer->in, column, end, ct_product_panels(layer->back), layer->packed_back);
+    } else {
+        ct_loop_pack_back_f32(from, layer->out, layer->in, column, end, ct_product_panels(layer->back), layer->packed_back);
+    }
+}
+
+void ct_cpu_pack_small(const ct_tower *tower, const ct_cpu_weights *weights) {
+    const ct_cpu *cpu = ct_cpu_of(tower);
     const ct_cpu_head *head = &cpu->head;
-    const float *weight = tower->weights + tower->parameters[ct_tower_layer_parameter(spec, spec->layer_count - 1, 0)].offset;
+    const float *weight = weights->masters + head->weight;
     for (size_t i = 0; i < head->input_count; ++i) {
         const size_t width = cpu->slabs[head->inputs[i]].width;
         for (size_t k = 0; k < width; ++k, weight += head->outputs) {
-            for (size_t o = 0; o < head->outputs; ++o) head->packed[o * head->columns + head->at[i] + k] = weight[o];
+            for (size_t o = 0; o < head->outputs; ++o) weights->head[o * head->columns + head->at[i] + k] = weight[o];
         }
     }
-    for (size_t i = 0; i < spec->adapter_count; ++i) {
+    for (size_t i = 0; i < tower->spec.adapter_count; ++i) {
         const ct_cpu_adapter *adapter = &cpu->adapters[i];
         const size_t out = adapter->spec->out;
-        const float *from = tower->weights + tower->parameters[ct_tower_adapter_parameter(i, 0)].offset;
+        const float *from = weights->masters + adapter->weight;
         for (size_t k = 0; k < adapter->spec->in; ++k) {
-            memcpy(adapter->packed + k * adapter->padded, from + k * out, out * sizeof(float));
+            memcpy(weights->adapters[i] + k * adapter->padded, from + k * out, out * sizeof(float));
         }
     }
 }

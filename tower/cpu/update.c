@@ -11,7 +11,7 @@ typedef struct update_task {
     ct_tower *tower;
     ct_cpu *cpu;
     size_t blocks;
-    ct_step_rule rule;
+    ct_step_rule rule, small_rule; /* small_rule: without l2, which only some of the small parameters get */
 } update_task;
 
 static const ct_cpu_layer *find_layer(const ct_cpu *cpu, size_t task, size_t *out_panel) {
@@ -31,28 +31,31 @@ static void spread_small(const ct_tower *tower, const ct_cpu *cpu, const float *
     const ct_parameter *parameters = tower->parameters;
     const ct_cpu_head *head = &cpu->head;
     for (size_t l = 0; l < cpu->layer_count; ++l) {
-        const ct_parameter *bias = &parameters[ct_tower_layer_parameter(spec, l, 1)];
-        memcpy(cpu->small + bias->offset, partial + cpu->layers[l].partial_bias, bias->columns * sizeof(float));
+        const ct_cpu_layer *layer = &cpu->layers[l];
+        const size_t from[CT_PARAMETER_KINDS] = {0, layer->partial_bias, layer->partial_scale, layer->partial_shift};
+        for (size_t k = CT_BIAS; k < CT_PARAMETER_KINDS; ++k) {
+            const ct_parameter *p = &parameters[ct_tower_layer_parameter(spec, l, (ct_parameter_kind)k)];
+            memcpy(cpu->small + p->offset, partial + from[k], p->columns * sizeof(float));
+        }
     }
-    float *to = cpu->small + parameters[ct_tower_layer_parameter(spec, cpu->layer_count, 0)].offset;
+    float *to = cpu->small + head->weight;
     for (size_t i = 0; i < head->input_count; ++i) {
         for (size_t k = 0; k < cpu->slabs[head->inputs[i]].width; ++k, to += head->outputs) {
-            const bool unit = head->inputs[i] == 0 && ct_tower_is_unit(spec, k);
+            const bool unit = ct_tower_is_unit(spec, head->inputs[i], k);
             for (size_t o = 0; o < head->outputs; ++o) {
                 to[o] = unit ? 0.0f : partial[head->partial + o * head->columns + head->at[i] + k];
             }
         }
     }
-    memcpy(cpu->small + parameters[ct_tower_layer_parameter(spec, cpu->layer_count, 1)].offset, partial + head->partial_bias,
-           head->outputs * sizeof(float));
+    memcpy(cpu->small + head->bias, partial + head->partial_bias, head->outputs * sizeof(float));
     for (size_t i = 0; i < spec->adapter_count; ++i) {
         const ct_cpu_adapter *adapter = &cpu->adapters[i];
         const size_t out = adapter->spec->out;
-        to = cpu->small + parameters[ct_tower_adapter_parameter(i, 0)].offset;
+        to = cpu->small + adapter->weight;
         for (size_t k = 0; k < adapter->spec->in; ++k) {
             memcpy(to + k * out, partial + adapter->partial + k * adapter->padded, out * sizeof *to);
         }
-        memcpy(cpu->small + parameters[ct_tower_adapter_parameter(i, 1)].offset, partial + adapter->partial_bias, out * sizeof *to);
+        memcpy(cpu->small + adapter->bias, partial + adapter->partial_bias, out * sizeof *to);
     }
 }
 
@@ -81,14 +84,39 @@ static void gradient_task(void *context, size_t task, size_t worker) {
 }
 
 /* The step of (rows, columns) weights that begin at `offset`. */
-static void step_at(const update_task *update, const float *gradient, size_t gradient_stride, size_t offset, size_t stride, size_t rows,
-                    size_t columns) {
+static void step_at(const update_task *update, const ct_step_rule *rule, const float *gradient, size_t gradient_stride, size_t offset,
+                    size_t stride, size_t rows, size_t columns) {
     ct_tower *tower = update->tower;
     float *w = tower->weights + offset;
+    float *average = tower->average == NULL ? NULL : tower->average + offset;
     if (tower->options.optimiser == CT_DENSE_ADAM) {
-        ct_loop_adam(&update->rule, gradient, gradient_stride, rows, columns, w, tower->m + offset, tower->v + offset, stride);
+        ct_loop_adam(rule, gradient, gradient_stride, rows, columns, w, tower->m + offset, tower->v + offset, average, stride);
     } else {
-        ct_loop_sgd(tower->options.learning_rate, gradient, gradient_stride, rows, columns, w, stride);
+        ct_loop_sgd(rule, gradient, gradient_stride, rows, columns, w, average, stride);
+    }
+}
+
+/* A parameter whose gradient stands in panels: the matrix of a DENSE or CROSS. */
+static bool in_panels(const ct_tower *tower, size_t parameter) {
+    const size_t owner = parameter / CT_PARAMETER_KINDS, adapters = tower->spec.adapter_count;
+    return owner >= adapters && parameter % CT_PARAMETER_KINDS == CT_WEIGHT && owner - adapters < ct_cpu_of(tower)->layer_count;
+}
+
+/* l2 of the HEAD's trained weights and the adapters'. */
+static void decay_small(const ct_tower *tower, ct_cpu *cpu) {
+    const ct_tower_spec *spec = &tower->spec;
+    const ct_cpu_head *head = &cpu->head;
+    const float l2 = tower->options.l2;
+    size_t at = head->weight;
+    for (size_t i = 0; i < head->input_count; ++i) {
+        for (size_t k = 0; k < cpu->slabs[head->inputs[i]].width; ++k, at += head->outputs) {
+            if (ct_tower_is_unit(spec, head->inputs[i], k)) continue;
+            for (size_t o = 0; o < head->outputs; ++o) cpu->small[at + o] += l2 * tower->weights[at + o];
+        }
+    }
+    for (size_t i = 0; i < spec->adapter_count; ++i) {
+        const size_t first = cpu->adapters[i].weight, count = spec->adapters[i].in * spec->adapters[i].out;
+        for (size_t k = 0; k < count; ++k) cpu->small[first + k] += l2 * tower->weights[first + k];
     }
 }
 
@@ -96,25 +124,27 @@ static void step_task(void *context, size_t task, size_t worker) {
     const update_task *update = context;
     ct_tower *tower = update->tower;
     ct_cpu *cpu = update->cpu;
-    const ct_tower_spec *spec = &tower->spec;
     (void)worker;
     if (task == cpu->task_count) {
+        if (tower->options.l2 > 0) decay_small(tower, cpu);
         for (size_t i = 0; i < tower->parameter_count; ++i) {
             const ct_parameter *p = &tower->parameters[i];
-            const bool panels = i >= 2 * spec->adapter_count && i % 2 == 0 && i / 2 - spec->adapter_count < cpu->layer_count;
-            if (!panels) step_at(update, cpu->small + p->offset, 0, p->offset, 0, 1, p->rows * p->columns);
+            if (!in_panels(tower, i))
+                step_at(update, &update->small_rule, cpu->small + p->offset, 0, p->offset, 0, 1, p->rows * p->columns);
         }
-        ct_cpu_pack_small(tower, cpu);
+        ct_cpu_pack_small(tower, &cpu->weights);
         return;
     }
     size_t panel;
     const ct_cpu_layer *layer = find_layer(cpu, task, &panel);
     const float *gradient = panel_gradient(cpu, layer, panel);
-    const size_t offset = (size_t)(layer->weight - tower->weights), column = panel * CT_PANEL_COLUMNS;
+    const size_t offset = layer->weight, column = panel * CT_PANEL_COLUMNS;
     const size_t end = layer->out < column + CT_PANEL_COLUMNS ? layer->out : column + CT_PANEL_COLUMNS;
     if (column >= end) return; /* padding alone */
-    step_at(update, gradient, CT_PANEL_COLUMNS, offset + column, layer->out, layer->in, end - column);
-    ct_cpu_pack_layer(cpu, layer, column, end);
+    step_at(update, &update->rule, gradient, CT_PANEL_COLUMNS, offset + column, layer->out, layer->in, end - column);
+    const size_t l = (size_t)(layer - cpu->layers);
+    ct_cpu_pack_layer(cpu, &cpu->weights, l, column, end);
+    ct_cpu_pack_back(cpu, l, column, end);
 }
 
 static bool compute_gradients(update_task *update, size_t rows) {
@@ -135,17 +165,20 @@ static double power(double base, int64_t exponent) {
     return result;
 }
 
-static ct_step_rule adam_rule(const ct_tower *tower) {
+static ct_step_rule make_rule(const ct_tower *tower) {
     const ct_tower_options *options = &tower->options;
-    const double beta1 = (double)options->beta1, beta2 = (double)options->beta2;
+    const double beta1 = (double)options->beta1, beta2 = (double)options->beta2, power_of_t = (double)options->average_power;
     const int64_t t = tower->step + 1;
-    return (ct_step_rule){.beta1 = options->beta1,
-                          .beta2 = options->beta2,
-                          .rest1 = (float)(1.0 - beta1),
-                          .rest2 = (float)(1.0 - beta2),
-                          .rate = (float)((double)options->learning_rate / (1.0 - power(beta1, t))),
-                          .root = (float)(1.0 / sqrt(1.0 - power(beta2, t))),
-                          .epsilon = options->epsilon};
+    ct_step_rule rule = {.rate = options->learning_rate, .average = (float)((1.0 + power_of_t) / ((double)t + power_of_t))};
+    if (options->optimiser != CT_DENSE_ADAM) return rule;
+    rule.beta1 = options->beta1;
+    rule.beta2 = options->beta2;
+    rule.rest1 = (float)(1.0 - beta1);
+    rule.rest2 = (float)(1.0 - beta2);
+    rule.rate = (float)((double)options->learning_rate / (1.0 - power(beta1, t)));
+    rule.root = (float)(1.0 / sqrt(1.0 - power(beta2, t)));
+    rule.epsilon = options->epsilon;
+    return rule;
 }
 
 ct_code ct_cpu_update(ct_tower *tower, size_t rows, ct_status *status) {
@@ -159,8 +192,10 @@ ct_code ct_cpu_update(ct_tower *tower, size_t rows, ct_status *status) {
                        "tower: diverged at step %lld: a gradient is not finite; nothing was changed; a smaller learning rate may help",
                        (long long)tower->step + 1);
     }
-    if (tower->options.optimiser == CT_DENSE_ADAM) update.rule = adam_rule(tower);
+    update.small_rule = update.rule = make_rule(tower);
+    update.rule.l2 = tower->options.l2;
     ct_pool_run(tower->pool, cpu->task_count + 1, step_task, &update);
+    atomic_store(&cpu->stale, cpu->two_sets);
     return CT_OK;
 }
 
@@ -169,13 +204,11 @@ void ct_cpu_weight_gradient(ct_tower *tower, size_t rows, size_t parameter, floa
     const ct_parameter *p = &tower->parameters[parameter];
     update_task update = {.tower = tower, .cpu = cpu};
     (void)compute_gradients(&update, rows);
-    const size_t first_layer = ct_tower_layer_parameter(&tower->spec, 0, 0);
-    const bool panels = parameter >= first_layer && (parameter - first_layer) % 2 == 0 && (parameter - first_layer) / 2 < cpu->layer_count;
-    if (!panels) {
+    if (!in_panels(tower, parameter)) {
         memcpy(out_gradient, cpu->small + p->offset, p->rows * p->columns * sizeof(float));
         return;
     }
-    const ct_cpu_layer *layer = &cpu->layers[(parameter - first_layer) / 2];
+    const ct_cpu_layer *layer = &cpu->layers[parameter / CT_PARAMETER_KINDS - tower->spec.adapter_count];
     for (size_t i = 0; i < p->rows; ++i) {
         for (size_t k = 0; k < p->columns; ++k) {
             const float *gradient = panel_gradient(cpu, layer, k / CT_PANEL_COLUMNS);

@@ -1,0 +1,187 @@
+/* Loops over fields: FM's pairs by the square of the sum, DOT's pairs one by one, and the columns that are in no field. A field's columns
+ * lie side by side in a row of x, so lanes run over them; DOT's lanes run over partners. */
+#include <string.h>
+
+#include "base/math.h"
+#include "tower/cpu/lanes.h"
+#include "tower/cpu/loops.h"
+
+/* --- FM: y_d = (S_d^2 - Q_d) / 2 with S the sum of the context's fields plus the sum of the candidates', Q the same of squares --- */
+
+CT_INLINE void sum_fields(const ct_fields *fields, size_t from, size_t to, const float *restrict x, size_t at, size_t width, float *s,
+                          float *q) {
+    for (size_t i = 0; i < width; ++i) s[i] = q[i] = 0.0f;
+    for (size_t f = from; f < to; ++f) {
+        const float *restrict v = x + fields->columns[f] + at;
+        for (size_t i = 0; i < width; ++i) {
+            s[i] += v[i];
+            q[i] += v[i] * v[i];
+        }
+    }
+}
+
+static size_t context_fields(const ct_fields *fields, size_t context_width) {
+    size_t count = 0;
+    while (count < fields->count && fields->columns[count] < context_width) ++count;
+    return count;
+}
+
+CT_INLINE void fm_part(const ct_fields *fields, size_t context, const float *restrict x, size_t at, size_t width, float *restrict y) {
+    float s[2][LANES], q[2][LANES];
+    sum_fields(fields, 0, context, x, at, width, s[0], q[0]);
+    sum_fields(fields, context, fields->count, x, at, width, s[1], q[1]);
+    for (size_t i = 0; i < width; ++i) {
+        const float sum = s[0][i] + s[1][i];
+        y[at + i] = 0.5f * (sum * sum - (q[0][i] + q[1][i]));
+    }
+}
+
+CT_HOT void ct_loop_fm(const ct_fields *fields, size_t context_width, const float *restrict x, size_t x_stride, size_t rows,
+                       float *restrict y, size_t y_stride) {
+    const size_t context = context_fields(fields, context_width), dim = fields->dim;
+    for (size_t r = 0; r < rows; ++r) {
+        float *restrict to = y + r * y_stride;
+        size_t at = 0;
+        for (; at + LANES <= dim; at += LANES) fm_part(fields, context, x + r * x_stride, at, LANES, to);
+        if (at < dim) fm_part(fields, context, x + r * x_stride, at, dim - at, to);
+        for (size_t i = dim; i < y_stride; ++i) to[i] = 0.0f;
+    }
+}
+
+CT_INLINE void fm_back_part(const ct_fields *fields, size_t context, const float *restrict x, size_t at, size_t width,
+                            const float *restrict dy, float *restrict dx) {
+    float s[2][LANES], q[LANES];
+    sum_fields(fields, 0, context, x, at, width, s[0], q);
+    sum_fields(fields, context, fields->count, x, at, width, s[1], q);
+    for (size_t i = 0; i < width; ++i) s[0][i] += s[1][i];
+    for (size_t f = 0; f < fields->count; ++f) {
+        const float *restrict v = x + fields->columns[f] + at;
+        float *restrict to = dx + fields->columns[f] + at;
+        for (size_t i = 0; i < width; ++i) to[i] += dy[at + i] * (s[0][i] - v[i]);
+    }
+}
+
+CT_HOT void ct_loop_fm_back(const ct_fields *fields, size_t context_width, const float *restrict x, size_t x_stride,
+                            const float *restrict dy, size_t dy_stride, size_t rows, float *restrict dx) {
+    const size_t context = context_fields(fields, context_width), dim = fields->dim;
+    for (size_t r = 0; r < rows; ++r) {
+        const float *restrict d = dy + r * dy_stride;
+        size_t at = 0;
+        for (; at + LANES <= dim; at += LANES) fm_back_part(fields, context, x + r * x_stride, at, LANES, d, dx + r * x_stride);
+        if (at < dim) fm_back_part(fields, context, x + r * x_stride, at, dim - at, d, dx + r * x_stride);
+    }
+}
+
+/* --- DOT --- */
+
+static size_t padded(size_t count) { return (count + LANES - 1) / LANES * LANES; }
+
+size_t ct_loop_dots_scratch(size_t vectors, size_t dim) { return (vectors + padded(vectors)) * dim + vectors * vectors; }
+
+/* The vectors of a row, one behind the other; returns how many. */
+CT_INLINE size_t collect(const ct_fields *fields, const float *restrict x, const ct_vectors_in *second, size_t r, float *restrict z) {
+    const size_t dim = fields->dim;
+    size_t count = 0;
+    if (second->f32 != NULL) {
+        memcpy(z, second->f32 + r * second->stride, dim * sizeof *z);
+        count = 1;
+    } else if (second->bf16 != NULL) {
+        const uint16_t *restrict from = second->bf16 + r * second->stride;
+        for (size_t d = 0; d < dim; ++d) z[d] = ct_f32_from_bf16(from[d]);
+        count = 1;
+    }
+    for (size_t f = 0; f < fields->count; ++f) memcpy(z + (count + f) * dim, x + fields->columns[f], dim * sizeof *z);
+    return count + fields->count;
+}
+
+CT_HOT void ct_loop_dots(const ct_fields *fields, const float *restrict x, size_t x_stride, const ct_vectors_in *second, size_t rows,
+                         float *restrict scratch, float *restrict y, size_t y_stride) {
+    const size_t dim = fields->dim;
+    for (size_t r = 0; r < rows; ++r) {
+        float *restrict z = scratch;
+        const size_t vectors = collect(fields, x + r * x_stride, second, r, z), width = padded(vectors);
+        float *restrict turned = scratch + vectors * dim; /* (dim, width) */
+        for (size_t v = 0; v < width; ++v) {
+            for (size_t d = 0; d < dim; ++d) turned[d * width + v] = v < vectors ? z[v * dim + d] : 0.0f;
+        }
+        float *restrict to = y + r * y_stride;
+        if (vectors > fields->count) {
+            memcpy(to, z, dim * sizeof *to);
+            to += dim;
+        }
+        for (size_t i = 1; i < vectors; to += i, ++i) {
+            const float *restrict vector = z + i * dim;
+            for (size_t j = 0; j < i; j += LANES) {
+                float sum[LANES] = {0};
+                for (size_t d = 0; d < dim; ++d) {
+                    for (size_t k = 0; k < LANES; ++k) sum[k] += vector[d] * turned[d * width + j + k];
+                }
+                const size_t count = i - j < LANES ? i - j : LANES;
+                memcpy(to + j, sum, count * sizeof *to);
+            }
+        }
+    }
+}
+
+CT_INLINE void dots_back_part(const float *restrict of_row, const float *restrict z, size_t vectors, size_t dim, size_t width,
+                              float *restrict to) {
+    float sum[LANES] = {0};
+    for (size_t j = 0; j < vectors; ++j) {
+        for (size_t k = 0; k < width; ++k) sum[k] += of_row[j] * z[j * dim + k];
+    }
+    for (size_t k = 0; k < width; ++k) to[k] += sum[k];
+}
+
+CT_HOT void ct_loop_dots_back(const ct_fields *fields, const float *restrict x, size_t x_stride, const ct_vectors_in *second,
+                              const float *restrict dy, size_t dy_stride, size_t rows, float *restrict scratch, float *restrict dx,
+                              float *restrict d_second) {
+    const size_t dim = fields->dim;
+    for (size_t r = 0; r < rows; ++r) {
+        float *restrict z = scratch;
+        const size_t vectors = collect(fields, x + r * x_stride, second, r, z), others = vectors - fields->count;
+        float *restrict g = scratch + vectors * dim; /* (vectors, vectors): d of each product, 0 on the diagonal */
+        const float *restrict d = dy + r * dy_stride;
+        if (others > 0) {
+            for (size_t k = 0; k < dim; ++k) d_second[r * second->stride + k] += d[k];
+            d += dim;
+        }
+        for (size_t i = 0; i < vectors; d += i, ++i) {
+            g[i * vectors + i] = 0.0f;
+            for (size_t j = 0; j < i; ++j) g[i * vectors + j] = g[j * vectors + i] = d[j];
+        }
+        for (size_t i = 0; i < vectors; ++i) {
+            float *restrict to = i < others ? d_second + r * second->stride : dx + r * x_stride + fields->columns[i - others];
+            size_t at = 0;
+            for (; at + LANES <= dim; at += LANES) dots_back_part(g + i * vectors, z + at, vectors, dim, LANES, to + at);
+            if (at < dim) dots_back_part(g + i * vectors, z + at, vectors, dim, dim - at, to + at);
+        }
+    }
+}
+
+/* --- REST --- */
+
+/* Columns [*inout_from, end) of x, end = the start of field f or the width; then on behind the field. */
+static size_t next_gap(const ct_fields *fields, size_t f, size_t width, size_t *inout_from, size_t *out_from) {
+    *out_from = *inout_from;
+    const size_t end = f < fields->count ? fields->columns[f] : width;
+    *inout_from = end + fields->dim;
+    return end - *out_from;
+}
+
+void ct_loop_rest(const ct_fields *fields, size_t width, const float *x, size_t x_stride, size_t rows, float *y, size_t y_stride) {
+    size_t next = 0, from = 0, at = 0;
+    for (size_t f = 0; f <= fields->count; ++f) {
+        const size_t count = next_gap(fields, f, width, &next, &from);
+        for (size_t r = 0; r < rows && count > 0; ++r) memcpy(y + r * y_stride + at, x + r * x_stride + from, count * sizeof *y);
+        at += count;
+    }
+}
+
+void ct_loop_rest_back(const ct_fields *fields, size_t width, const float *dy, size_t dy_stride, size_t rows, float *dx, size_t dx_stride) {
+    size_t next = 0, from = 0, at = 0;
+    for (size_t f = 0; f <= fields->count; ++f) {
+        const size_t count = next_gap(fields, f, width, &next, &from);
+        for (size_t r = 0; r < rows && count > 0; ++r) ct_loop_add(dy + r * dy_stride + at, count, dx + r * dx_stride + from);
+        at += count;
+    }
+}
