@@ -138,12 +138,40 @@ static void dz_to_panels(const ct_cpu *cpu, const ct_cpu_layer *layer, const voi
     }
 }
 
+/* A plain DENSE layer in bf16 whose right-hand matrices are in pairs: dz of a chunk, in both forms at once. */
+static bool goes_in_pairs(const ct_cpu *cpu, const ct_cpu_layer *layer) {
+    if (!cpu->bf16 || layer->kind != CT_LAYER_DENSE || layer->normalise || layer->dropout > 0) return false;
+    for (size_t i = 0; i < 2; ++i) {
+        const ct_panels *panels = &layer->panels[i].dz;
+        if (layer->panels[i].columns > 0 && (panels->pair != 2 || panels->width % 16 != 0)) return false;
+    }
+    return true;
+}
+
+static void dense_dz_in_pairs(const ct_cpu *cpu, size_t l, const ct_cpu_rows *kept, ct_cpu_scratch *scratch, size_t row) {
+    const ct_cpu_layer *layer = &cpu->layers[l];
+    const size_t n = layer->out_padded, full = layer->full_panels * CT_PANEL_COLUMNS;
+    const float *dy = scratch->gradient[l + 1] + row * n;
+    const uint16_t *y = (const uint16_t *)kept->slabs[l + 1].in + row * n;
+    float *bias_gradient = kept->partial + layer->partial_bias;
+    uint16_t *dz = scratch->dz, *to = kept->dz[l];
+    if (full > 0) ct_loop_dense_back_pairs(dy, y, layer->relu, CT_CHUNK_ROWS, full, n, dz, bias_gradient, &layer->panels[0].dz, row, to);
+    if (full == n) return;
+    ct_loop_dense_back_pairs(dy + full, y + full, layer->relu, CT_CHUNK_ROWS, n - full, n, dz + full, bias_gradient + full,
+                             &layer->panels[1].dz, row, to + ct_cpu_panel_at(cpu, layer->full_panels));
+}
+
 static void layer_back(const ct_cpu *cpu, size_t l, const ct_cpu_rows *kept, ct_cpu_scratch *scratch, size_t whole) {
     const ct_cpu_layer *layer = &cpu->layers[l];
     const size_t item = ct_cpu_item(cpu);
+    const bool pairs = goes_in_pairs(cpu, layer);
     for (size_t row = 0; row < whole; row += CT_CHUNK_ROWS) {
-        layer_dz(cpu, l, kept, scratch, row);
-        dz_to_panels(cpu, layer, scratch->dz, row, kept->dz[l]);
+        if (pairs) {
+            dense_dz_in_pairs(cpu, l, kept, scratch, row);
+        } else {
+            layer_dz(cpu, l, kept, scratch, row);
+            dz_to_panels(cpu, layer, scratch->dz, row, kept->dz[l]);
+        }
         float *to = scratch->gradient[layer->input] + row * layer->in_padded;
         ct_product_run(layer->back, scratch->executor, CT_CHUNK_ROWS, scratch->dz, layer->packed_back, to, layer->back_adds);
     }

@@ -90,7 +90,16 @@ CT_INLINE size_t collect(const ct_fields *fields, const float *restrict x, const
         for (size_t d = 0; d < dim; ++d) z[d] = ct_f32_from_bf16(from[d]);
         count = 1;
     }
-    for (size_t f = 0; f < fields->count; ++f) memcpy(z + (count + f) * dim, x + fields->columns[f], dim * sizeof *z);
+    for (size_t f = 0; f < fields->count; ++f) {
+        float *restrict to = z + (count + f) * dim;
+        const float *restrict from = x + fields->columns[f];
+        size_t at = 0;
+        for (lanes16 value; at + LANES <= dim; at += LANES) {
+            load16(&value, from + at);
+            store16(to + at, &value);
+        }
+        for (; at < dim; ++at) to[at] = from[at];
+    }
     return count + fields->count;
 }
 

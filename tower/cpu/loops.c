@@ -129,6 +129,69 @@ CT_HOT void ct_loop_dense_back_bf16(const float *restrict dy, size_t dy_stride, 
     }
 }
 
+typedef uint32_t words16 __attribute__((vector_size(LANES * sizeof(uint32_t))));
+typedef int32_t ints16 __attribute__((vector_size(LANES * sizeof(int32_t))));
+typedef int16_t shorts16 __attribute__((vector_size(LANES * sizeof(int16_t))));
+
+/* bf16 of each lane, as ct_bf16_from_f32, in the low half of a word. */
+CT_INLINE void round16(const lanes16 *values, words16 *out) {
+    words16 bits;
+    memcpy(&bits, values, sizeof bits);
+    const words16 nan = (words16)((ints16)(bits & 0x7fffffffu) > 0x7f800000);
+    const words16 high = bits >> 16;
+    *out = (nan & (high | 0x40u)) | (~nan & ((bits + 0x7fffu + (high & 1u)) >> 16));
+}
+
+/* Sixteen columns of a row: dz to memory and to out. */
+CT_INLINE void dense_back16(const float *restrict dy, const uint16_t *restrict y, bool relu, uint16_t *restrict dz, lanes16 *inout_bias,
+                            words16 *out) {
+    lanes16 value;
+    load16(&value, dy);
+    if (relu) {
+        shorts16 kept;
+        memcpy(&kept, y, sizeof kept);
+        words16 bits;
+        memcpy(&bits, &value, sizeof bits);
+        bits &= (words16)(__builtin_convertvector(kept, ints16) > 0);
+        memcpy(&value, &bits, sizeof value);
+    }
+    *inout_bias += value;
+    round16(&value, out);
+    const shorts16 rounded = __builtin_convertvector((ints16)*out, shorts16);
+    memcpy(dz, &rounded, sizeof rounded);
+}
+
+CT_INLINE void dense_back_pairs(const float *dy, const uint16_t *y, bool relu, size_t rows, size_t columns, size_t stride, uint16_t *dz,
+                                float *bias_gradient, const ct_panels *panels, size_t row, uint16_t *to) {
+    const size_t width = panels->width;
+    for (size_t r = 0; r < rows; r += 2) {
+        for (size_t first = 0; first < columns; first += width) {
+            const size_t end = columns - first < width ? columns : first + width;
+            uint16_t *restrict panel = to + first / width * panels->panel_stride + (row + r) * width;
+            for (size_t c = first; c < end; c += LANES) {
+                const size_t even = r * stride + c, odd = even + stride;
+                lanes16 bias;
+                words16 low, high;
+                load16(&bias, bias_gradient + c);
+                dense_back16(dy + even, y + even, relu, dz + even, &bias, &low);
+                dense_back16(dy + odd, y + odd, relu, dz + odd, &bias, &high);
+                store16(bias_gradient + c, &bias);
+                low |= high << 16;
+                memcpy(panel + 2 * (c - first), &low, sizeof low);
+            }
+        }
+    }
+}
+
+CT_HOT void ct_loop_dense_back_pairs(const float *dy, const uint16_t *y, bool relu, size_t rows, size_t columns, size_t stride,
+                                     uint16_t *dz, float *bias_gradient, const ct_panels *panels, size_t row, uint16_t *to) {
+    if (relu) {
+        dense_back_pairs(dy, y, true, rows, columns, stride, dz, bias_gradient, panels, row, to);
+    } else {
+        dense_back_pairs(dy, y, false, rows, columns, stride, dz, bias_gradient, panels, row, to);
+    }
+}
+
 CT_INLINE void cross_back(const ct_cross_back *back, size_t rows, size_t n, bool bf16, bool dx_first, bool in_is_x) {
     const float *restrict bias = back->bias;
     float *restrict bias_gradient = back->bias_gradient;

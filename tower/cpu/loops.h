@@ -48,6 +48,11 @@ void ct_loop_dense_back_f32(const float *dy, size_t dy_stride, const float *y, s
 void ct_loop_dense_back_bf16(const float *dy, size_t dy_stride, const uint16_t *y, size_t y_stride, bool relu, size_t rows, size_t n,
                              uint16_t *dz, float *bias_gradient);
 
+/* The same, and dz as rows [row, row + rows) of a right-hand matrix in panels of pairs: pair 2, a width that is a multiple of 16; columns:
+ * a multiple of 16; rows even. dy, y and dz have one stride. */
+void ct_loop_dense_back_pairs(const float *dy, const uint16_t *y, bool relu, size_t rows, size_t columns, size_t stride, uint16_t *dz,
+                              float *bias_gradient, const ct_panels *panels, size_t row, uint16_t *to);
+
 typedef struct ct_cross_back {
     const float *dy, *x, *sum, *bias; /* sum = the product before the bias */
     size_t dy_stride, x_stride, sum_stride;
