@@ -2,10 +2,11 @@
  *
  * The log is cut into chunks: some hundred KiB of whole lines, or a block of a block file. A chunk goes through three steps: it is read
  * (one chunk at a time, in order), parsed (any thread, any order; a block needs none) and its rows are put behind those of the chunk before
- * (one at a time, in order), where batches are filled and bad rows are counted. Each thread takes the step that can be done and comes last,
- * so that all threads have work whatever the steps cost, and what is in hand stays little: chunks are a ring, and a chunk is read into
- * only when its rows have been taken. All that depends on the log's order happens in the last step, so rows, batches, counts and failures
- * are the same for any number of threads and any size of chunk. The end of the log, or a failure to read, is a chunk too.
+ * (one at a time, in order), where batches are filled and bad rows are counted. Each thread takes a step that can be done: reading first,
+ * as only one thread can do it and the others live on it; then what comes last, so that what is in hand stays little. A thread that is
+ * alone reads last: a pipe that pauses must not keep the rows that are there. Chunks are a ring, and a chunk is read into only when its
+ * rows have been taken, so memory is bounded. All that depends on the log's order happens in the last step, so rows, batches, counts and
+ * failures are the same for any number of threads and any size of chunk. The end of the log, or a failure to read, is a chunk too.
  *
  * Hand-over of batches: a slot is free, being filled, ready or held. Any free slot is taken (not the next in a circle), so that a caller
  * may release in any order; there always is one in time, as at most lookahead - 1 are held. `lock` guards the lists, the ring's numbers and
@@ -31,9 +32,10 @@ enum {
     BATCH_ROWS_MAX = 1 << 22,
     THREADS_DEFAULT = 2,
     THREADS_MAX = 64,
-    CHUNK_BYTES = 256 << 10,
+    CHUNK_BYTES = 512 << 10,
     CHUNK_BYTES_MIN = 16 << 10,
     CHUNK_BYTES_MAX = 64 << 20,
+    CHUNKS_MORE = 4,            /* than threads */
     CHUNK_ROWS_BYTES = 8 << 20, /* of a chunk's rows, whatever the schema is */
     STOP_MS = 50
 };
@@ -198,8 +200,7 @@ static void *run(void *argument) {
     (void)pthread_mutex_lock(&reader->lock);
     if (code != CT_OK && !reader->finished) finish(reader, code, &status);
     while (!reader->finished && !atomic_load(&reader->closing)) {
-        /* While another one waits, it can take what was just read, so that reading, which only one can do, goes on. */
-        if ((reader->waiting && try_read(reader)) || try_put(reader) || try_parse(reader, parser) || try_read(reader)) {
+        if ((reader->thread_count > 1 && try_read(reader)) || try_put(reader) || try_parse(reader, parser) || try_read(reader)) {
             if (reader->waiting) (void)pthread_cond_broadcast(&reader->work); /* what was done may be what it waits for */
         } else {
             reader->waiting++;
@@ -270,9 +271,10 @@ static ct_code make_slots(ct_reader *reader, ct_status *status) {
 
 static ct_code make_chunks(ct_reader *reader, ct_status *status) {
     CT_TRY(ct_row_layout_init(reader->schema, &reader->layout, status));
-    reader->chunks = calloc(reader->thread_count + 2, sizeof *reader->chunks);
-    if (!reader->chunks) return ct_fail_memory(status, (reader->thread_count + 2) * sizeof *reader->chunks, "a reader");
-    for (size_t i = 0; i < reader->thread_count + 2; i++) {
+    const size_t count = reader->thread_count + CHUNKS_MORE;
+    reader->chunks = calloc(count, sizeof *reader->chunks);
+    if (!reader->chunks) return ct_fail_memory(status, count * sizeof *reader->chunks, "a reader");
+    for (size_t i = 0; i < count; i++) {
         ct_chunk *c = &reader->chunks[reader->chunk_count++];
         CT_TRY(ct_rows_init(reader->schema, &c->rows, status));
         CT_TRY(ct_row_layout_init(reader->schema, &c->layout, status));
@@ -310,13 +312,16 @@ static ct_code start(ct_reader *reader, ct_status *status) {
     int result = 0;
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    (void)pthread_mutex_lock(&reader->lock);
     while (reader->started < reader->thread_count && result == 0) {
         result = pthread_create(&reader->threads[reader->started], NULL, run, reader);
         reader->started += result == 0;
     }
+    reader->thread_count = reader->started; /* fewer threads do it too */
+    (void)pthread_mutex_unlock(&reader->lock);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!reader->started) return ct_fail(status, CT_EXHAUSTED, "cannot start the reader's threads: %s", strerror(result));
-    return CT_OK; /* fewer threads do it too */
+    return CT_OK;
 }
 
 ct_code ct_reader_open(const ct_schema *schema, const ct_reader_options *options, ct_reader **out_reader, ct_status *status) {

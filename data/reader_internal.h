@@ -41,7 +41,7 @@ struct ct_reader {
     size_t *ready, ready_at, ready_count;     /* a circle of `lookahead` */
     uint64_t read_next, parse_next, put_next; /* chunk number n is in chunks[n % chunk_count] */
     bool reading, putting, read_all, no_slot; /* no_slot: putting waits for a batch to be released */
-    size_t waiting; /* threads that have nothing to do */
+    size_t waiting;                           /* threads that have nothing to do */
     bool finished;
     ct_code end_code;
     ct_status end_status;
