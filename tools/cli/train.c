@@ -72,9 +72,10 @@ static void print_profile(const ct_model *model, const ct_pool *pool, const ct_t
 ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     const char *schema_name = NULL, *model_name = NULL, *out = NULL, *precision = NULL, *device = "auto";
     ct_text_list train = {0}, eval = {0}, sets = {0};
-    int64_t epochs = 1, batch = 2048, threads = 0, early_stop = 0, checkpoint_rows = 0, shuffle_rows = 0;
+    int64_t epochs = 1, batch = 2048, threads = 0, early_stop = 0, checkpoint_rows = 0;
     bool resume = false, profile = false;
     uint64_t seed = 1;
+    int64_t shuffle_rows = 0;
     ct_bad_row_limit bad_rows = CT_BAD_ROW_LIMIT_INIT;
     const ct_option options[] = {
         {"schema", "criteo|FILE.yaml", CT_OPTION_TEXT, true, &schema_name, "what the columns of the log mean", 0, 0, NULL},
@@ -91,14 +92,14 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
          NULL},
         {"resume", NULL, CT_OPTION_FLAG, false, &resume,
          "goes on from the folder that --out names, with the same logs (and new ones behind them)", 0, 0, NULL},
+        {"profile", NULL, CT_OPTION_FLAG, false, &profile, "shows where the time went", 0, 0, NULL},
+        {"batch", "N", CT_OPTION_INTEGER, false, &batch, "rows of a step", 1, 1 << 20, NULL},
+        {"seed", "N", CT_OPTION_SEED, false, &seed, "decides first values, id drop and the order in shuffle windows", 0, 0, NULL},
         {"shuffle-rows", "N", CT_OPTION_INTEGER, false, &shuffle_rows,
          "rows are drawn from windows of N (rounded up to whole batches) by the seed, in another order in each epoch; takes the memory of "
          "2 N "
          "rows; 0 = in the log's order",
          0, 1 << 30, NULL},
-        {"profile", NULL, CT_OPTION_FLAG, false, &profile, "shows where the time went", 0, 0, NULL},
-        {"batch", "N", CT_OPTION_INTEGER, false, &batch, "rows of a step", 1, 1 << 20, NULL},
-        {"seed", "N", CT_OPTION_SEED, false, &seed, "decides first values, id drop and the order in shuffle windows", 0, 0, NULL},
         {"threads", "N", CT_OPTION_INTEGER, false, &threads, "0 = all processors; the result does not depend on it", 0, 1024, NULL},
         {"device", "auto|cpu", CT_OPTION_CHOICE, false, &device, "what computes", 0, 0, "auto|cpu"},
         {"precision", "auto|fp32|bf16", CT_OPTION_CHOICE, false, &precision,
