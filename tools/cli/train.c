@@ -96,9 +96,8 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
         {"batch", "N", CT_OPTION_INTEGER, false, &batch, "rows of a step", 1, 1 << 20, NULL},
         {"seed", "N", CT_OPTION_SEED, false, &seed, "decides first values, id drop and the order in shuffle windows", 0, 0, NULL},
         {"shuffle-rows", "N", CT_OPTION_INTEGER, false, &shuffle_rows,
-         "rows are drawn from windows of N (rounded up to whole batches) by the seed, in another order in each epoch; takes the memory of "
-         "2 N "
-         "rows; 0 = in the log's order",
+         "rows are drawn from windows of N (rounded up to whole batches), in another order in each epoch; takes the memory of 2 N rows; "
+         "0 = in the log's order",
          0, 1 << 30, NULL},
         {"threads", "N", CT_OPTION_INTEGER, false, &threads, "0 = all processors; the result does not depend on it", 0, 1024, NULL},
         {"device", "auto|cpu", CT_OPTION_CHOICE, false, &device, "what computes", 0, 0, "auto|cpu"},
