@@ -58,28 +58,28 @@ CT_HOT void ct_loop_transpose_bf16(const uint16_t *restrict from, size_t from_st
 
 /* --- rows of a right-hand matrix --- */
 
-CT_HOT void ct_loop_to_panels_f32(const float *restrict from, size_t rows, size_t n, const ct_panels *panels, size_t row,
-                                  float *restrict to) {
+CT_HOT void ct_loop_to_panels_f32(const float *restrict from, size_t from_stride, size_t rows, size_t n, const ct_panels *panels,
+                                  size_t row, float *restrict to) {
     const size_t width = panels->width;
     for (size_t c = 0; c < n; c += width) {
         const size_t columns = n - c < width ? n - c : width;
         float *restrict panel = to + c / width * panels->panel_stride + row * width;
-        for (size_t r = 0; r < rows; ++r) memcpy(panel + r * width, from + r * n + c, columns * sizeof *panel);
+        for (size_t r = 0; r < rows; ++r) memcpy(panel + r * width, from + r * from_stride + c, columns * sizeof *panel);
     }
 }
 
-CT_HOT void ct_loop_to_panels_bf16(const uint16_t *restrict from, size_t rows, size_t n, const ct_panels *panels, size_t row,
-                                   uint16_t *restrict to) {
+CT_HOT void ct_loop_to_panels_bf16(const uint16_t *restrict from, size_t from_stride, size_t rows, size_t n, const ct_panels *panels,
+                                   size_t row, uint16_t *restrict to) {
     const size_t width = panels->width;
     for (size_t c = 0; c < n; c += width) {
         const size_t columns = n - c < width ? n - c : width;
         uint16_t *restrict panel = to + c / width * panels->panel_stride + row * width;
         if (panels->pair == 1) {
-            for (size_t r = 0; r < rows; ++r) memcpy(panel + r * width, from + r * n + c, columns * sizeof *panel);
+            for (size_t r = 0; r < rows; ++r) memcpy(panel + r * width, from + r * from_stride + c, columns * sizeof *panel);
             continue;
         }
         for (size_t r = 0; r < rows; r += 2) {
-            const uint16_t *restrict even = from + r * n + c, *restrict odd = even + n;
+            const uint16_t *restrict even = from + r * from_stride + c, *restrict odd = even + from_stride;
             uint32_t *restrict words = (uint32_t *)(void *)(panel + r * width);
             for (size_t i = 0; i < columns; ++i) words[i] = (uint32_t)even[i] | (uint32_t)odd[i] << 16;
         }

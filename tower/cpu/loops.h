@@ -68,9 +68,10 @@ void ct_loop_cross_back_bf16(const ct_cross_back *back, size_t rows, size_t n);
 void ct_loop_transpose_f32(const float *from, size_t from_stride, size_t rows, size_t columns, float *to, size_t to_stride);
 void ct_loop_transpose_bf16(const uint16_t *from, size_t from_stride, size_t rows, size_t columns, uint16_t *to, size_t to_stride);
 
-/* Rows [row, row + rows) of a right-hand matrix in panels; from: (rows, n) dense with n <= panels->n; rows and row even. */
-void ct_loop_to_panels_f32(const float *from, size_t rows, size_t n, const ct_panels *panels, size_t row, float *to);
-void ct_loop_to_panels_bf16(const uint16_t *from, size_t rows, size_t n, const ct_panels *panels, size_t row, uint16_t *to);
+/* Rows [row, row + rows) of a right-hand matrix in panels; from: (rows, n), panels behind each other; rows and row even. */
+void ct_loop_to_panels_f32(const float *from, size_t from_stride, size_t rows, size_t n, const ct_panels *panels, size_t row, float *to);
+void ct_loop_to_panels_bf16(const uint16_t *from, size_t from_stride, size_t rows, size_t n, const ct_panels *panels, size_t row,
+                            uint16_t *to);
 
 /* Weights W (in, out), row-major fp32, into panels of B = W rows [from_row, from_row + k): columns [column, end) of it, any. */
 void ct_loop_pack_f32(const float *weights, size_t stride, size_t k, size_t column, size_t end, const ct_panels *panels, float *to);

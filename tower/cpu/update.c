@@ -72,15 +72,15 @@ static void gradient_task(void *context, size_t task, size_t worker) {
     }
     size_t panel;
     const ct_cpu_layer *layer = find_layer(cpu, task, &panel);
+    const size_t kind = ct_cpu_panel_kind(layer, panel), at = ct_cpu_panel_at(cpu, panel) * ct_cpu_item(cpu);
     float *gradient = panel_gradient(cpu, layer, panel);
-    const size_t at = panel * cpu->block_rows * CT_PANEL_COLUMNS * ct_cpu_item(cpu);
     for (size_t b = 0; b < update->blocks; ++b) {
         const ct_cpu_rows *kept = &cpu->blocks[b];
         const ct_cpu_slab *in = &kept->slabs[layer->input];
-        ct_product_run(layer->gradient, cpu->scratch[worker]->executor, layer->in_padded, in->transposed,
+        ct_product_run(layer->panels[kind].gradient, cpu->scratch[worker]->executor, layer->in_padded, in->transposed,
                        (const char *)kept->dz[(size_t)(layer - cpu->layers)] + at, gradient, b > 0);
     }
-    cpu->finite[task] = ct_loop_finite(gradient, layer->in_padded * CT_PANEL_COLUMNS);
+    cpu->finite[task] = ct_loop_finite(gradient, layer->in_padded * layer->panels[kind].columns);
 }
 
 /* The step of (rows, columns) weights that begin at `offset`. */
@@ -141,7 +141,8 @@ static void step_task(void *context, size_t task, size_t worker) {
     const size_t offset = layer->weight, column = panel * CT_PANEL_COLUMNS;
     const size_t end = layer->out < column + CT_PANEL_COLUMNS ? layer->out : column + CT_PANEL_COLUMNS;
     if (column >= end) return; /* padding alone */
-    step_at(update, &update->rule, gradient, CT_PANEL_COLUMNS, offset + column, layer->out, layer->in, end - column);
+    step_at(update, &update->rule, gradient, layer->panels[ct_cpu_panel_kind(layer, panel)].columns, offset + column, layer->out, layer->in,
+            end - column);
     const size_t l = (size_t)(layer - cpu->layers);
     ct_cpu_pack_layer(cpu, &cpu->weights, l, column, end);
     ct_cpu_pack_back(cpu, l, column, end);
@@ -211,8 +212,8 @@ void ct_cpu_weight_gradient(ct_tower *tower, size_t rows, size_t parameter, floa
     const ct_cpu_layer *layer = &cpu->layers[parameter / CT_PARAMETER_KINDS - tower->spec.adapter_count];
     for (size_t i = 0; i < p->rows; ++i) {
         for (size_t k = 0; k < p->columns; ++k) {
-            const float *gradient = panel_gradient(cpu, layer, k / CT_PANEL_COLUMNS);
-            out_gradient[i * p->columns + k] = gradient[i * CT_PANEL_COLUMNS + k % CT_PANEL_COLUMNS];
+            const size_t panel = k / CT_PANEL_COLUMNS, columns = layer->panels[ct_cpu_panel_kind(layer, panel)].columns;
+            out_gradient[i * p->columns + k] = panel_gradient(cpu, layer, panel)[i * columns + k % CT_PANEL_COLUMNS];
         }
     }
 }
