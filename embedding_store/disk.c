@@ -305,7 +305,7 @@ static ct_code read_entry(const read_work *work, scan *scan, uint64_t key, const
     CT_TRY(ct_partition_claim(table, partition, key, &entry, status));
     if (partition->used == used) return fail_entry(work, table, "a key twice", status);
     if (trained) entry->count = ct_get_le32(value + stored->count.offset);
-    if (table->spec.target_stats)
+    if (table->spec.target_stats && stored->epoch.present)
         *ct_entry_counts(entry) = (ct_key_counts){.impressions = ct_get_le32(value + stored->impressions.offset),
                                                   .clicks = ct_get_le32(value + stored->clicks.offset),
                                                   .epoch = ct_get_le32(value + stored->epoch.offset)};

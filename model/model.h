@@ -44,6 +44,13 @@ typedef struct ct_model_options {
 CT_MUST_CHECK ct_code ct_model_create(const ct_schema *schema, const ct_model_spec *spec, const ct_model_options *options,
                                       ct_model **out_model, ct_status *status);
 
+/* Puts what another model's folder holds into a model that has learned nothing yet: rows by key, numbers' moments by feature, layers by
+ * name, and inside a layer by the features at its inputs; what is new there begins at 0, so the model scores as the other one does until it
+ * has learned something. Schema, kind of model and row optimiser may be others: what does not fit is new. Optimiser states of rows are
+ * taken where the optimiser is the same; the tower's are not, nor are counts of rows, steps and passes. out_lines: what was taken, new and
+ * dropped, an array of texts; caller owns. After a failure the model is good for nothing but ct_model_destroy. */
+CT_MUST_CHECK ct_code ct_model_init_from(ct_model *model, const char *folder, json_t **out_lines, ct_status *status);
+
 /* --- the folder --- */
 typedef enum ct_model_mode { CT_MODEL_TRAIN, CT_MODEL_READ } ct_model_mode;
 /* Checks every file against the manifest before it is believed: CT_CORRUPT names the file. CT_UNSUPPORTED names the version or the
