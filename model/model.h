@@ -65,9 +65,10 @@ typedef struct ct_model_text {
 } ct_model_text;
 /* Written beside and renamed; an older folder of that name is replaced, anything else there is CT_EXISTS. `metrics` becomes metrics.json.
  * `resume_folder` (NULL = none): another model folder on the same file system, which is moved in as resume/: the state that training goes
- * on from, where that is not the model itself. */
+ * on from, where that is not the model itself. `kept_folder` (NULL = none): where the older folder goes, instead of being removed.
+ * CT_INVALID names the table or tensor that holds a value which is not finite: then nothing is written. */
 CT_MUST_CHECK ct_code ct_model_save_texts(ct_model *model, const char *folder, const json_t *metrics, const ct_model_text *texts,
-                                          size_t text_count, const char *resume_folder, ct_status *status);
+                                          size_t text_count, const char *resume_folder, const char *kept_folder, ct_status *status);
 /* The same with one text: `curve` becomes curve.jsonl. */
 CT_MUST_CHECK ct_code ct_model_save(ct_model *model, const char *folder, const json_t *metrics, const char *curve, ct_status *status);
 /* FOLDER/resume where that is a model folder, else FOLDER: what training goes on from. malloc'd; NULL when out of memory. */
@@ -108,6 +109,7 @@ double ct_model_flops_per_row(const ct_model *model); /* products of one forward
  * value as it was before the batch (counts of keys include it, and the rows that it admits are there with their first values). Not for two
  * threads at once. `epoch` counts passes over the log from 0. */
 CT_MUST_CHECK ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, float *out_logits, ct_status *status);
+bool ct_model_diverged(const ct_model *model); /* was that why the last step failed? */
 
 /* Where the time of training went so far, in nanoseconds. `look_up`, `moments`, `tower_update` and `row_update` are wall time; the others
  * are summed over threads. */
