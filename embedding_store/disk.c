@@ -143,6 +143,15 @@ static size_t encode(const ct_table *table, const ct_partition *partition, const
     return n + table->spec.dim * sizeof(float);
 }
 
+/* A row that left the range of floats is nothing to go on from. */
+static bool values_finite(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry) {
+    if (table->spec.kind != CT_TABLE_TRAINED || entry->slot == CT_SLOT_STUB) return true;
+    const float *values = ct_slab_at(&partition->values, entry->slot - 1);
+    float zero = 0; /* stays 0 as long as all are finite */
+    for (uint32_t i = 0; i < table->spec.dim; i++) zero += values[i] * 0.0f;
+    return zero == 0;
+}
+
 static ct_code write_file(const write_work *work, const sorted_file *file, ct_status *status) {
     const ct_table *table = &work->store->tables[file->table];
     char value[3 * CT_TABLE_MAX_DIM * sizeof(float) + 32 /* Adam's row is the largest */], key[8], *error = NULL;
@@ -158,6 +167,13 @@ static ct_code write_file(const write_work *work, const sorted_file *file, ct_st
         for (size_t i = 0; i < partition->used && !error; i++) {
             ct_put_be64(key, entries[i].key);
             const size_t bytes = encode(table, partition, &entries[i], value);
+            if (!values_finite(table, partition, &entries[i])) {
+                code = ct_fail(status, CT_INVALID,
+                               "diverged: the row of key %016llx in table %s holds a value that is not finite, and is not saved; lower its "
+                               "learning rate",
+                               (unsigned long long)entries[i].key, table->spec.name);
+                break;
+            }
             rocksdb_sstfilewriter_put(writer, key, sizeof key, value, bytes, &error);
         }
         free(entries);
@@ -305,7 +321,7 @@ static ct_code read_entry(const read_work *work, scan *scan, uint64_t key, const
     CT_TRY(ct_partition_claim(table, partition, key, &entry, status));
     if (partition->used == used) return fail_entry(work, table, "a key twice", status);
     if (trained) entry->count = ct_get_le32(value + stored->count.offset);
-    if (table->spec.target_stats)
+    if (table->spec.target_stats && stored->epoch.present)
         *ct_entry_counts(entry) = (ct_key_counts){.impressions = ct_get_le32(value + stored->impressions.offset),
                                                   .clicks = ct_get_le32(value + stored->clicks.offset),
                                                   .epoch = ct_get_le32(value + stored->epoch.offset)};

@@ -43,7 +43,7 @@ train --train first.tsv second.tsv --out grown --resume || wrong "resume of what
 same grown "resumed when complete"
 
 echo "what was saved in the middle is another state"
-train --train first.tsv --out grown || wrong "over an older model"
+train --train first.tsv --out grown --replace || wrong "over an older model"
 
 echo "kill -9 at any moment"
 kills=0
