@@ -131,9 +131,8 @@ static bool find_name(const char *const *names, size_t count, const char *name, 
 static void set_row_rate(ct_model_spec *spec) {
     static const struct {
         float learning_rate, initial_accumulator;
-    } rates[] = {
-        [CT_ARCHITECTURE_LR] = {0.06f, 1.0f}, [CT_ARCHITECTURE_DNN] = {0.05f, 1e-8f},   [CT_ARCHITECTURE_DCN_V2] = {0.05f, 1e-8f},
-        [CT_ARCHITECTURE_FM] = {0.02f, 0.1f}, [CT_ARCHITECTURE_DEEPFM] = {0.02f, 0.1f}, [CT_ARCHITECTURE_DLRM] = {0.05f, 1e-4f}};
+    } rates[] = {[CT_ARCHITECTURE_LR] = {0.06f, 1.0f}, [CT_ARCHITECTURE_DNN] = {0.05f, 1e-8f},   [CT_ARCHITECTURE_DCN_V2] = {0.05f, 1e-8f},
+                 [CT_ARCHITECTURE_FM] = {0.02f, 0.1f}, [CT_ARCHITECTURE_DEEPFM] = {0.02f, 0.1f}, [CT_ARCHITECTURE_DLRM] = {0.05f, 1e-4f}};
     spec->embedding_learning_rate = rates[spec->architecture].learning_rate;
     spec->initial_accumulator = rates[spec->architecture].initial_accumulator;
 }
