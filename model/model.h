@@ -6,7 +6,8 @@
  * (sign(v) log(1 + |v|) - mean) / deviation, with mean and deviation of all rows trained on so far (this batch's included; a missing value
  * is 0), and 1 where it is missing. The bucket of a number v above 2 is 1000 + floor(log(v)^2), of others floor(v), and missing has its
  * own; its key is XXH3 of the bucket as int32, seeded by the hash of NAME#bucket (the transform of the winners of Criteo's challenge, 3
- * Idiots, 2014).
+ * Idiots, 2014). Of fm and deepfm, the last column of each id, bucket and adapter is its first-order weight: it enters the logit as it is
+ * and is in no product.
  *
  * Where the spec asks for target statistics, two more columns for each id (and bucket): from the impressions n and clicks c of its value in
  * earlier batches of the epoch, with prior p (the click rate of all earlier rows) and smoothing a:
@@ -32,6 +33,8 @@
 typedef struct ct_model ct_model;
 
 enum { CT_MODEL_MAX_BATCH_ROWS = 1 << 20 };
+/* Rows of a training batch where the user asks for no other number. Few, so that a short log makes many steps: docs/file-formats.md. */
+enum { CT_MODEL_DEFAULT_BATCH_ROWS = 256 };
 
 typedef struct ct_model_options {
     uint64_t seed;
