@@ -223,6 +223,18 @@ bool ct_model_uses_field(const ct_model *model, size_t field) {
     return false;
 }
 
+size_t ct_model_table_count(const ct_model *model) { return ct_store_table_count(model->store); }
+
+void ct_model_table_get(const ct_model *model, size_t table, ct_model_table *out_table) {
+    ct_table_info info;
+    ct_store_table_info(model->store, table, &info);
+    *out_table = (ct_model_table){.name = ct_store_table(model->store, table)->name,
+                                  .rows = info.rows,
+                                  .bytes = info.bytes,
+                                  .found = info.lookups,
+                                  .unknown = info.unknown};
+}
+
 json_t *ct_model_describe(const ct_model *model) {
     json_t *tables = json_array();
     for (size_t t = 0; t < ct_store_table_count(model->store); t++) {
