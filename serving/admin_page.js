@@ -57,7 +57,7 @@
   const show = (id, text) => { document.getElementById(id).textContent = text; };
   const number = (value, digits = 3) =>
     value === null || !isFinite(value) ? "–" : Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(digits)));
-  const bytes = (value) => (value >= 2 ** 30 ? number(value / 2 ** 30) + " GiB" : number(value / 2 ** 20) + " MiB");
+  const bytes = (value) => (value >= 2 ** 30 ? number(value / 2 ** 30) + " GiB" : value >= 2 ** 20 ? number(value / 2 ** 20) + " MiB" : number(value / 1024) + " KiB");
   const milliseconds = (seconds) => (seconds === null ? "–" : number(seconds * 1e3));
   function duration(seconds) {
     if (seconds < 120) return number(seconds, 2) + " s";
