@@ -1,10 +1,12 @@
 /* The model object: made from a schema and a spec, or from a folder (folder.c). */
 #include "model/model.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/math.h"
 #include "data/vectors.h"
 #include "model/model_internal.h"
 
@@ -220,6 +222,17 @@ bool ct_model_uses_field(const ct_model *model, size_t field) {
         if (layout->numbers[i].field == field) return true;
     for (size_t i = 0; i < layout->vector_count; i++)
         if (layout->vectors[i].field == field || model->schema->fields[layout->vectors[i].field].of == field) return true;
+    return false;
+}
+
+bool ct_model_typical_number(const ct_model *model, size_t field, double *out_value) {
+    for (size_t i = 0; i < model->layout.number_count; i++) {
+        const number_moments *moments = &model->moments[i];
+        if (model->layout.numbers[i].field != field || moments->count == 0) continue;
+        const double value = ct_exp(fabs(moments->mean)) - 1; /* of sign(v) log(1 + |v|) */
+        *out_value = moments->mean < 0 ? -value : value;
+        return true;
+    }
     return false;
 }
 
