@@ -147,6 +147,7 @@ typedef struct read_work {
     ct_store *store;
     const char *folder;
     const ct_stored_table *stored;
+    bool frozen_only;
     ct_database *database;
     const rocksdb_readoptions_t *options;
     scan *scans;
@@ -217,6 +218,7 @@ static ct_code check_counts(const read_work *work, size_t scans, ct_status *stat
             stubs += work->scans[at].stubs;
         }
         const ct_stored_table *stored = &work->stored[i];
+        if (work->frozen_only && stored->spec.kind != CT_TABLE_FROZEN) continue;
         if (rows != stored->rows || stubs != stored->stubs)
             return ct_fail(status, CT_CORRUPT, "%s: table %s has %lld rows and %lld stubs, store.json says %lld and %lld", work->folder,
                            stored->spec.name, (long long)rows, (long long)stubs, (long long)stored->rows, (long long)stored->stubs);
@@ -224,7 +226,7 @@ static ct_code check_counts(const read_work *work, size_t scans, ct_status *stat
     return CT_OK;
 }
 
-ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table *stored, ct_status *status) {
+ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table *stored, bool frozen_only, ct_status *status) {
     ct_database database;
     const size_t parts = (size_t)1 << store->partition_bits;
     scan *scans = NULL;
@@ -241,6 +243,7 @@ ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table 
         goto done;
     }
     for (size_t i = 0; i < store->table_count; i++) {
+        if (frozen_only && stored[i].spec.kind != CT_TABLE_FROZEN) continue;
         if (stored[i].rows + stored[i].stubs <= SCAN_ROWS) {
             scans[count++] = (scan){.table = i, .first = 0, .end = parts};
         } else {
@@ -250,6 +253,7 @@ ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table 
     read_work work = {.store = store,
                       .folder = folder,
                       .stored = stored,
+                      .frozen_only = frozen_only,
                       .database = &database,
                       .options = options,
                       .scans = scans,
