@@ -52,7 +52,12 @@ static ct_code write_file(const write_work *work, const sorted_file *file, ct_st
         if (code != CT_OK) break;
         for (size_t i = 0; i < partition->used && !error; i++) {
             ct_put_be64(key, entries[i].key);
-            const size_t bytes = ct_record_encode(table, partition, ct_partition_find(partition, entries[i].key), value);
+            const ct_index_entry *entry = ct_partition_find(partition, entries[i].key);
+            if (!ct_record_finite(table, partition, entry)) {
+                code = ct_record_fail_finite(table, entries[i].key, status);
+                break;
+            }
+            const size_t bytes = ct_record_encode(table, partition, entry, value);
             rocksdb_sstfilewriter_put(writer, key, sizeof key, value, bytes, &error);
         }
         free(entries);

@@ -32,6 +32,21 @@ size_t ct_record_encode(const ct_table *table, const ct_partition *partition, co
     return n + table->spec.dim * sizeof(float);
 }
 
+bool ct_record_finite(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry) {
+    if (table->spec.kind != CT_TABLE_TRAINED || entry->slot == CT_SLOT_STUB) return true;
+    const float *values = ct_slab_at(&partition->values, entry->slot - 1);
+    float zero = 0; /* stays 0 as long as all are finite */
+    for (uint32_t i = 0; i < table->spec.dim; i++) zero += values[i] * 0.0f;
+    return zero == 0;
+}
+
+ct_code ct_record_fail_finite(const ct_table *table, uint64_t key, ct_status *status) {
+    return ct_fail(
+        status, CT_INVALID,
+        "diverged: the row of key %016llx in table %s holds a value that is not finite, and is not saved; lower its learning rate",
+        (unsigned long long)key, table->spec.name);
+}
+
 ct_code ct_record_check(const ct_stored_table *stored, const char *record, size_t bytes, bool *out_row, ct_status *status) {
     const bool trained = stored->spec.kind == CT_TABLE_TRAINED;
     const bool row = !trained || (bytes > stored->admitted.offset && record[stored->admitted.offset] == 1);
@@ -46,7 +61,7 @@ ct_code ct_record_check(const ct_stored_table *stored, const char *record, size_
 ct_code ct_record_decode(ct_table *table, ct_partition *partition, const ct_stored_table *stored, const char *record, bool row,
                          ct_index_entry *entry, ct_status *status) {
     if (table->spec.kind == CT_TABLE_TRAINED) entry->count = ct_get_le32(record + stored->count.offset);
-    if (table->spec.target_stats)
+    if (table->spec.target_stats && stored->epoch.present)
         *ct_entry_counts(entry) = (ct_key_counts){.impressions = ct_get_le32(record + stored->impressions.offset),
                                                   .clicks = ct_get_le32(record + stored->clicks.offset),
                                                   .epoch = ct_get_le32(record + stored->epoch.offset)};

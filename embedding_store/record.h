@@ -12,6 +12,9 @@ enum { CT_RECORD_MAX_BYTES = 3 * CT_TABLE_MAX_DIM * sizeof(float) + 32 /* Adam's
 size_t ct_record_bytes(const ct_table *table);
 /* entry: in the partition's index. Returns the record's size. */
 size_t ct_record_encode(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry, char *out);
+/* A row that left the range of floats is nothing to go on from. */
+bool ct_record_finite(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry);
+ct_code ct_record_fail_finite(const ct_table *table, uint64_t key, ct_status *status);
 /* Is it a row's, a stub's (*out_row false) or neither (CT_CORRUPT)? */
 CT_MUST_CHECK ct_code ct_record_check(const ct_stored_table *stored, const char *record, size_t bytes, bool *out_row, ct_status *status);
 /* Fills a stub's entry that was just claimed; gives it a row where the record is one's. The record was checked. */

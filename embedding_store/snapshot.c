@@ -30,6 +30,7 @@ static ct_code write_frozen(ct_store *store, size_t number, ct_status *status) {
 
 ct_code ct_tier_snapshot(ct_store *store, const char *folder, ct_status *status) {
     CT_TRY(ct_tier_flush(store->tier, status));
+    CT_TRY(ct_tier_check_finite(store->tier, status));
     for (size_t i = 0; i < store->table_count && !store->frozen_live; i++)
         if (store->tables[i].spec.kind == CT_TABLE_FROZEN) CT_TRY(write_frozen(store, i, status));
     store->frozen_live = true;

@@ -99,6 +99,19 @@ CT_MUST_CHECK ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_sta
 CT_MUST_CHECK ct_code ct_store_fill(ct_store *store, size_t table, const uint64_t *keys, const float *values, size_t count,
                                     ct_status *status);
 
+/* What ct_store_take found of a table. */
+typedef struct ct_store_taken {
+    bool rows_taken;   /* false: no table of that name, or one of another kind or dim, and nothing was taken */
+    bool state_taken;  /* of the optimiser: where it is the same one; else a row's state is the initial one */
+    bool counts_taken; /* target statistics, where both tables have them: those of the last epoch that was counted are now of epoch 0 */
+    uint32_t dim;      /* of the other table; 0 = there is none */
+    ct_row_optimiser optimiser;
+    int64_t rows, stubs;
+} ct_store_taken;
+/* Fills a table that has no rows yet with those of the table of the same name in the snapshot `folder`. After a failure the store is good
+ * for nothing but ct_store_destroy. */
+CT_MUST_CHECK ct_code ct_store_take(ct_store *store, size_t table, const char *folder, ct_store_taken *out_taken, ct_status *status);
+
 size_t ct_store_table_count(const ct_store *store);
 const ct_table_spec *ct_store_table(const ct_store *store, size_t table);
 int64_t ct_store_find_table(const ct_store *store, const char *name); /* -1 = none */

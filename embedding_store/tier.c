@@ -98,7 +98,7 @@ static ct_code set_sizes(ct_tier *tier, const ct_ticket *ticket, ct_status *stat
 
 /* --- records on their way out --- */
 
-static ct_code out_put(tier_out_part *out, const ct_table *table, const ct_partition *partition, const ct_index_entry *entry,
+static ct_code out_put(ct_tier *tier, tier_out_part *out, const ct_table *table, const ct_partition *partition, const ct_index_entry *entry,
                        ct_status *status) {
     const size_t most = ct_record_bytes(table);
     if (out->count == out->room) {
@@ -114,6 +114,10 @@ static ct_code out_put(tier_out_part *out, const ct_table *table, const ct_parti
         if (!records) return ct_fail_memory(status, room, "rows on their way out");
         out->records = records;
         out->bytes_room = room;
+    }
+    if (!ct_record_finite(table, partition, entry)) {
+        atomic_store(&tier->bad_key, entry->key);
+        atomic_store(&tier->bad_table, table);
     }
     const size_t bytes = ct_record_encode(table, partition, entry, out->records + out->bytes);
     out->entries[out->count++] = (tier_out_entry){.key = entry->key, .offset = out->bytes, .bytes = bytes};
@@ -226,7 +230,7 @@ static ct_code make_room(const plan_work *work, size_t part, uint64_t rows, uint
             continue;
         }
         if (touched > state->written) {
-            CT_TRY(out_put(&work->out->part[part], table, partition, entry, status));
+            CT_TRY(out_put(work->tier, &work->out->part[part], table, partition, entry, status));
             state->dirty--;
         }
         gone++;
@@ -258,7 +262,7 @@ static ct_code write_back(const plan_work *work, size_t part, ct_status *status)
             dirty++;
             if (work->ticket) continue; /* it changes soon; at a flush it may have changed before it was asked for again */
         }
-        CT_TRY(out_put(&work->out->part[part], table, partition, entry, status));
+        CT_TRY(out_put(work->tier, &work->out->part[part], table, partition, entry, status));
     }
     state->written = work->final;
     state->dirty = dirty;
@@ -559,6 +563,11 @@ ct_code ct_tier_flush(ct_tier *tier, ct_status *status) {
         }
     }
     return ct_helper_drain(tier->helper, status);
+}
+
+ct_code ct_tier_check_finite(ct_tier *tier, ct_status *status) {
+    const ct_table *table = atomic_load(&tier->bad_table);
+    return table ? ct_record_fail_finite(table, atomic_load(&tier->bad_key), status) : CT_OK;
 }
 
 ct_live *ct_tier_live(ct_tier *tier) { return tier->live; }

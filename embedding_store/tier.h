@@ -38,6 +38,8 @@ CT_MUST_CHECK ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *
 
 /* Writes all that has changed. Not between acquire and apply. */
 CT_MUST_CHECK ct_code ct_tier_flush(ct_tier *tier, ct_status *status);
+/* After a flush: CT_INVALID where a row is not finite. */
+CT_MUST_CHECK ct_code ct_tier_check_finite(ct_tier *tier, ct_status *status);
 ct_live *ct_tier_live(ct_tier *tier);
 const ct_stored_table *ct_tier_layout(const ct_tier *tier, size_t table);
 

@@ -55,6 +55,8 @@ struct ct_tier {
     ct_ticket *current;          /* acquired and not applied; NULL = none */
     ct_ticket *planned;          /* prefetched and not acquired; NULL = none */
     int64_t misses;
+    _Atomic uint64_t bad_key;            /* of a row that left with a value that is not finite */
+    _Atomic(const ct_table *) bad_table; /* its table; NULL = there is none */
 };
 
 typedef struct fetch {

@@ -44,6 +44,13 @@ typedef struct ct_model_options {
 CT_MUST_CHECK ct_code ct_model_create(const ct_schema *schema, const ct_model_spec *spec, const ct_model_options *options,
                                       ct_model **out_model, ct_status *status);
 
+/* Puts what another model's folder holds into a model that has learned nothing yet: rows by key, numbers' moments by feature, layers by
+ * name, and inside a layer by the features at its inputs; what is new there begins at 0, so the model scores as the other one does until it
+ * has learned something. Schema, kind of model and row optimiser may be others: what does not fit is new. Optimiser states of rows are
+ * taken where the optimiser is the same; the tower's are not, nor are counts of rows, steps and passes. out_lines: what was taken, new and
+ * dropped, an array of texts; caller owns. After a failure the model is good for nothing but ct_model_destroy. */
+CT_MUST_CHECK ct_code ct_model_init_from(ct_model *model, const char *folder, json_t **out_lines, ct_status *status);
+
 /* --- the folder --- */
 typedef enum ct_model_mode { CT_MODEL_TRAIN, CT_MODEL_READ } ct_model_mode;
 /* Checks every file against the manifest before it is believed: CT_CORRUPT names the file. CT_UNSUPPORTED names the version or the
@@ -58,9 +65,10 @@ typedef struct ct_model_text {
 } ct_model_text;
 /* Written beside and renamed; an older folder of that name is replaced, anything else there is CT_EXISTS. `metrics` becomes metrics.json.
  * `resume_folder` (NULL = none): another model folder on the same file system, which is moved in as resume/: the state that training goes
- * on from, where that is not the model itself. */
+ * on from, where that is not the model itself. `kept_folder` (NULL = none): where the older folder goes, instead of being removed.
+ * CT_INVALID names the table or tensor that holds a value which is not finite: then nothing is written. */
 CT_MUST_CHECK ct_code ct_model_save_texts(ct_model *model, const char *folder, const json_t *metrics, const ct_model_text *texts,
-                                          size_t text_count, const char *resume_folder, ct_status *status);
+                                          size_t text_count, const char *resume_folder, const char *kept_folder, ct_status *status);
 /* The same with one text: `curve` becomes curve.jsonl. */
 CT_MUST_CHECK ct_code ct_model_save(ct_model *model, const char *folder, const json_t *metrics, const char *curve, ct_status *status);
 /* FOLDER/resume where that is a model folder, else FOLDER: what training goes on from. malloc'd; NULL when out of memory. */
@@ -101,6 +109,7 @@ double ct_model_flops_per_row(const ct_model *model); /* products of one forward
  * value as it was before the batch (counts of keys include it, and the rows that it admits are there with their first values). Not for two
  * threads at once. `epoch` counts passes over the log from 0. */
 CT_MUST_CHECK ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, float *out_logits, ct_status *status);
+bool ct_model_diverged(const ct_model *model); /* was that why the last step failed? */
 
 /* Where the time of training went so far, in nanoseconds. `look_up`, `moments`, `tower_update` and `row_update` are wall time; the others
  * are summed over threads. */

@@ -115,6 +115,7 @@ struct ct_model {
     number_moments *block_moments; /* (blocks, number_count) */
     number_moments *saved_moments; /* (number_count) */
     ct_model_profile profile;
+    bool diverged; /* the last step did */
     float *logit_gradients; /* (batch_rows) */
 };
 
