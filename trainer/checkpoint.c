@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -161,7 +162,7 @@ static ct_code save(train_run *run, const char *folder, const json_t *metrics, c
     const char *curve = ct_trainer_curve(run->trainer);
     json_t *settings = settings_json(run);
     char *spec = ct_model_spec_text(ct_model_spec_of(run->model)), *html = NULL, *title = NULL, *state = NULL, *kept = NULL;
-    const bool out = folder == run->options->out_folder;
+    const bool out = folder != run->tail_folder;
     ct_code code = CT_OK;
     if (settings == NULL || spec == NULL || asprintf(&title, "Training of %s", run->options->out_folder) < 0) {
         title = NULL;
@@ -200,6 +201,18 @@ ct_code run_checkpoint(train_run *run, const char *folder, ct_status *status) {
     return code;
 }
 
+/* Under a name that the next run tidies up, whenever this one is killed. */
+ct_code run_remove_tail(const train_run *run, ct_status *status) {
+    char *old = NULL;
+    if (run->tail_folder == NULL || !ct_model_folder_is(run->tail_folder)) return CT_OK;
+    if (asprintf(&old, "%s.old-%ld", run->out, (long)getpid()) < 0) return ct_fail_memory(status, strlen(run->tail_folder), "a path");
+    ct_code code = ct_folder_remove(old, status);
+    if (code == CT_OK && rename(run->tail_folder, old) != 0) code = ct_fail_errno(status, "%s: cannot be removed", run->tail_folder);
+    if (code == CT_OK) code = ct_folder_remove(old, status);
+    free(old);
+    return code;
+}
+
 /* --- going on --- */
 
 static ct_code read_state(train_run *run, const char *folder, ct_status *status) {
@@ -233,13 +246,20 @@ ct_code run_take_up(train_run *run, ct_status *status) {
     ct_model_position(run->model, &run->first_epoch, &run->first_rows);
     run->rows_before = ct_model_rows(run->model);
     if (options->checkpoint_rows > 0) run->next_checkpoint = (run->rows_before / options->checkpoint_rows + 1) * options->checkpoint_rows;
-    if (options->early_stop == 0 && asprintf(&run->tail_folder, "%s.tail", options->out_folder) < 0) run->tail_folder = NULL;
-    if (options->keep > 1 && asprintf(&run->kept_folder, "%s.checkpoints", options->out_folder) < 0) run->kept_folder = NULL;
+    size_t bytes = strlen(options->out_folder);
+    while (bytes > 1 && options->out_folder[bytes - 1] == '/') bytes--;
+    run->out = strndup(options->out_folder, bytes);
+    if (run->out == NULL) return ct_fail_memory(status, bytes, "a path");
+    if (options->early_stop == 0 && asprintf(&run->tail_folder, "%s.tail", run->out) < 0) run->tail_folder = NULL;
+    if (options->keep > 1 && asprintf(&run->kept_folder, "%s.checkpoints", run->out) < 0) run->kept_folder = NULL;
     if ((options->early_stop == 0 && run->tail_folder == NULL) || (options->keep > 1 && run->kept_folder == NULL))
-        return ct_fail_memory(status, strlen(options->out_folder), "a path");
-    if (run->tail_folder != NULL && ct_model_folder_is(run->tail_folder)) CT_TRY(ct_folder_remove(run->tail_folder, status)); /* killed */
+        return ct_fail_memory(status, bytes, "a path");
+    CT_TRY(run_remove_tail(run, status)); /* of a run that was killed */
     run->folder_rows = -1;
     if (!options->resume) return CT_OK;
+    if (strcmp(ct_model_instruction_set(run->model), ct_tower_instruction_set()) != 0)
+        ct_watch_say(run->watch, "the model was trained with %s, this machine has %s: the last bits of what follows may be others",
+                     ct_model_instruction_set(run->model), ct_tower_instruction_set());
     json_t *manifest = NULL;
     CT_TRY(ct_model_manifest(options->out_folder, false, &manifest, status));
     ct_code code = ct_json_get_i64(manifest, "rows", options->out_folder, &run->folder_rows, status);

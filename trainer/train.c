@@ -173,7 +173,10 @@ static ct_code finish(train_run *run, ct_status *status) {
     ct_train_result *result = run->result;
     result->rows_per_second = (double)(ct_model_rows(run->model) - run->rows_before) / result->train_seconds;
     const int64_t since = ct_clock_ns();
-    if (run->options->early_stop == 0) ct_watch_end(run->watch, &result->train_report, result->evaluated ? &result->evaluation : NULL);
+    if (run->options->early_stop == 0) {
+        CT_TRY(ct_trainer_progressive(run->trainer, &result->progressive, status));
+        ct_watch_end(run->watch, &result->train_report, &result->progressive, result->evaluated ? &result->evaluation : NULL);
+    }
     const ct_code code = run_checkpoint(run, run->options->out_folder, status);
     result->final_saving_ns = ct_clock_ns() - since;
     return code;
@@ -229,7 +232,7 @@ ct_code ct_train(ct_model *model, const ct_train_options *options, ct_train_resu
         goto done;
     }
     if (options->early_stop > 0 && !result.stopped) {
-        ct_watch_end(run.watch, &run.best.train_report, &run.best.evaluation);
+        ct_watch_end(run.watch, &run.best.train_report, &run.best.progressive, &run.best.evaluation);
         *out_result = run.best;
         goto done;
     }
@@ -239,8 +242,9 @@ ct_code ct_train(ct_model *model, const ct_train_options *options, ct_train_resu
 done:
     if (run.tail_saved) {
         ct_status ignored = CT_STATUS_INIT;
-        if (ct_folder_remove(run.tail_folder, &ignored) != CT_OK && code == CT_OK) *status = ignored;
+        if (run_remove_tail(&run, &ignored) != CT_OK && code == CT_OK) *status = ignored;
     }
+    free(run.out);
     free(run.tail_folder);
     free(run.kept_folder);
     ct_watch_destroy(run.watch);

@@ -12,6 +12,7 @@ typedef struct train_run {
     ct_train_result *result;
     ct_trainer *trainer;
     ct_watch *watch;
+    char *out; /* the out folder, without slashes behind it */
     ct_progress progress;
     int64_t started_ns;
     uint32_t first_epoch;    /* of this run: where the model stands */
@@ -33,6 +34,8 @@ typedef struct train_run {
 
 /* Writes a folder: the out folder, or the tail's. */
 ct_code run_checkpoint(train_run *run, const char *folder, ct_status *status);
+/* Removes the tail's folder, if there is one. */
+ct_code run_remove_tail(const train_run *run, ct_status *status);
 /* Where a run goes on: position, sums, and the curve so far. Sets the names of the other folders. */
 ct_code run_take_up(train_run *run, ct_status *status);
 /* The fingerprint of a pass with one more batch: all labels, and of every other column the first value of the batch. */

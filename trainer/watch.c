@@ -240,7 +240,7 @@ static void judge_schedule(ct_watch *watch) {
                      spec->schedule_rows, rows - spec->schedule_rows);
 }
 
-void ct_watch_end(ct_watch *watch, const ct_read_report *report, const ct_metrics *evaluation) {
+void ct_watch_end(ct_watch *watch, const ct_read_report *report, const ct_metrics *progressive, const ct_metrics *evaluation) {
     judge_copies(watch);
     judge_labels(watch);
     const int64_t read = report->rows + report->bad_total, bad = report->bad_rows[CT_BAD_LABEL];
@@ -251,9 +251,10 @@ void ct_watch_end(ct_watch *watch, const ct_read_report *report, const ct_metric
                      (long long)bad, (long long)read, label_name(watch));
     judge_rows(watch);
     judge_schedule(watch);
-    if (evaluation != NULL && watch->steps >= FEW_STEPS && evaluation->normalized_entropy > 1)
-        ct_watch_say(watch,
-                     "on the evaluation's rows the model is worse than their constant click rate (log loss %.5f, %.2f times that); lower "
-                     "the learning rates, or are these rows of another kind?",
-                     evaluation->log_loss, evaluation->normalized_entropy);
+    const ct_metrics *metrics = evaluation != NULL ? evaluation : progressive;
+    if (watch->steps < (evaluation != NULL ? FEW_STEPS : WARM_UP_STEPS) || !(metrics->normalized_entropy > 1)) return;
+    ct_watch_say(
+        watch, "the model is worse than the constant click rate of the %s rows: log loss %.5f, %.2f times that; lower the learning rates%s",
+        evaluation != NULL ? "evaluation's" : "training's", metrics->log_loss, metrics->normalized_entropy,
+        evaluation != NULL ? ", or are these rows of another kind?" : "");
 }
