@@ -30,6 +30,7 @@ enum {
     LOOKAHEAD_DEFAULT = 4,
     LOOKAHEAD_MAX = 4096,
     BATCH_ROWS_MAX = 1 << 22,
+    SHUFFLE_ROWS_MAX = 1 << 30,
     THREADS_DEFAULT = 2,
     THREADS_MAX = 64,
     CHUNK_BYTES = 512 << 10,
@@ -214,6 +215,71 @@ static void *run(void *argument) {
     return NULL;
 }
 
+/* --- batches in the log's order --- */
+
+/* Waits until a batch is ready or reading has ended; false when stopped. Called with the lock. */
+static bool wait_filled(ct_reader *reader) {
+    while (!reader->ready_count && !reader->finished) {
+        if (!reader->options.stop) {
+            (void)pthread_cond_wait(&reader->filled, &reader->lock);
+            continue;
+        }
+        /* A signal handler can set the flag, but not wake us. */
+        struct timespec until;
+        (void)clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += STOP_MS * 1000000L;
+        if (until.tv_nsec >= 1000000000L) {
+            until.tv_nsec -= 1000000000L;
+            until.tv_sec++;
+        }
+        (void)pthread_cond_timedwait(&reader->filled, &reader->lock, &until);
+        if (atomic_load(reader->options.stop)) return false;
+    }
+    return true;
+}
+
+static ct_code next_in_order(void *source, ct_batch **out_batch, ct_status *status) {
+    ct_reader *reader = source;
+    ct_code code = CT_OK;
+    if (reader->options.stop && atomic_load(reader->options.stop)) return ct_reader_cancelled(status);
+    (void)pthread_mutex_lock(&reader->lock);
+    if (reader->held + 1 >= reader->lookahead) {
+        code = ct_fail(status, CT_INTERNAL, "%zu batches are held and none was released: the reader has only %zu", reader->held,
+                       reader->lookahead);
+    } else if (!wait_filled(reader)) {
+        code = ct_reader_cancelled(status);
+    } else if (reader->ready_count) {
+        ct_reader_slot *ready = &reader->slots[reader->ready[reader->ready_at]];
+        reader->ready_at = (reader->ready_at + 1) % reader->lookahead;
+        reader->ready_count--;
+        ready->held = true;
+        reader->held++;
+        reader->given = ready->report;
+        *out_batch = ready->batch;
+    } else {
+        reader->given = reader->end_report;
+        code = reader->end_code;
+        if (code != CT_END) *status = reader->end_status;
+    }
+    (void)pthread_mutex_unlock(&reader->lock);
+    return code;
+}
+
+static void release_in_order(void *source, ct_batch *batch) {
+    ct_reader *reader = source;
+    (void)pthread_mutex_lock(&reader->lock);
+    for (size_t i = 0; i < reader->lookahead; i++) {
+        if (reader->slots[i].batch != batch || !reader->slots[i].held) continue;
+        reader->slots[i].held = false;
+        reader->held--;
+        reader->free_slots[reader->free_count++] = i;
+        if (reader->no_slot) (void)pthread_cond_signal(&reader->work);
+        reader->no_slot = false;
+        break;
+    }
+    (void)pthread_mutex_unlock(&reader->lock);
+}
+
 /* --- the caller --- */
 
 static ct_code check_options(const ct_reader_options *options, ct_status *status) {
@@ -224,6 +290,10 @@ static ct_code check_options(const ct_reader_options *options, ct_status *status
     }
     if (options->lookahead > LOOKAHEAD_MAX) {
         return ct_fail(status, CT_INVALID, "%zu batches read ahead: at most %d are possible", options->lookahead, LOOKAHEAD_MAX);
+    }
+    if (options->shuffle_rows > SHUFFLE_ROWS_MAX) {
+        return ct_fail(status, CT_INVALID, "a shuffle window of %zu rows: at most %d are possible", options->shuffle_rows,
+                       SHUFFLE_ROWS_MAX);
     }
     if (options->threads > THREADS_MAX) {
         return ct_fail(status, CT_INVALID, "%zu threads to read with: at most %d are possible", options->threads, THREADS_MAX);
@@ -280,6 +350,22 @@ static ct_code make_chunks(ct_reader *reader, ct_status *status) {
         CT_TRY(ct_row_layout_init(reader->schema, &c->layout, status));
     }
     return CT_OK;
+}
+
+static ct_code make_shuffle(ct_reader *reader, ct_status *status) {
+    const ct_reader_options *options = &reader->options;
+    const size_t batches = (options->shuffle_rows + options->batch_rows - 1) / options->batch_rows;
+    if (!batches) return CT_OK;
+    return ct_shuffle_create(reader->schema,
+                             &(const ct_shuffle_options){.window_rows = batches * options->batch_rows,
+                                                         .batch_rows = options->batch_rows,
+                                                         .slots = reader->lookahead,
+                                                         .seed = options->shuffle_seed,
+                                                         .epoch = options->shuffle_epoch,
+                                                         .next = next_in_order,
+                                                         .release = release_in_order,
+                                                         .source = reader},
+                             &reader->shuffle, status);
 }
 
 static ct_code make_names(ct_reader *reader, ct_status *status) {
@@ -340,6 +426,7 @@ ct_code ct_reader_open(const ct_schema *schema, const ct_reader_options *options
     CT_TRY_GOTO(code, make_names(reader, status), fail);
     CT_TRY_GOTO(code, make_slots(reader, status), fail);
     CT_TRY_GOTO(code, make_chunks(reader, status), fail);
+    CT_TRY_GOTO(code, make_shuffle(reader, status), fail);
     CT_TRY_GOTO(code, ct_source_open(options->sources[0], &reader->source, status), fail);
     CT_TRY_GOTO(code, start(reader, status), fail);
     *out_reader = reader;
@@ -372,6 +459,7 @@ void ct_reader_close(ct_reader *reader) {
         ct_rows_deinit(&reader->chunks[i].rows);
         ct_row_layout_deinit(&reader->chunks[i].layout);
     }
+    ct_shuffle_destroy(reader->shuffle);
     for (size_t i = 0; reader->slots && i < reader->lookahead; i++) ct_batch_destroy(reader->slots[i].batch);
     for (size_t i = 0; reader->names && i < reader->options.source_count; i++) free(reader->names[i]);
     free(reader->names);
@@ -384,65 +472,20 @@ void ct_reader_close(ct_reader *reader) {
     free(reader);
 }
 
-/* Waits until a batch is ready or reading has ended; false when stopped. Called with the lock. */
-static bool wait_filled(ct_reader *reader) {
-    while (!reader->ready_count && !reader->finished) {
-        if (!reader->options.stop) {
-            (void)pthread_cond_wait(&reader->filled, &reader->lock);
-            continue;
-        }
-        /* A signal handler can set the flag, but not wake us. */
-        struct timespec until;
-        (void)clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += STOP_MS * 1000000L;
-        if (until.tv_nsec >= 1000000000L) {
-            until.tv_nsec -= 1000000000L;
-            until.tv_sec++;
-        }
-        (void)pthread_cond_timedwait(&reader->filled, &reader->lock, &until);
-        if (atomic_load(reader->options.stop)) return false;
-    }
-    return true;
-}
-
 ct_code ct_reader_next(ct_reader *reader, ct_batch **out_batch, ct_status *status) {
-    ct_code code = CT_OK;
-    if (reader->options.stop && atomic_load(reader->options.stop)) return ct_reader_cancelled(status);
-    (void)pthread_mutex_lock(&reader->lock);
-    if (reader->held + 1 >= reader->lookahead) {
-        code = ct_fail(status, CT_INTERNAL, "%zu batches are held and none was released: the reader has only %zu", reader->held,
-                       reader->lookahead);
-    } else if (!wait_filled(reader)) {
-        code = ct_reader_cancelled(status);
-    } else if (reader->ready_count) {
-        ct_reader_slot *ready = &reader->slots[reader->ready[reader->ready_at]];
-        reader->ready_at = (reader->ready_at + 1) % reader->lookahead;
-        reader->ready_count--;
-        ready->held = true;
-        reader->held++;
-        reader->given = ready->report;
-        *out_batch = ready->batch;
-    } else {
-        reader->given = reader->end_report;
-        code = reader->end_code;
-        if (code != CT_END) *status = reader->end_status;
-    }
-    (void)pthread_mutex_unlock(&reader->lock);
-    return code;
+    if (!reader->shuffle) return next_in_order(reader, out_batch, status);
+    return ct_shuffle_next(reader->shuffle, out_batch, status);
 }
 
 void ct_reader_release(ct_reader *reader, ct_batch *batch) {
-    (void)pthread_mutex_lock(&reader->lock);
-    for (size_t i = 0; i < reader->lookahead; i++) {
-        if (reader->slots[i].batch != batch || !reader->slots[i].held) continue;
-        reader->slots[i].held = false;
-        reader->held--;
-        reader->free_slots[reader->free_count++] = i;
-        if (reader->no_slot) (void)pthread_cond_signal(&reader->work);
-        reader->no_slot = false;
-        break;
+    if (reader->shuffle) {
+        ct_shuffle_release(reader->shuffle, batch);
+    } else {
+        release_in_order(reader, batch);
     }
-    (void)pthread_mutex_unlock(&reader->lock);
 }
 
-void ct_reader_report(const ct_reader *reader, ct_read_report *out_report) { *out_report = reader->given; }
+void ct_reader_report(const ct_reader *reader, ct_read_report *out_report) {
+    *out_report = reader->given;
+    if (reader->shuffle) out_report->rows = ct_shuffle_rows(reader->shuffle);
+}

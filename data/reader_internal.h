@@ -7,6 +7,7 @@
 
 #include "data/block_file.h"
 #include "data/rows.h"
+#include "data/shuffle.h"
 
 typedef struct ct_reader_slot {
     ct_batch *batch;
@@ -53,6 +54,7 @@ struct ct_reader {
     bool lock_made;
 
     size_t held;
+    ct_shuffle *shuffle; /* NULL: rows are given out in order */
 
     ct_read_report given; /* the caller's */
 

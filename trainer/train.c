@@ -2,8 +2,8 @@
  *
  * Resuming. A checkpoint is a whole model folder at a batch's end, in the place of the last one. A run that goes on from it reads the log
  * from the start, leaves out the batches that were learned, and goes on: batches are cut by position alone, so the bits are those of a run
- * that was never stopped. Before the last, shorter batch of a log is learned, the state is kept as resume/ in the folder: the log may have
- * grown, and then that batch is another one. */
+ * that was never stopped. Before the log's tail is learned, its last, shorter batch or its last, shorter shuffle window, the state is kept
+ * as resume/ in the folder: the log may have grown, and then the tail is another one. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,8 +43,8 @@ static ct_code step(train_run *run, const ct_batch *batch, uint32_t epoch, ct_st
 /* One batch that is new to the model. */
 static ct_code train_batch(train_run *run, const ct_batch *batch, uint32_t epoch, ct_status *status) {
     const ct_train_options *options = run->options;
-    const bool tail = batch->rows < ct_model_batch_rows(run->model) && epoch + 1 == options->epochs;
-    if (tail && run->tail_folder != NULL) {
+    const bool tail = batch->tail && epoch + 1 == options->epochs;
+    if (tail && !run->tail_saved && run->tail_folder != NULL) {
         CT_TRY(run_checkpoint(run, run->tail_folder, status));
         run->tail_saved = true;
     }
@@ -80,6 +80,7 @@ static ct_code train_epoch(train_run *run, uint32_t epoch, ct_status *status) {
     ct_batch *batch = NULL;
     ct_reader_options options = run->options->train;
     options.batch_rows = ct_model_batch_rows(run->model);
+    options.shuffle_epoch = epoch;
     int64_t rows = 0;
     const int64_t began = ct_clock_ns();
     run->fingerprint = 0;
@@ -124,6 +125,7 @@ static ct_code evaluate(train_run *run, ct_status *status) {
     evaluation.reader.source_count = options->eval_source_count;
     evaluation.reader.batch_rows = EVAL_BATCH_ROWS;
     evaluation.reader.max_rows = -1;
+    evaluation.reader.shuffle_rows = 0;
     const ct_code code = ct_evaluate(run->model, &evaluation, &run->result->evaluation, &run->result->eval_report, status);
     if (code == CT_CANCELLED) {
         run->result->stopped = true;
@@ -214,6 +216,11 @@ ct_code ct_train(ct_model *model, const ct_train_options *options, ct_train_resu
     ct_train_result result = {0};
     train_run run = {.model = model, .options = options, .result = &result, .started_ns = ct_clock_ns()};
     CT_TRY(check_options(options, status));
+    if (options->train.shuffle_rows > 0 && ct_model_spec_of(model)->target_stats)
+        return ct_fail(status, CT_INVALID,
+                       "a shuffle window of %zu rows, but embedding.target_stats is true: target statistics are those of the log's order; "
+                       "leave one of the two out",
+                       options->train.shuffle_rows);
     CT_TRY(ct_model_folder_replaceable(options->out_folder, status));
     ct_code code = ct_trainer_create(model, 0, &run.trainer, status);
     if (code != CT_OK) return code;

@@ -52,7 +52,7 @@ CT_MUST_CHECK ct_code ct_evaluate(ct_model *model, const ct_evaluate_options *op
 typedef void (*ct_warn_fn)(void *context, const char *text);
 
 typedef struct ct_train_options {
-    ct_reader_options train;         /* batch_rows is the model's */
+    ct_reader_options train;         /* batch_rows is the model's, shuffle_epoch the epoch */
     const char *const *eval_sources; /* may be none */
     size_t eval_source_count;
     uint32_t epochs;         /* >= 1 */

@@ -71,7 +71,7 @@ help_is_on_standard_output() {
         [ -s err ] && wrong "$arguments writes to standard error"
     done
     ct train --help
-    has out "--batch=N .*default 256"
+    has out "default 256"
     has out "--train=SOURCE..."
     ct --version
     has out "^clicktower [0-9]+\.[0-9]+\.[0-9]+$"
