@@ -36,14 +36,17 @@ static void destroy(ct_tower *tower) {
 
 static void pack_set(const ct_tower *tower, const ct_cpu_weights *weights) {
     const ct_cpu *cpu = ct_cpu_of(tower);
-    for (size_t l = 0; l < cpu->layer_count; ++l) ct_cpu_pack_layer(cpu, weights, l, 0, cpu->layers[l].out);
+    for (size_t l = 0; l < cpu->layer_count; ++l) {
+        const ct_cpu_layer *layer = &cpu->layers[l];
+        for (size_t i = 0; i < layer->part_count; ++i) ct_cpu_pack_part(cpu, weights, l, i, 0, layer->parts[i].k);
+    }
     ct_cpu_pack_small(tower, weights);
 }
 
 static void weights_changed(ct_tower *tower) {
     ct_cpu *cpu = ct_cpu_of(tower);
     pack_set(tower, &cpu->weights);
-    for (size_t l = 0; l < cpu->layer_count; ++l) ct_cpu_pack_back(cpu, l, 0, cpu->layers[l].out);
+    for (size_t l = 0; l < cpu->layer_count; ++l) ct_cpu_pack_back(cpu, l, 0, cpu->layers[l].in);
     atomic_store(&cpu->stale, cpu->two_sets);
 }
 

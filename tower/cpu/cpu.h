@@ -27,7 +27,7 @@
 #include "tower/cpu/products.h"
 #include "tower/tower_internal.h"
 
-enum { CT_CHUNK_ROWS = 128, CT_PANEL_COLUMNS = 64, CT_CPU_MAX_SLABS = CT_TOWER_MAX_LAYERS };
+enum { CT_CHUNK_ROWS = 128, CT_PANEL_COLUMNS = 64, CT_STEP_ROWS = 32, CT_CPU_MAX_SLABS = CT_TOWER_MAX_LAYERS };
 
 /* Columns of x that one product reads. */
 typedef struct ct_cpu_x_part {
@@ -149,7 +149,8 @@ typedef struct ct_cpu {
     bool pack_lock_made;
     atomic_bool stale; /* the packed average */
     /* training */
-    size_t block_rows, block_count, partial_floats, task_count;
+    size_t block_rows, block_count, partial_floats;
+    size_t task_count, step_count; /* of an update: panels of gradients, pieces of CT_STEP_ROWS rows of weights */
     ct_cpu_rows *blocks;
     void **block_memory;
     float *x_memory;          /* (block_count, block_rows, padded): x of all blocks */
@@ -181,6 +182,7 @@ static inline size_t ct_round_up(size_t value, size_t to) { return (value + to -
 
 /* Which of a layer's panels[] a panel is. */
 static inline size_t ct_cpu_panel_kind(const ct_cpu_layer *layer, size_t panel) { return panel < layer->full_panels ? 0 : 1; }
+static inline size_t ct_cpu_step_pieces(const ct_cpu_part *part) { return (part->k + CT_STEP_ROWS - 1) / CT_STEP_ROWS; }
 /* Where a panel of a block's dz begins, in elements. */
 static inline size_t ct_cpu_panel_at(const ct_cpu *cpu, size_t panel) { return panel * cpu->block_rows * CT_PANEL_COLUMNS; }
 
@@ -197,8 +199,9 @@ static inline void *ct_cpu_take(ct_cpu_pieces *from, size_t bytes) {
 
 /* plan.c */
 CT_MUST_CHECK ct_code ct_cpu_plan(const ct_tower *tower, ct_cpu *cpu, ct_status *status);
-void ct_cpu_pack_layer(const ct_cpu *cpu, const ct_cpu_weights *weights, size_t l, size_t column, size_t end); /* columns of W */
-void ct_cpu_pack_back(const ct_cpu *cpu, size_t l, size_t column, size_t end);
+/* Rows [row, end) of a part's W; see ct_loop_pack_bf16. */
+void ct_cpu_pack_part(const ct_cpu *cpu, const ct_cpu_weights *weights, size_t l, size_t part, size_t row, size_t end);
+void ct_cpu_pack_back(const ct_cpu *cpu, size_t l, size_t row, size_t end);   /* rows of W */
 void ct_cpu_pack_small(const ct_tower *tower, const ct_cpu_weights *weights); /* HEAD and adapters */
 /* The set that inference reads, packed. Thread-safe. */
 const ct_cpu_weights *ct_cpu_for_inference(const ct_tower *tower);

@@ -205,6 +205,7 @@ ct_code ct_cpu_plan(const ct_tower *tower, ct_cpu *cpu, ct_status *status) {
         cpu->layers[l].gradient_offset = floats;
         floats += cpu->layers[l].panel_count * cpu->layers[l].in_padded * CT_PANEL_COLUMNS;
         cpu->task_count += cpu->layers[l].panel_count;
+        for (size_t i = 0; i < cpu->layers[l].part_count; ++i) cpu->step_count += ct_cpu_step_pieces(&cpu->layers[l].parts[i]);
     }
     cpu->two_sets = tower->average != NULL;
     ct_cpu_pieces memory = {NULL, 0};
@@ -222,28 +223,26 @@ ct_code ct_cpu_plan(const ct_tower *tower, ct_cpu *cpu, ct_status *status) {
     return CT_OK;
 }
 
-void ct_cpu_pack_layer(const ct_cpu *cpu, const ct_cpu_weights *weights, size_t l, size_t column, size_t end) {
+void ct_cpu_pack_part(const ct_cpu *cpu, const ct_cpu_weights *weights, size_t l, size_t i, size_t row, size_t end) {
     const ct_cpu_layer *layer = &cpu->layers[l];
-    for (size_t i = 0; i < layer->part_count; ++i) {
-        const ct_cpu_part *part = &layer->parts[i];
-        const ct_panels *panels = ct_product_panels(part->product);
-        const float *from = weights->masters + layer->weight + part->row * layer->out;
-        if (cpu->bf16) {
-            ct_loop_pack_bf16(from, layer->out, part->k, column, end, panels, weights->parts[l][i]);
-        } else {
-            ct_loop_pack_f32(from, layer->out, part->k, column, end, panels, weights->parts[l][i]);
-        }
+    const ct_cpu_part *part = &layer->parts[i];
+    const ct_panels *panels = ct_product_panels(part->product);
+    const float *from = weights->masters + layer->weight + part->row * layer->out;
+    if (cpu->bf16) {
+        ct_loop_pack_bf16(from, layer->out, row, end, panels, weights->parts[l][i]);
+    } else {
+        ct_loop_pack_f32(from, layer->out, row, end, panels, weights->parts[l][i]);
     }
 }
 
-void ct_cpu_pack_back(const ct_cpu *cpu, size_t l, size_t column, size_t end) {
+void ct_cpu_pack_back(const ct_cpu *cpu, size_t l, size_t row, size_t end) {
     const ct_cpu_layer *layer = &cpu->layers[l];
     if (layer->back == NULL) return;
     const float *from = cpu->weights.masters + layer->weight;
     if (cpu->bf16) {
-        ct_loop_pack_back_bf16(from, layer->out, layer->in, column, end, ct_product_panels(layer->back), layer->packed_back);
+        ct_loop_pack_back_bf16(from, layer->out, row, end, ct_product_panels(layer->back), layer->packed_back);
     } else {
-        ct_loop_pack_back_f32(from, layer->out, layer->in, column, end, ct_product_panels(layer->back), layer->packed_back);
+        ct_loop_pack_back_f32(from, layer->out, row, end, ct_product_panels(layer->back), layer->packed_back);
     }
 }
 

@@ -1,7 +1,8 @@
 /* Weight gradients and the optimiser's step, in two runs of the pool: first all gradients, each checked for what is not finite; then,
- * only if all are finite, the step. A task is a panel of 64 output columns of one layer; it goes through the batch's blocks in order and
- * adds each block's finished product, so neither the threads nor who computes a block's product change a bit. The step's task packs the
- * new weights of its columns at once, while they are in the cache. */
+ * only if all are finite, the step. A task of the first is a panel of 64 output columns of one layer; it goes through the batch's blocks in
+ * order and adds each block's finished product, so neither the threads nor who computes a block's product change a bit. A task of the
+ * second is some rows of one layer's weights: they stream through the cache with their state, and are packed at once, while they are in it.
+ */
 #include <math.h>
 #include <string.h>
 
@@ -83,16 +84,16 @@ static void gradient_task(void *context, size_t task, size_t worker) {
     cpu->finite[task] = ct_loop_finite(gradient, layer->in_padded * layer->panels[kind].columns);
 }
 
-/* The step of (rows, columns) weights that begin at `offset`. */
-static void step_at(const update_task *update, const ct_step_rule *rule, const float *gradient, size_t gradient_stride, size_t offset,
-                    size_t stride, size_t rows, size_t columns) {
+/* The step of rows [row, end) of a matrix (rows, n) that begins at `offset`. */
+static void step_at(const update_task *update, const ct_step_rule *rule, const ct_panel_gradient *gradient, size_t offset, size_t row,
+                    size_t end, size_t n) {
     ct_tower *tower = update->tower;
     float *w = tower->weights + offset;
     float *average = tower->average == NULL ? NULL : tower->average + offset;
     if (tower->options.optimiser == CT_DENSE_ADAM) {
-        ct_loop_adam(rule, gradient, gradient_stride, rows, columns, w, tower->m + offset, tower->v + offset, average, stride);
+        ct_loop_adam(rule, gradient, row, end, n, w, tower->m + offset, tower->v + offset, average);
     } else {
-        ct_loop_sgd(rule, gradient, gradient_stride, rows, columns, w, average, stride);
+        ct_loop_sgd(rule, gradient, row, end, n, w, average);
     }
 }
 
@@ -120,32 +121,44 @@ static void decay_small(const ct_tower *tower, ct_cpu *cpu) {
     }
 }
 
-static void step_task(void *context, size_t task, size_t worker) {
-    const update_task *update = context;
+static void step_small(const update_task *update) {
     ct_tower *tower = update->tower;
     ct_cpu *cpu = update->cpu;
+    if (tower->options.l2 > 0) decay_small(tower, cpu);
+    for (size_t i = 0; i < tower->parameter_count; ++i) {
+        const ct_parameter *p = &tower->parameters[i];
+        const size_t count = p->rows * p->columns;
+        if (in_panels(tower, i) || count == 0) continue;
+        const ct_panel_gradient gradient = {.values = cpu->small + p->offset, .columns = count};
+        step_at(update, &update->small_rule, &gradient, p->offset, 0, 1, count);
+    }
+    ct_cpu_pack_small(tower, &cpu->weights);
+}
+
+/* The first one is the small parameters, which are slow for their size; then pieces of rows. */
+static void step_task(void *context, size_t task, size_t worker) {
+    const update_task *update = context;
+    const ct_cpu *cpu = update->cpu;
     (void)worker;
-    if (task == cpu->task_count) {
-        if (tower->options.l2 > 0) decay_small(tower, cpu);
-        for (size_t i = 0; i < tower->parameter_count; ++i) {
-            const ct_parameter *p = &tower->parameters[i];
-            if (!in_panels(tower, i))
-                step_at(update, &update->small_rule, cpu->small + p->offset, 0, p->offset, 0, 1, p->rows * p->columns);
-        }
-        ct_cpu_pack_small(tower, &cpu->weights);
+    if (task-- == 0) {
+        step_small(update);
         return;
     }
-    size_t panel;
-    const ct_cpu_layer *layer = find_layer(cpu, task, &panel);
-    const float *gradient = panel_gradient(cpu, layer, panel);
-    const size_t offset = layer->weight, column = panel * CT_PANEL_COLUMNS;
-    const size_t end = layer->out < column + CT_PANEL_COLUMNS ? layer->out : column + CT_PANEL_COLUMNS;
-    if (column >= end) return; /* padding alone */
-    step_at(update, &update->rule, gradient, layer->panels[ct_cpu_panel_kind(layer, panel)].columns, offset + column, layer->out, layer->in,
-            end - column);
-    const size_t l = (size_t)(layer - cpu->layers);
-    ct_cpu_pack_layer(cpu, &cpu->weights, l, column, end);
-    ct_cpu_pack_back(cpu, l, column, end);
+    size_t l = 0, i = 0;
+    for (size_t pieces; task >= (pieces = i < cpu->layers[l].part_count ? ct_cpu_step_pieces(&cpu->layers[l].parts[i]) : 0);) {
+        task -= pieces;
+        if (++i >= cpu->layers[l].part_count) ++l, i = 0;
+    }
+    const ct_cpu_layer *layer = &cpu->layers[l];
+    const ct_cpu_part *part = &layer->parts[i];
+    const size_t row = task * CT_STEP_ROWS, end = part->k - row < CT_STEP_ROWS ? part->k : row + CT_STEP_ROWS;
+    const ct_panel_gradient gradient = {.values = cpu->gradients + layer->gradient_offset,
+                                        .panel_stride = layer->in_padded * CT_PANEL_COLUMNS,
+                                        .columns = CT_PANEL_COLUMNS,
+                                        .last_columns = layer->panels[layer->panel_count > layer->full_panels].columns};
+    step_at(update, &update->rule, &gradient, layer->weight, part->row + row, part->row + end, layer->out);
+    ct_cpu_pack_part(cpu, &cpu->weights, l, i, row, end);
+    ct_cpu_pack_back(cpu, l, part->row + row, part->row + end);
 }
 
 static bool compute_gradients(update_task *update, size_t rows) {
@@ -195,7 +208,7 @@ ct_code ct_cpu_update(ct_tower *tower, size_t rows, ct_status *status) {
     }
     update.small_rule = update.rule = make_rule(tower);
     update.rule.l2 = tower->options.l2;
-    ct_pool_run(tower->pool, cpu->task_count + 1, step_task, &update);
+    ct_pool_run(tower->pool, cpu->step_count + 1, step_task, &update);
     atomic_store(&cpu->stale, cpu->two_sets);
     return CT_OK;
 }
