@@ -168,6 +168,15 @@ if train --train first.tsv second.tsv --out two --resume; then wrong "fewer pass
 grep -q 'in pass 2 over the log already, but this run asks for 1' err || wrong "the passes are not said"
 same whole "after refusals"
 
+echo "another instruction set is said"
+DNNL_MAX_CPU_ISA=AVX2 train --train first.tsv --precision fp32 --out narrow || wrong "training with AVX2"
+train --train first.tsv second.tsv --precision fp32 --out narrow --resume || wrong "resume with what this machine has"
+if grep -q '"instruction_set": "avx2"' whole/manifest; then
+    echo "  this machine has AVX2 alone: nothing to tell apart"
+else
+    grep -qE 'warning: the model was trained with avx2, this machine has avx' err || wrong "no word about the instruction set"
+fi
+
 echo "a full disk ends in a clear error, and the last checkpoint stays"
 train --train first.tsv --out full || wrong "before the disk is full"
 before=$(digest full)

@@ -142,19 +142,21 @@ train 0 --model dnn --set 'deep=[16]' --batch 32 --set optimizer.learning_rate=3
 says err "worse than the constant click rate of the training's rows"
 
 echo "labels"
-awk -F'\t' -v OFS='\t' '{ $1 = 0 } 1' day2.tsv >zeros.tsv
-awk -F'\t' -v OFS='\t' '{ $1 = 1 } 1' day2.tsv >ones.tsv
+awk -F'\t' -v OFS='\t' '{ $1 = 0 } 1' log.tsv >zeros.tsv # long enough for a point of the curve
+awk -F'\t' -v OFS='\t' '{ $1 = 1 } 1' log.tsv >ones.tsv
 awk -F'\t' -v OFS='\t' '{ $1 = NR > 1 } 1' day2.tsv >almost.tsv
 awk -F'\t' -v OFS='\t' '{ $2 = 5 + 3 * $1 } 1' day2.tsv >number.tsv
 awk -F'\t' -v OFS='\t' '{ $20 = $1 ? "yes" : "no" } 1' day2.tsv >word.tsv
 cut -f 2- day2.tsv | awk -F'\t' -v OFS='\t' '{ print $0, "x" }' >shifted.tsv
 for label in zeros ones; do
     train 0 "${dnn[@]}" --train $label.tsv --eval $label.tsv --out $label
-    says err "all of the first 3000 rows have the label [01]: .*is the column of 'label' the right one"
+    says err "all of the first 12000 rows have the label [01]: .*is the column of 'label' the right one"
     grep -qiE '\bnan\b|\binf\b' $label/metrics.json $label/curve.jsonl out && wrong "$label: a metric that is no number: $(grep -iE '\bnan\b|\binf\b' $label/metrics.json $label/curve.jsonl out)"
     sed -n '/id="curve-data"/,/<\/script>/p; /id="metrics-data"/,/<\/script>/p' $label/train.html | grep -iE '\bnan\b|\binf\b' && wrong "$label: NaN in train.html"
     check "$label: metrics that do not exist are null" "
 m = json.load(open('$label/metrics.json'))
+points = [json.loads(line) for line in open('$label/curve.jsonl')]
+assert len(points) == 1 and points[0]['auc'] is None and points[0]['log_loss'] > 0, points
 assert m['auc'] is None and m['normalized_entropy'] is None and m['progressive']['auc'] is None
 assert isinstance(m['log_loss'], float) and any('label' in w for w in m['warnings'])"
 done
