@@ -76,8 +76,7 @@ static void place_side(model_layout *layout, const ct_schema *schema, const bool
         layout->width += spec->number_flags ? 2 : 1;
     }
     for (size_t i = first_id; i < layout->id_count && spec->target_stats; i++) {
-        layout->ids[i].stats_column = (uint32_t)layout->width;
-        layout->width += 2;
+        layout->ids[i].odds_column = (uint32_t)layout->width++;
     }
 }
 

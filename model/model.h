@@ -9,10 +9,10 @@
  * Idiots, 2014). Of fm and deepfm, the last column of each id, bucket and adapter is its first-order weight: it enters the logit as it is
  * and is in no product.
  *
- * Where the spec asks for target statistics, two more columns for each id (and bucket): from the impressions n and clicks c of its value in
+ * Where the spec asks for target statistics, one more column for each id (and bucket): from the impressions n and clicks c of its value in
  * earlier batches of the epoch, with prior p (the click rate of all earlier rows) and smoothing a:
  *     log(1 + c / (a p)) - log(1 + (n - c) / (a (1 - p)))    the smoothed log odds, less the prior's (0 for an unknown value)
- *     log(1 + n) / 8
+ * The count itself is no input: it grows as long as the log does, so a layer that learned from small counts would meet larger ones.
  * In evaluation and serving the counts are those at the end of training. A row never sees its own label: counts and prior change after the
  * whole batch was read.
  *

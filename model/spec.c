@@ -152,7 +152,7 @@ static void set_defaults(ct_model_spec *spec, ct_architecture architecture) {
     spec->min_count = 2;
     spec->id_drop = 0.003;
     spec->target_stats = false;
-    spec->target_smoothing = 20;
+    spec->target_smoothing = 10;
     spec->cross_layers = architecture == CT_ARCHITECTURE_DCN_V2 ? 3 : 0;
     spec->cross_rank = 0;
     spec->bottom_count = dlrm ? sizeof of_dlrm / sizeof *of_dlrm : 0;

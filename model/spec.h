@@ -5,7 +5,7 @@
  *     features: [C1, C2, I1]        # default: every id, number and vector of the schema
  *     exclude: [item_vector]        # taken out of them
  *     embedding: {dim: 16, optimizer: adagrad_rowwise, learning_rate: 0.05, initial_accumulator: 1e-8, beta1: 0.9, beta2: 0.999,
- *                 epsilon: 1e-8, l2: 0, first_value_scale: 0.01, min_count: 2, id_drop: 0.003, target_stats: false, target_smoothing: 20}
+ *                 epsilon: 1e-8, l2: 0, first_value_scale: 0.01, min_count: 2, id_drop: 0.003, target_stats: false, target_smoothing: 10}
  *                                   # dim: lr has 1; fm and deepfm: the last one is the first-order weight
  *                                   # optimizer: of rows: adagrad_rowwise, adagrad, adam, sgd (embedding_store/store.h)
  *     cross: {layers: 3, rank: 0}   # dcn-v2; rank: of its matrices; 0 = full

@@ -168,8 +168,8 @@ class Model:
                         at += width
             for feature in self.ids if self.run["target_stats"] else []:
                 if feature[1] == side:
-                    self.columns["stats " + feature[0]] = slice(at, at + 2)
-                    at += 2
+                    self.columns["stats " + feature[0]] = slice(at, at + 1)
+                    at += 1
         self.width = at
 
     def make_weights(self):
@@ -255,7 +255,7 @@ class Model:
         n = np.array([0 if drop else sum(self.counts.get(k, (0, 0))[0] for k in log.ids[name][r]) for r, drop in zip(chosen, dropped)])
         c = np.array([0 if drop else sum(self.counts.get(k, (0, 0))[1] for k in log.ids[name][r]) for r, drop in zip(chosen, dropped)])
         p, a = (self.prior[1] + 0.5) / (self.prior[0] + 1), self.run["target_smoothing"]
-        return np.stack([np.log1p(c / (a * p)) - np.log1p((n - c) / (a * (1 - p))), np.log1p(n) / 8], axis=1)
+        return (np.log1p(c / (a * p)) - np.log1p((n - c) / (a * (1 - p))))[:, None]
 
     def count_labels(self, log, chosen):
         for r in chosen:
