@@ -23,6 +23,7 @@ ct_code ct_verb_score(int argc, char **argv, ct_status *status);
 ct_code ct_verb_load(int argc, char **argv, ct_status *status);
 ct_code ct_verb_example(int argc, char **argv, ct_status *status);
 ct_code ct_verb_inspect(int argc, char **argv, ct_status *status);
+ct_code ct_verb_schema(int argc, char **argv, ct_status *status);
 ct_code ct_verb_devices(int argc, char **argv, ct_status *status);
 ct_code ct_verb_verify(int argc, char **argv, ct_status *status);
 
