@@ -92,8 +92,20 @@ size_t ct_model_output_count(const ct_model *model);
 const char *ct_model_output_name(const ct_model *model, size_t output); /* "click" */
 /* Is field `field` of the schema an input of the model (itself, or as the id of one of its vectors)? */
 bool ct_model_uses_field(const ct_model *model, size_t field);
+/* A number's typical value: raw, of the mean that its transform has learned. False where the model doesn't use field `field` as a number,
+ * or has seen no value of it. */
+bool ct_model_typical_number(const ct_model *model, size_t field, double *out_value);
 /* parameters of the tower, rows, stubs and bytes of each table, flops; caller owns */
 json_t *ct_model_describe(const ct_model *model);
+/* One of its tables in the store. */
+typedef struct ct_model_table {
+    const char *name; /* the model's */
+    int64_t rows;
+    uint64_t bytes;
+    int64_t found, unknown; /* keys that scorers have looked up so far: with a row, without one */
+} ct_model_table;
+size_t ct_model_table_count(const ct_model *model);
+void ct_model_table_get(const ct_model *model, size_t table, ct_model_table *out_table);
 double ct_model_flops_per_row(const ct_model *model); /* products of one forward pass */
 
 /* --- training --- */

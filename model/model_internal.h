@@ -2,8 +2,11 @@
 #ifndef MODEL_MODEL_INTERNAL_H
 #define MODEL_MODEL_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "embedding_store/store.h"
 #include "model/model.h"
+#include "model/scorer_stats.h"
 
 /* --- layout: where each feature's columns stand in x, and the tower that follows (layout.c) ---
  * Features are ordered context first, then candidate, each in the schema's order. */
@@ -146,6 +149,19 @@ void write_numbers(const ct_model *model, const ct_batch *batch, size_t first, s
 /* Raw vectors [first, last) into raw. */
 ct_code write_vectors(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
                       read_scratch *scratch, float *raw, size_t stride, ct_status *status);
+
+/* --- what a scorer counts (scorer_stats.c); one thread writes --- */
+
+typedef struct scorer_counts {
+    _Atomic uint64_t runs, rows, scores[CT_SCORE_BUCKETS];
+    _Atomic uint64_t run_times[CT_RUN_STAGES][CT_RUN_TIME_BUCKETS], run_ns[CT_RUN_STAGES];
+    _Atomic double score_sum;
+    float logit_bounds[CT_SCORE_BUCKETS - 1];
+} scorer_counts;
+void scorer_counts_init(scorer_counts *counts);                                                     /* from zeroed */
+void scorer_counts_scores(scorer_counts *counts, const float *logits, size_t rows, size_t outputs); /* at most CT_TOWER_MAX_ROWS */
+void scorer_counts_run(scorer_counts *counts, const int64_t ns[CT_RUN_STAGES]);
+void scorer_counts_read(const scorer_counts *counts, ct_scorer_stats *into);
 
 /* --- safetensors (safetensors.c): names, shapes, f32 and f64 tensors; https://github.com/huggingface/safetensors, format --- */
 

@@ -34,30 +34,13 @@ void ct_score_work_reset(ct_score_work *work, size_t keep_bytes) {
     }
 }
 
-static ct_code find_model(const ct_model_set *set, const request *r, const ct_served_model **out_model, ct_status *status) {
-    if (r->model.len == 0) {
-        *out_model = &set->models[0];
-        return CT_OK;
-    }
-    for (size_t i = 0; i < set->model_count; i++) {
-        const ct_served_model *model = &set->models[i];
-        if (strlen(model->name) == r->model.len && memcmp(model->name, r->model.data, r->model.len) == 0) {
-            *out_model = model;
-            return CT_OK;
-        }
-    }
-    char shown[80];
-    return ct_fail(status, CT_NOT_FOUND, "no model \"%s\" here; the first one here is \"%s\"",
-                   ct_text_show((const char *)r->model.data, r->model.len, shown, sizeof shown), set->models[0].name);
-}
-
 static ct_code decode(ct_score_work *work, ct_status *status) {
     CT_TRY(ct_rpc_call_wanted(work->call, status));
     size_t bytes = 0;
     const uint8_t *data = ct_rpc_call_request(work->call, &bytes);
     request *r = NULL;
     CT_TRY(ct_request_unpack(&work->arena, data, bytes, &r, status));
-    CT_TRY(find_model(work->set, r, &work->model, status));
+    CT_TRY(ct_model_set_find(work->set, r, &work->model, status));
     CT_TRY(ct_request_batch(work->model->decoder, &work->arena, r, &work->batch, status));
     const size_t floats = work->batch.rows * work->model->outputs;
     work->logits = ct_arena_alloc(&work->arena, floats * sizeof(float));

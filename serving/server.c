@@ -208,17 +208,26 @@ void ct_server_drain(ct_server *server) {
     ct_health_changed(server->health, false);
 }
 
-void ct_server_stop(ct_server *server, int64_t grace_ms) {
-    if (!server) return;
-    const int64_t limit = ct_clock_ns() + (grace_ms > 0 ? grace_ms : 0) * 1000000;
-    /* First we only say that we go: what is being scored ends, Health says NOT_SERVING, new requests are sent elsewhere. */
-    ct_server_drain(server);
+/* Until `limit`, by ct_clock_ns. */
+static void wait_idle(ct_server *server, int64_t limit) {
     (void)pthread_mutex_lock(&server->lock);
     while (server->scoring != 0 && ct_clock_ns() < limit) {
         const struct timespec until = {.tv_sec = limit / 1000000000, .tv_nsec = limit % 1000000000};
         (void)pthread_cond_timedwait(&server->ended, &server->lock, &until);
     }
     (void)pthread_mutex_unlock(&server->lock);
+}
+
+void ct_server_wait_idle(ct_server *server, int64_t grace_ms) {
+    wait_idle(server, ct_clock_ns() + (grace_ms > 0 ? grace_ms : 0) * 1000000);
+}
+
+void ct_server_stop(ct_server *server, int64_t grace_ms) {
+    if (!server) return;
+    const int64_t limit = ct_clock_ns() + (grace_ms > 0 ? grace_ms : 0) * 1000000;
+    /* First we only say that we go: what is being scored ends, Health says NOT_SERVING, new requests are sent elsewhere. */
+    ct_server_drain(server);
+    wait_idle(server, limit);
     const int64_t left_ms = (limit - ct_clock_ns()) / 1000000;
     ct_rpc_server_stop(server->rpc, left_ms > 0 ? left_ms : 0);
     server_destroy(server);

@@ -81,6 +81,8 @@ void ct_server_stats_get(ct_server *server, ct_server_stats *out_stats);
 bool ct_server_is_draining(ct_server *server);
 /* From now on as at the beginning of ct_server_stop: Health says NOT_SERVING, new requests are refused. */
 void ct_server_drain(ct_server *server);
+/* Waits until every request that was taken has been answered, for at most grace_ms; behind ct_server_drain. */
+void ct_server_wait_idle(ct_server *server, int64_t grace_ms);
 /* Drains for at most grace_ms, stops the threads, frees the server. Returns at once when idle. */
 void ct_server_stop(ct_server *server, int64_t grace_ms);
 

@@ -160,5 +160,8 @@ CT_MUST_CHECK ct_code ct_merge_batches(ct_arena *arena, const ct_batch *const *b
 CT_MUST_CHECK ct_code ct_model_set_create(const ct_server_model *models, size_t model_count, uint32_t max_candidates, size_t thread_count,
                                           ct_model_set **out_set, ct_status *status);
 void ct_model_set_destroy(ct_model_set *set); /* NULL is fine */
+/* The model that a request names, or the first one; CT_NOT_FOUND. */
+CT_MUST_CHECK ct_code ct_model_set_find(const ct_model_set *set, const Clicktower__V1__ScoreRequest *request,
+                                        const ct_served_model **out_model, ct_status *status);
 
 #endif

@@ -21,6 +21,7 @@ ct_code ct_verb_synth(int argc, char **argv, ct_status *status);
 ct_code ct_verb_serve(int argc, char **argv, ct_status *status);
 ct_code ct_verb_score(int argc, char **argv, ct_status *status);
 ct_code ct_verb_load(int argc, char **argv, ct_status *status);
+ct_code ct_verb_example(int argc, char **argv, ct_status *status);
 ct_code ct_verb_inspect(int argc, char **argv, ct_status *status);
 ct_code ct_verb_verify(int argc, char **argv, ct_status *status);
 

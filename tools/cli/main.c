@@ -17,6 +17,7 @@ static const struct verb {
     {"serve", "answers score requests over gRPC", ct_verb_serve},
     {"score", "a client: rows in, probabilities out", ct_verb_score},
     {"load", "drives a server and measures it", ct_verb_load},
+    {"example", "a filled request for a model, as JSON, Python or Go", ct_verb_example},
     {"inspect", "what a model folder, block file or schema holds", ct_verb_inspect},
     {"verify", "checks every checksum and prints the content's digest", ct_verb_verify},
 };

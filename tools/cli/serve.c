@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "serving/admin.h"
 #include "serving/server.h"
 #include "tools/cli/cli.h"
 
@@ -140,12 +141,16 @@ static void reloader_stop(reloader *r) {
 
 ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_text_list folders = {0};
-    const char *listen = "127.0.0.1:8500";
+    const char *listen = "127.0.0.1:8500", *admin_listen = NULL;
     int64_t threads = 0, queue = 256, queue_ms = 50;
     const ct_option options[] = {
         {"model", "[NAME=]DIR", CT_OPTION_LIST, true, &folders, "model folders; the first one is the default for requests that name none",
          0, 0, NULL},
         {"listen", "HOST:PORT", CT_OPTION_ADDRESS, false, &listen, "0.0.0.0:PORT = every address; port 0 = any free one", 0, 0, NULL},
+        {"admin", "HOST:PORT", CT_OPTION_ADDRESS, false, &admin_listen,
+         "HTTP for people and monitoring: a page, /metrics, /healthz, /readyz, POST /v1/score; it asks nobody who they are, so keep it on "
+         "127.0.0.1 or behind something that does; none by default",
+         0, 0, NULL},
         {"threads", "N", CT_OPTION_INTEGER, false, &threads, "that score at once; 0 = one for each processor", 0, 1024, NULL},
         {"queue", "N", CT_OPTION_INTEGER, false, &queue, "requests that may wait for a thread; one beyond is refused at once", 1, 65536,
          NULL},
@@ -154,9 +159,9 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     };
     const ct_command command = {"serve",
                                 "Answers score requests over gRPC until SIGINT or SIGTERM; prints `listening on\nHOST:PORT` once it is "
-                                "ready. SIGHUP reads the model "
+                                "ready, and with --admin also `admin on http://HOST:PORT/`. SIGHUP reads the model "
                                 "folders again and serves what\nthey hold now, unless one of them is broken.",
-                                "  clicktower serve --model model\n"
+                                "  clicktower serve --model model --admin 127.0.0.1:8501\n"
                                 "  clicktower serve --model a=model-a b=model-b --listen 0.0.0.0:8500",
                                 NULL,
                                 NULL,
@@ -166,6 +171,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_server_model *models = NULL;
     ct_pool *pool = NULL;
     ct_server *server = NULL;
+    ct_admin *admin = NULL;
     bool opened = false;
     reloader reloading = {0};
     ct_code code;
@@ -204,18 +210,33 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
         goto done;
     }
     reloading.started = true;
+    char admin_address[256] = "";
+    if (admin_listen) {
+        const ct_admin_options admin_options = {.listen = admin_listen, .server = server, .version = CT_VERSION};
+        CT_TRY_GOTO(code, ct_admin_start(&admin_options, &admin, status), done);
+        char admin_quoted[256];
+        (void)snprintf(admin_address, sizeof admin_address, "%.*s:%d", (int)(strrchr(admin_listen, ':') - admin_listen), admin_listen,
+                       ct_admin_port(admin));
+        ct_log_line(CT_LOG_INFO, "serve.admin", "address=%s", ct_log_quote(admin_address, admin_quoted, sizeof admin_quoted));
+    }
     (void)printf("listening on %s\n", address);
+    if (admin) (void)printf("admin on http://%s/\n", admin_address);
     CT_TRY_GOTO(code, ct_flush_results(status), done);
 
     const char *signal = ct_stop_wait();
     const int64_t began = ct_clock_ns();
     reloader_stop(&reloading);
-    ct_server_stop(server, GRACE_MS);
+    ct_server_drain(server); /* the admin port says so while what was accepted is finished */
+    ct_server_wait_idle(server, GRACE_MS);
+    ct_admin_stop(admin);
+    admin = NULL;
+    ct_server_stop(server, GRACE_MS - (ct_clock_ns() - began) / 1000000);
     server = NULL;
     ct_log_line(CT_LOG_INFO, "serve.stop", "address=%s signal=%s drain_ms=%lld", quoted, signal,
                 (long long)((ct_clock_ns() - began) / 1000000));
 done:
     reloader_stop(&reloading);
+    ct_admin_stop(admin);
     if (server) ct_server_stop(server, 0);
     if (opened) close_models(models, folders.count);
     for (size_t i = 0; served && i < folders.count; i++) free(served[i].name);
