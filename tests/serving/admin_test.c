@@ -129,7 +129,7 @@ static void *call_main(void *argument) {
     uint8_t *packed = test_pack(&r, &bytes);
     ct_rpc_channel *channel = NULL;
     c->status = (ct_status)CT_STATUS_INIT;
-    if (ct_rpc_channel_create(c->target, &channel, &c->status) == CT_OK) {
+    if (ct_rpc_channel_create(c->target, NULL, &channel, &c->status) == CT_OK) {
         const uint8_t *reply = NULL;
         memcpy(ct_rpc_channel_reserve(channel, bytes), packed, bytes);
         c->status.code = ct_rpc_channel_call(channel, "/clicktower.v1.Scorer/Score", TIMEOUT_MS, true, &reply, &reply_bytes, &c->status);

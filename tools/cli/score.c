@@ -87,7 +87,7 @@ ct_code ct_verb_score(int argc, char **argv, ct_status *status) {
     }
     const int64_t timeout_ms = (int64_t)(timeout * 1000);
     if (schema_name) CT_TRY_GOTO(code, ct_schema_load(schema_name, &schema, status), done);
-    CT_TRY_GOTO(code, ct_client_create(to, &client, status), done);
+    CT_TRY_GOTO(code, ct_client_create(to, NULL, &client, status), done);
     if (!schema) CT_TRY_GOTO(code, schema_of_server(client, model, timeout_ms, &schema, status), done);
     const ct_client_rows rows = {.model = model,
                                  .schema = schema,
