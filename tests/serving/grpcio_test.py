@@ -191,7 +191,7 @@ def check_behaviour(server, groups, expected):
     refused(api.ScoreRequest(), grpc.StatusCode.INVALID_ARGUMENT, "no candidates")
     refused(make_request(rows[:1], model="other"), grpc.StatusCode.NOT_FOUND, "other")
     refused(b"\0" * (16 * 1024 * 1024 + 1), grpc.StatusCode.RESOURCE_EXHAUSTED)
-    for path in ("/clicktower.v1.Scorer/Guess", "/other.Service/Score", "/grpc.health.v1.Health/Watch"):
+    for path in ("/clicktower.v1.Scorer/Guess", "/other.Service/Score", "/grpc.health.v1.Health/Look"):
         code, details = code_of(server.method(path, api.ScoreResponse), b"")
         assert code == grpc.StatusCode.UNIMPLEMENTED and path in details, (path, code, details)
     draw = random.Random(1)
