@@ -50,15 +50,11 @@ static ct_code begin_with(ct_model *model, const char *folder, json_t **out_line
     return CT_OK;
 }
 
-/* A model is hours of work: nothing writes over one unasked. */
-static ct_code check_out(const char *out, bool resume, bool replace, const char *init, ct_status *status) {
+static ct_code check_out(const char *out, bool resume, const char *init, ct_status *status) {
     if (resume && init != NULL)
         return ct_fail(status, CT_USAGE, "--resume goes on with the training of --out, --init begins a new one: give one of them");
-    if (resume || replace || !ct_model_folder_is(out)) return CT_OK;
-    return ct_fail(status, CT_EXISTS,
-                   "%s holds a model already: --resume goes on with its training, --init %s begins a new one with its weights, --replace "
-                   "writes over it; or give another --out",
-                   out, out);
+    if (!resume && ct_model_folder_is(out)) ct_warn("train", "%s holds a model, which stays until this run writes its own", out);
+    return CT_OK;
 }
 
 static void warn(void *context, const char *text) {
@@ -99,7 +95,7 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     ct_text_list train = {0}, eval = {0}, sets = {0};
     int64_t epochs = 1, batch = CT_MODEL_DEFAULT_BATCH_ROWS, threads = 0, early_stop = 0, checkpoint_rows = 0, keep = 1, schedule_rows = 0,
             shuffle_rows = 0;
-    bool resume = false, replace = false, profile = false;
+    bool resume = false, profile = false;
     uint64_t seed = 1;
     ct_bad_row_limit bad_rows = CT_BAD_ROW_LIMIT_INIT;
     const ct_option options[] = {
@@ -108,8 +104,7 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
         {"train", "SOURCE", CT_OPTION_LIST, true, &train, "logs to learn from, in the order of time", 0, 0, NULL},
         {"eval", "SOURCE", CT_OPTION_LIST, false, &eval, "logs to evaluate on afterwards", 0, 0, NULL},
         {"out", "DIR", CT_OPTION_TEXT, true, &out,
-         "the model folder to write; of a model that is there, see --resume, --init and --replace", 0, 0, NULL},
-        {"replace", NULL, CT_OPTION_FLAG, false, &replace, "writes over the model that --out holds", 0, 0, NULL},
+         "the model folder to write; a model that is there is replaced when this run writes its own", 0, 0, NULL},
         {"set", "PATH=VALUE", CT_OPTION_REPEATED, false, &sets,
          "changes one value of the model, as cross.layers=3 or deep=[500,500,500]; may be repeated", 0, 0, NULL},
         {"epochs", "N", CT_OPTION_INTEGER, false, &epochs, "passes over the log", 1, 10000, NULL},
@@ -163,7 +158,7 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     json_t *init_lines = NULL;
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
-    CT_TRY_GOTO(code, check_out(out, resume, replace, init, status), done);
+    CT_TRY_GOTO(code, check_out(out, resume, init, status), done);
     CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&train, &eval}, 2, epochs, status), done);
     const atomic_bool *stop = ct_stop_on_signals();
 
