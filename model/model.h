@@ -129,8 +129,8 @@ bool ct_model_diverged(const ct_model *model); /* was that why the last step fai
 /* Where the time of training went so far, in nanoseconds. `look_up`, `moments`, `tower_update` and `row_update` are wall time; the others
  * are summed over threads. */
 typedef struct ct_model_profile {
-    int64_t look_up, moments, gather, forward, backward, tower_update, row_update;
-    int64_t blocks_wall; /* of gather, forward and backward together */
+    int64_t look_up, moments, gather, forward, backward, gradient /* of weights */, tower_update, row_update;
+    int64_t pass_wall; /* of gather, forward, backward and gradient together */
 } ct_model_profile;
 void ct_model_profile_get(const ct_model *model, ct_model_profile *out_profile);
 /* Where training stands: whole passes over the log that are done, and rows of the pass after them. */

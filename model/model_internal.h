@@ -85,7 +85,7 @@ typedef struct read_scratch {   /* of one thread */
     uint32_t impressions[CT_TOWER_MAX_ROWS], clicks[CT_TOWER_MAX_ROWS];
     float odds[2][CT_TOWER_MAX_ROWS];
     ct_status status; /* first failure in a parallel part */
-    int64_t gather_ns, forward_ns, backward_ns;
+    int64_t gather_ns, forward_ns, backward_ns, gradient_ns;
 } read_scratch;
 
 struct ct_model {

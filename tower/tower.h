@@ -159,6 +159,14 @@ void ct_tower_block_backward(ct_tower *tower, size_t block, size_t rows, const f
 /* Weight gradients of all blocks of a batch of `rows` rows, then one optimiser step; runs on the pool. CT_INVALID "diverged" where a
  * gradient is not finite, before anything is changed. */
 CT_MUST_CHECK ct_code ct_tower_update(ct_tower *tower, size_t rows, ct_status *status);
+/* The same with the gradients in the run of the pool that makes the blocks' passes, so that no thread waits for the last block:
+ * begin before that run; in it tasks of the blocks, each of which ends with block_done (a failure of the caller's, too), and behind them
+ * ct_tower_gradient_tasks tasks, which wait for the blocks in order; then update, which finds the gradients made. A run hands its tasks
+ * out in order, so whoever waits waits for a thread that works. */
+void ct_tower_gradients_begin(ct_tower *tower, size_t rows /* of the batch: 1 .. batch_rows */);
+void ct_tower_block_done(ct_tower *tower, size_t block);
+size_t ct_tower_gradient_tasks(const ct_tower *tower);
+void ct_tower_gradient_task(ct_tower *tower, size_t task);
 /* For tests: the gradient of a weight tensor (index as in ct_tower_tensor) of the last backward, without an optimiser step; (rows,
  * columns). */
 void ct_tower_weight_gradient(ct_tower *tower, size_t rows, size_t tensor, float *out_gradient);

@@ -99,6 +99,10 @@ const ct_tower_ops *ct_tower_cpu_ops(void) {
                                      .block_raw = block_raw,
                                      .block_forward = ct_cpu_block_forward,
                                      .block_backward = ct_cpu_block_backward,
+                                     .gradients_begin = ct_cpu_gradients_begin,
+                                     .block_done = ct_cpu_block_done,
+                                     .gradient_tasks = ct_cpu_gradient_tasks,
+                                     .gradient_task = ct_cpu_gradient_task,
                                      .update = ct_cpu_update,
                                      .weight_gradient = ct_cpu_weight_gradient};
     return &ops;

@@ -163,7 +163,9 @@ typedef struct ct_cpu {
     float *gradients;     /* of layers: panels of (in_padded, columns), each with room for 64 */
     float *small;         /* of everything else: (tower->floats), where the parameters are */
     float *partial;       /* sum of the blocks' (partial_floats) */
-    bool *finite;         /* (task_count) */
+    bool *finite;         /* (task_count + 1) */
+    atomic_bool *done;    /* (block_count): backward has passed the block */
+    size_t begun_rows;    /* of the batch whose gradients are made by tasks of the caller's run; 0 = none */
 } ct_cpu;
 
 typedef struct ct_cpu_workspace {
@@ -229,6 +231,10 @@ void ct_cpu_block_forward(ct_tower *tower, size_t block, size_t rows, float *out
 void ct_cpu_block_backward(ct_tower *tower, size_t block, size_t rows, const float *logit_gradients);
 
 /* update.c */
+void ct_cpu_gradients_begin(ct_tower *tower, size_t rows);
+void ct_cpu_block_done(ct_tower *tower, size_t block);
+size_t ct_cpu_gradient_tasks(const ct_tower *tower);
+void ct_cpu_gradient_task(ct_tower *tower, size_t task);
 ct_code ct_cpu_update(ct_tower *tower, size_t rows, ct_status *status);
 void ct_cpu_weight_gradient(ct_tower *tower, size_t rows, size_t parameter, float *out_gradient);
 
