@@ -36,8 +36,8 @@ train --train log.tsv --out straight || wrong "in the log's order"
 train --train log.tsv --shuffle-rows 5000 --out other || wrong "another window"
 [ "$(digest other)" != "$expected" ] || wrong "another window gives the same model"
 for threads in 2 3; do
-    train --train log.tsv --shuffle-rows 3000 --threads $threads --out again || wrong "$threads threads"
-    same again "$threads threads"
+    train --train log.tsv --shuffle-rows 3000 --threads $threads --out "again$threads" || wrong "$threads threads"
+    same "again$threads" "$threads threads"
 done
 train --train first.tsv second.tsv --shuffle-rows 2900 --checkpoint-rows 2000 --out often || wrong "with checkpoints, from two files"
 same often "with checkpoints, from two files; 2,900 and 3,000 rows are both twelve batches"
