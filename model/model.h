@@ -126,11 +126,16 @@ double ct_model_flops_per_row(const ct_model *model); /* products of one forward
 CT_MUST_CHECK ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, float *out_logits, ct_status *status);
 bool ct_model_diverged(const ct_model *model); /* was that why the last step failed? */
 
+/* Which batch (and of which epoch) will come after the next ct_model_train; NULL = unknown. Its keys are sorted beside that step; no result
+ * depends on it. It must stay as it is until it is learned, or until this is called with NULL. */
+void ct_model_look_ahead(ct_model *model, const ct_batch *next, uint32_t epoch);
+
 /* Where the time of training went so far, in nanoseconds. `look_up`, `moments`, `tower_update` and `row_update` are wall time; the others
  * are summed over threads. */
 typedef struct ct_model_profile {
-    int64_t look_up, moments, gather, forward, backward, gradient /* of weights */, tower_update, row_update;
-    int64_t pass_wall; /* of gather, forward, backward and gradient together */
+    int64_t look_up, moments, gather, forward, backward, gradient /* of weights */, sort /* of the next batch's keys */, tower_update,
+        row_update;
+    int64_t pass_wall; /* of gather, forward, backward, gradient and sort together */
 } ct_model_profile;
 void ct_model_profile_get(const ct_model *model, ct_model_profile *out_profile);
 /* Where training stands: whole passes over the log that are done, and rows of the pass after them. */

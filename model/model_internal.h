@@ -85,8 +85,23 @@ typedef struct read_scratch {   /* of one thread */
     uint32_t impressions[CT_TOWER_MAX_ROWS], clicks[CT_TOWER_MAX_ROWS];
     float odds[2][CT_TOWER_MAX_ROWS];
     ct_status status; /* first failure in a parallel part */
-    int64_t gather_ns, forward_ns, backward_ns, gradient_ns;
+    int64_t gather_ns, forward_ns, backward_ns, gradient_ns, sort_ns;
 } read_scratch;
+
+/* What the store is asked for a training batch. */
+typedef struct batch_keys {
+    ct_ticket *ticket;
+    ct_key_column *columns; /* (id_count) */
+    uint64_t *buckets;      /* (bucket_count, batch_rows) */
+} batch_keys;
+
+/* Whose keys are sorted ahead; batch NULL = nobody's. */
+typedef struct sorted_batch {
+    const ct_batch *batch;
+    int64_t first_row;
+    size_t rows;
+    uint32_t epoch;
+} sorted_batch;
 
 struct ct_model {
     ct_schema *schema;
@@ -111,9 +126,11 @@ struct ct_model {
 
     /* training only (train.c) */
     size_t block_rows, block_capacity;
-    ct_ticket *ticket;
-    ct_key_column *key_columns;    /* (id_count) */
-    uint64_t *bucket_keys;         /* (bucket_count, batch_rows) */
+    batch_keys keys[2];   /* of the batch at work, and of the one that comes (keys.c) */
+    size_t side;          /* of the batch at work */
+    const ct_batch *next; /* behind the one of the coming step; NULL = unknown */
+    uint32_t next_epoch;
+    sorted_batch sorted;           /* the other side's */
     read_scratch *scratch;         /* (threads) */
     number_moments *block_moments; /* (blocks, number_count) */
     number_moments *saved_moments; /* (number_count) */
@@ -130,6 +147,17 @@ void training_deinit(ct_model *model);
 
 ct_code read_scratch_init(read_scratch *scratch, ct_model *model, ct_status *status);
 void read_scratch_deinit(read_scratch *scratch, const ct_model *model);
+
+/* --- the keys of a training batch (keys.c) --- */
+
+ct_code keys_init(ct_model *model, ct_status *status);
+void keys_deinit(ct_model *model);
+/* Finds or makes the batch's rows: model->keys[model->side].ticket is acquired. */
+ct_code keys_look_up(ct_model *model, const ct_batch *batch, uint32_t epoch, ct_status *status);
+/* Sorts the keys of the batch that comes (NULL = unknown); runs in a task beside the blocks'. */
+void keys_sort_next(ct_model *model, const ct_batch *next, uint32_t epoch);
+/* The batch is learned, or was refused. */
+void keys_release(ct_model *model);
 
 /* --- from columns to x (forward.c): shared by training and scoring --- */
 

@@ -1,6 +1,7 @@
 /* One training step. The pool runs: the store's look-up; moments of the numbers, block by block; forward, loss and backward, block by
- * block, then weight gradients; the tower's step; row gradients and the rows' steps. Gradients are those of the summed loss, so a row's
- * step does not depend on the size of the batch (Adam's does not either). Every part is cut into blocks of rows, never by threads. */
+ * block, then weight gradients, and beside them the sorting of the next batch's keys; the tower's step; row gradients and the rows' steps.
+ * Gradients are those of the summed loss, so a row's step does not depend on the size of the batch (Adam's does not either). Every part is
+ * cut into blocks of rows, never by threads. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 
 typedef struct step_context {
     ct_model *model;
-    const ct_batch *batch;
+    const ct_batch *batch, *next;  /* next: NULL = unknown */
     const float *labels, *weights; /* weights: NULL = all 1 */
     float *logits;
 } step_context;
@@ -34,15 +35,6 @@ static void moments_task(void *context, size_t block, size_t worker) {
     }
 }
 
-static void bucket_task(void *context, size_t block, size_t worker) {
-    (void)worker;
-    const step_context *step = context;
-    const ct_model *model = step->model;
-    const size_t first = block * model->block_rows;
-    write_bucket_keys(model, step->batch, 0, model->layout.id_count, first, rows_of_block(model, step->batch->rows, block),
-                      model->bucket_keys, model->batch_rows, first);
-}
-
 static void block_task(void *context, size_t block, size_t worker) {
     const step_context *step = context;
     ct_model *model = step->model;
@@ -52,8 +44,9 @@ static void block_task(void *context, size_t block, size_t worker) {
     size_t x_stride = 0, raw_stride = 0;
     const int64_t began = ct_clock_ns();
     float *x = ct_tower_block_x(model->tower, block, &x_stride);
-    if (layout->id_count > 0) ct_store_gather(model->store, model->ticket, first, rows, false, x, x_stride);
-    if (model->spec->target_stats) write_target_stats(model, model->ticket, 0, layout->id_count, first, rows, scratch, x, x_stride);
+    const ct_ticket *ticket = model->keys[model->side].ticket;
+    if (layout->id_count > 0) ct_store_gather(model->store, ticket, first, rows, false, x, x_stride);
+    if (model->spec->target_stats) write_target_stats(model, ticket, 0, layout->id_count, first, rows, scratch, x, x_stride);
     write_numbers(model, step->batch, 0, layout->number_count, first, rows, scratch, x, x_stride);
     if (layout->vector_count > 0) {
         float *raw = ct_tower_block_raw(model->tower, block, &raw_stride);
@@ -78,18 +71,21 @@ static void block_task(void *context, size_t block, size_t worker) {
     scratch->backward_ns += ct_clock_ns() - forwarded;
 }
 
-/* The blocks, then the weight gradients. */
+/* The blocks, the next batch's keys, the weight gradients, which wait for the blocks in order. */
 static void pass_task(void *context, size_t task, size_t worker) {
     const step_context *step = context;
     ct_model *model = step->model;
     const size_t blocks = block_count(model, step->batch->rows);
+    const int64_t began = ct_clock_ns();
     if (task < blocks) {
         block_task(context, task, worker);
-        return;
+    } else if (task == blocks) {
+        keys_sort_next(model, step->next, model->next_epoch);
+        model->scratch[worker].sort_ns += ct_clock_ns() - began;
+    } else {
+        ct_tower_gradient_task(model->tower, task - blocks - 1);
+        model->scratch[worker].gradient_ns += ct_clock_ns() - began;
     }
-    const int64_t began = ct_clock_ns();
-    ct_tower_gradient_task(model->tower, task - blocks);
-    model->scratch[worker].gradient_ns += ct_clock_ns() - began;
 }
 
 /* Adds the time since *since to a part of the profile, and moves *since on. */
@@ -134,38 +130,25 @@ static void restore_moments(ct_model *model) {
 }
 
 ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, float *out_logits, ct_status *status) {
+    const ct_batch *next = model->next;
+    model->next = NULL;
     if (model->mode != CT_MODEL_TRAIN) return ct_fail(status, CT_INVALID, "the model was opened for reading; it can't be trained");
     CT_TRY(batch_check(model, batch, true, status));
     if (batch->rows == 0) return CT_OK;
     const model_layout *layout = &model->layout;
     const int64_t weight = ct_schema_find_kind(model->schema, CT_FIELD_WEIGHT);
-    step_context step = {.model = model, .batch = batch, .logits = out_logits};
+    step_context step = {.model = model, .batch = batch, .next = next, .logits = out_logits};
     step.labels = ct_column_f32(&batch->columns[ct_schema_find_kind(model->schema, CT_FIELD_LABEL)]);
     if (weight >= 0 && batch->columns[weight].present) step.weights = ct_column_f32(&batch->columns[weight]);
     int64_t since = ct_clock_ns();
-    if (layout->id_count > 0) {
-        ct_pool_run(model->pool, layout->bucket_count > 0 ? block_count(model, batch->rows) : 0, bucket_task, &step);
-        id_columns(model, batch, 0, layout->id_count, 0, model->bucket_keys, model->batch_rows, model->key_columns);
-        const ct_lookup lookup = {.mode = CT_LOOKUP_TRAIN,
-                                  .table = ID_TABLE,
-                                  .rows = batch->rows,
-                                  .block_rows = model->block_rows,
-                                  .columns = model->key_columns,
-                                  .column_count = layout->id_count,
-                                  .drop_rate = model->spec->id_drop,
-                                  .drop_seed = model->seed,
-                                  .epoch = epoch,
-                                  .first_row = batch->first_row};
-        CT_TRY(ct_store_prefetch(model->store, model->ticket, &lookup, status));
-        CT_TRY(ct_store_acquire(model->store, model->ticket, status));
-    }
+    CT_TRY(keys_look_up(model, batch, epoch, status));
     for (size_t worker = 0; worker < ct_pool_threads(model->pool); worker++) model->scratch[worker].status = (ct_status)CT_STATUS_INIT;
     lap(&model->profile.look_up, &since);
     update_moments(model, batch, &step);
     lap(&model->profile.moments, &since);
     set_rates(model, epoch, batch->first_row);
     ct_tower_gradients_begin(model->tower, batch->rows);
-    ct_pool_run(model->pool, block_count(model, batch->rows) + ct_tower_gradient_tasks(model->tower), pass_task, &step);
+    ct_pool_run(model->pool, block_count(model, batch->rows) + 1 + ct_tower_gradient_tasks(model->tower), pass_task, &step);
     lap(&model->profile.pass_wall, &since);
     ct_code code = first_failure(model, status);
     model->diverged = code == CT_OK && (code = ct_tower_update(model->tower, batch->rows, status)) == CT_INVALID;
@@ -173,9 +156,10 @@ ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, f
     if (code == CT_OK && layout->id_count > 0) {
         size_t stride = 0;
         const float *gradients = ct_tower_block_x(model->tower, 0, &stride);
-        code = ct_store_apply(model->store, model->ticket, gradients, stride, model->spec->target_stats ? step.labels : NULL, status);
+        code = ct_store_apply(model->store, model->keys[model->side].ticket, gradients, stride,
+                              model->spec->target_stats ? step.labels : NULL, status);
     }
-    if (layout->id_count > 0) ct_store_release(model->store, model->ticket);
+    keys_release(model);
     lap(&model->profile.row_update, &since);
     if (code != CT_OK) {
         restore_moments(model);
@@ -199,6 +183,7 @@ void ct_model_profile_get(const ct_model *model, ct_model_profile *out_profile) 
         out_profile->forward += model->scratch[worker].forward_ns;
         out_profile->backward += model->scratch[worker].backward_ns;
         out_profile->gradient += model->scratch[worker].gradient_ns;
+        out_profile->sort += model->scratch[worker].sort_ns;
     }
 }
 
@@ -228,14 +213,11 @@ ct_code training_init(ct_model *model, ct_status *status) {
     const size_t threads = ct_pool_threads(model->pool), numbers = model->layout.number_count;
     model->block_rows = ct_tower_block_rows(model->batch_rows);
     const size_t blocks = block_count(model, model->batch_rows);
-    model->key_columns = calloc(model->layout.id_count + 1, sizeof *model->key_columns);
     model->scratch = calloc(threads, sizeof *model->scratch);
     model->block_moments = calloc(blocks * numbers + 1, sizeof *model->block_moments);
     model->saved_moments = calloc(numbers + 1, sizeof *model->saved_moments);
     model->logit_gradients = calloc(blocks * model->block_rows, sizeof *model->logit_gradients);
-    model->bucket_keys = calloc(model->layout.bucket_count * model->batch_rows + 1, sizeof *model->bucket_keys);
-    if (model->bucket_keys == NULL || model->key_columns == NULL || model->scratch == NULL || model->block_moments == NULL ||
-        model->saved_moments == NULL || model->logit_gradients == NULL)
+    if (model->scratch == NULL || model->block_moments == NULL || model->saved_moments == NULL || model->logit_gradients == NULL)
         return ct_fail_memory(status, blocks * model->block_rows * sizeof(float), "training");
     for (size_t worker = 0; worker < threads; worker++) CT_TRY(read_scratch_init(&model->scratch[worker], model, status));
     /* The store reads the gradients of a whole batch as one matrix: blocks of x must follow each other. */
@@ -246,15 +228,13 @@ ct_code training_init(ct_model *model, ct_status *status) {
         if (second != first + model->block_rows * stride)
             return ct_fail(status, CT_INTERNAL, "the tower's blocks do not follow each other");
     }
-    return ct_ticket_create(model->store, &model->ticket, status);
+    return keys_init(model, status);
 }
 
 void training_deinit(ct_model *model) {
     if (model->scratch != NULL)
         for (size_t worker = 0; worker < ct_pool_threads(model->pool); worker++) read_scratch_deinit(&model->scratch[worker], model);
-    ct_ticket_destroy(model->ticket);
-    free(model->key_columns);
-    free(model->bucket_keys);
+    keys_deinit(model);
     free(model->scratch);
     free(model->block_moments);
     free(model->saved_moments);

@@ -74,10 +74,17 @@ static ct_code skip_batch(train_run *run, const ct_batch *batch, uint32_t epoch,
     return CT_OK;
 }
 
-/* CT_CANCELLED where the run was stopped. */
+static ct_code next_batch(train_run *run, ct_reader *reader, ct_batch **out_batch, ct_status *status) {
+    const int64_t since = ct_clock_ns();
+    const ct_code code = ct_reader_next(reader, out_batch, status);
+    run->result->waiting_ns += ct_clock_ns() - since;
+    return code;
+}
+
+/* The batch behind the one that is learned is read before, so that the model can sort its keys. CT_CANCELLED where the run was stopped. */
 static ct_code train_epoch(train_run *run, uint32_t epoch, ct_status *status) {
     ct_reader *reader = NULL;
-    ct_batch *batch = NULL;
+    ct_batch *batch = NULL, *next = NULL;
     ct_reader_options options = run->options->train;
     options.batch_rows = ct_model_batch_rows(run->model);
     options.shuffle_epoch = epoch;
@@ -85,20 +92,23 @@ static ct_code train_epoch(train_run *run, uint32_t epoch, ct_status *status) {
     const int64_t began = ct_clock_ns();
     run->fingerprint = 0;
     CT_TRY(ct_reader_open(ct_model_schema(run->model), &options, &reader, status));
-    ct_code code = CT_OK;
-    for (;;) {
-        const int64_t since = ct_clock_ns();
-        code = ct_reader_next(reader, &batch, status);
-        run->result->waiting_ns += ct_clock_ns() - since;
-        if (code != CT_OK) break;
+    ct_code code = next_batch(run, reader, &batch, status);
+    while (code == CT_OK) {
+        ct_status next_status = CT_STATUS_INIT;
+        const ct_code next_code = next_batch(run, reader, &next, &next_status);
         bool skip = false;
         code = skip_batch(run, batch, epoch, &skip, status);
+        ct_model_look_ahead(run->model, next_code == CT_OK && !skip ? next : NULL, epoch);
         if (code == CT_OK && !skip) code = train_batch(run, batch, epoch, status);
         rows = batch->first_row + (int64_t)batch->rows;
         ct_reader_release(reader, batch);
         if (code != CT_OK) break;
         show_progress(run, epoch);
+        batch = next;
+        code = next_code;
+        if (code != CT_OK) *status = next_status;
     }
+    ct_model_look_ahead(run->model, NULL, epoch);
     if (epoch == run->first_epoch) ct_reader_report(reader, &run->result->train_report);
     ct_reader_close(reader);
     run->result->train_seconds += (double)(ct_clock_ns() - began) / 1e9;

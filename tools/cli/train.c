@@ -66,13 +66,13 @@ static void warn(void *context, const char *text) {
 static void print_profile(const ct_model *model, const ct_pool *pool, const ct_train_result *result) {
     ct_model_profile profile;
     ct_model_profile_get(model, &profile);
-    const double threads_time = (double)(profile.gather + profile.forward + profile.backward + profile.gradient);
+    const double threads_time = (double)(profile.gather + profile.forward + profile.backward + profile.gradient + profile.sort);
     const double wall = threads_time > 0 ? (double)profile.pass_wall / threads_time : 0;
     const struct {
         const char *name;
         double ns;
     } parts[] = {
-        {"waiting for rows", (double)result->waiting_ns},     {"look-up", (double)profile.look_up},
+        {"waiting for rows", (double)result->waiting_ns},     {"look-up", (double)profile.look_up + (double)profile.sort * wall},
         {"number moments", (double)profile.moments},          {"gather", (double)profile.gather * wall},
         {"forward", (double)profile.forward * wall},          {"backward", (double)profile.backward * wall},
         {"weight gradient", (double)profile.gradient * wall}, {"tower update", (double)profile.tower_update},
