@@ -137,7 +137,7 @@ def raises(kind, call, *words):
     sys.exit(f"nothing was raised: {words}")
 
 
-def check_refusals(client, rows, target):
+def check_refusals(client, rows):
     error = raises(clicktower.ScoreError, lambda: client.score([{"item": 1}], {"user": "u"}), "INVALID_ARGUMENT", "missing")
     assert error.code == grpc.StatusCode.INVALID_ARGUMENT
     raises(clicktower.ScoreError, lambda: client.score([]), "INVALID_ARGUMENT", "no candidates")
@@ -154,8 +154,24 @@ def check_refusals(client, rows, target):
     raises(ValueError, lambda: client.score({"item": [1, 2], "brand": ["a"]}), "item", "2", "brand", "1")
     with clicktower.Client("127.0.0.1:1", options=OPTIONS) as nobody:
         raises(clicktower.ScoreError, lambda: nobody.score(rows), "UNAVAILABLE")
-    with clicktower.Client(target, token="secret", options=OPTIONS) as client:
-        client.score(rows[:1])
+
+
+def check_token(model, rows, expected):
+    tokens = os.path.join(work, "tokens")
+    with open(tokens, "w") as file:
+        file.write("secret\n")
+    server = subprocess.Popen([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--queue-ms", "600000", "--model", model, "--token-file", tokens], stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True)
+    try:
+        target = server.stdout.readline().split()[-1]
+        with clicktower.Client(target, token="secret", timeout=60, options=OPTIONS) as client:
+            same(client.score(rows), expected)
+        for token in (None, "other"):
+            with clicktower.Client(target, token=token, timeout=60, options=OPTIONS) as client:
+                raises(clicktower.ScoreError, lambda: client.score(rows), "UNAUTHENTICATED")
+    finally:
+        server.kill()
+        server.wait()
 
 
 def main():
@@ -174,14 +190,14 @@ def main():
 
     expected = train("--set", "exclude=[unused]")
     assert len(set(expected)) > 300
-    server = subprocess.Popen([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--model", f"shop={model}"], stdout=subprocess.PIPE,
+    server = subprocess.Popen([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--queue-ms", "600000", "--model", f"shop={model}"], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True)
     try:
         target = server.stdout.readline().split()[-1]
         with clicktower.Client(target, timeout=60, options=OPTIONS) as client:
             check_forms(client, rows, expected)
             check_answer(client, rows, expected)
-            check_refusals(client, rows, target)
+            check_refusals(client, rows)
             # Another model takes over: it needs one feature less, and the client notices.
             before = client.models()[0].version
             smaller = train("--set", "exclude=[unused, brand]")
@@ -191,6 +207,7 @@ def main():
             without = [{name: value for name, value in row.items() if name != "brand"} for row in rows]
             same(client.score(rows), smaller)
             same(client.score(without), smaller)
+        check_token(model, rows, smaller)
         server.terminate()
         assert server.wait() == 0
     finally:

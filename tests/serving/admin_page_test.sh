@@ -30,7 +30,7 @@ for model in lr fm; do
     "$program" train --schema criteo --model $model --train "$work/log.tsv" --out "$work/$model" >/dev/null || fail "train $model"
 done
 mkfifo "$work/said"
-"$program" serve --model "$work/lr" "$work/fm" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --threads 2 >"$work/said" &
+"$program" serve --model "$work/lr" "$work/fm" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --threads 2 --queue-ms 600000 >"$work/said" &
 server=$!
 exec 3<"$work/said"
 read -r _ _ address <&3 && read -r _ _ page <&3 || fail "the server does not start"

@@ -46,7 +46,7 @@ def bits(value):
 
 class Server:
     def __init__(self, program, *models):
-        self.process = subprocess.Popen([program, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--threads", "2", "--model",
+        self.process = subprocess.Popen([program, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--threads", "2", "--queue-ms", "600000", "--model",
                                          *models], stdout=subprocess.PIPE, text=True)
         listening, admin = self.process.stdout.readline().split(), self.process.stdout.readline().split()
         assert listening[:2] == ["listening", "on"] and admin[:2] == ["admin", "on"], (listening, admin)

@@ -66,7 +66,7 @@ def write_shop(folder):
 
 class Server:
     def __init__(self, *models):
-        self.process = subprocess.Popen([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--model", *models],
+        self.process = subprocess.Popen([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--queue-ms", "600000", "--model", *models],
                                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self.grpc = self.process.stdout.readline().split()[-1]
         self.admin = self.process.stdout.readline().split("/")[2]
