@@ -26,8 +26,9 @@ typedef struct reply {
     const char *type;
     const void *data;
     size_t bytes;
-    void *owned;       /* freed once it was sent; NULL = `data` stays */
-    const char *allow; /* with 405 */
+    void *owned;              /* freed once it was sent; NULL = `data` stays */
+    const char *allow;        /* with 405 */
+    const char *authenticate; /* with 401 */
 } reply;
 
 typedef struct body {
@@ -40,6 +41,7 @@ typedef reply (*answer_fn)(ct_admin *admin, const body *from);
 typedef struct route {
     const char *path, *method;
     answer_fn answer;
+    bool needs_token; /* where the server has tokens */
 } route;
 
 static reply answer_page(ct_admin *admin, const body *from);
@@ -51,9 +53,9 @@ static reply answer_metrics(ct_admin *admin, const body *from);
 static reply answer_score(ct_admin *admin, const body *from);
 
 static const route routes[] = {
-    {"/", "GET", answer_page},           {"/admin.js", "GET", answer_script}, {"/chart.js", "GET", answer_chart},
-    {"/healthz", "GET", answer_health},  {"/readyz", "GET", answer_ready},    {"/metrics", "GET", answer_metrics},
-    {"/v1/score", "POST", answer_score},
+    {"/", "GET", answer_page, false},          {"/admin.js", "GET", answer_script, false}, {"/chart.js", "GET", answer_chart, false},
+    {"/healthz", "GET", answer_health, false}, {"/readyz", "GET", answer_ready, false},    {"/metrics", "GET", answer_metrics, false},
+    {"/v1/score", "POST", answer_score, true},
 };
 enum { ROUTES = sizeof routes / sizeof *routes };
 
@@ -181,6 +183,7 @@ static enum MHD_Result send_reply(ct_admin *admin, struct MHD_Connection *connec
                                   "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
                                   "frame-ancestors 'none'");
     if (r.allow) (void)MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, r.allow);
+    if (r.authenticate) (void)MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, r.authenticate);
     const enum MHD_Result result = MHD_queue_response(connection, r.status, response);
     MHD_destroy_response(response);
     count(admin, path, r.status);
@@ -257,6 +260,12 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
         reply wrong = text_reply(MHD_HTTP_METHOD_NOT_ALLOWED, get ? "GET only\n" : "POST only\n");
         wrong.allow = get ? "GET, HEAD" : "POST";
         return send_reply(admin, connection, at, wrong);
+    }
+    const char *authorization = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
+    if (routes[at].needs_token && !ct_server_allows(admin->server, authorization)) {
+        reply unknown = error_reply(MHD_HTTP_UNAUTHORIZED, "UNAUTHENTICATED", "a token is needed: Authorization: Bearer TOKEN");
+        unknown.authenticate = "Bearer";
+        return send_reply(admin, connection, at, unknown);
     }
     if (from->refused) return send_reply(admin, connection, at, refused_body(admin, from->refused));
     return send_reply(admin, connection, at, routes[at].answer(admin, from));

@@ -7,7 +7,8 @@
  *     POST /v1/score    a ScoreRequest as JSON, a ScoreResponse as JSON (docs/api.md)
  *
  * One thread does all of it: one JSON request is scored at a time, beside what gRPC's threads do and without their queue, so it is for
- * people and scripts, not for load. Nothing here asks who calls, so it belongs on the loopback or behind something that asks. */
+ * people and scripts, not for load. Where the server has tokens, POST /v1/score needs one, as gRPC does; the rest asks nobody who they are,
+ * so it belongs on the loopback or where only those can reach it that may see it. */
 #ifndef SERVING_ADMIN_H
 #define SERVING_ADMIN_H
 

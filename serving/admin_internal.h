@@ -13,7 +13,7 @@ CT_MUST_CHECK ct_code ct_admin_score(ct_server *server, const char *body, size_t
 
 /* --- metrics.c --- */
 /* How often a path was asked for, by HTTP status. */
-enum { CT_HTTP_STATUSES = 9 };
+enum { CT_HTTP_STATUSES = 10 };
 typedef struct ct_http_counts {
     const char *path;
     uint64_t by_status[CT_HTTP_STATUSES]; /* as ct_http_statuses */

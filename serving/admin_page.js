@@ -125,7 +125,8 @@
 
   function drawStages(series) {
     const rows = [["stage", "count", "mean, ms", "p50, ms", "p99, ms"]];
-    for (const [name, metric] of [["waiting", "queue"], ["look-up", "look_up"], ["network", "forward"], ["request", "request"]]) {
+    for (const [name, metric] of [["waiting", "queue"], ["message to batch", "decode"], ["look-ups and network", "compute"], ["a block's look-up", "look_up"],
+                                  ["a block's network", "forward"], ["answer", "answer"], ["request", "request"]]) {
       const metricName = "clicktower_" + metric + "_duration_seconds", list = buckets(series, metricName);
       const count = sum(series, metricName + "_count");
       rows.push([name, count, milliseconds(count ? sum(series, metricName + "_sum") / count : null), milliseconds(quantile(list, 0.5)),
@@ -138,7 +139,8 @@
     const counts = all(series, "clicktower_requests_total").filter((s) => s.value > 0 || s.labels.code === "OK");
     const rows = [["code", "requests"], ...counts.map((s) => [s.labels.code, s.value])];
     for (const s of all(series, "clicktower_requests_refused_total")) rows.push(["refused: " + s.labels.reason, s.value]);
-    for (const s of all(series, "clicktower_model_swaps_total")) rows.push(["model swaps: " + s.labels.result, s.value]);
+    for (const s of all(series, "clicktower_calls_refused_total")) if (s.value > 0) rows.push(["refused: " + s.labels.reason, s.value]);
+    for (const s of all(series, "clicktower_model_swaps_total")) if (s.value > 0 || s.labels.result !== "not_yet") rows.push(["model swaps: " + s.labels.result, s.value]);
     table("codes", rows);
   }
 

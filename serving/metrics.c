@@ -10,7 +10,7 @@
 #include "serving/admin_internal.h"
 #include "serving/server_internal.h"
 
-const unsigned ct_http_statuses[CT_HTTP_STATUSES] = {200, 400, 404, 405, 413, 429, 500, 501, 503};
+const unsigned ct_http_statuses[CT_HTTP_STATUSES] = {200, 400, 401, 404, 405, 413, 429, 500, 501, 503};
 
 static void head(FILE *out, const char *name, const char *type, const char *help) {
     (void)fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
@@ -85,21 +85,41 @@ static void put_requests(FILE *out, ct_server *server, const ct_server_stats *st
     head(out, "clicktower_requests_refused_total", "counter", "Requests refused because the server was busy: no room, or waited too long.");
     (void)fprintf(out, "clicktower_requests_refused_total{reason=\"full\"} %llu\n", (unsigned long long)stats->refused_full);
     (void)fprintf(out, "clicktower_requests_refused_total{reason=\"waited\"} %llu\n", (unsigned long long)stats->refused_waited);
-    static const char latency[] = "clicktower_request_duration_seconds";
-    head(out, latency, "histogram", "From a request's arrival to its answer, of those that were answered.");
-    histogram(out, latency, NULL, NULL, bounds, bound_count, stats->latency.counts, (double)stats->latency.sum_ns * 1e-9);
-    static const char waited[] = "clicktower_queue_duration_seconds";
-    head(out, waited, "histogram", "From a request's arrival to the begin of its work.");
-    histogram(out, waited, NULL, NULL, bounds, bound_count, stats->waited.counts, (double)stats->waited.sum_ns * 1e-9);
+    head(out, "clicktower_calls_refused_total", "counter", "Calls of any method that were refused before they were looked at.");
+    (void)fprintf(out, "clicktower_calls_refused_total{reason=\"no_token\"} %llu\n", (unsigned long long)stats->no_token);
+    (void)fprintf(out, "clicktower_calls_refused_total{reason=\"peer_limit\"} %llu\n", (unsigned long long)stats->peer_limit);
+    (void)fprintf(out, "clicktower_calls_refused_total{reason=\"no_method\"} %llu\n", (unsigned long long)stats->no_method);
+    const struct {
+        const char *name, *help;
+        const ct_latency_histogram *histogram;
+    } stages[] = {
+        {"clicktower_request_duration_seconds", "From a request's arrival to its answer, of those that were answered.", &stats->latency},
+        {"clicktower_queue_duration_seconds", "From a request's arrival to the begin of its work.", &stats->waited},
+        {"clicktower_decode_duration_seconds", "From a request's message to its batch.", &stats->decoding},
+        {"clicktower_compute_duration_seconds", "Look-ups and network; of requests that are computed together each has all of it.",
+         &stats->computing},
+        {"clicktower_answer_duration_seconds", "Packing and sending an answer.", &stats->answering},
+    };
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) {
+        head(out, stages[i].name, "histogram", stages[i].help);
+        histogram(out, stages[i].name, NULL, NULL, bounds, bound_count, stages[i].histogram->counts,
+                  (double)stages[i].histogram->sum_ns * 1e-9);
+    }
+    one(out, "clicktower_merged_requests_total", "counter", "Requests that were computed together with others.",
+        (double)stats->merged_requests);
+    one(out, "clicktower_merged_groups_total", "counter", "Groups of requests that were computed together.", (double)stats->merged_groups);
     one(out, "clicktower_queue_requests", "gauge", "Requests that wait now.", (double)stats->queued);
+    one(out, "clicktower_queue_limit_requests", "gauge", "Requests that may wait.", (double)stats->queue_calls);
     one(out, "clicktower_active_requests", "gauge", "Requests taken and not yet answered, those that wait included.",
         (double)stats->scoring);
     one(out, "clicktower_threads", "gauge", "Threads that score.", (double)stats->threads);
     one(out, "clicktower_ready", "gauge", "1 while the server takes requests, 0 while it goes down.",
         ct_server_is_draining(server) ? 0 : 1);
-    head(out, "clicktower_model_swaps_total", "counter", "New models that took over, and that could not be served.");
+    head(out, "clicktower_model_swaps_total", "counter",
+         "New models that took over, that could not be served, and that were not complete yet.");
     (void)fprintf(out, "clicktower_model_swaps_total{result=\"done\"} %llu\n", (unsigned long long)stats->replaced);
     (void)fprintf(out, "clicktower_model_swaps_total{result=\"refused\"} %llu\n", (unsigned long long)stats->replace_refused);
+    (void)fprintf(out, "clicktower_model_swaps_total{result=\"not_yet\"} %llu\n", (unsigned long long)stats->not_yet);
 }
 
 /* --- models --- */

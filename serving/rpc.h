@@ -49,6 +49,8 @@ CT_MUST_CHECK ct_code ct_rpc_server_create(const ct_rpc_method *methods, size_t 
  * CT_RPC_MAX_TOKENS of at most CT_RPC_TOKEN_BYTES bytes. */
 enum { CT_RPC_MAX_TOKENS = 1024, CT_RPC_TOKEN_BYTES = 256 };
 CT_MUST_CHECK ct_code ct_rpc_server_set_tokens(ct_rpc_server *server, const char *const *tokens, size_t count, ct_status *status);
+/* Would a call with this `authorization` (NULL = none) be let in? For those who come another way. */
+bool ct_rpc_server_allows(ct_rpc_server *server, const char *authorization);
 /* Binds and starts. HOST:PORT, port 0 = any free one. CT_UNAVAILABLE names address and reason. A method that is not registered is answered
  * with UNIMPLEMENTED. */
 CT_MUST_CHECK ct_code ct_rpc_server_listen(ct_rpc_server *server, const char *address, ct_status *status);

@@ -70,6 +70,13 @@ bool token_list_allows(token_list *list, const grpc_metadata_array *metadata) {
     return allowed;
 }
 
+bool ct_rpc_server_allows(ct_rpc_server *server, const char *authorization) {
+    grpc_metadata one = {.key = grpc_slice_from_static_string("authorization"),
+                         .value = grpc_slice_from_static_string(authorization ? authorization : "")};
+    const grpc_metadata_array all = {.count = 1, .capacity = 1, .metadata = &one};
+    return token_list_allows(&server->tokens, &all);
+}
+
 /* --- peers --- */
 
 enum { PEER_SLOTS = 4096, PEER_BYTES = 64 };

@@ -180,6 +180,8 @@ ct_code ct_server_set_tokens(ct_server *server, const char *const *tokens, size_
     return ct_rpc_server_set_tokens(server->rpc, tokens, count, status);
 }
 
+bool ct_server_allows(ct_server *server, const char *authorization) { return ct_rpc_server_allows(server->rpc, authorization); }
+
 void ct_server_stats_get(ct_server *server, ct_server_stats *out_stats) {
     (void)pthread_mutex_lock(&server->lock);
     *out_stats = server->stats;

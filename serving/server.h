@@ -76,6 +76,8 @@ void ct_server_count_not_yet(ct_server *server);
 /* Calls of Score, Models and reflection must bring `authorization: Bearer TOKEN` with one of these from now on (Health may always be
  * asked); 0 = no token is needed. Copied. CT_INVALID says what is wrong, by number, never by content. */
 CT_MUST_CHECK ct_code ct_server_set_tokens(ct_server *server, const char *const *tokens, size_t count, ct_status *status);
+/* Would a call with this `authorization` (NULL = none) be let in? The admin port asks. */
+bool ct_server_allows(ct_server *server, const char *authorization);
 void ct_server_stats_get(ct_server *server, ct_server_stats *out_stats);
 /* Does it go down (Health says NOT_SERVING)? */
 bool ct_server_is_draining(ct_server *server);

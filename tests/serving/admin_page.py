@@ -92,8 +92,9 @@ def check(driver, url, program, address, rows, screenshot):
     codes = dict(table(driver, "codes")[1:])
     assert codes == {"OK": "300", "refused: full": "0", "refused: waited": "0", "model swaps: done": "0", "model swaps: refused": "0"}, codes
     stages = {row[0]: row[1:] for row in table(driver, "stages")[1:]}
-    assert [stages[name][0] for name in ("waiting", "look-up", "network", "request")] == ["300"] * 4, stages
-    assert float(stages["request"][1]) > float(stages["network"][1]) > 0, stages
+    names = ["waiting", "message to batch", "look-ups and network", "a block's look-up", "a block's network", "answer", "request"]
+    assert list(stages) == names and [row[0] for row in stages.values()] == ["300"] * len(names), stages
+    assert float(stages["request"][1]) > float(stages["look-ups and network"][1]) > float(stages["a block's network"][1]) > 0, stages
     tables = table(driver, "tables")[1:]
     assert len(tables) == 2 and all(int(row[3].replace(",", "")) >= 26000 and row[4].endswith(" %") for row in tables), tables
     assert "no feedback" in text(driver, "calibration-note")

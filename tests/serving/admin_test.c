@@ -168,6 +168,41 @@ static void a_server_that_goes_down_says_so_while_it_finishes(void **state) {
     assert_int_equal(call.status.code, CT_OK);
 }
 
+static int post_with(const fixture *fx, const char *authorization, char *out, size_t out_bytes) {
+    char head[512];
+    (void)snprintf(head, sizeof head, "POST /v1/score HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n%s\r\n%s",
+                   strlen(GOOD), authorization, GOOD);
+    const int fd = connect_to(fx);
+    send_text(fd, head);
+    return status_of(read_all(fd, out, out_bytes));
+}
+
+static void scoring_needs_a_token_where_grpc_does(void **state) {
+    const fixture *fx = *state;
+    ct_status status = CT_STATUS_INIT;
+    char out[4096];
+    static const char *const tokens[] = {"secret-one", "secret-two"};
+    assert_int_equal(post_with(fx, "", out, sizeof out), 200);
+    MUST(ct_server_set_tokens(fx->server, tokens, 2, &status), status);
+    assert_int_equal(post_with(fx, "Authorization: Bearer secret-one\r\n", out, sizeof out), 200);
+    assert_int_equal(post_with(fx, "authorization: Bearer secret-two\r\n", out, sizeof out), 200);
+    static const char *const wrong[] = {"",
+                                        "Authorization: Bearer \r\n",
+                                        "Authorization: Bearer secret-\r\n",
+                                        "Authorization: Bearer secret-one2\r\n",
+                                        "Authorization: Basic secret-one\r\n",
+                                        "Authorization: secret-one\r\n"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_int_equal(post_with(fx, wrong[i], out, sizeof out), 401);
+        assert_non_null(strstr(out, "WWW-Authenticate: Bearer\r\n"));
+        assert_non_null(strstr(out, "\"code\":\"UNAUTHENTICATED\""));
+        assert_null(strstr(out, "secret"));
+    }
+    assert_int_equal(status_of(get(fx, "/healthz", out, sizeof out)), 200);
+    MUST(ct_server_set_tokens(fx->server, NULL, 0, &status), status);
+    assert_int_equal(post_with(fx, "", out, sizeof out), 200);
+}
+
 static void labels_are_escaped(void **state) {
     const fixture *fx = *state;
     char *out = malloc(1 << 20);
@@ -271,6 +306,7 @@ static void wrong_addresses_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_server_that_goes_down_says_so_while_it_finishes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(scoring_needs_a_token_where_grpc_does, set_up, tear_down),
         cmocka_unit_test_setup_teardown(labels_are_escaped, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bodies_are_bounded, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_clients_harm_nobody, set_up, tear_down),

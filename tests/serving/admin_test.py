@@ -272,6 +272,8 @@ def check_counts(server, rows):
     assert grew("clicktower_candidates_total") == 307
     assert grew("clicktower_request_duration_seconds_count") == 4
     assert grew("clicktower_queue_duration_seconds_count") == 5
+    assert grew("clicktower_decode_duration_seconds_count") == grew("clicktower_compute_duration_seconds_count") == 4
+    assert grew("clicktower_answer_duration_seconds_count") == 4
     assert grew("clicktower_scores_count", "model=second") == 307
     assert grew("clicktower_scores_count", "model=first") == 0
     probabilities = server.score(make_request(rows[:300], model="second")).outputs[0].probabilities

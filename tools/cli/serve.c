@@ -63,8 +63,9 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
          0, 0, NULL},
         {"listen", "HOST:PORT", CT_OPTION_ADDRESS, false, &listen, "0.0.0.0:PORT = every address; port 0 = any free one", 0, 0, NULL},
         {"admin", "HOST:PORT", CT_OPTION_ADDRESS, false, &admin_listen,
-         "HTTP for people and monitoring: a page, /metrics, /healthz, /readyz, POST /v1/score; it asks nobody who they are, so keep it on "
-         "127.0.0.1 or behind something that does; none by default",
+         "HTTP for people and monitoring: a page, /metrics, /healthz, /readyz, POST /v1/score (which needs a token where gRPC does); keep "
+         "it on "
+         "127.0.0.1 or where only monitoring reaches it; none by default",
          0, 0, NULL},
         {"threads", "N", CT_OPTION_INTEGER, false, &threads, "that score at once; 0 = one for each processor", 0, 1024, NULL},
         {"queue", "N", CT_OPTION_INTEGER, false, &queue, "requests that may wait for a thread; one beyond is refused at once", 1, 65536,
