@@ -174,7 +174,7 @@ def bench(bench_module, results, work, log):
     tower_bench, forward = tools.build("//tests/tower:tower_bench"), None
     if tower_bench:
         found = re.search(rf"^dcn-v2\s+\S+\s+{tools.OPTIONS.threads} threads?\s*:.*?forward ([\d.]+) of ([\d.]+)",
-                          tools.Run([tower_bench, "", str(tools.BATCH)]).out, re.MULTILINE)
+                          tools.Run([tower_bench, "", str(tools.BATCH), "dcn-v2", str(tools.OPTIONS.threads)]).out, re.MULTILINE)
         forward = tools.BATCH / (1e-3 * float(found.group(1))) if found else None
     ours = Process(tools, [tools.PROGRAM, "serve", "--model", model, "--listen", "127.0.0.1:0", "--threads", str(tools.OPTIONS.threads)],
                    os.path.join(work, "serve.log"))

@@ -6,6 +6,7 @@ Usage: python_test.py PROGRAM
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -143,7 +144,9 @@ def check_refusals(client, rows, target):
     raises(clicktower.ScoreError, lambda: client.score(rows, model="other"), "NOT_FOUND", "other", "shop")
     raises(clicktower.ScoreError, lambda: client.score(rows[0:1] * 10001), "RESOURCE_EXHAUSTED", "10001")
     raises(clicktower.ScoreError, lambda: client.score([dict(rows[1], price=float("inf"))]), "price", "finite")
-    raises(clicktower.ScoreError, lambda: client.score(rows, timeout=1e-9), "DEADLINE_EXCEEDED")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        late = clicktower.Client("127.0.0.1:%d" % silent.getsockname()[1], options=OPTIONS)
+        raises(clicktower.ScoreError, lambda: late.score(rows, timeout=0.2), "DEADLINE_EXCEEDED")
     raises(TypeError, lambda: client.score([dict(rows[1], price="cheap")]), "price", "number")
     raises(TypeError, lambda: client.score([dict(rows[1], item=2.5)]), "item", "row 0", "2.5")
     raises(TypeError, lambda: client.score([rows[0], dict(rows[1], brand=True)]), "brand", "row 1", "True")

@@ -1,4 +1,5 @@
 /* clicktower: finds the verb, runs it, and turns its status into an exit code and a last line. Only tools/ prints and exits. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -83,6 +84,7 @@ static int wrong_use(const char *word) {
 
 int main(int argc, char **argv) {
     ct_status status = CT_STATUS_INIT;
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file that may grow no more is an error, which is told, not an end */
     if (argc < 2) {
         print_help(stderr);
         (void)fprintf(stderr, "\nclicktower: a verb is needed: one of those above\n");
