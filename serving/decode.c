@@ -73,6 +73,7 @@ ct_code ct_message_unpack(ct_arena *arena, const ProtobufCMessageDescriptor *typ
 
 /* RFC 3629: no overlong forms, no surrogates, nothing beyond U+10FFFF. */
 bool ct_utf8_is_valid(const void *text, size_t bytes) {
+    if (bytes == 0) return true; /* text may be NULL */
     const uint8_t *at = text, *const end = at + bytes;
     while (at < end) {
         const uint8_t first = *at;
@@ -144,6 +145,7 @@ static bool read_varint(const uint8_t **at, const uint8_t *end, uint64_t *out) {
 
 size_t ct_request_rows_guess(const uint8_t *data, size_t bytes) {
     enum { BYTES_OF_A_ROW = 64, CANDIDATE_COUNT = 6, VARINT = 0, DELIMITED = 2 };
+    if (bytes == 0) return 1;
     const uint8_t *at = data, *const end = data + bytes;
     const size_t guess = 1 + bytes / BYTES_OF_A_ROW;
     while (at < end) {

@@ -16,7 +16,7 @@ typedef struct ct_load_request {
 } ct_load_request;
 
 typedef struct ct_load_options {
-    const char *target; /* HOST:PORT */
+    const char *target;          /* HOST:PORT */
     const ct_rpc_access *access; /* NULL = plain text, no token */
     const ct_load_request *requests;
     size_t request_count; /* taken in turn */

@@ -1,11 +1,12 @@
-/* Rows of several requests as one batch. A row's bits do not depend on the rows beside it, nor on whether a value is shared (model/model.h),
- * so small requests that wait together are computed together: the product of one row costs almost as much as that of sixteen. */
+/* Rows of several requests as one batch. A row's bits do not depend on the rows beside it, nor on whether a value is shared
+ * (model/model.h), so small requests that wait together are computed together: the product of one row costs almost as much as that of
+ * sixteen. */
 #include <string.h>
 
 #include "serving/server_internal.h"
 
 static ct_code merge_values(ct_arena *arena, const ct_batch *const *batches, size_t count, size_t rows, size_t c, ct_column *out,
-                             ct_status *status) {
+                            ct_status *status) {
     const size_t width = ct_column_type_bytes(out->type);
     char *values = ct_arena_alloc(arena, rows * width);
     if (!values) return ct_fail_memory(status, rows * width, "requests together");

@@ -94,7 +94,7 @@ const char *ct_rpc_code_name(ct_code code); /* of gRPC: "OK", "RESOURCE_EXHAUSTE
 
 /* How to speak to a server that wants more than a connection. All NULL, or NULL itself, is plain text without a token. PEM texts. */
 typedef struct ct_rpc_access {
-    const char *tls_ca; /* who may have signed the server's certificate */
+    const char *tls_ca;                    /* who may have signed the server's certificate */
     const char *tls_certificate, *tls_key; /* of this client */
     const char *token;
 } ct_rpc_access;

@@ -162,8 +162,7 @@ void peer_table_leave(peer_table *table, peer *peer_) {
 grpc_server_credentials *server_credentials(const char *certificate, const char *key, const char *client_ca) {
     if (!certificate) return grpc_insecure_server_credentials_create();
     grpc_ssl_pem_key_cert_pair pair = {.private_key = key, .cert_chain = certificate};
-    return grpc_ssl_server_credentials_create_ex(client_ca, &pair, 1,
-                                                 client_ca ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY
-                                                           : GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE,
-                                                 NULL);
+    return grpc_ssl_server_credentials_create_ex(
+        client_ca, &pair, 1,
+        client_ca ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY : GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE, NULL);
 }

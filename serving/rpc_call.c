@@ -98,7 +98,8 @@ static bool admit(ct_rpc_call *call) {
     }
     if (call->method->public.needs_token && !token_list_allows(&server->tokens, &call->metadata)) {
         atomic_fetch_add(&server->no_token, 1);
-        ct_rpc_call_finish(call, GRPC_STATUS_UNAUTHENTICATED, "metadata 'authorization' must be 'Bearer TOKEN' with a token of this server");
+        ct_rpc_call_finish(call, GRPC_STATUS_UNAUTHENTICATED,
+                           "metadata 'authorization' must be 'Bearer TOKEN' with a token of this server");
         return false;
     }
     if (server->peers && call->method->public.needs_token) {

@@ -209,7 +209,8 @@ void ct_rpc_server_stop(ct_rpc_server *server, int64_t grace_ms) {
         if (cancel) grpc_server_cancel_all_calls(server->server);
         (void)pthread_mutex_lock(&server->lock);
         /* A call that still computes ends first: gRPC aborts the program where a batch is started on a queue that is shut down. */
-        while (!server->stopped || atomic_load(&server->active) != 0 || atomic_load(&server->streams) != 0) (void)pthread_cond_wait(&server->change, &server->lock);
+        while (!server->stopped || atomic_load(&server->active) != 0 || atomic_load(&server->streams) != 0)
+            (void)pthread_cond_wait(&server->change, &server->lock);
         (void)pthread_mutex_unlock(&server->lock);
     }
     grpc_completion_queue_shutdown(server->queue);

@@ -1,5 +1,5 @@
-/* Score: from the message to the answer. A call is decoded, computed and answered by one thread; a large one is shared (share.c), small ones
- * that wait together are computed together (merge.c). Which thread, and when: threads.c.
+/* Score: from the message to the answer. A call is decoded, computed and answered by one thread; a large one is shared (share.c), small
+ * ones that wait together are computed together (merge.c). Which thread, and when: threads.c.
  *
  * Deadline and cancellation are looked at while a call waits, before decoding and before every block. */
 #include <string.h>
@@ -280,7 +280,8 @@ static void run_group(ct_worker *worker) {
         (void)pthread_mutex_unlock(&server->lock);
         ct_arena_reset(&worker->arena);
     }
-    for (size_t i = 0; i < worker->work_count; i++) ct_score_work_reset(worker->works[i], i ? CT_SERVE_KEPT_SMALL_BYTES : CT_SERVE_KEPT_BYTES);
+    for (size_t i = 0; i < worker->work_count; i++)
+        ct_score_work_reset(worker->works[i], i ? CT_SERVE_KEPT_SMALL_BYTES : CT_SERVE_KEPT_BYTES);
 }
 
 void ct_score_run(ct_worker *worker) {

@@ -21,12 +21,12 @@ typedef struct ct_server_options {
     const char *listen; /* HOST:PORT; port 0 = any free one; [::1]:PORT for IPv6 */
     const ct_server_model *models;
     size_t model_count;
-    size_t threads;             /* that score at once; 0 = processors */
-    size_t queue_calls;         /* that wait for a thread; default 256. Beyond: RESOURCE_EXHAUSTED at once */
-    int64_t queue_ms;           /* how long one may wait; default 50. Beyond: RESOURCE_EXHAUSTED */
-    uint32_t max_candidates;    /* default 10,000 */
-    uint32_t max_message_bytes; /* default 16 MiB */
-    size_t max_calls_of_peer;   /* of one address, waiting or in work; 0 = any number. Beyond: RESOURCE_EXHAUSTED */
+    size_t threads;                /* that score at once; 0 = processors */
+    size_t queue_calls;            /* that wait for a thread; default 256. Beyond: RESOURCE_EXHAUSTED at once */
+    int64_t queue_ms;              /* how long one may wait; default 50. Beyond: RESOURCE_EXHAUSTED */
+    uint32_t max_candidates;       /* default 10,000 */
+    uint32_t max_message_bytes;    /* default 16 MiB */
+    size_t max_calls_of_peer;      /* of one address, waiting or in work; 0 = any number. Beyond: RESOURCE_EXHAUSTED */
     int64_t max_connection_age_ms; /* 0 = for ever */
     /* PEM texts; NULL certificate = no TLS. With a client CA, clients must show a certificate of it. */
     const char *tls_certificate, *tls_key, *tls_client_ca;
@@ -46,19 +46,19 @@ typedef struct ct_latency_histogram {
 
 /* Since the start. */
 typedef struct ct_server_stats {
-    uint64_t ended[CT_SERVER_CODES];       /* Score requests, by how they ended */
-    uint64_t candidates;                   /* of requests that were answered */
-    uint64_t refused_full, refused_waited; /* of those that ended with CT_EXHAUSTED: no room, waited too long */
-    uint64_t no_token, peer_limit, no_method; /* calls of any method that were refused before they were looked at */
+    uint64_t ended[CT_SERVER_CODES];                             /* Score requests, by how they ended */
+    uint64_t candidates;                                         /* of requests that were answered */
+    uint64_t refused_full, refused_waited;                       /* of those that ended with CT_EXHAUSTED: no room, waited too long */
+    uint64_t no_token, peer_limit, no_method;                    /* calls of any method that were refused before they were looked at */
     char last_message[CT_SERVER_CODES][CT_SERVER_MESSAGE_BYTES]; /* what was said the last time, by how requests ended */
-    uint64_t merged_groups, merged_requests; /* forwards of several requests, and the requests that they were of */
-    ct_latency_histogram latency;            /* of answered requests, from arrival to answer */
-    ct_latency_histogram waited;             /* of requests whose work began, from arrival to then */
+    uint64_t merged_groups, merged_requests;                     /* forwards of several requests, and the requests that they were of */
+    ct_latency_histogram latency;                                /* of answered requests, from arrival to answer */
+    ct_latency_histogram waited;                                 /* of requests whose work began, from arrival to then */
     /* The stages behind that: message to batch; look-ups and products (where requests are computed together, each has all of it); and
      * packing and sending. */
     ct_latency_histogram decoding, computing, answering;
-    uint64_t replaced, replace_refused;    /* swaps that were done, and that could not be */
-    uint64_t not_yet;                      /* looks at a folder that was not complete */
+    uint64_t replaced, replace_refused;           /* swaps that were done, and that could not be */
+    uint64_t not_yet;                             /* looks at a folder that was not complete */
     size_t queued, queue_calls, scoring, threads; /* now; scoring counts the queued, too */
 } ct_server_stats;
 
@@ -73,8 +73,8 @@ CT_MUST_CHECK ct_code ct_server_replace(ct_server *server, const ct_server_model
 void ct_server_count_refused_swap(ct_server *server);
 /* Or that they are not complete yet. */
 void ct_server_count_not_yet(ct_server *server);
-/* Calls of Score, Models and reflection must bring `authorization: Bearer TOKEN` with one of these from now on (Health may always be asked);
- * 0 = no token is needed. Copied. CT_INVALID says what is wrong, by number, never by content. */
+/* Calls of Score, Models and reflection must bring `authorization: Bearer TOKEN` with one of these from now on (Health may always be
+ * asked); 0 = no token is needed. Copied. CT_INVALID says what is wrong, by number, never by content. */
 CT_MUST_CHECK ct_code ct_server_set_tokens(ct_server *server, const char *const *tokens, size_t count, ct_status *status);
 /* Would a call with this `authorization` (NULL = none) be let in? The admin port asks. */
 bool ct_server_allows(ct_server *server, const char *authorization);

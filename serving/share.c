@@ -1,6 +1,6 @@
-/* A request whose rows several threads compute. The thread that decoded it cuts it into blocks and puts it into a list; every thread that is
- * free takes blocks from one counter. So a large request uses all cores, and a busy server loses nothing to it. Rows do not depend on how a
- * request is cut. */
+/* A request whose rows several threads compute. The thread that decoded it cuts it into blocks and puts it into a list; every thread that
+ * is free takes blocks from one counter. So a large request uses all cores, and a busy server loses nothing to it. Rows do not depend on
+ * how a request is cut. */
 #include "serving/server_internal.h"
 
 static void take_blocks(ct_worker *worker, ct_score_work *work) {

@@ -99,9 +99,7 @@ void ct_serve_score(void *context, void *worker, ct_rpc_call *call) {
         ct_score_refuse(server, refused.item, CT_EXHAUSTED, false);
 }
 
-static bool is_small(const ct_queue_entry *entry) {
-    return entry->rows <= CT_SERVE_MERGE_ROWS && entry->bytes <= CT_SERVE_MERGE_BYTES;
-}
+static bool is_small(const ct_queue_entry *entry) { return entry->rows <= CT_SERVE_MERGE_ROWS && entry->bytes <= CT_SERVE_MERGE_BYTES; }
 
 /* Under lock. The next call, and, where it is small, those behind it that are, too; but other threads that are free get their part. */
 static bool take_group(ct_worker *worker) {

@@ -46,7 +46,8 @@ static void check_column(const ct_column *column, size_t batch_rows) {
     size_t values = rows;
     if (column->offsets) {
         FUZZ_MUST(column->offsets[0] == 0);
-        for (size_t r = 0; r < rows; r++) FUZZ_MUST(column->offsets[r] <= column->offsets[r + 1] && column->offsets[r + 1] <= column->offsets[r] + 3);
+        for (size_t r = 0; r < rows; r++)
+            FUZZ_MUST(column->offsets[r] <= column->offsets[r + 1] && column->offsets[r + 1] <= column->offsets[r] + 3);
         values = column->offsets[rows];
     }
     uint64_t sum = 0; /* reads every value: the sanitizers see whether they are there */

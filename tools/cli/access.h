@@ -10,13 +10,14 @@ typedef struct ct_access_options {
     const char *tls_ca, *tls_certificate, *tls_key, *token_file;
 } ct_access_options;
 /* Rows of a client's table of options. */
-#define CT_ACCESS_OPTIONS(access)                                                                                                         \
-    {"tls-ca", "FILE", CT_OPTION_TEXT, false, &(access).tls_ca, "speak TLS; the server's certificate must be signed by one of these", 0,  \
-     0, NULL},                                                                                                                            \
-        {"tls-cert", "FILE", CT_OPTION_TEXT, false, &(access).tls_certificate, "of this client, where the server asks for one", 0, 0,      \
-         NULL},                                                                                                                           \
-        {"tls-key", "FILE", CT_OPTION_TEXT, false, &(access).tls_key, "of that certificate", 0, 0, NULL},                                 \
-        {"token-file", "FILE", CT_OPTION_TEXT, false, &(access).token_file, "whose first line the server wants as a bearer token", 0, 0, NULL}
+#define CT_ACCESS_OPTIONS(access)                                                                                                            \
+    {"tls-ca", "FILE", CT_OPTION_TEXT, false, &(access).tls_ca, "speak TLS; the server's certificate must be signed by one of these", 0,     \
+     0,        NULL},                                                                                                                        \
+        {"tls-cert", "FILE", CT_OPTION_TEXT, false, &(access).tls_certificate, "of this client, where the server asks for one", 0, 0, NULL}, \
+        {"tls-key", "FILE", CT_OPTION_TEXT, false, &(access).tls_key, "of that certificate", 0, 0, NULL}, {                                  \
+        "token-file", "FILE", CT_OPTION_TEXT, false, &(access).token_file, "whose first line the server wants as a bearer token", 0, 0,      \
+            NULL                                                                                                                             \
+    }
 
 /* The files' contents. */
 typedef struct ct_access {

@@ -136,8 +136,8 @@ static bool look_at(const char *folder, const char *name, struct stat *out) {
     return there;
 }
 
-/* Whether every file that the manifest lists is there in its whole length; *out_newest: when the last one of them changed. CT_NOT_FOUND says
- * what is missing. */
+/* Whether every file that the manifest lists is there in its whole length; *out_newest: when the last one of them changed. CT_NOT_FOUND
+ * says what is missing. */
 static ct_code check_complete(const char *folder, int64_t *out_newest, ct_status *status) {
     struct stat found;
     if (!look_at(folder, "manifest", &found)) return ct_fail(status, CT_NOT_FOUND, "%s has no manifest yet", folder);
@@ -258,7 +258,8 @@ static void log_model(const ct_served *served, size_t i) {
     if (ct_model_digest(model->model, version, &ignored) != CT_OK) return;
     (void)ct_log_quote(model->name, name, sizeof name);
     if (f->version >= 0) (void)snprintf(folder, sizeof folder, " folder=%" PRId64, f->version);
-    ct_log_line(CT_LOG_INFO, "serve.model", "model=%s version=%s rows=%lld%s", name, version, (long long)ct_model_rows(model->model), folder);
+    ct_log_line(CT_LOG_INFO, "serve.model", "model=%s version=%s rows=%lld%s", name, version, (long long)ct_model_rows(model->model),
+                folder);
     const char *trained = ct_model_instruction_set(model->model), *here = ct_tower_instruction_set();
     if (strcmp(trained, here) != 0)
         ct_log_line(CT_LOG_WARNING, "serve.model", "model=%s trained_instruction_set=%s instruction_set=%s note=%s", name, trained, here,

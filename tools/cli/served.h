@@ -1,6 +1,6 @@
-/* The model folders of `clicktower serve`, and what becomes of them while it runs. A DIR is a model folder, or a folder of versions: numbered
- * model folders, of which the highest one that is complete is served. A thread of its own looks at folders of versions again and again, reads
- * every folder (and the tokens) again on SIGHUP, and logs what the server refused. */
+/* The model folders of `clicktower serve`, and what becomes of them while it runs. A DIR is a model folder, or a folder of versions:
+ * numbered model folders, of which the highest one that is complete is served. A thread of its own looks at folders of versions again and
+ * again, reads every folder (and the tokens) again on SIGHUP, and logs what the server refused. */
 #ifndef TOOLS_CLI_SERVED_H
 #define TOOLS_CLI_SERVED_H
 
