@@ -151,7 +151,7 @@ ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, f
     ct_pool_run(model->pool, block_count(model, batch->rows) + 1 + ct_tower_gradient_tasks(model->tower), pass_task, &step);
     lap(&model->profile.pass_wall, &since);
     ct_code code = first_failure(model, status);
-    if (code == CT_OK) code = ct_tower_update(model->tower, batch->rows, status);
+    model->diverged = code == CT_OK && (code = ct_tower_update(model->tower, batch->rows, status)) == CT_INVALID;
     lap(&model->profile.tower_update, &since);
     if (code == CT_OK && layout->id_count > 0) {
         size_t stride = 0;
@@ -173,6 +173,8 @@ ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, f
     model->epoch_rows = batch->first_row + (int64_t)batch->rows;
     return CT_OK;
 }
+
+bool ct_model_diverged(const ct_model *model) { return model->diverged; }
 
 void ct_model_profile_get(const ct_model *model, ct_model_profile *out_profile) {
     *out_profile = model->profile;

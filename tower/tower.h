@@ -16,8 +16,8 @@
  *     CROSS2  CROSS with a second input: y = x * (in W + b) + carry. With in = carry V, a DENSE without bias and activation, it is the
  *             low-rank cross layer (the same paper, eq. 2): y = x * (U (V' x_l) + b) + x_l
  *     FM      y_d = ((sum_f v_fd)^2 - sum_f v_fd^2) / 2             all pairs of fields (Rendle 2010, eq. 5); out = field_dim; in: slab 0.
- *             The HEAD sums the columns (unit range). Its weights of x are the first-order term: one for each column of an embedding and
- *             field (FiLV of Pan et al. 2018, arXiv 1806.03514) in the place of one for each id
+ *             The HEAD sums the columns (unit range), and the column of x behind each field, which is an id's first-order weight (unit range
+ *             too). Its own weights of x are one for each column of an embedding and field (FiLV of Pan et al. 2018, arXiv 1806.03514)
  *     DOT     y = [b, <v_i, v_j> for j < i, v_0 = b]                (DLRM, Naumov et al. 2019, arXiv 1906.00091); in: slab 0, then b, a
  *             slab of field_dim columns, or slab 0 alone: then y has only the fields' products, i = 1 first
  *     REST    y = the columns of x that are in no field, in order   in: slab 0
