@@ -16,6 +16,7 @@ typedef ct_code (*ct_verb_fn)(int argc, char **argv, ct_status *status);
 ct_code ct_verb_train(int argc, char **argv, ct_status *status);
 ct_code ct_verb_eval(int argc, char **argv, ct_status *status);
 ct_code ct_verb_compare(int argc, char **argv, ct_status *status);
+ct_code ct_verb_split(int argc, char **argv, ct_status *status);
 ct_code ct_verb_convert(int argc, char **argv, ct_status *status);
 ct_code ct_verb_synth(int argc, char **argv, ct_status *status);
 ct_code ct_verb_serve(int argc, char **argv, ct_status *status);
