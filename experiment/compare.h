@@ -46,5 +46,7 @@ typedef struct ct_compare_options {
 CT_MUST_CHECK ct_code ct_compare_run(const ct_compare_options *options, json_t **out_report, ct_status *status);
 /* The report as a table for a terminal: plain ASCII, at most 100 columns, no colour; malloc'd; NULL when out of memory. */
 char *ct_compare_table(const json_t *report);
+/* The report as a page that stands alone, with charts; malloc'd. */
+CT_MUST_CHECK ct_code ct_compare_html(const json_t *report, char **out_html, ct_status *status);
 
 #endif

@@ -1,6 +1,7 @@
 /* clicktower compare: arms of an experiment on one log, offline. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -18,7 +19,7 @@ ct_code ct_verb_compare(int argc, char **argv, ct_status *status) {
         {"train", "SOURCE", CT_OPTION_LIST, true, &train, "logs that all arms learn from", 0, 0, NULL},
         {"valid", "SOURCE", CT_OPTION_LIST, false, &valid, "logs that choose the epoch; reported apart", 0, 0, NULL},
         {"test", "SOURCE", CT_OPTION_LIST, true, &test, "logs that judge the arms, once", 0, 0, NULL},
-        {"out", "DIR", CT_OPTION_TEXT, true, &out, "folder for compare.json", 0, 0, NULL},
+        {"out", "DIR", CT_OPTION_TEXT, true, &out, "folder for compare.json and compare.html", 0, 0, NULL},
         {"seeds", "N", CT_OPTION_INTEGER, false, &seeds, "models of each arm, from different first values", 1, 100, NULL},
         {"seed", "N", CT_OPTION_SEED, false, &seed, "the first one", 0, 0, NULL},
         {"draws", "N", CT_OPTION_INTEGER, false, &draws, "of the bootstrap", 100, 100000, NULL},
@@ -39,7 +40,7 @@ ct_code ct_verb_compare(int argc, char **argv, ct_status *status) {
     ct_schema *schema = NULL;
     ct_pool *pool = NULL;
     json_t *report = NULL;
-    char *table = NULL, *path = NULL;
+    char *table = NULL, *path = NULL, *page = NULL, *page_path = NULL;
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
     CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&train, &valid, &test}, 3, epochs, status), done);
@@ -69,17 +70,22 @@ ct_code ct_verb_compare(int argc, char **argv, ct_status *status) {
         goto done;
     }
     path = ct_path_join(out, "compare.json");
+    page_path = ct_path_join(out, "compare.html");
     table = ct_compare_table(report);
-    if (!path || !table) {
+    CT_TRY_GOTO(code, ct_compare_html(report, &page, status), done);
+    if (!path || !page_path || !table) {
         code = ct_fail_memory(status, 4096, "the report");
         goto done;
     }
     CT_TRY_GOTO(code, ct_json_save(path, report, status), done);
+    CT_TRY_GOTO(code, ct_file_write(page_path, page, strlen(page), status), done);
     (void)fputs(table, stdout);
-    (void)printf("\nreport %s\n", path);
+    (void)printf("\nreport %s\npage %s\n", path, page_path);
 done:
     free(table);
     free(path);
+    free(page);
+    free(page_path);
     json_decref(report);
     ct_pool_destroy(pool);
     ct_schema_destroy(schema);
