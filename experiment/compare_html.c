@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "experiment/compare.h"
-#include "experiment/compare_resources.h"
+#include "experiment/report_resources.h"
 #include "trainer/page.h"
 
 static const json_t *member(const json_t *object, const char *name) { return json_object_get(object, name); }
