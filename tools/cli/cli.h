@@ -17,6 +17,7 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status);
 ct_code ct_verb_eval(int argc, char **argv, ct_status *status);
 ct_code ct_verb_compare(int argc, char **argv, ct_status *status);
 ct_code ct_verb_split(int argc, char **argv, ct_status *status);
+ct_code ct_verb_quantize(int argc, char **argv, ct_status *status);
 ct_code ct_verb_report(int argc, char **argv, ct_status *status);
 ct_code ct_verb_power(int argc, char **argv, ct_status *status);
 ct_code ct_verb_convert(int argc, char **argv, ct_status *status);

@@ -13,6 +13,7 @@ static const struct verb {
     {"eval", "metrics and predictions of a model on a log", ct_verb_eval},
     {"compare", "arms of an experiment, offline, with honest intervals", ct_verb_compare},
     {"split", "a log into training, validation and test rows, honestly", ct_verb_split},
+    {"quantize", "vectors to semantic IDs", ct_verb_quantize},
     {"report", "an experiment on live traffic: differences between arms, with intervals", ct_verb_report},
     {"power", "how much traffic a question needs", ct_verb_power},
     {"convert", "logs to block files, which read faster", ct_verb_convert},
