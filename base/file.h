@@ -6,7 +6,7 @@
 #include "base/hash.h"
 #include "base/status.h"
 
-/* --- one file, written beside and renamed --- */
+/* --- one file, written beside and renamed; a device or a pipe is written to as it is, a folder is refused --- */
 typedef struct ct_file_writer ct_file_writer;
 CT_MUST_CHECK ct_code ct_file_writer_open(const char *path, ct_file_writer **out_writer, ct_status *status);
 CT_MUST_CHECK ct_code ct_file_writer_write(ct_file_writer *writer, const void *data, size_t bytes, ct_status *status); /* buffered */
@@ -42,5 +42,7 @@ void ct_file_list_deinit(ct_file_list *list);
  * removed afterwards. Frees nothing: `staged` stays the caller's. */
 CT_MUST_CHECK ct_code ct_folder_stage(const char *path, char **out_staged, ct_status *status);
 CT_MUST_CHECK ct_code ct_folder_commit(const char *staged, const char *path, ct_status *status);
+/* The older folder at `path`, if there is one, becomes `kept`, on the same file system, in the place of what may be there. */
+CT_MUST_CHECK ct_code ct_folder_commit_keeping(const char *staged, const char *path, const char *kept, ct_status *status);
 
 #endif

@@ -325,13 +325,24 @@ fail:
     return code;
 }
 
-/* Puts `staged` in the place of the folder `path` and removes the old one. */
-static ct_code replace_folder(const char *staged, const char *path, ct_status *status) {
+/* The old folder goes to `kept`, or away where that is NULL. The new folder stands already: what cannot be removed is tried again by the
+ * next stage. */
+static ct_code put_away(const char *old, const char *kept, ct_status *status) {
     ct_status ignored = CT_STATUS_INIT;
+    if (kept == NULL) {
+        (void)remove_tree(old, 0, &ignored);
+        return CT_OK;
+    }
+    CT_TRY(remove_tree(kept, 0, status));
+    if (rename(old, kept) != 0) return ct_fail_errno(status, "%s: cannot rename %s to it", kept, old);
+    return ct_sync_parent(kept, status);
+}
+
+/* Puts `staged` in the place of the folder `path` and the old one away. */
+static ct_code replace_folder(const char *staged, const char *path, const char *kept, ct_status *status) {
     if (renameat2(AT_FDCWD, staged, AT_FDCWD, path, RENAME_EXCHANGE) == 0) {
         CT_TRY(ct_sync_parent(path, status));
-        (void)remove_tree(staged, 0, &ignored); /* the new folder stands; what cannot be removed is tried again by the next stage */
-        return CT_OK;
+        return put_away(staged, kept, status);
     }
     if (errno != EINVAL && errno != ENOSYS && errno != ENOTSUP)
         return ct_fail_errno(status, "%s: cannot exchange it with %s", path, staged);
@@ -344,12 +355,12 @@ static ct_code replace_folder(const char *staged, const char *path, ct_status *s
         (void)rename(old, path);
     }
     if (code == CT_OK) code = ct_sync_parent(path, status);
-    if (code == CT_OK) (void)remove_tree(old, 0, &ignored);
+    if (code == CT_OK) code = put_away(old, kept, status);
     free(old);
     return code;
 }
 
-ct_code ct_folder_commit(const char *staged, const char *path, ct_status *status) {
+ct_code ct_folder_commit_keeping(const char *staged, const char *path, const char *kept, ct_status *status) {
     ct_code code = CT_OK;
     ct_file_list files = {NULL, 0};
     char *trimmed = path_trim(path);
@@ -369,7 +380,7 @@ ct_code ct_folder_commit(const char *staged, const char *path, ct_status *status
         }
         CT_TRY_GOTO(code, ct_sync_parent(trimmed, status), fail);
     } else if (ct_path_is_folder(trimmed)) {
-        CT_TRY_GOTO(code, replace_folder(staged, trimmed, status), fail);
+        CT_TRY_GOTO(code, replace_folder(staged, trimmed, kept, status), fail);
     } else {
         code = ct_fail(status, CT_EXISTS, "%s: is there and is no folder", trimmed);
     }
@@ -377,4 +388,8 @@ fail:
     ct_file_list_deinit(&files);
     free(trimmed);
     return code;
+}
+
+ct_code ct_folder_commit(const char *staged, const char *path, ct_status *status) {
+    return ct_folder_commit_keeping(staged, path, NULL, status);
 }

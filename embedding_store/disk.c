@@ -1,107 +1,26 @@
-/* The border to RocksDB: the only file that includes its header.
+/* Snapshots: a database of its own, written whole.
  *
- * A snapshot is written as sorted files, several at a time, which a new database takes in. Then everything that a reader does not need
- * (log, lock, options, empty write-ahead log) is removed, so that the folder holds content alone. A reader scans it and writes nothing
- * into it: many may do so at once, also where the folder cannot be written. One column family a table; RocksDB's own one, "default",
- * is empty. Keys are big-endian, so a partition is a range of keys. */
-#include <rocksdb/c.h>
+ * It is written as sorted files, several at a time, which a new database takes in. Then everything that a reader does not need (log, lock,
+ * options, empty write-ahead log) is removed, so that the folder holds content alone. A reader scans it and writes nothing into it: many
+ * may do so at once, also where the folder cannot be written. */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/file.h"
-#include "embedding_store/store_internal.h"
+#include "embedding_store/database.h"
+#include "embedding_store/record.h"
 
 enum {
-    FAMILY_BYTES = CT_TABLE_NAME_BYTES + 8,
-    FILE_ROWS = 1 << 20,    /* of a sorted file, about */
-    SCAN_ROWS = 1 << 16,    /* a table of more is scanned by several tasks */
-    BLOCK_BYTES = 16 << 10, /* read as a whole: few, large blocks */
-    READAHEAD_BYTES = 1 << 20,
-    MAX_FAMILIES = CT_STORE_MAX_TABLES + 1
+    FILE_ROWS = 1 << 20, /* of a sorted file, about */
+    SCAN_ROWS = 1 << 16, /* a table of more is scanned by several tasks */
+    READAHEAD_BYTES = 1 << 20
 };
 
-/* RocksDB's text to a status; frees it. `otherwise` is what an error is that is none of the system's. */
-static ct_code fail_text(char *error, const char *folder, ct_code otherwise, ct_status *status) {
-    ct_code code = otherwise;
-    if (strstr(error, "No such file or directory"))
-        code = CT_NOT_FOUND;
-    else if (strstr(error, "No space left"))
-        code = CT_EXHAUSTED;
-    else if (strncmp(error, "IO error", 8) == 0)
-        code = CT_IO;
-    for (char *c = error; *c; c++)
-        if ((unsigned char)*c < ' ') *c = ' ';
-    (void)ct_fail(status, code, "%s: %s", folder, error);
-    rocksdb_free(error);
-    return code;
-}
-
-typedef struct database {
-    rocksdb_block_based_table_options_t *format;
-    rocksdb_options_t *options;
-    rocksdb_t *db;
-    size_t family_count;
-    rocksdb_column_family_handle_t *families[MAX_FAMILIES]; /* [0] = default, [1 + table] */
-} database;
-
-static void database_close(database *database) {
-    if (database->db) {
-        for (size_t i = 0; i < database->family_count; i++) rocksdb_column_family_handle_destroy(database->families[i]);
-        rocksdb_close(database->db);
-    }
-    if (database->options) rocksdb_options_destroy(database->options);
-    if (database->format) rocksdb_block_based_options_destroy(database->format);
-    memset(database, 0, sizeof *database);
-}
-
-typedef const ct_table_spec *(*spec_fn)(const void *context, size_t table);
-
-static const ct_table_spec *spec_of_store(const void *context, size_t table) { return ct_store_table(context, table); }
-
-static const ct_table_spec *spec_of_stored(const void *context, size_t table) { return &((const ct_stored_table *)context)[table].spec; }
-
-static ct_code database_open(database *database, const char *folder, bool write, spec_fn spec, const void *context, size_t tables,
-                             ct_status *status) {
-    memset(database, 0, sizeof *database);
-    rocksdb_options_t *options = database->options = rocksdb_options_create();
-    rocksdb_block_based_table_options_t *format = database->format = rocksdb_block_based_options_create();
-    rocksdb_block_based_options_set_no_block_cache(format, 1);
-    rocksdb_block_based_options_set_block_size(format, BLOCK_BYTES);
-    rocksdb_options_set_block_based_table_factory(options, format);
-    rocksdb_options_set_compression(options, rocksdb_no_compression);
-    rocksdb_options_set_disable_auto_compactions(options, 1);
-    rocksdb_options_set_max_file_opening_threads(options, 2);
-    rocksdb_options_set_info_log_level(options, 4 /* fatal */);
-    rocksdb_options_set_paranoid_checks(options, 1);
-    if (write) {
-        rocksdb_options_set_create_if_missing(options, 1);
-        rocksdb_options_set_create_missing_column_families(options, 1);
-        rocksdb_options_set_error_if_exists(options, 1);
-    } else {
-        rocksdb_options_set_skip_stats_update_on_db_open(options, 1);
-    }
-    char names[MAX_FAMILIES][FAMILY_BYTES];
-    const char *name_pointers[MAX_FAMILIES];
-    const rocksdb_options_t *all_options[MAX_FAMILIES];
-    database->family_count = tables + 1;
-    for (size_t i = 0; i <= tables; i++) {
-        (void)snprintf(names[i], sizeof names[i], "%s%s", i ? "table:" : "default", i ? spec(context, i - 1)->name : "");
-        name_pointers[i] = names[i];
-        all_options[i] = options;
-    }
-    char *error = NULL;
-    const int count = (int)database->family_count;
-    if (write)
-        database->db = rocksdb_open_column_families(options, folder, count, name_pointers, all_options, database->families, &error);
-    else
-        database->db =
-            rocksdb_open_for_read_only_column_families(options, folder, count, name_pointers, all_options, database->families, 0, &error);
-    if (!error) return CT_OK;
-    database->db = NULL;
-    database_close(database);
-    return fail_text(error, folder, write ? CT_IO : CT_CORRUPT, status);
+static ct_code open_store(ct_database *database, const char *folder, ct_database_use use, const ct_store *store, ct_status *status) {
+    const char *names[CT_STORE_MAX_TABLES] = {NULL};
+    for (size_t i = 0; i < store->table_count; i++) names[i] = store->tables[i].spec.name;
+    return ct_database_open(database, folder, use, names, store->table_count, status);
 }
 
 /* --- writing --- */
@@ -119,33 +38,9 @@ typedef struct write_work {
     ct_failure failure;
 } write_work;
 
-/* The layout that store.json describes; entry: a copy of the index's. Returns the value's size. */
-static size_t encode(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry, char *out) {
-    size_t n = 0;
-    const bool has_row = entry->slot != CT_SLOT_STUB;
-    if (table->spec.kind == CT_TABLE_TRAINED) {
-        ct_put_le32(out, entry->count);
-        out[4] = has_row;
-        n = 5;
-        if (table->spec.target_stats) {
-            const ct_key_counts *counts = ct_entry_counts(ct_partition_find(partition, entry->key));
-            ct_put_le32(out + n, counts->impressions);
-            ct_put_le32(out + n + 4, counts->clicks);
-            ct_put_le32(out + n + 8, counts->epoch);
-            n += 12;
-        }
-        if (!has_row) return n;
-        const size_t state = partition->state.floats * sizeof(float);
-        if (state) memcpy(out + n, ct_slab_at(&partition->state, entry->slot - 1), state);
-        n += state;
-    }
-    memcpy(out + n, ct_slab_at(&partition->values, entry->slot - 1), table->spec.dim * sizeof(float));
-    return n + table->spec.dim * sizeof(float);
-}
-
 static ct_code write_file(const write_work *work, const sorted_file *file, ct_status *status) {
     const ct_table *table = &work->store->tables[file->table];
-    char value[3 * CT_TABLE_MAX_DIM * sizeof(float) + 32 /* Adam's row is the largest */], key[8], *error = NULL;
+    char value[CT_RECORD_MAX_BYTES], key[8], *error = NULL;
     ct_code code = CT_OK;
     rocksdb_envoptions_t *environment = rocksdb_envoptions_create();
     rocksdb_sstfilewriter_t *writer = rocksdb_sstfilewriter_create(environment, work->options);
@@ -157,7 +52,12 @@ static ct_code write_file(const write_work *work, const sorted_file *file, ct_st
         if (code != CT_OK) break;
         for (size_t i = 0; i < partition->used && !error; i++) {
             ct_put_be64(key, entries[i].key);
-            const size_t bytes = encode(table, partition, &entries[i], value);
+            const ct_index_entry *entry = ct_partition_find(partition, entries[i].key);
+            if (!ct_record_finite(table, partition, entry)) {
+                code = ct_record_fail_finite(table, entries[i].key, status);
+                break;
+            }
+            const size_t bytes = ct_record_encode(table, partition, entry, value);
             rocksdb_sstfilewriter_put(writer, key, sizeof key, value, bytes, &error);
         }
         free(entries);
@@ -165,7 +65,7 @@ static ct_code write_file(const write_work *work, const sorted_file *file, ct_st
     if (!error && code == CT_OK) rocksdb_sstfilewriter_finish(writer, &error);
     rocksdb_sstfilewriter_destroy(writer);
     rocksdb_envoptions_destroy(environment);
-    if (error) code = fail_text(error, work->folder, CT_IO, status);
+    if (error) code = ct_database_fail(error, work->folder, CT_IO, status);
     return code;
 }
 
@@ -204,12 +104,10 @@ static ct_code plan_files(const ct_store *store, const char *folder, sorted_file
     return CT_OK;
 }
 
-static ct_code take_in(database *database, const char *folder, const sorted_file *files, size_t count, ct_status *status) {
+static ct_code take_in(ct_database *database, const char *folder, const sorted_file *files, size_t count, ct_status *status) {
     ct_code code = CT_OK;
     const char **paths = calloc(count + 1, sizeof *paths);
     if (!paths) return ct_fail_memory(status, count * sizeof *paths, "a snapshot's files");
-    rocksdb_ingestexternalfileoptions_t *options = rocksdb_ingestexternalfileoptions_create();
-    rocksdb_ingestexternalfileoptions_set_move_files(options, 1);
     for (size_t i = 0; i < count && code == CT_OK;) {
         size_t n = 0;
         const size_t table = files[i].table;
@@ -217,41 +115,19 @@ static ct_code take_in(database *database, const char *folder, const sorted_file
             paths[n] = files[i + n].path;
             n++;
         }
-        char *error = NULL;
-        rocksdb_ingest_external_file_cf(database->db, database->families[1 + table], paths, n, options, &error);
-        if (error) code = fail_text(error, folder, CT_IO, status);
+        code = ct_database_ingest(database, folder, table, paths, n, status);
         i += n;
     }
-    rocksdb_ingestexternalfileoptions_destroy(options);
     free(paths);
     return code;
 }
 
-/* Keeps what a reader needs. */
-static ct_code tidy(const char *folder, ct_status *status) {
-    ct_file_list list;
-    CT_TRY(ct_folder_list(folder, &list, status));
-    ct_code code = CT_OK;
-    for (size_t i = 0; i < list.count && code == CT_OK; i++) {
-        const char *name = list.names[i], *end = strrchr(name, '.');
-        if (strcmp(name, "CURRENT") == 0 || strncmp(name, "MANIFEST-", 9) == 0 || (end && strcmp(end, ".sst") == 0)) continue;
-        char *path = ct_path_join(folder, name);
-        if (!path)
-            code = ct_fail_memory(status, strlen(folder), "a path");
-        else if (unlink(path) != 0)
-            code = ct_fail_errno(status, "%s: cannot remove it", path);
-        free(path);
-    }
-    ct_file_list_deinit(&list);
-    return code;
-}
-
 ct_code ct_disk_write(ct_store *store, const char *folder, ct_status *status) {
-    database database;
+    ct_database database;
     sorted_file *files = NULL;
     size_t count = 0;
     ct_code code;
-    CT_TRY(database_open(&database, folder, true, spec_of_store, store, store->table_count, status));
+    CT_TRY(open_store(&database, folder, CT_DATABASE_NEW, store, status));
     CT_TRY_GOTO(code, plan_files(store, folder, &files, &count, status), done);
     write_work work = {.store = store, .folder = folder, .options = database.options, .files = files, .failure = {.status = status}};
     ct_run(store->pool, count, write_task, &work);
@@ -260,8 +136,8 @@ ct_code ct_disk_write(ct_store *store, const char *folder, ct_status *status) {
 done:
     for (size_t i = 0; i < count; i++) free(files[i].path);
     free(files);
-    database_close(&database);
-    if (code == CT_OK) code = tidy(folder, status);
+    ct_database_close(&database);
+    if (code == CT_OK) code = ct_database_tidy(folder, status);
     return code;
 }
 
@@ -276,7 +152,8 @@ typedef struct read_work {
     ct_store *store;
     const char *folder;
     const ct_stored_table *stored;
-    database *database;
+    bool frozen_only;
+    ct_database *database;
     const rocksdb_readoptions_t *options;
     scan *scans;
     ct_failure failure;
@@ -290,37 +167,18 @@ static ct_code read_entry(const read_work *work, scan *scan, uint64_t key, const
     ct_table *table = &work->store->tables[scan->table];
     const ct_stored_table *stored = &work->stored[scan->table];
     ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
-    const bool trained = table->spec.kind == CT_TABLE_TRAINED;
-    const bool has_row = !trained || (bytes > stored->admitted.offset && value[stored->admitted.offset] == 1);
-    if (bytes != (has_row ? stored->row_bytes : stored->stub_bytes)) return fail_entry(work, table, "a row of another size", status);
-    if (!has_row && value[stored->admitted.offset] != 0) return fail_entry(work, table, "a row that is neither a row nor a stub", status);
+    bool has_row;
+    if (ct_record_check(stored, value, bytes, &has_row, status) != CT_OK) return ct_fail_within(status, "%s", work->folder);
     if (has_row)
         scan->rows++;
     else
         scan->stubs++;
     if (!has_row && work->store->mode == CT_STORE_READ && !table->spec.target_stats) return CT_OK;
-
     ct_index_entry *entry;
     const uint64_t used = partition->used;
     CT_TRY(ct_partition_claim(table, partition, key, &entry, status));
     if (partition->used == used) return fail_entry(work, table, "a key twice", status);
-    if (trained) entry->count = ct_get_le32(value + stored->count.offset);
-    if (table->spec.target_stats)
-        *ct_entry_counts(entry) = (ct_key_counts){.impressions = ct_get_le32(value + stored->impressions.offset),
-                                                  .clicks = ct_get_le32(value + stored->clicks.offset),
-                                                  .epoch = ct_get_le32(value + stored->epoch.offset)};
-    if (!has_row) return CT_OK;
-    CT_TRY(ct_partition_add_row(table, partition, entry, status));
-    memcpy(ct_slab_at(&partition->values, entry->slot - 1), value + stored->value.offset, table->spec.dim * sizeof(float));
-    if (partition->state.floats) {
-        float *state = ct_slab_at(&partition->state, entry->slot - 1);
-        ct_state_set_first(&table->spec, state);
-        ct_state_column columns[CT_STATE_COLUMNS];
-        const size_t count = ct_state_columns(&table->spec, columns);
-        for (size_t i = 0; i < count; state += columns[i++].count)
-            if (stored->state[i].present) memcpy(state, value + stored->state[i].offset, columns[i].count * sizeof(float));
-    }
-    return CT_OK;
+    return ct_record_decode(table, partition, stored, value, has_row, entry, status);
 }
 
 static ct_code read_scan(const read_work *work, scan *scan, ct_status *status) {
@@ -344,7 +202,7 @@ static ct_code read_scan(const read_work *work, scan *scan, ct_status *status) {
     rocksdb_iter_get_error(iterator, &error);
     rocksdb_iter_destroy(iterator);
     if (error) {
-        if (code == CT_OK) return fail_text(error, work->folder, CT_CORRUPT, status);
+        if (code == CT_OK) return ct_database_fail(error, work->folder, CT_CORRUPT, status);
         rocksdb_free(error);
     }
     return code;
@@ -365,6 +223,7 @@ static ct_code check_counts(const read_work *work, size_t scans, ct_status *stat
             stubs += work->scans[at].stubs;
         }
         const ct_stored_table *stored = &work->stored[i];
+        if (work->frozen_only && stored->spec.kind != CT_TABLE_FROZEN) continue;
         if (rows != stored->rows || stubs != stored->stubs)
             return ct_fail(status, CT_CORRUPT, "%s: table %s has %lld rows and %lld stubs, store.json says %lld and %lld", work->folder,
                            stored->spec.name, (long long)rows, (long long)stubs, (long long)stored->rows, (long long)stored->stubs);
@@ -372,13 +231,13 @@ static ct_code check_counts(const read_work *work, size_t scans, ct_status *stat
     return CT_OK;
 }
 
-ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table *stored, ct_status *status) {
-    database database;
+ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table *stored, bool frozen_only, ct_status *status) {
+    ct_database database;
     const size_t parts = (size_t)1 << store->partition_bits;
     scan *scans = NULL;
     size_t count = 0;
     ct_code code;
-    CT_TRY(database_open(&database, folder, false, spec_of_store, store, store->table_count, status));
+    CT_TRY(open_store(&database, folder, CT_DATABASE_READ, store, status));
     rocksdb_readoptions_t *options = rocksdb_readoptions_create();
     rocksdb_readoptions_set_verify_checksums(options, 1);
     rocksdb_readoptions_set_fill_cache(options, 0);
@@ -389,6 +248,7 @@ ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table 
         goto done;
     }
     for (size_t i = 0; i < store->table_count; i++) {
+        if (frozen_only && stored[i].spec.kind != CT_TABLE_FROZEN) continue;
         if (stored[i].rows + stored[i].stubs <= SCAN_ROWS) {
             scans[count++] = (scan){.table = i, .first = 0, .end = parts};
         } else {
@@ -398,6 +258,7 @@ ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table 
     read_work work = {.store = store,
                       .folder = folder,
                       .stored = stored,
+                      .frozen_only = frozen_only,
                       .database = &database,
                       .options = options,
                       .scans = scans,
@@ -408,15 +269,17 @@ ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table 
 done:
     free(scans);
     rocksdb_readoptions_destroy(options);
-    database_close(&database);
+    ct_database_close(&database);
     return code;
 }
 
 ct_code ct_disk_count(const char *folder, const ct_stored_table *stored, size_t count, uint64_t *out_entries, uint64_t *out_bytes,
                       ct_status *status) {
-    database database;
+    ct_database database;
     ct_code code = CT_OK;
-    CT_TRY(database_open(&database, folder, false, spec_of_stored, stored, count, status));
+    const char *names[CT_STORE_MAX_TABLES] = {NULL};
+    for (size_t i = 0; i < count; i++) names[i] = stored[i].spec.name;
+    CT_TRY(ct_database_open(&database, folder, CT_DATABASE_READ, names, count, status));
     for (size_t i = 0; i < count && code == CT_OK; i++) {
         rocksdb_column_family_handle_t *family = database.families[1 + i];
         static const char entries[] = "# entries="; /* of all sorted files; rocksdb.estimate-num-keys looks into some of them only */
@@ -428,6 +291,6 @@ ct_code ct_disk_count(const char *folder, const ct_stored_table *stored, size_t 
             out_entries[i] = strtoull(at + sizeof entries - 1, NULL, 10);
         rocksdb_free(text);
     }
-    database_close(&database);
+    ct_database_close(&database);
     return code;
 }

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "embedding_store/store_internal.h"
+#include "embedding_store/tier.h"
 
 enum { TOKEN_SLACK = 64 /* gather prefetches past the end */, MAX_OCCURRENCES = 1 << 30 };
 
@@ -47,6 +47,7 @@ ct_code ct_ticket_create(ct_store *store, ct_ticket **out_ticket, ct_status *sta
 
 void ct_ticket_destroy(ct_ticket *ticket) {
     if (!ticket) return;
+    ct_tier_ticket_destroy(ticket->tier);
     for (size_t i = 0; i < ticket->dedupe_count; i++) free(ticket->dedupes[i].scratch.memory);
     for (size_t i = 0; i < sizeof ticket->scratch / sizeof *ticket->scratch; i++) free(ticket->scratch[i].memory);
     free(ticket->dedupes);
@@ -195,31 +196,38 @@ ct_code ct_store_prefetch(ct_store *store, ct_ticket *ticket, const ct_lookup *l
     if (ticket->stage != CT_TICKET_FREE) return ct_fail(status, CT_INVALID, "prefetch: the ticket was not released");
     CT_TRY(ct_lookup_plan(store, ticket, lookup, status));
     if (ticket->training) CT_TRY(ct_train_prefetch(ticket, status));
+    if (ticket->training && store->tier) CT_TRY(ct_tier_plan(store->tier, ticket, status));
     ticket->stage = CT_TICKET_PREFETCHED;
     return CT_OK;
 }
 
 ct_code ct_store_acquire(ct_store *store, ct_ticket *ticket, ct_status *status) {
-    (void)store;
     if (ticket->stage != CT_TICKET_PREFETCHED) return ct_fail(status, CT_INVALID, "acquire: the ticket was not prefetched");
-    if (ticket->training)
+    const bool outside = ticket->table->outside_rows + ticket->table->outside_stubs > 0;
+    if (!ticket->training) {
+        if (outside)
+            CT_TRY(ct_tier_read(store->tier, ticket, status));
+        else
+            ct_read_acquire(ticket);
+    } else {
+        if (store->tier) CT_TRY(ct_tier_admit(store->tier, ticket, status));
         CT_TRY(ct_train_acquire(ticket, status));
-    else
-        ct_read_acquire(ticket);
+        if (store->tier) ct_tier_acquired(store->tier, ticket);
+    }
     ticket->stage = CT_TICKET_ACQUIRED;
     return CT_OK;
 }
 
 ct_code ct_store_apply(ct_store *store, ct_ticket *ticket, const float *gradients, size_t stride, const float *labels, ct_status *status) {
-    (void)store;
     if (ticket->lookup.mode != CT_LOOKUP_TRAIN) return ct_fail(status, CT_INVALID, "apply: the lookup was made for reading");
     if (ticket->stage != CT_TICKET_ACQUIRED) return ct_fail(status, CT_INVALID, "apply: the ticket was not acquired, or applied twice");
     if (ticket->training) CT_TRY(ct_train_apply(ticket, gradients, stride, labels, status));
+    if (store->tier) ct_tier_applied(store->tier, ticket);
     ticket->stage = CT_TICKET_APPLIED;
     return CT_OK;
 }
 
 void ct_store_release(ct_store *store, ct_ticket *ticket) {
-    (void)store;
+    if (store->tier) ct_tier_applied(store->tier, ticket);
     ticket->stage = CT_TICKET_FREE;
 }

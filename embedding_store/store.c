@@ -8,7 +8,8 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
-#include "embedding_store/store_internal.h"
+#include "embedding_store/live.h"
+#include "embedding_store/tier.h"
 
 /* --- tables --- */
 
@@ -124,8 +125,22 @@ ct_code ct_store_create(const ct_table_spec *tables, size_t table_count, ct_devi
     return ct_store_create_parted(tables, table_count, CT_STORE_TRAIN, CT_PARTITION_BITS, device, pool, out_store, status);
 }
 
+ct_code ct_store_create_within(const ct_table_spec *tables, size_t table_count, const ct_store_limit *limit, ct_device *device,
+                               ct_pool *pool, ct_store **out_store, ct_status *status) {
+    ct_store *store;
+    CT_TRY(ct_store_create(tables, table_count, device, pool, &store, status));
+    const ct_code code =
+        limit->memory_bytes ? ct_tier_create(store, limit->memory_bytes, 0, limit->live_folder, NULL, NULL, status) : CT_OK;
+    if (code == CT_OK)
+        *out_store = store;
+    else
+        ct_store_destroy(store);
+    return code;
+}
+
 void ct_store_destroy(ct_store *store) {
     if (!store) return;
+    ct_tier_destroy(store->tier);
     for (size_t i = 0; i < store->table_count; i++) ct_table_deinit(&store->tables[i]);
     free(store->tables);
     free(store);
@@ -148,10 +163,12 @@ void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *ou
     ct_table_info info = {0};
     for (size_t p = 0; p < table->partition_count; p++) {
         const ct_partition *partition = &table->partitions[p];
-        info.rows += partition->rows;
-        info.stubs += (int64_t)(partition->used - partition->rows);
+        info.rows += ct_partition_rows(partition);
+        info.stubs += (int64_t)(partition->used - ct_partition_rows(partition));
         info.bytes += partition->bytes;
     }
+    info.rows += table->outside_rows;
+    info.stubs += table->outside_stubs;
     info.lookups = atomic_load_explicit(&table->lookups, memory_order_relaxed);
     info.unknown = atomic_load_explicit(&table->unknown, memory_order_relaxed);
     *out_info = info;
@@ -182,7 +199,22 @@ ct_code ct_store_fill(ct_store *store, size_t number, const uint64_t *keys, cons
 
 /* --- snapshots --- */
 
-ct_code ct_store_open(const char *folder, ct_store_mode mode, ct_device *device, ct_pool *pool, ct_store **out_store, ct_status *status) {
+static ct_code read_rows(ct_store *store, const char *folder, const ct_store_limit *limit, const ct_stored_table *stored,
+                         ct_status *status) {
+    if (!limit->memory_bytes) return ct_disk_read(store, folder, stored, false, status);
+    if (store->mode == CT_STORE_READ) return ct_tier_open(store, limit->memory_bytes, folder, stored, status);
+    CT_TRY(ct_disk_read(store, folder, stored, true, status));
+    for (size_t i = 0; i < store->table_count; i++) {
+        if (stored[i].spec.kind != CT_TABLE_TRAINED) continue;
+        store->tables[i].outside_rows = stored[i].rows;
+        store->tables[i].outside_stubs = stored[i].stubs;
+    }
+    store->frozen_live = true;
+    return ct_tier_create(store, limit->memory_bytes, 0, limit->live_folder, folder, stored, status);
+}
+
+ct_code ct_store_open_within(const char *folder, ct_store_mode mode, const ct_store_limit *limit, ct_device *device, ct_pool *pool,
+                             ct_store **out_store, ct_status *status) {
     ct_stored_table *stored = NULL;
     ct_table_spec *specs = NULL;
     ct_store *store = NULL;
@@ -201,7 +233,7 @@ ct_code ct_store_open(const char *folder, ct_store_mode mode, ct_device *device,
         ct_fail_within(status, "%s/store.json", folder);
     }
     for (size_t i = 0; i < count && code == CT_OK; i++) store->tables[i].counted_epoch = stored[i].counted_epoch;
-    if (code == CT_OK) code = ct_disk_read(store, folder, stored, status);
+    if (code == CT_OK) code = read_rows(store, folder, limit, stored, status);
     if (code == CT_OK) *out_store = store;
 fail:
     if (code != CT_OK) ct_store_destroy(store);
@@ -210,14 +242,19 @@ fail:
     return code;
 }
 
+ct_code ct_store_open(const char *folder, ct_store_mode mode, ct_device *device, ct_pool *pool, ct_store **out_store, ct_status *status) {
+    return ct_store_open_within(folder, mode, &(const ct_store_limit){0, NULL}, device, pool, out_store, status);
+}
+
 ct_code ct_store_snapshot(ct_store *store, const char *folder, ct_status *status) {
     if (store->mode != CT_STORE_TRAIN)
         return ct_fail(status, CT_INVALID, "%s: a store that was opened for reading has no snapshot", folder);
-    if (mkdir(folder, 0777) != 0) {
+    if (store->tier && ct_path_exists(folder)) return ct_fail(status, CT_EXISTS, "%s: exists; a snapshot needs a new folder", folder);
+    if (!store->tier && mkdir(folder, 0777) != 0) {
         if (errno == EEXIST) return ct_fail(status, CT_EXISTS, "%s: exists; a snapshot needs a new folder", folder);
         return ct_fail_errno(status, "%s: cannot make the folder", folder);
     }
-    ct_code code = ct_disk_write(store, folder, status);
+    ct_code code = store->tier ? ct_tier_snapshot(store, folder, status) : ct_disk_write(store, folder, status);
     if (code == CT_OK) code = ct_store_manifest_write(store, folder, status);
     if (code != CT_OK) {
         ct_status ignored = CT_STATUS_INIT;
@@ -242,7 +279,7 @@ ct_code ct_store_describe(const char *folder, json_t **out_json, ct_status *stat
     CT_TRY_GOTO(code, ct_disk_count(folder, stored, count, entries, bytes, status), done);
     json_t *tables = json_object_get(json, "tables");
     for (size_t i = 0; i < count; i++) {
-        if (entries[i] != (uint64_t)(stored[i].rows + stored[i].stubs)) {
+        if (entries[i] < (uint64_t)(stored[i].rows + stored[i].stubs)) { /* more: older ones of the same keys */
             code = ct_fail(status, CT_CORRUPT, "%s: table %s has %llu entries, store.json says %lld", folder, stored[i].spec.name,
                            (unsigned long long)entries[i], (long long)(stored[i].rows + stored[i].stubs));
             goto done;
@@ -323,6 +360,7 @@ static void digest_entries(const ct_table *table, const ct_partition *partition,
 ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status) {
     if (store->mode != CT_STORE_TRAIN) return ct_fail(status, CT_INVALID, "digest: the store was opened for reading");
     const size_t threads = store->pool ? ct_pool_threads(store->pool) : 1;
+    if (store->tier) CT_TRY(ct_tier_flush(store->tier, status));
     ct_index_entry **sorted = calloc(threads, sizeof *sorted);
     if (!sorted) return ct_fail_memory(status, threads * sizeof *sorted, "a digest");
     ct_code code = CT_OK;
@@ -333,6 +371,10 @@ ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status) {
         ct_store_table_info(store, i, &info);
         digest_spec(table, digest);
         ct_digest_update_u64(digest, (uint64_t)(info.rows + info.stubs));
+        if (store->tier && table->spec.kind == CT_TABLE_TRAINED) {
+            code = ct_tier_digest(store, i, digest, status);
+            continue;
+        }
         /* As many partitions at a time as there are threads: sorted side by side, fed one after the other. */
         for (size_t first = 0; first < table->partition_count && code == CT_OK; first += threads) {
             const size_t count = table->partition_count - first < threads ? table->partition_count - first : threads;

@@ -73,6 +73,21 @@ CT_MUST_CHECK ct_code ct_store_create(const ct_table_spec *tables, size_t table_
 /* Reads the folder that ct_store_snapshot wrote, every row. `pool` and `device` must outlive the store. */
 CT_MUST_CHECK ct_code ct_store_open(const char *folder, ct_store_mode mode, ct_device *device, ct_pool *pool, ct_store **out_store,
                                     ct_status *status);
+
+/* The same, within a limit on memory: rows that do not fit are kept in a database on disk, and the result is the same to the bit.
+ * memory_bytes: of everything of the store, tickets too (0 = no limit). It is anonymous memory that is counted; files are mapped, and
+ * their pages the kernel's. CT_INVALID, with the least that works, at the first batch that it is too small for.
+ * live_folder: TRAIN only: for that database, scratch: made anew, removed by destroy, best on the file system of the snapshots, which are
+ * then hard links. With a limit one batch may be prefetched ahead, after the acquire of the one before. */
+typedef struct ct_store_limit {
+    uint64_t memory_bytes;
+    const char *live_folder;
+} ct_store_limit;
+CT_MUST_CHECK ct_code ct_store_create_within(const ct_table_spec *tables, size_t table_count, const ct_store_limit *limit,
+                                             ct_device *device, ct_pool *pool, ct_store **out_store, ct_status *status);
+CT_MUST_CHECK ct_code ct_store_open_within(const char *folder, ct_store_mode mode, const ct_store_limit *limit, ct_device *device,
+                                           ct_pool *pool, ct_store **out_store, ct_status *status);
+
 void ct_store_destroy(ct_store *store); /* NULL is fine */
 /* Writes all tables into `folder`, which must not exist. The caller renames. */
 CT_MUST_CHECK ct_code ct_store_snapshot(ct_store *store, const char *folder, ct_status *status);
@@ -83,6 +98,19 @@ CT_MUST_CHECK ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_sta
 /* Puts rows into a frozen table. keys: (count), distinct; values: (count, dim), copied. */
 CT_MUST_CHECK ct_code ct_store_fill(ct_store *store, size_t table, const uint64_t *keys, const float *values, size_t count,
                                     ct_status *status);
+
+/* What ct_store_take found of a table. */
+typedef struct ct_store_taken {
+    bool rows_taken;   /* false: no table of that name, or one of another kind or dim, and nothing was taken */
+    bool state_taken;  /* of the optimiser: where it is the same one; else a row's state is the initial one */
+    bool counts_taken; /* target statistics, where both tables have them: those of the last epoch that was counted are now of epoch 0 */
+    uint32_t dim;      /* of the other table; 0 = there is none */
+    ct_row_optimiser optimiser;
+    int64_t rows, stubs;
+} ct_store_taken;
+/* Fills a table that has no rows yet with those of the table of the same name in the snapshot `folder`. After a failure the store is good
+ * for nothing but ct_store_destroy. */
+CT_MUST_CHECK ct_code ct_store_take(ct_store *store, size_t table, const char *folder, ct_store_taken *out_taken, ct_status *status);
 
 size_t ct_store_table_count(const ct_store *store);
 const ct_table_spec *ct_store_table(const ct_store *store, size_t table);

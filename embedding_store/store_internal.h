@@ -5,6 +5,10 @@
 #include "embedding_store/optimiser.h"
 #include "embedding_store/table.h"
 
+typedef struct ct_tier ct_tier;               /* tier.h */
+typedef struct ct_tier_ticket ct_tier_ticket; /* tier.h */
+typedef struct ct_live ct_live;               /* live.h */
+
 struct ct_store {
     ct_device *device;
     ct_pool *pool;
@@ -12,6 +16,8 @@ struct ct_store {
     uint32_t partition_bits;
     size_t table_count;
     ct_table *tables; /* (table_count) */
+    ct_tier *tier;    /* NULL = all rows are in memory */
+    bool frozen_live; /* tier: its database has the frozen tables too */
 };
 
 /* As ct_store_create, in either mode, with 2^partition_bits partitions, 0 .. CT_MAX_PARTITION_BITS. */
@@ -110,6 +116,8 @@ struct ct_ticket {
     ct_dedupe *dedupes;   /* (threads) */
     size_t dedupe_count;
 
+    ct_tier_ticket *tier; /* NULL until it is needed */
+
     ct_scratch scratch[24];
 };
 
@@ -155,7 +163,11 @@ CT_MUST_CHECK ct_code ct_store_manifest_read(const char *folder, ct_stored_table
 
 /* disk.c: the database. */
 CT_MUST_CHECK ct_code ct_disk_write(ct_store *store, const char *folder, ct_status *status);
-CT_MUST_CHECK ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table *stored, ct_status *status);
+/* frozen_only: leaves trained tables alone. */
+CT_MUST_CHECK ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table *stored, bool frozen_only, ct_status *status);
+/* snapshot.c: of a store within a limit. */
+CT_MUST_CHECK ct_code ct_tier_snapshot(ct_store *store, const char *folder, ct_status *status);
+CT_MUST_CHECK ct_code ct_tier_digest(ct_store *store, size_t table, ct_digest *digest, ct_status *status);
 CT_MUST_CHECK ct_code ct_disk_count(const char *folder, const ct_stored_table *stored, size_t count, uint64_t *out_entries /* (count) */,
                                     uint64_t *out_bytes /* (count) */, ct_status *status);
 

@@ -37,7 +37,7 @@ static void slab_deinit(ct_slab *slab, const ct_table *table) {
 }
 
 /* Room for rows [0, rows). */
-static ct_code slab_reserve(ct_slab *slab, const ct_table *table, size_t rows, uint64_t *bytes, ct_status *status) {
+static ct_code slab_reserve(ct_slab *slab, const ct_table *table, size_t rows, size_t most_rows, uint64_t *bytes, ct_status *status) {
     if (!slab->floats) return CT_OK;
     const size_t full = (size_t)1 << slab->shift;
     while (slab->capacity_rows < rows) {
@@ -52,6 +52,7 @@ static ct_code slab_reserve(ct_slab *slab, const ct_table *table, size_t rows, u
         if (slab->chunk_count == 0 || slab->first_rows < full) { /* a larger first chunk */
             size_t first = slab->first_rows ? slab->first_rows * 2 : FIRST_ROWS;
             while (first < rows && first < full) first *= 2;
+            if (most_rows < full && rows <= most_rows) first = most_rows; /* all that it will ever need: nothing is copied */
             if (first > full) first = full;
             CT_TRY(allocate(table, first * slab->floats * sizeof(float), &memory, status));
             if (slab->chunk_count) {
@@ -105,6 +106,7 @@ ct_code ct_table_init(ct_table *table, const ct_table_spec *spec, ct_device *dev
         ct_partition *partition = &table->partitions[i];
         partition->index_bits = FIRST_INDEX_BITS;
         partition->entry_shift = spec->target_stats;
+        partition->most_rows = CT_SLOT_STUB - 2;
         CT_TRY_GOTO(code, index_create(table, partition, FIRST_INDEX_BITS, &partition->index, status), fail);
         table->partition_count = i + 1;
         partition->bytes = index_bytes(partition, FIRST_INDEX_BITS);
@@ -123,6 +125,8 @@ void ct_table_deinit(ct_table *table) {
         release(table, partition->index, index_bytes(partition, partition->index_bits));
         slab_deinit(&partition->values, table);
         slab_deinit(&partition->state, table);
+        free(partition->touched);
+        free(partition->free_rows);
     }
     free(table->partitions);
     free(table->zeros);
@@ -132,17 +136,30 @@ void ct_table_deinit(ct_table *table) {
 static ct_code index_grow(ct_table *table, ct_partition *partition, ct_status *status) {
     const ct_partition old = *partition;
     const size_t old_count = (size_t)1 << old.index_bits, mask = 2 * old_count - 1;
-    CT_TRY(index_create(table, partition, old.index_bits + 1, &partition->index, status));
+    uint32_t *touched = NULL;
+    if (old.touched) {
+        touched = malloc(2 * old_count * sizeof *touched);
+        if (!touched) return ct_fail_memory(status, 2 * old_count * sizeof *touched, "a table's index");
+    }
+    const ct_code code = index_create(table, partition, old.index_bits + 1, &partition->index, status);
+    if (code != CT_OK) {
+        free(touched);
+        return code;
+    }
     partition->index_bits = old.index_bits + 1;
+    partition->touched = touched;
     for (size_t i = 0; i < old_count; i++) {
         const ct_index_entry *entry = ct_partition_entry(&old, i);
         if (entry->slot == CT_SLOT_EMPTY) continue;
         size_t at = ct_key_home(entry->key, partition->index_bits);
         while (ct_partition_entry(partition, at)->slot != CT_SLOT_EMPTY) at = (at + 1) & mask;
         memcpy(ct_partition_entry(partition, at), entry, sizeof *entry << old.entry_shift);
+        if (touched) touched[at] = old.touched[i];
     }
     release(table, old.index, index_bytes(&old, old.index_bits));
+    free(old.touched);
     partition->bytes += index_bytes(partition, partition->index_bits) - index_bytes(&old, old.index_bits);
+    if (touched) partition->bytes += old_count * sizeof *touched;
     return CT_OK;
 }
 
@@ -166,16 +183,36 @@ ct_code ct_partition_claim(ct_table *table, ct_partition *partition, uint64_t ke
 }
 
 ct_code ct_partition_reserve(ct_table *table, ct_partition *partition, size_t rows, ct_status *status) {
-    const size_t wanted = (size_t)partition->rows + rows;
-    if (wanted >= CT_SLOT_STUB - 1) return ct_fail(status, CT_EXHAUSTED, "table %s: a partition has no row numbers left", table->spec.name);
-    CT_TRY(slab_reserve(&partition->values, table, wanted, &partition->bytes, status));
-    return slab_reserve(&partition->state, table, wanted, &partition->bytes, status);
+    if (rows <= partition->free_count) return CT_OK;
+    const size_t wanted = (size_t)partition->rows + rows - partition->free_count;
+    if (wanted > partition->most_rows)
+        return ct_fail(status, CT_EXHAUSTED, "table %s: a partition has no row numbers left", table->spec.name);
+    CT_TRY(slab_reserve(&partition->values, table, wanted, partition->most_rows, &partition->bytes, status));
+    return slab_reserve(&partition->state, table, wanted, partition->most_rows, &partition->bytes, status);
 }
 
 ct_code ct_partition_add_row(ct_table *table, ct_partition *partition, ct_index_entry *entry, ct_status *status) {
     CT_TRY(ct_partition_reserve(table, partition, 1, status));
-    entry->slot = ++partition->rows;
+    entry->slot = partition->free_count ? partition->free_rows[--partition->free_count] + 1 : ++partition->rows;
     return CT_OK;
+}
+
+void ct_partition_remove(ct_partition *partition, size_t place) {
+    const size_t mask = ((size_t)1 << partition->index_bits) - 1;
+    const ct_index_entry *entry = ct_partition_entry(partition, place);
+    if (entry->slot != CT_SLOT_STUB) partition->free_rows[partition->free_count++] = entry->slot - 1;
+    size_t hole = place;
+    for (size_t at = (place + 1) & mask;; at = (at + 1) & mask) {
+        entry = ct_partition_entry(partition, at);
+        if (entry->slot == CT_SLOT_EMPTY) break;
+        const size_t home = ct_key_home(entry->key, partition->index_bits);
+        if (((at - home) & mask) < ((at - hole) & mask)) continue; /* it would stand before its home */
+        memcpy(ct_partition_entry(partition, hole), entry, sizeof *entry << partition->entry_shift);
+        partition->touched[hole] = partition->touched[at];
+        hole = at;
+    }
+    memset(ct_partition_entry(partition, hole), 0, sizeof *entry << partition->entry_shift); /* with its target statistics */
+    partition->used--;
 }
 
 void ct_partition_set_first(const ct_table *table, ct_partition *partition, uint32_t row, uint64_t key, bool rare) {

@@ -48,10 +48,14 @@ typedef struct ct_partition {
     ct_index_entry *index;
     uint32_t entry_shift; /* 1 = every second entry is the place of ct_key_counts, else 0 */
     uint32_t index_bits;
-    uint32_t rows;  /* records in the slabs */
+    uint32_t rows;  /* records in the slabs, free ones too */
     uint64_t used;  /* entries of the index: rows and stubs */
     uint64_t bytes; /* index and slabs */
     ct_slab values, state;
+    /* where a cache over a database (tier.h) keeps it within a limit; else empty, and most_rows the largest number */
+    uint32_t *touched;   /* by place: number of the plan that asked for the key last */
+    uint32_t *free_rows; /* (free_count): records that no entry has; room for most_rows */
+    uint32_t free_count, most_rows;
 } ct_partition;
 
 typedef struct ct_table {
@@ -59,10 +63,11 @@ typedef struct ct_table {
     ct_device *device;
     uint32_t partition_bits;
     size_t partition_count;
-    ct_partition *partitions; /* (partition_count) */
-    float *zeros;             /* (dim): what a key without a row reads */
-    float learning_rate;      /* of the applies to come; the spec's, or what ct_store_set_learning_rate says */
-    uint32_t counted_epoch;   /* the last one that target statistics were counted in */
+    ct_partition *partitions;            /* (partition_count) */
+    float *zeros;                        /* (dim): what a key without a row reads */
+    float learning_rate;                 /* of the applies to come; the spec's, or what ct_store_set_learning_rate says */
+    uint32_t counted_epoch;              /* the last one that target statistics were counted in */
+    int64_t outside_rows, outside_stubs; /* of keys that are in the database alone */
     _Atomic int64_t lookups, unknown;
 } ct_table;
 
@@ -78,10 +83,14 @@ CT_MUST_CHECK ct_code ct_partition_claim(ct_table *table, ct_partition *partitio
 CT_MUST_CHECK ct_code ct_partition_reserve(ct_table *table, ct_partition *partition, size_t rows, ct_status *status);
 /* Gives a stub a row; its values and state are not set. */
 CT_MUST_CHECK ct_code ct_partition_add_row(ct_table *table, ct_partition *partition, ct_index_entry *entry, ct_status *status);
+/* Takes the entry at `place` out of the index, and gives its row back. Entries behind it may move up. Only where there are free_rows. */
+void ct_partition_remove(ct_partition *partition, size_t place);
 /* First values of a key, and the initial state. A rare row begins at zero. */
 void ct_partition_set_first(const ct_table *table, ct_partition *partition, uint32_t row, uint64_t key, bool rare);
 /* A copy of the partition's entries sorted by key; (partition->used), malloc'd; NULL where there are none. */
 CT_MUST_CHECK ct_code ct_partition_sorted(const ct_partition *partition, ct_index_entry **out_entries, ct_status *status);
+
+static inline uint32_t ct_partition_rows(const ct_partition *partition) { return partition->rows - partition->free_count; }
 
 static inline size_t ct_partition_of(uint64_t key, uint32_t bits) { return (size_t)((key >> 1) >> (63 - bits)); }
 

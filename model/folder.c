@@ -1,5 +1,6 @@
 /* The model folder. The manifest is written last and lists every other file with size and checksum; the folder is made beside its name and
  * renamed, so a name holds a whole model or none. Reading checks the manifest's own line, then every file, before any of it is believed. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,6 +48,19 @@ static ct_code tensor_list_init(tensor_list *list, ct_model *model, ct_status *s
 }
 
 /* --- writing --- */
+
+static ct_code check_finite(const tensor_list *list, ct_status *status) {
+    for (size_t i = 0; i < list->count; i++) {
+        const named_tensor *tensor = &list->tensors[i];
+        const float *values = tensor->data;
+        for (size_t k = 0; k < tensor->rows * tensor->columns && !tensor->f64; k++)
+            if (!isfinite(values[k]))
+                return ct_fail(status, CT_INVALID,
+                               "diverged: the tower's tensor %s holds %g, and is not saved; lower optimizer.learning_rate", tensor->name,
+                               (double)values[k]);
+    }
+    return CT_OK;
+}
 
 static ct_code add_file(json_t *files, const char *folder, const char *name, ct_status *status) {
     char *path = ct_path_join(folder, name);
@@ -144,6 +158,7 @@ static ct_code write_content(ct_model *model, const char *folder, const json_t *
     for (size_t i = 0; i < text_count; i++)
         CT_TRY_GOTO(code, write_text(folder, texts[i].name, texts[i].text, strlen(texts[i].text), status), done);
     CT_TRY_GOTO(code, tensor_list_init(&list, model, status), done);
+    CT_TRY_GOTO(code, check_finite(&list, status), done);
     CT_TRY_GOTO(code, safetensors_write(tower, list.tensors, list.count, status), done);
     CT_TRY_GOTO(code, ct_store_snapshot(model->store, tables, status), done);
     CT_TRY_GOTO(code, ct_model_digest(model, digest, status), done);
@@ -183,18 +198,18 @@ ct_code ct_model_folder_replaceable(const char *folder, ct_status *status) {
 }
 
 ct_code ct_model_save(ct_model *model, const char *folder, const json_t *metrics, const char *curve, ct_status *status) {
-    return ct_model_save_texts(model, folder, metrics, &(const ct_model_text){"curve.jsonl", curve}, 1, NULL, status);
+    return ct_model_save_texts(model, folder, metrics, &(const ct_model_text){"curve.jsonl", curve}, 1, NULL, NULL, status);
 }
 
 ct_code ct_model_save_texts(ct_model *model, const char *folder, const json_t *metrics, const ct_model_text *texts, size_t text_count,
-                            const char *resume_folder, ct_status *status) {
+                            const char *resume_folder, const char *kept_folder, ct_status *status) {
     char *staged = NULL;
     if (model->mode != CT_MODEL_TRAIN) return ct_fail(status, CT_INVALID, "the model was opened for reading; it can't be saved");
     CT_TRY(check_texts(texts, text_count, status));
     CT_TRY(ct_model_folder_replaceable(folder, status));
     CT_TRY(ct_folder_stage(folder, &staged, status));
     ct_code code = write_content(model, staged, metrics, texts, text_count, resume_folder, status);
-    if (code == CT_OK) code = ct_folder_commit(staged, folder, status);
+    if (code == CT_OK) code = ct_folder_commit_keeping(staged, folder, kept_folder, status);
     if (code != CT_OK) {
         ct_status ignored = CT_STATUS_INIT;
         if (ct_folder_remove(staged, &ignored) != CT_OK) ct_fail_within(status, "%s could not be removed either", staged);

@@ -2,18 +2,21 @@
 #ifndef MODEL_MODEL_INTERNAL_H
 #define MODEL_MODEL_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "embedding_store/store.h"
 #include "model/model.h"
+#include "model/scorer_stats.h"
 
 /* --- layout: where each feature's columns stand in x, and the tower that follows (layout.c) ---
  * Features are ordered context first, then candidate, each in the schema's order. */
 
 typedef struct layout_id {
-    size_t field;          /* an id, or a number whose bucket is the id */
-    uint32_t column;       /* in x; embedding_dim columns */
-    uint64_t salt;         /* of its keys */
-    size_t bucket;         /* which of the buckets it is; NOT_A_BUCKET for an id */
-    uint32_t stats_column; /* in x, of its two target statistics, where the spec asks for them */
+    size_t field;         /* an id, or a number whose bucket is the id */
+    uint32_t column;      /* in x; embedding_dim columns */
+    uint64_t salt;        /* of its keys */
+    size_t bucket;        /* which of the buckets it is; NOT_A_BUCKET for an id */
+    uint32_t odds_column; /* in x, of its smoothed log odds, where the spec asks for target statistics */
 } layout_id;
 
 typedef struct layout_number {
@@ -65,9 +68,9 @@ number_scale moments_scale(const number_moments *moments);
 number_moments moments_of(const float *raw, float *scratch, size_t n);
 /* Writes the value and, if `flag`, the missing flag of n rows to out[r * stride]; step: 1, or 0 where one raw value holds for all rows. */
 void number_write(const float *raw, size_t step, const number_scale *scale, bool flag, float *scratch, float *out, size_t stride, size_t n);
-/* Two target statistics of n values: see model.h. counts: (n); scratch: two of (n); to out[r * stride]. */
-void target_stats_write(const uint32_t *impressions, const uint32_t *clicks, double prior, float smoothing, float *positive,
-                        float *negative, float *out, size_t stride, size_t n);
+/* Smoothed log odds of n values: see model.h. impressions, clicks: (n); positive, negative: scratch (n); to out[r * stride]. */
+void click_odds_write(const uint32_t *impressions, const uint32_t *clicks, double prior, float smoothing, float *positive, float *negative,
+                      float *out, size_t stride, size_t n);
 /* Keys of the buckets of n raw values. */
 void bucket_keys_of(const float *raw, uint64_t salt, uint64_t *out_keys, size_t n);
 
@@ -82,7 +85,7 @@ typedef struct read_scratch {   /* of one thread */
     uint32_t impressions[CT_TOWER_MAX_ROWS], clicks[CT_TOWER_MAX_ROWS];
     float odds[2][CT_TOWER_MAX_ROWS];
     ct_status status; /* first failure in a parallel part */
-    int64_t gather_ns, forward_ns, backward_ns;
+    int64_t gather_ns, forward_ns, backward_ns, gradient_ns;
 } read_scratch;
 
 struct ct_model {
@@ -115,6 +118,7 @@ struct ct_model {
     number_moments *block_moments; /* (blocks, number_count) */
     number_moments *saved_moments; /* (number_count) */
     ct_model_profile profile;
+    bool diverged; /* the last step did */
     float *logit_gradients; /* (batch_rows) */
 };
 
@@ -146,6 +150,19 @@ void write_numbers(const ct_model *model, const ct_batch *batch, size_t first, s
 /* Raw vectors [first, last) into raw. */
 ct_code write_vectors(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
                       read_scratch *scratch, float *raw, size_t stride, ct_status *status);
+
+/* --- what a scorer counts (scorer_stats.c); one thread writes --- */
+
+typedef struct scorer_counts {
+    _Atomic uint64_t runs, rows, scores[CT_SCORE_BUCKETS];
+    _Atomic uint64_t run_times[CT_RUN_STAGES][CT_RUN_TIME_BUCKETS], run_ns[CT_RUN_STAGES];
+    _Atomic double score_sum;
+    float logit_bounds[CT_SCORE_BUCKETS - 1];
+} scorer_counts;
+void scorer_counts_init(scorer_counts *counts);                                                     /* from zeroed */
+void scorer_counts_scores(scorer_counts *counts, const float *logits, size_t rows, size_t outputs); /* at most CT_TOWER_MAX_ROWS */
+void scorer_counts_run(scorer_counts *counts, const int64_t ns[CT_RUN_STAGES]);
+void scorer_counts_read(const scorer_counts *counts, ct_scorer_stats *into);
 
 /* --- safetensors (safetensors.c): names, shapes, f32 and f64 tensors; https://github.com/huggingface/safetensors, format --- */
 

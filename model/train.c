@@ -1,6 +1,6 @@
 /* One training step. The pool runs: the store's look-up; moments of the numbers, block by block; forward, loss and backward, block by
- * block; weight gradients and the tower's step; row gradients and the rows' steps. Gradients are those of the summed loss, so a row's step
- * does not depend on the size of the batch (Adam's does not either). Every part is cut into blocks of rows, never by threads. */
+ * block, then weight gradients; the tower's step; row gradients and the rows' steps. Gradients are those of the summed loss, so a row's
+ * step does not depend on the size of the batch (Adam's does not either). Every part is cut into blocks of rows, never by threads. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,8 +57,10 @@ static void block_task(void *context, size_t block, size_t worker) {
     write_numbers(model, step->batch, 0, layout->number_count, first, rows, scratch, x, x_stride);
     if (layout->vector_count > 0) {
         float *raw = ct_tower_block_raw(model->tower, block, &raw_stride);
-        if (write_vectors(model, step->batch, 0, layout->vector_count, first, rows, scratch, raw, raw_stride, &scratch->status) != CT_OK)
+        if (write_vectors(model, step->batch, 0, layout->vector_count, first, rows, scratch, raw, raw_stride, &scratch->status) != CT_OK) {
+            ct_tower_block_done(model->tower, block);
             return;
+        }
     }
     const int64_t gathered = ct_clock_ns();
     float *logits = step->logits + first;
@@ -70,9 +72,24 @@ static void block_task(void *context, size_t block, size_t worker) {
     if (step->weights != NULL)
         for (size_t r = 0; r < rows; r++) gradients[r] *= step->weights[first + r];
     ct_tower_block_backward(model->tower, block, rows, gradients);
+    ct_tower_block_done(model->tower, block);
     scratch->gather_ns += gathered - began;
     scratch->forward_ns += forwarded - gathered;
     scratch->backward_ns += ct_clock_ns() - forwarded;
+}
+
+/* The blocks, then the weight gradients. */
+static void pass_task(void *context, size_t task, size_t worker) {
+    const step_context *step = context;
+    ct_model *model = step->model;
+    const size_t blocks = block_count(model, step->batch->rows);
+    if (task < blocks) {
+        block_task(context, task, worker);
+        return;
+    }
+    const int64_t began = ct_clock_ns();
+    ct_tower_gradient_task(model->tower, task - blocks);
+    model->scratch[worker].gradient_ns += ct_clock_ns() - began;
 }
 
 /* Adds the time since *since to a part of the profile, and moves *since on. */
@@ -147,10 +164,11 @@ ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, f
     update_moments(model, batch, &step);
     lap(&model->profile.moments, &since);
     set_rates(model, epoch, batch->first_row);
-    ct_pool_run(model->pool, block_count(model, batch->rows), block_task, &step);
-    lap(&model->profile.blocks_wall, &since);
+    ct_tower_gradients_begin(model->tower, batch->rows);
+    ct_pool_run(model->pool, block_count(model, batch->rows) + ct_tower_gradient_tasks(model->tower), pass_task, &step);
+    lap(&model->profile.pass_wall, &since);
     ct_code code = first_failure(model, status);
-    if (code == CT_OK) code = ct_tower_update(model->tower, batch->rows, status);
+    model->diverged = code == CT_OK && (code = ct_tower_update(model->tower, batch->rows, status)) == CT_INVALID;
     lap(&model->profile.tower_update, &since);
     if (code == CT_OK && layout->id_count > 0) {
         size_t stride = 0;
@@ -172,12 +190,15 @@ ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, f
     return CT_OK;
 }
 
+bool ct_model_diverged(const ct_model *model) { return model->diverged; }
+
 void ct_model_profile_get(const ct_model *model, ct_model_profile *out_profile) {
     *out_profile = model->profile;
     for (size_t worker = 0; model->scratch != NULL && worker < ct_pool_threads(model->pool); worker++) {
         out_profile->gather += model->scratch[worker].gather_ns;
         out_profile->forward += model->scratch[worker].forward_ns;
         out_profile->backward += model->scratch[worker].backward_ns;
+        out_profile->gradient += model->scratch[worker].gradient_ns;
     }
 }
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "trainer/report_resources.h"
+#include "base/chart_js.h"
 
 struct ct_page {
     FILE *out;
@@ -116,7 +116,7 @@ static ct_code put_marks(ct_page *page, const char *at, size_t bytes, const ct_p
         if (found != NULL)
             found->put(page, context);
         else if (name_bytes == 8 && memcmp(name, "CHART_JS", 8) == 0)
-            (void)fwrite(ct_report_chart_js, 1, ct_report_chart_js_bytes, page->out);
+            (void)fwrite(ct_chart_js, 1, ct_chart_js_bytes, page->out);
         else
             return ct_fail(status, CT_INTERNAL, "the page of the report has a mark that nothing stands for");
         at = close + 2;

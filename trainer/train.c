@@ -2,8 +2,8 @@
  *
  * Resuming. A checkpoint is a whole model folder at a batch's end, in the place of the last one. A run that goes on from it reads the log
  * from the start, leaves out the batches that were learned, and goes on: batches are cut by position alone, so the bits are those of a run
- * that was never stopped. Before the last, shorter batch of a log is learned, the state is kept as resume/ in the folder: the log may have
- * grown, and then that batch is another one. */
+ * that was never stopped. Before the log's tail is learned, its last, shorter batch or its last, shorter shuffle window, the state is kept
+ * as resume/ in the folder: the log may have grown, and then the tail is another one. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,29 +11,9 @@
 
 #include "base/clock.h"
 #include "base/file.h"
-#include "base/progress.h"
-#include "trainer/report.h"
-#include "trainer/trainer.h"
+#include "trainer/train_internal.h"
 
 enum { EVAL_BATCH_ROWS = 4096 };
-
-typedef struct train_run {
-    ct_model *model;
-    const ct_train_options *options;
-    ct_train_result *result;
-    ct_trainer *trainer;
-    ct_progress progress;
-    int64_t started_ns;
-    uint32_t first_epoch;    /* of this run: where the model stands */
-    int64_t first_rows;      /* rows of that epoch that are learned already */
-    int64_t rows_before;     /* rows that the model knew before this run */
-    int64_t next_checkpoint; /* rows */
-    char *tail_folder;       /* of the state before the last batch; NULL = none */
-    bool tail_saved;
-    ct_train_result best; /* early stop: of the epoch whose folder was written last */
-} train_run;
-
-static ct_code checkpoint(train_run *run, const char *folder, ct_status *status);
 
 static void show_progress(train_run *run, uint32_t epoch) {
     if (!run->options->progress) return;
@@ -42,27 +22,55 @@ static void show_progress(train_run *run, uint32_t epoch) {
                        (double)(ct_model_rows(run->model) - run->rows_before) / seconds);
 }
 
+/* Says what a run that diverged leaves behind. */
+static ct_code explain_divergence(const train_run *run, ct_status *status) {
+    char what[CT_STATUS_MESSAGE_BYTES];
+    memcpy(what, status->message, sizeof what);
+    if (run->folder_rows < 0) return ct_fail(status, CT_INVALID, "%s; nothing was written", what);
+    return ct_fail(status, CT_INVALID, "%s; %s keeps the model of the first %lld rows", what, run->options->out_folder,
+                   (long long)run->folder_rows);
+}
+
+static ct_code step(train_run *run, const ct_batch *batch, uint32_t epoch, ct_status *status) {
+    ct_code code = ct_trainer_batch(run->trainer, batch, epoch, status);
+    if (code != CT_OK && !ct_model_diverged(run->model)) return code;
+    const ct_batch_sums sums = ct_trainer_last_sums(run->trainer);
+    code = code != CT_OK ? ct_watch_diverged(run->watch, batch, ct_trainer_last_logits(run->trainer), status)
+                         : ct_watch_batch(run->watch, batch, &sums, status);
+    return code == CT_OK ? CT_OK : explain_divergence(run, status);
+}
+
 /* One batch that is new to the model. */
 static ct_code train_batch(train_run *run, const ct_batch *batch, uint32_t epoch, ct_status *status) {
     const ct_train_options *options = run->options;
-    const bool tail = batch->rows < ct_model_batch_rows(run->model) && epoch + 1 == options->epochs;
-    if (tail && run->tail_folder != NULL) {
-        CT_TRY(checkpoint(run, run->tail_folder, status));
+    const bool tail = batch->tail && epoch + 1 == options->epochs;
+    if (tail && !run->tail_saved && run->tail_folder != NULL) {
+        CT_TRY(run_checkpoint(run, run->tail_folder, status));
         run->tail_saved = true;
     }
-    CT_TRY(ct_trainer_batch(run->trainer, batch, epoch, status));
+    CT_TRY(step(run, batch, epoch, status));
+    run->fingerprint = run_fingerprint(run->fingerprint, batch);
     if (options->checkpoint_rows == 0 || tail || ct_model_rows(run->model) < run->next_checkpoint) return CT_OK;
+    if (ct_watch_astray(run->watch)) return CT_OK; /* the last good one stays */
     while (run->next_checkpoint <= ct_model_rows(run->model)) run->next_checkpoint += options->checkpoint_rows;
-    return checkpoint(run, options->out_folder, status);
+    return run_checkpoint(run, options->out_folder, status);
 }
 
-/* Is the batch learned already? A batch that is half learned was cut otherwise then: that is an error. */
-static ct_code skip_batch(const train_run *run, const ct_batch *batch, uint32_t epoch, bool *out_skip, ct_status *status) {
+/* Is the batch learned already? A batch that is half learned was cut otherwise then: that is an error, and so are other rows. */
+static ct_code skip_batch(train_run *run, const ct_batch *batch, uint32_t epoch, bool *out_skip, ct_status *status) {
     *out_skip = epoch == run->first_epoch && batch->first_row < run->first_rows;
     if (*out_skip && batch->first_row + (int64_t)batch->rows > run->first_rows)
         return ct_fail(status, CT_INVALID,
                        "the model has learned %lld rows, which is not where a batch ends; resume from its folder's resume/",
                        (long long)run->first_rows);
+    if (!*out_skip) return CT_OK;
+    run->fingerprint = run_fingerprint(run->fingerprint, batch);
+    if (run->has_first_print && batch->first_row + (int64_t)batch->rows == run->first_rows && run->fingerprint != run->first_print)
+        return ct_fail(
+            status, CT_INVALID,
+            "the first %lld rows of the logs are not those that the model learned (fingerprint %016llx, but it learned %016llx); "
+            "give the same logs in the same order, then new ones",
+            (long long)run->first_rows, (unsigned long long)run->fingerprint, (unsigned long long)run->first_print);
     return CT_OK;
 }
 
@@ -72,8 +80,10 @@ static ct_code train_epoch(train_run *run, uint32_t epoch, ct_status *status) {
     ct_batch *batch = NULL;
     ct_reader_options options = run->options->train;
     options.batch_rows = ct_model_batch_rows(run->model);
+    options.shuffle_epoch = epoch;
     int64_t rows = 0;
     const int64_t began = ct_clock_ns();
+    run->fingerprint = 0;
     CT_TRY(ct_reader_open(ct_model_schema(run->model), &options, &reader, status));
     ct_code code = CT_OK;
     for (;;) {
@@ -97,7 +107,15 @@ static ct_code train_epoch(train_run *run, uint32_t epoch, ct_status *status) {
             status, CT_INVALID,
             "the logs hold %lld good rows, but the model has learned %lld of this pass; give the same logs as before, then new ones",
             (long long)rows, (long long)run->first_rows);
-    return code == CT_END ? CT_OK : code;
+    if (code != CT_END) return code;
+    if (epoch == 0) run->pass_rows = rows;
+    if (rows != run->pass_rows)
+        ct_watch_say(
+            run->watch,
+            "pass %u read %lld rows, the first one %lld: the log has changed between them, and the model is not that of a run over "
+            "all of it",
+            epoch + 1, (long long)rows, (long long)run->pass_rows);
+    return CT_OK;
 }
 
 static ct_code evaluate(train_run *run, ct_status *status) {
@@ -107,6 +125,7 @@ static ct_code evaluate(train_run *run, ct_status *status) {
     evaluation.reader.source_count = options->eval_source_count;
     evaluation.reader.batch_rows = EVAL_BATCH_ROWS;
     evaluation.reader.max_rows = -1;
+    evaluation.reader.shuffle_rows = 0;
     const ct_code code = ct_evaluate(run->model, &evaluation, &run->result->evaluation, &run->result->eval_report, status);
     if (code == CT_CANCELLED) {
         run->result->stopped = true;
@@ -140,7 +159,7 @@ static ct_code train_epochs(train_run *run, ct_status *status) {
     const uint32_t patience = run->options->early_stop;
     for (uint32_t epoch = run->first_epoch; epoch < run->options->epochs && (patience == 0 || worse < patience); epoch++) {
         const ct_code code = train_epoch(run, epoch, status);
-        if (code == CT_CANCELLED && ct_model_rows(run->model) > 0) {
+        if (code == CT_CANCELLED && ct_model_rows(run->model) > run->rows_before) {
             run->result->stopped = true;
             *status = (ct_status)CT_STATUS_INIT;
             return CT_OK;
@@ -151,103 +170,16 @@ static ct_code train_epochs(train_run *run, ct_status *status) {
     return CT_OK;
 }
 
-static json_t *read_report_json(const ct_read_report *report) {
-    json_t *kinds = json_object();
-    for (size_t kind = 0; kind < CT_BAD_KINDS; kind++)
-        if (report->bad_rows[kind] > 0)
-            json_object_set_new(kinds, ct_bad_row_kind_name((ct_bad_row_kind)kind), json_integer((json_int_t)report->bad_rows[kind]));
-    return json_pack("{s:I, s:I, s:o, s:I, s:I}", "rows", (json_int_t)report->rows, "bad_rows", (json_int_t)report->bad_total,
-                     "bad_rows_by_kind", kinds, "blank_lines", (json_int_t)report->blank_lines, "unsorted_times",
-                     (json_int_t)report->unsorted_times);
-}
-
-/* Top level: the evaluation's metrics, or the progressive ones where nothing was evaluated. */
-static ct_code metrics_json(const train_run *run, json_t **out_json, ct_status *status) {
-    const ct_train_result *result = run->result;
-    const ct_schema *schema = ct_model_schema(run->model);
-    const bool groups = ct_schema_find_kind(schema, CT_FIELD_GROUP) >= 0 || ct_schema_find_kind(schema, CT_FIELD_UNIT) >= 0;
-    json_t *json = json_object(), *progressive = json_object();
-    ct_code code = ct_metrics_to_json(&result->progressive, false, progressive, status);
-    if (code == CT_OK)
-        code =
-            ct_metrics_to_json(result->evaluated ? &result->evaluation : &result->progressive, result->evaluated && groups, json, status);
-    if (code == CT_OK && result->evaluated) code = ct_calibration_to_json(&result->evaluation, json, status);
-    json_object_set_new(json, "of", json_string(result->evaluated ? "evaluation" : "progressive"));
-    json_object_set_new(json, "stopped", json_boolean(result->stopped));
-    json_object_set_new(json, "progressive", progressive);
-    json_object_set_new(json, "train", read_report_json(&result->train_report));
-    if (result->evaluated) json_object_set_new(json, "evaluation", read_report_json(&result->eval_report));
-    json_object_set_new(json, "train_seconds", json_real(result->train_seconds));
-    json_object_set_new(json, "rows_per_second", json_real(result->rows_per_second));
-    json_object_set_new(json, "model", ct_model_describe(run->model));
-    if (code == CT_OK)
-        *out_json = json;
-    else
-        json_decref(json);
-    return code;
-}
-
-static json_t *text_array(const char *const *texts, size_t count) {
-    json_t *array = json_array();
-    for (size_t i = 0; i < count; i++) {
-        json_t *text = json_string(texts[i]); /* NULL where it is no UTF-8 */
-        json_array_append_new(array, text != NULL ? text : json_string("(a name that is no UTF-8)"));
-    }
-    return array;
-}
-
-static json_t *settings_json(const train_run *run) {
-    const ct_train_options *options = run->options;
-    const ct_model *model = run->model;
-    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:s, s:s}", "training_data",
-                     text_array(options->train.sources, options->train.source_count), "evaluation_data",
-                     text_array(options->eval_sources, options->eval_source_count), "epochs", (json_int_t)options->epochs, "batch_rows",
-                     (json_int_t)ct_model_batch_rows(model), "seed", (json_int_t)ct_model_seed(model), "threads",
-                     (json_int_t)ct_pool_threads(options->pool), "precision",
-                     ct_model_precision(model) == CT_PRECISION_BF16 ? "bf16" : "fp32", "instruction_set", ct_model_instruction_set(model));
-}
-
-/* The folder, with the curve and a report of the run in it. */
-static ct_code save(train_run *run, const char *folder, const json_t *metrics, ct_status *status) {
-    const char *curve = ct_trainer_curve(run->trainer);
-    json_t *settings = settings_json(run);
-    char *spec = ct_model_spec_text(ct_model_spec_of(run->model)), *html = NULL, *title = NULL;
-    ct_code code = CT_OK;
-    if (settings == NULL || spec == NULL || asprintf(&title, "Training of %s", run->options->out_folder) < 0) {
-        title = NULL;
-        code = ct_fail_memory(status, 4096, "the report");
-        goto done;
-    }
-    const ct_report_input input = {.title = title, .metrics = metrics, .curve = curve, .settings = settings, .model_file = spec};
-    CT_TRY_GOTO(code, ct_report_html(&input, &html, status), done);
-    const ct_model_text texts[] = {{"curve.jsonl", curve}, {"train.html", html}};
-    const bool last = run->tail_saved && folder == run->options->out_folder;
-    code = ct_model_save_texts(run->model, folder, metrics, texts, sizeof texts / sizeof *texts, last ? run->tail_folder : NULL, status);
-done:
-    json_decref(settings);
-    free(spec);
-    free(html);
-    free(title);
-    return code;
-}
-
-static ct_code checkpoint(train_run *run, const char *folder, ct_status *status) {
-    json_t *metrics = NULL;
-    const int64_t since = ct_clock_ns();
-    CT_TRY(ct_trainer_progressive(run->trainer, &run->result->progressive, status));
-    CT_TRY(metrics_json(run, &metrics, status));
-    const ct_code code = save(run, folder, metrics, status);
-    json_decref(metrics);
-    run->result->saving_ns += ct_clock_ns() - since;
-    return code;
-}
-
 /* The folder that the run ends with (or the best one so far). */
 static ct_code finish(train_run *run, ct_status *status) {
     ct_train_result *result = run->result;
     result->rows_per_second = (double)(ct_model_rows(run->model) - run->rows_before) / result->train_seconds;
     const int64_t since = ct_clock_ns();
-    const ct_code code = checkpoint(run, run->options->out_folder, status);
+    if (run->options->early_stop == 0) {
+        CT_TRY(ct_trainer_progressive(run->trainer, &result->progressive, status));
+        ct_watch_end(run->watch, &result->train_report, &result->progressive, result->evaluated ? &result->evaluation : NULL);
+    }
+    const ct_code code = run_checkpoint(run, run->options->out_folder, status);
     result->final_saving_ns = ct_clock_ns() - since;
     return code;
 }
@@ -267,37 +199,34 @@ static ct_code check_options(const ct_train_options *options, ct_status *status)
     return CT_OK;
 }
 
-/* Where a run goes on: position, and the curve so far. */
-static ct_code take_up(train_run *run, ct_status *status) {
-    ct_model_position(run->model, &run->first_epoch, &run->first_rows);
-    run->rows_before = ct_model_rows(run->model);
-    if (run->options->checkpoint_rows > 0)
-        run->next_checkpoint = (run->rows_before / run->options->checkpoint_rows + 1) * run->options->checkpoint_rows;
-    if (run->options->early_stop == 0 && asprintf(&run->tail_folder, "%s.tail", run->options->out_folder) < 0) {
-        run->tail_folder = NULL;
-        return ct_fail_memory(status, strlen(run->options->out_folder), "a path");
-    }
-    if (!run->options->resume) return CT_OK;
-    char *folder = ct_model_resume_folder(run->options->out_folder);
-    char *path = folder == NULL ? NULL : ct_path_join(folder, "curve.jsonl"), *curve = NULL;
-    free(folder);
-    size_t bytes = 0;
-    if (path == NULL) return ct_fail_memory(status, strlen(run->options->out_folder), "a path");
-    ct_code code = ct_file_read(path, (size_t)1 << 30, &curve, &bytes, status);
-    if (code == CT_OK) code = ct_trainer_take_up_curve(run->trainer, curve, status);
-    free(path);
-    free(curve);
-    return code;
+static void warn(void *context, const char *text) {
+    train_run *run = context;
+    if (run->options->progress) ct_progress_finish(&run->progress); /* clears the line; the next update draws it again */
+    if (run->options->warn != NULL) run->options->warn(run->options->warn_context, text);
+}
+
+/* Is there anything left that was asked for? */
+static ct_code check_position(const train_run *run, ct_status *status) {
+    if (run->first_epoch < run->options->epochs) return CT_OK;
+    return ct_fail(status, CT_INVALID, "the model is in pass %u over the log already, but this run asks for %u (--epochs)",
+                   run->first_epoch + 1, run->options->epochs);
 }
 
 ct_code ct_train(ct_model *model, const ct_train_options *options, ct_train_result *out_result, ct_status *status) {
     ct_train_result result = {0};
     train_run run = {.model = model, .options = options, .result = &result, .started_ns = ct_clock_ns()};
     CT_TRY(check_options(options, status));
+    if (options->train.shuffle_rows > 0 && ct_model_spec_of(model)->target_stats)
+        return ct_fail(status, CT_INVALID,
+                       "a shuffle window of %zu rows, but embedding.target_stats is true: target statistics are those of the log's order; "
+                       "leave one of the two out",
+                       options->train.shuffle_rows);
     CT_TRY(ct_model_folder_replaceable(options->out_folder, status));
     ct_code code = ct_trainer_create(model, 0, &run.trainer, status);
     if (code != CT_OK) return code;
-    CT_TRY_GOTO(code, take_up(&run, status), done);
+    CT_TRY_GOTO(code, ct_watch_create(model, warn, &run, &run.watch, status), done);
+    CT_TRY_GOTO(code, run_take_up(&run, status), done);
+    CT_TRY_GOTO(code, check_position(&run, status), done);
     if (options->progress) ct_progress_init(&run.progress);
     code = train_epochs(&run, status);
     if (options->progress) ct_progress_finish(&run.progress);
@@ -310,6 +239,7 @@ ct_code ct_train(ct_model *model, const ct_train_options *options, ct_train_resu
         goto done;
     }
     if (options->early_stop > 0 && !result.stopped) {
+        ct_watch_end(run.watch, &run.best.train_report, &run.best.progressive, &run.best.evaluation);
         *out_result = run.best;
         goto done;
     }
@@ -319,9 +249,12 @@ ct_code ct_train(ct_model *model, const ct_train_options *options, ct_train_resu
 done:
     if (run.tail_saved) {
         ct_status ignored = CT_STATUS_INIT;
-        if (ct_folder_remove(run.tail_folder, &ignored) != CT_OK && code == CT_OK) *status = ignored;
+        if (run_remove_tail(&run, &ignored) != CT_OK && code == CT_OK) *status = ignored;
     }
+    free(run.out);
     free(run.tail_folder);
+    free(run.kept_folder);
+    ct_watch_destroy(run.watch);
     ct_trainer_destroy(run.trainer);
     return code;
 }

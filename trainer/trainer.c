@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/math.h"
+#include "base/text.h"
 
 enum { AUC_BINS = 1 << 16, DEFAULT_CURVE_ROWS = 100000, EARLY_CURVE_ROWS = 10000 };
 
@@ -19,7 +20,9 @@ struct ct_trainer {
     int64_t started_ns;
     int64_t rows;
     double loss, weight, clicks, predicted;
-    double *bins; /* (AUC_BINS, 2): weight of non-clicks and of clicks */
+    ct_batch_sums last;
+    double seconds_before; /* of earlier parts of the training */
+    double *bins;          /* (AUC_BINS, 2): weight of non-clicks and of clicks */
     ct_metrics_collector *window;
     float *logits, *probabilities; /* (capacity) */
     size_t capacity;
@@ -80,17 +83,20 @@ void ct_trainer_destroy(ct_trainer *trainer) {
     free(trainer);
 }
 
+static double seconds_of(const ct_trainer *trainer) {
+    return trainer->seconds_before + (double)(ct_clock_ns() - trainer->started_ns) / 1e9;
+}
+
 static ct_code write_point(ct_trainer *trainer, uint32_t epoch, ct_status *status) {
     ct_metrics window;
     CT_TRY(ct_metrics_collector_finish(trainer->window, &window, status));
     ct_metrics_collector_reset(trainer->window);
     json_t *point = json_object();
-    const double seconds = (double)(ct_clock_ns() - trainer->started_ns) / 1e9;
     CT_TRY(ct_metrics_to_json(&window, false, point, status));
     json_object_set_new(point, "window_rows", json_integer((json_int_t)window.rows));
     json_object_set_new(point, "rows", json_integer((json_int_t)ct_model_rows(trainer->model)));
     json_object_set_new(point, "epoch", json_integer((json_int_t)epoch));
-    json_object_set_new(point, "seconds", json_real(seconds));
+    json_object_set_new(point, "seconds", json_real(seconds_of(trainer)));
     char *text = json_dumps(point, JSON_COMPACT);
     json_decref(point);
     if (text == NULL) return ct_fail_memory(status, 1024, "a point of the curve");
@@ -107,14 +113,18 @@ ct_code ct_trainer_batch(ct_trainer *trainer, const ct_batch *batch, uint32_t ep
     const int64_t weight_field = ct_schema_find_kind(schema, CT_FIELD_WEIGHT);
     const float *weights = weight_field >= 0 && batch->columns[weight_field].present ? ct_column_f32(&batch->columns[weight_field]) : NULL;
     ct_probabilities(trainer->logits, trainer->probabilities, batch->rows);
+    trainer->last = (ct_batch_sums){0};
     for (size_t r = 0; r < batch->rows; r++) {
         const double w = weights == NULL ? 1 : (double)weights[r], z = (double)trainer->logits[r], y = (double)labels[r];
-        trainer->loss += w * (ct_softplus(z) - y * z);
-        trainer->weight += w;
-        trainer->clicks += w * y;
+        trainer->last.loss += w * (ct_softplus(z) - y * z);
+        trainer->last.weight += w;
+        trainer->last.clicks += w * y;
         trainer->predicted += w * (double)trainer->probabilities[r];
         trainer->bins[2 * bin_of(trainer->logits[r]) + (labels[r] > 0.5f ? 1 : 0)] += w;
     }
+    trainer->loss += trainer->last.loss;
+    trainer->weight += trainer->last.weight;
+    trainer->clicks += trainer->last.clicks;
     trainer->rows += (int64_t)batch->rows;
     CT_TRY(ct_metrics_collector_add(trainer->window, trainer->logits, labels, weights, NULL, batch->rows, status));
     if (ct_model_rows(trainer->model) < trainer->next_point) return CT_OK;
@@ -153,7 +163,40 @@ ct_code ct_trainer_progressive(const ct_trainer *trainer, ct_metrics *out_metric
     return CT_OK;
 }
 
-ct_code ct_trainer_take_up_curve(ct_trainer *trainer, const char *curve, ct_status *status) {
+ct_batch_sums ct_trainer_last_sums(const ct_trainer *trainer) { return trainer->last; }
+const float *ct_trainer_last_logits(const ct_trainer *trainer) { return trainer->logits; }
+
+ct_code ct_trainer_state(const ct_trainer *trainer, json_t **out_state, ct_status *status) {
+    json_t *bins = json_array();
+    for (size_t bin = 0; bin < AUC_BINS; bin++) {
+        const double n = trainer->bins[2 * bin], p = trainer->bins[2 * bin + 1];
+        if (n != 0 || p != 0) json_array_append_new(bins, json_pack("[I, f, f]", (json_int_t)bin, n, p));
+    }
+    json_t *state = json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:o}", "rows", (json_int_t)trainer->rows, "loss", trainer->loss, "weight",
+                              trainer->weight, "clicks", trainer->clicks, "predicted", trainer->predicted, "seconds", seconds_of(trainer),
+                              "bins", bins);
+    if (state == NULL) return ct_fail_memory(status, 4096, "the trainer's state");
+    *out_state = state;
+    return CT_OK;
+}
+
+ct_code ct_trainer_take_up(ct_trainer *trainer, const json_t *state, const char *path, const char *curve, ct_status *status) {
+    json_t *bins = NULL;
+    CT_TRY(ct_json_get_i64(state, "rows", path, &trainer->rows, status));
+    CT_TRY(ct_json_get_f64(state, "loss", path, &trainer->loss, status));
+    CT_TRY(ct_json_get_f64(state, "weight", path, &trainer->weight, status));
+    CT_TRY(ct_json_get_f64(state, "clicks", path, &trainer->clicks, status));
+    CT_TRY(ct_json_get_f64(state, "predicted", path, &trainer->predicted, status));
+    CT_TRY(ct_json_get_f64(state, "seconds", path, &trainer->seconds_before, status));
+    CT_TRY(ct_json_get_array(state, "bins", path, &bins, status));
+    for (size_t i = 0; i < json_array_size(bins); i++) {
+        json_int_t bin = -1;
+        double n = 0, p = 0;
+        if (json_unpack(json_array_get(bins, i), "[I, F, F]", &bin, &n, &p) != 0 || bin < 0 || bin >= AUC_BINS)
+            return ct_fail(status, CT_CORRUPT, "%s: bins[%zu] is not [bin, weight of non-clicks, weight of clicks]", path, i);
+        trainer->bins[2 * bin] = n;
+        trainer->bins[2 * bin + 1] = p;
+    }
     if (fputs(curve, trainer->curve) < 0 || fflush(trainer->curve) != 0) return ct_fail_memory(status, strlen(curve), "the curve");
     return CT_OK;
 }

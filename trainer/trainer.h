@@ -20,8 +20,17 @@ CT_MUST_CHECK ct_code ct_trainer_batch(ct_trainer *trainer, const ct_batch *batc
 /* Over all rows so far / since the last point of the curve. The AUC of all rows is taken over 2^16 bins of the logit (ties in a bin count
  * half). */
 CT_MUST_CHECK ct_code ct_trainer_progressive(const ct_trainer *trainer, ct_metrics *out_metrics, ct_status *status);
-/* Puts the curve of an earlier part of the same training before this one's. */
-CT_MUST_CHECK ct_code ct_trainer_take_up_curve(ct_trainer *trainer, const char *curve, ct_status *status);
+/* Weighted sums over the rows of the last batch; their logits (rows, outputs), which may hold anything after a failure. */
+typedef struct ct_batch_sums {
+    double loss, weight, clicks;
+} ct_batch_sums;
+ct_batch_sums ct_trainer_last_sums(const ct_trainer *trainer);
+const float *ct_trainer_last_logits(const ct_trainer *trainer);
+/* What a checkpoint keeps, so that the progressive metrics of a run that goes on cover all of its rows, to the bit: sums, and the bins that
+ * are not empty (at most 2^16). A JSON object; caller owns. */
+CT_MUST_CHECK ct_code ct_trainer_state(const ct_trainer *trainer, json_t **out_state, ct_status *status);
+/* Goes on from an earlier part of the same training: its state (from the file `path`, for messages) and its curve. */
+CT_MUST_CHECK ct_code ct_trainer_take_up(ct_trainer *trainer, const json_t *state, const char *path, const char *curve, ct_status *status);
 const char *ct_trainer_curve(const ct_trainer *trainer); /* JSON lines so far; owned by the trainer */
 
 /* Metrics of a model on sources; `predictions` (may be NULL) is called for each batch, in order, with its probabilities (rows, outputs). */
@@ -39,17 +48,24 @@ typedef struct ct_evaluate_options {
 CT_MUST_CHECK ct_code ct_evaluate(ct_model *model, const ct_evaluate_options *options, ct_metrics *out_metrics, ct_read_report *out_report,
                                   ct_status *status);
 
+/* A warning, when it is noticed: a sentence without a full stop. */
+typedef void (*ct_warn_fn)(void *context, const char *text);
+
 typedef struct ct_train_options {
-    ct_reader_options train;         /* batch_rows is the model's */
+    ct_reader_options train;         /* batch_rows is the model's, shuffle_epoch the epoch */
     const char *const *eval_sources; /* may be none */
     size_t eval_source_count;
     uint32_t epochs;         /* >= 1 */
     uint32_t early_stop;     /* 0 = no; else ends after so many epochs in a row that were no better in log loss; the best one is kept */
     int64_t checkpoint_rows; /* 0 = only at the end; else the folder is written each so many rows, at a batch's end */
     bool resume;             /* the model was opened from ct_model_resume_folder(out_folder) and goes on where it stands */
+    uint32_t keep;           /* folders: the last one, and keep - 1 checkpoints before it as out_folder.checkpoints/rows-N; 0 = 1 */
     const char *out_folder;
     ct_pool *pool;
     bool progress;
+    const json_t *init; /* what the model began with, for metrics.json: ct_model_init_from's lines; may be NULL */
+    ct_warn_fn warn;    /* may be NULL */
+    void *warn_context;
 } ct_train_options;
 
 typedef struct ct_train_result {

@@ -46,6 +46,7 @@ static int setup(void **state) {
         test_request_init(&r);
         test_column *item = test_add(&r, false, "item");
         for (size_t i = 0; i < n; i++) test_integer(item, (int64_t)(i % 5));
+        r.message.candidate_count = (uint32_t)n;
         fx.requests[n] = test_pack(&r, &fx.bytes[n]);
         test_request_deinit(&r);
     }
@@ -78,7 +79,7 @@ static void start(fixture *fx, size_t threads, size_t queue_calls, int64_t queue
     MUST(ct_server_start(&options, &fx->server, &status), status);
     char target[64];
     (void)snprintf(target, sizeof target, "127.0.0.1:%d", ct_server_port(fx->server));
-    MUST(ct_rpc_caller_create(target, SCORE, 1, &fx->caller, &status), status);
+    MUST(ct_rpc_caller_create(target, NULL, SCORE, 1, &fx->caller, &status), status);
 }
 
 static void stop(fixture *fx) {
@@ -131,7 +132,7 @@ static ct_code plain_call(fixture *fx, const char *path, ct_status *status) {
     ct_rpc_channel *channel = NULL;
     const uint8_t *reply = NULL;
     size_t bytes = 0;
-    CT_TRY(ct_rpc_channel_create(target, &channel, status));
+    CT_TRY(ct_rpc_channel_create(target, NULL, &channel, status));
     (void)ct_rpc_channel_reserve(channel, 0);
     const ct_code code = ct_rpc_channel_call(channel, path, TIMEOUT_MS, true, &reply, &bytes, status);
     ct_rpc_channel_destroy(channel);
@@ -187,22 +188,23 @@ static void test_queue_full(void **state) {
 /* Once somebody has waited for half of the limit, the newest is next, and the oldest makes room for another. */
 static void test_newest_first(void **state) {
     fixture *fx = *state;
+    enum { LARGE = 40 }; /* rows that are not computed together with others */
     start(fx, 1, 3, LONG_MS);
     fake_model_hold(fx->models[0], true);
     send_rows(fx, 1, TIMEOUT_MS);
     fake_model_wait_runs(fx->models[0], 1);
     for (size_t i = 2; i <= 4; i++) {
-        send_rows(fx, i, TIMEOUT_MS);
+        send_rows(fx, LARGE + i, TIMEOUT_MS);
         wait_queued(fx, i - 1);
     }
     make_older(fx, LONG_MS / 2);
-    send_rows(fx, 5, TIMEOUT_MS);
+    send_rows(fx, LARGE + 5, TIMEOUT_MS);
     ct_rpc_result result = next(fx);
-    assert_int_equal(result.tag, 2);
+    assert_int_equal(result.tag, LARGE + 2);
     assert_int_equal(result.code, CT_EXHAUSTED);
     fake_model_hold(fx->models[0], false);
     for (size_t i = 0; i < 4; i++) assert_int_equal(next(fx).code, CT_OK);
-    static const size_t order[] = {1, 5, 4, 3};
+    static const size_t order[] = {1, LARGE + 5, LARGE + 4, LARGE + 3};
     for (size_t i = 0; i < 4; i++) assert_int_equal(fake_model_run_rows(fx->models[0], i), order[i]);
     stop(fx);
 }

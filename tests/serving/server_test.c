@@ -172,7 +172,7 @@ static ct_code take_answer(void *context, const float *probabilities, size_t cou
 static ct_code score(const fixture *fx, const ct_schema *schema, const char *path, size_t per_request, bool context, int64_t max_rows,
                      int64_t timeout_ms, answers *out, ct_status *status) {
     ct_client *client = NULL;
-    CT_TRY(ct_client_create(fx->target, &client, status));
+    CT_TRY(ct_client_create(fx->target, NULL, &client, status));
     const ct_client_rows rows = {.schema = schema,
                                  .sources = &path,
                                  .source_count = 1,
@@ -226,7 +226,7 @@ static ct_code raw_call(const fixture *fx, const char *path, const void *bytes, 
     ct_rpc_channel *channel = NULL;
     const uint8_t *reply = NULL;
     size_t reply_bytes = 0;
-    CT_TRY(ct_rpc_channel_create(fx->target, &channel, status));
+    CT_TRY(ct_rpc_channel_create(fx->target, NULL, &channel, status));
     uint8_t *memory = ct_rpc_channel_reserve(channel, count);
     if (count) memcpy(memory, bytes, count);
     ct_code code = ct_rpc_channel_call(channel, path, TIMEOUT_MS, true, &reply, &reply_bytes, status);
@@ -374,7 +374,7 @@ static void test_models_and_health(void **state) {
     ct_status status = CT_STATUS_INIT;
     ct_client *client = NULL;
     json_t *all = NULL;
-    MUST(ct_client_create(fx->target, &client, &status), status);
+    MUST(ct_client_create(fx->target, NULL, &client, &status), status);
     MUST(ct_client_models(client, TIMEOUT_MS, &all, &status), status);
     char *text = json_dumps(all, JSON_COMPACT);
 #define FEATURE(name, kind, side, type, max) \
@@ -615,7 +615,7 @@ static void test_idle_stop_does_not_wait(void **state) {
     ct_status status = CT_STATUS_INIT;
     ct_client *client = NULL;
     json_t *models = NULL;
-    MUST(ct_client_create(fx->target, &client, &status), status);
+    MUST(ct_client_create(fx->target, NULL, &client, &status), status);
     MUST(ct_client_models(client, TIMEOUT_MS, &models, &status), status);
     json_decref(models);
     const int silent = connect_to(ct_server_port(fx->server)), hello = connect_http2(ct_server_port(fx->server));
@@ -647,7 +647,7 @@ static void test_addresses(void **state) {
         options.listen = wrong[i];
         if (ct_server_start(&options, &second, &status) != CT_INVALID) fail_msg("\"%s\": %s", wrong[i], status.message);
         ct_client *client = NULL;
-        assert_int_equal(ct_client_create(wrong[i], &client, &status), CT_INVALID);
+        assert_int_equal(ct_client_create(wrong[i], NULL, &client, &status), CT_INVALID);
     }
     options.listen = "192.0.2.1:0"; /* for documentation: no machine has it */
     assert_int_equal(ct_server_start(&options, &second, &status), CT_UNAVAILABLE);
@@ -762,7 +762,7 @@ static void test_client_with_header(void **state) {
     ct_client *client = NULL;
     answers got = {NULL, 0};
     int64_t scored = 0;
-    MUST(ct_client_create(fx->target, &client, &status), status);
+    MUST(ct_client_create(fx->target, NULL, &client, &status), status);
     MUST(ct_client_score(client, &rows, take_answer, &got, &scored, &status), status);
     assert_int_equal(scored, 2);
     assert_memory_equal(got.values, expected, 2 * sizeof(float));

@@ -11,7 +11,7 @@
 ct_code ct_verb_compare(int argc, char **argv, ct_status *status) {
     const char *schema_name = NULL, *arms = NULL, *out = NULL;
     ct_text_list train = {0}, valid = {0}, test = {0};
-    int64_t seeds = 3, batch = 2048, threads = 0, draws = 1000, epochs = 1, ndcg_at = 10;
+    int64_t seeds = 3, batch = CT_MODEL_DEFAULT_BATCH_ROWS, threads = 0, draws = 1000, epochs = 1, ndcg_at = 10;
     uint64_t seed = 1;
     const ct_option options[] = {
         {"schema", "FILE", CT_OPTION_TEXT, true, &schema_name, "what the columns of the log mean", 0, 0, NULL},
@@ -26,7 +26,8 @@ ct_code ct_verb_compare(int argc, char **argv, ct_status *status) {
         {"epochs", "N", CT_OPTION_INTEGER, false, &epochs,
          "passes over the training logs; with --valid each model is judged at its best one", 1, 1000, NULL},
         {"ndcg-at", "K", CT_OPTION_INTEGER, false, &ndcg_at, "places that nDCG looks at", 1, 1000, NULL},
-        {"batch", "N", CT_OPTION_INTEGER, false, &batch, "rows of a step", 1, 1 << 20, NULL},
+        {"batch", "N", CT_OPTION_INTEGER, false, &batch, "rows of a step; 2048 is faster, and as good for a log of 100 million rows", 1,
+         CT_MODEL_MAX_BATCH_ROWS, NULL},
         {"threads", "N", CT_OPTION_INTEGER, false, &threads, "0 = all processors; the result does not depend on it", 0, 1024, NULL},
     };
     const ct_command command = {"compare",

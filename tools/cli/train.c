@@ -41,24 +41,42 @@ static ct_code open_again(const char *out, const ct_schema *schema, const ct_mod
     return CT_OK;
 }
 
+/* Rows and tower of another folder, with a list of what was taken, new and dropped. */
+static ct_code begin_with(ct_model *model, const char *folder, json_t **out_lines, ct_status *status) {
+    const ct_code code = ct_model_init_from(model, folder, out_lines, status);
+    if (code != CT_OK) return ct_fail_within(status, "--init %s", folder);
+    for (size_t i = 0; i < json_array_size(*out_lines); i++)
+        (void)printf("init         %s\n", json_string_value(json_array_get(*out_lines, i)));
+    return CT_OK;
+}
+
+static ct_code check_out(const char *out, bool resume, const char *init, ct_status *status) {
+    if (resume && init != NULL)
+        return ct_fail(status, CT_USAGE, "--resume goes on with the training of --out, --init begins a new one: give one of them");
+    if (!resume && ct_model_folder_is(out)) ct_warn("train", "%s holds a model, which stays until this run writes its own", out);
+    return CT_OK;
+}
+
+static void warn(void *context, const char *text) {
+    (void)context;
+    ct_warn("train", "%s", text);
+}
+
 /* Seconds of wall time; what runs on all threads at once is shared out by the threads' own time. */
 static void print_profile(const ct_model *model, const ct_pool *pool, const ct_train_result *result) {
     ct_model_profile profile;
     ct_model_profile_get(model, &profile);
-    const double threads_time = (double)(profile.gather + profile.forward + profile.backward);
-    const double wall = threads_time > 0 ? (double)profile.blocks_wall / threads_time : 0;
+    const double threads_time = (double)(profile.gather + profile.forward + profile.backward + profile.gradient);
+    const double wall = threads_time > 0 ? (double)profile.pass_wall / threads_time : 0;
     const struct {
         const char *name;
         double ns;
-    } parts[] = {{"waiting for rows", (double)result->waiting_ns},
-                 {"look-up", (double)profile.look_up},
-                 {"number moments", (double)profile.moments},
-                 {"gather", (double)profile.gather * wall},
-                 {"forward", (double)profile.forward * wall},
-                 {"backward", (double)profile.backward * wall},
-                 {"tower update", (double)profile.tower_update},
-                 {"row update", (double)profile.row_update},
-                 {"checkpoints", (double)(result->saving_ns - result->final_saving_ns)}};
+    } parts[] = {
+        {"waiting for rows", (double)result->waiting_ns},     {"look-up", (double)profile.look_up},
+        {"number moments", (double)profile.moments},          {"gather", (double)profile.gather * wall},
+        {"forward", (double)profile.forward * wall},          {"backward", (double)profile.backward * wall},
+        {"weight gradient", (double)profile.gradient * wall}, {"tower update", (double)profile.tower_update},
+        {"row update", (double)profile.row_update},           {"checkpoints", (double)(result->saving_ns - result->final_saving_ns)}};
     double rest = result->train_seconds;
     (void)printf("profile      %zu threads\n", ct_pool_threads(pool));
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
@@ -70,18 +88,20 @@ static void print_profile(const ct_model *model, const ct_pool *pool, const ct_t
 }
 
 ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
-    const char *schema_name = NULL, *model_name = NULL, *out = NULL, *precision = NULL, *device = "auto";
+    const char *schema_name = NULL, *model_name = NULL, *out = NULL, *precision = NULL, *init = NULL, *device = "auto";
     ct_text_list train = {0}, eval = {0}, sets = {0};
-    int64_t epochs = 1, batch = 2048, threads = 0, early_stop = 0, checkpoint_rows = 0;
+    int64_t epochs = 1, batch = CT_MODEL_DEFAULT_BATCH_ROWS, threads = 0, early_stop = 0, checkpoint_rows = 0, keep = 1, schedule_rows = 0;
     bool resume = false, profile = false;
     uint64_t seed = 1;
+    int64_t shuffle_rows = 0;
     ct_bad_row_limit bad_rows = CT_BAD_ROW_LIMIT_INIT;
     const ct_option options[] = {
         {"schema", "criteo|FILE.yaml", CT_OPTION_TEXT, true, &schema_name, "what the columns of the log mean", 0, 0, NULL},
-        {"model", "NAME|FILE.yaml", CT_OPTION_TEXT, true, &model_name, "lr, dnn, dcn-v2 or a model file", 0, 0, NULL},
+        {"model", "NAME|FILE.yaml", CT_OPTION_TEXT, true, &model_name, "lr, fm, dnn, deepfm, dcn-v2, dlrm or a model file", 0, 0, NULL},
         {"train", "SOURCE", CT_OPTION_LIST, true, &train, "logs to learn from, in the order of time", 0, 0, NULL},
         {"eval", "SOURCE", CT_OPTION_LIST, false, &eval, "logs to evaluate on afterwards", 0, 0, NULL},
-        {"out", "DIR", CT_OPTION_TEXT, true, &out, "the model folder to write; an older model there is replaced", 0, 0, NULL},
+        {"out", "DIR", CT_OPTION_TEXT, true, &out,
+         "the model folder to write; a model that is there is replaced when this run writes its own", 0, 0, NULL},
         {"set", "PATH=VALUE", CT_OPTION_REPEATED, false, &sets,
          "changes one value of the model, as cross.layers=3 or deep=[500,500,500]; may be repeated", 0, 0, NULL},
         {"epochs", "N", CT_OPTION_INTEGER, false, &epochs, "passes over the log", 1, 10000, NULL},
@@ -89,11 +109,26 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
          "ends after N epochs in a row that did not lower the log loss of --eval; keeps the best one; 0 = no", 0, 10000, NULL},
         {"checkpoint-rows", "N", CT_OPTION_INTEGER, false, &checkpoint_rows, "writes the folder each N rows; 0 = only at the end", 0, 1e15,
          NULL},
+        {"keep", "N", CT_OPTION_INTEGER, false, &keep,
+         "checkpoints that stay: the folder itself, and N - 1 before it as DIR.checkpoints/rows-ROWS, each a model folder", 1, 1000, NULL},
         {"resume", NULL, CT_OPTION_FLAG, false, &resume,
          "goes on from the folder that --out names, with the same logs (and new ones behind them)", 0, 0, NULL},
+        {"init", "DIR", CT_OPTION_TEXT, false, &init,
+         "begins with the rows and the tower of another model, as yesterday's; features, layers and row optimiser may differ, and what was "
+         "taken, new and dropped is listed",
+         0, 0, NULL},
+        {"schedule-rows", "N", CT_OPTION_INTEGER, false, &schedule_rows,
+         "learning rates fall linearly to 0 over N rows (of all epochs); as --set schedule.rows=N; 0 = as the model says, by default they "
+         "stay",
+         0, 1e15, NULL},
         {"profile", NULL, CT_OPTION_FLAG, false, &profile, "shows where the time went", 0, 0, NULL},
-        {"batch", "N", CT_OPTION_INTEGER, false, &batch, "rows of a step", 1, 1 << 20, NULL},
-        {"seed", "N", CT_OPTION_SEED, false, &seed, "decides first values and id drop", 0, 0, NULL},
+        {"batch", "N", CT_OPTION_INTEGER, false, &batch, "rows of a step; 2048 is faster, and as good for a log of 100 million rows", 1,
+         CT_MODEL_MAX_BATCH_ROWS, NULL},
+        {"seed", "N", CT_OPTION_SEED, false, &seed, "decides first values, id drop and the order in shuffle windows", 0, 0, NULL},
+        {"shuffle-rows", "N", CT_OPTION_INTEGER, false, &shuffle_rows,
+         "rows are drawn from windows of N (rounded up to whole batches), in another order in each epoch; takes the memory of 2 N rows; "
+         "0 = in the log's order",
+         0, 1 << 30, NULL},
         {"threads", "N", CT_OPTION_INTEGER, false, &threads, "0 = all processors; the result does not depend on it", 0, 1024, NULL},
         {"device", "auto|cpu", CT_OPTION_CHOICE, false, &device, "what computes", 0, 0, "auto|cpu"},
         {"precision", "auto|fp32|bf16", CT_OPTION_CHOICE, false, &precision,
@@ -105,7 +140,9 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
                                 "  clicktower train --schema criteo --model dcn-v2 --train day_0.gz \\\n"
                                 "      --eval day_1.gz --out model\n"
                                 "  zcat day_*.gz | clicktower train --schema shop.yaml --model lr \\\n"
-                                "      --train - --out model --set embedding.learning_rate=0.1",
+                                "      --train - --out model --set embedding.learning_rate=0.1\n"
+                                "  clicktower train --schema criteo --model dcn-v2 --train day_1.gz \\\n"
+                                "      --init model --out model_1",
                                 NULL,
                                 NULL,
                                 options,
@@ -114,8 +151,10 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     ct_model_spec *spec = NULL;
     ct_pool *pool = NULL;
     ct_model *model = NULL;
+    json_t *init_lines = NULL;
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
+    CT_TRY_GOTO(code, check_out(out, resume, init, status), done);
     CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&train, &eval}, 2, epochs, status), done);
     const atomic_bool *stop = ct_stop_on_signals();
 
@@ -126,12 +165,19 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
         (void)snprintf(assignment, sizeof assignment, "precision=%s", precision);
         CT_TRY_GOTO(code, ct_model_spec_set(spec, assignment, status), done);
     }
+    if (schedule_rows > 0) {
+        char assignment[48];
+        (void)snprintf(assignment, sizeof assignment, "schedule.rows=%" PRId64, schedule_rows);
+        CT_TRY_GOTO(code, ct_model_spec_set(spec, assignment, status), done);
+    }
     CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);
     const ct_model_options model_options = {.seed = seed, .batch_rows = (size_t)batch, .device = NULL, .pool = pool};
     CT_TRY_GOTO(code,
                 resume ? open_again(out, schema, spec, &model_options, &model, status)
                        : ct_model_create(schema, spec, &model_options, &model, status),
                 done);
+
+    if (init != NULL) CT_TRY_GOTO(code, begin_with(model, init, &init_lines, status), done);
 
     ct_train_options train_options = {.train = CT_READER_OPTIONS_INIT,
                                       .eval_sources = eval.items,
@@ -140,19 +186,25 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
                                       .early_stop = (uint32_t)early_stop,
                                       .checkpoint_rows = checkpoint_rows,
                                       .resume = resume,
+                                      .keep = (uint32_t)keep,
                                       .out_folder = out,
                                       .pool = pool,
-                                      .progress = true};
+                                      .progress = true,
+                                      .init = init_lines,
+                                      .warn = warn};
     train_options.train.sources = train.items;
     train_options.train.source_count = train.count;
     train_options.train.batch_rows = (size_t)batch;
     train_options.train.max_bad_rows = bad_rows.rows;
     train_options.train.max_bad_share = bad_rows.share;
     train_options.train.stop = stop;
+    train_options.train.shuffle_rows = (size_t)shuffle_rows;
+    train_options.train.shuffle_seed = seed;
     ct_train_result result = {0};
     code = ct_train(model, &train_options, &result, status);
     if (code != CT_OK) {
-        code = ct_stop_explain("nothing was learned yet and nothing was written", status);
+        code = ct_stop_explain(
+            resume ? "nothing new was learned, and the folder is as it was" : "nothing was learned yet and nothing was written", status);
         goto done;
     }
     ct_warn_report("train", "training", &result.train_report);
@@ -167,6 +219,7 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
         code = ct_stop_explain(what, status);
     }
 done:
+    json_decref(init_lines);
     ct_model_destroy(model);
     ct_pool_destroy(pool);
     ct_model_spec_destroy(spec);

@@ -1,0 +1,136 @@
+#include "embedding_store/database.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+
+/* Files are mapped, not compressed, without a block cache: blocks, indexes and filters are then the kernel's pages, and a point read copies
+ * nothing. Small blocks with a hash of their keys, and a filter over whole keys: a read of a key that is nowhere mostly touches one line.
+ */
+enum {
+    FAMILY_BYTES = CT_TABLE_NAME_BYTES + 8,
+    BLOCK_BYTES = 2 << 10,
+    FILTER_BITS = 10,           /* a key: 1 % of the misses look further */
+    LIVE_FILE_BYTES = 32 << 20, /* that compaction writes */
+    LIVE_LEVEL_BYTES = 256 << 20,
+    LIVE_LEVEL0_FILES = 8 /* start a compaction */
+};
+
+ct_code ct_database_fail(char *error, const char *folder, ct_code otherwise, ct_status *status) {
+    ct_code code = otherwise;
+    if (strstr(error, "No such file or directory"))
+        code = CT_NOT_FOUND;
+    else if (strstr(error, "No space left"))
+        code = CT_EXHAUSTED;
+    else if (strncmp(error, "IO error", 8) == 0)
+        code = CT_IO;
+    for (char *c = error; *c; c++)
+        if ((unsigned char)*c < ' ') *c = ' ';
+    (void)ct_fail(status, code, "%s: %s", folder, error);
+    rocksdb_free(error);
+    return code;
+}
+
+void ct_database_close(ct_database *database) {
+    if (database->db) {
+        for (size_t i = 0; i < database->family_count; i++) rocksdb_column_family_handle_destroy(database->families[i]);
+        rocksdb_close(database->db);
+    }
+    if (database->options) rocksdb_options_destroy(database->options);
+    if (database->format) rocksdb_block_based_options_destroy(database->format);
+    memset(database, 0, sizeof *database);
+}
+
+static void set_options(ct_database *database, ct_database_use use) {
+    rocksdb_options_t *options = database->options = rocksdb_options_create();
+    rocksdb_block_based_table_options_t *format = database->format = rocksdb_block_based_options_create();
+    rocksdb_block_based_options_set_no_block_cache(format, 1);
+    rocksdb_block_based_options_set_block_size(format, BLOCK_BYTES);
+    rocksdb_block_based_options_set_data_block_index_type(format, rocksdb_block_based_table_data_block_index_type_binary_search_and_hash);
+    rocksdb_block_based_options_set_data_block_hash_ratio(format, 0.75);
+    rocksdb_block_based_options_set_filter_policy(format, rocksdb_filterpolicy_create_bloom_full(FILTER_BITS));
+    rocksdb_options_set_block_based_table_factory(options, format);
+    rocksdb_options_set_allow_mmap_reads(options, 1);
+    rocksdb_options_set_compression(options, rocksdb_no_compression);
+    rocksdb_options_set_max_file_opening_threads(options, 2);
+    rocksdb_options_set_info_log_level(options, 4 /* fatal */);
+    rocksdb_options_set_paranoid_checks(options, 1);
+    rocksdb_options_set_write_buffer_size(options, 64 << 10); /* nothing is written but by ingestion */
+    rocksdb_options_set_arena_block_size(options, 4 << 10);
+    if (use == CT_DATABASE_LIVE) {
+        rocksdb_options_set_create_if_missing(options, 1);
+        rocksdb_options_set_create_missing_column_families(options, 1);
+        rocksdb_options_set_level0_file_num_compaction_trigger(options, LIVE_LEVEL0_FILES);
+        rocksdb_options_set_level0_slowdown_writes_trigger(options, 1 << 20); /* ingestion never waits */
+        rocksdb_options_set_level0_stop_writes_trigger(options, 1 << 20);
+        rocksdb_options_set_target_file_size_base(options, LIVE_FILE_BYTES);
+        rocksdb_options_set_max_bytes_for_level_base(options, LIVE_LEVEL_BYTES);
+        rocksdb_options_set_max_background_jobs(options, 2);
+    } else {
+        rocksdb_options_set_disable_auto_compactions(options, 1);
+    }
+    if (use == CT_DATABASE_NEW) {
+        rocksdb_options_set_create_if_missing(options, 1);
+        rocksdb_options_set_create_missing_column_families(options, 1);
+        rocksdb_options_set_error_if_exists(options, 1);
+    } else {
+        rocksdb_options_set_skip_stats_update_on_db_open(options, 1);
+    }
+}
+
+ct_code ct_database_open(ct_database *database, const char *folder, ct_database_use use, const char *const *names, size_t tables,
+                         ct_status *status) {
+    memset(database, 0, sizeof *database);
+    set_options(database, use);
+    char full[CT_DATABASE_FAMILIES][FAMILY_BYTES];
+    const char *pointers[CT_DATABASE_FAMILIES];
+    const rocksdb_options_t *options[CT_DATABASE_FAMILIES];
+    database->family_count = tables + 1;
+    for (size_t i = 0; i <= tables; i++) {
+        (void)snprintf(full[i], sizeof full[i], "%s%s", i ? "table:" : "default", i ? names[i - 1] : "");
+        pointers[i] = full[i];
+        options[i] = database->options;
+    }
+    char *error = NULL;
+    const int count = (int)database->family_count;
+    if (use == CT_DATABASE_READ)
+        database->db =
+            rocksdb_open_for_read_only_column_families(database->options, folder, count, pointers, options, database->families, 0, &error);
+    else
+        database->db = rocksdb_open_column_families(database->options, folder, count, pointers, options, database->families, &error);
+    if (!error) return CT_OK;
+    database->db = NULL;
+    ct_database_close(database);
+    return ct_database_fail(error, folder, use == CT_DATABASE_READ ? CT_CORRUPT : CT_IO, status);
+}
+
+ct_code ct_database_ingest(ct_database *database, const char *folder, size_t table, const char *const *paths, size_t count,
+                           ct_status *status) {
+    if (!count) return CT_OK;
+    char *error = NULL;
+    rocksdb_ingestexternalfileoptions_t *options = rocksdb_ingestexternalfileoptions_create();
+    rocksdb_ingestexternalfileoptions_set_move_files(options, 1);
+    rocksdb_ingest_external_file_cf(database->db, database->families[1 + table], paths, count, options, &error);
+    rocksdb_ingestexternalfileoptions_destroy(options);
+    return error ? ct_database_fail(error, folder, CT_IO, status) : CT_OK;
+}
+
+ct_code ct_database_tidy(const char *folder, ct_status *status) {
+    ct_file_list list;
+    CT_TRY(ct_folder_list(folder, &list, status));
+    ct_code code = CT_OK;
+    for (size_t i = 0; i < list.count && code == CT_OK; i++) {
+        const char *name = list.names[i], *end = strrchr(name, '.');
+        if (strcmp(name, "CURRENT") == 0 || strncmp(name, "MANIFEST-", 9) == 0 || (end && strcmp(end, ".sst") == 0)) continue;
+        char *path = ct_path_join(folder, name);
+        if (!path)
+            code = ct_fail_memory(status, strlen(folder), "a path");
+        else if (unlink(path) != 0)
+            code = ct_fail_errno(status, "%s: cannot remove it", path);
+        free(path);
+    }
+    ct_file_list_deinit(&list);
+    return code;
+}

@@ -1,0 +1,236 @@
+#include "embedding_store/live.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/file.h"
+#include "embedding_store/database.h"
+
+enum { GET_KEYS = 256 /* at once: what they pin is small */ };
+
+struct ct_live {
+    char *folder;
+    bool scratch; /* ours: to be removed */
+    ct_database database;
+    rocksdb_readoptions_t *read;
+    rocksdb_envoptions_t *environment;
+    bool written[CT_STORE_MAX_TABLES]; /* has any file; else a read need not ask. Set before the file is asked for. */
+    /* of the file in work */
+    rocksdb_sstfilewriter_t *writer;
+    size_t table, puts;
+    uint64_t files;
+    char *path;
+};
+
+static ct_code open_database(ct_live *live, ct_database_use use, const char *const *names, size_t tables, ct_status *status) {
+    CT_TRY(ct_database_open(&live->database, live->folder, use, names, tables, status));
+    live->read = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_verify_checksums(live->read, 1);
+    live->environment = rocksdb_envoptions_create();
+    for (size_t i = 0; i < tables; i++) {
+        uint64_t bytes = 0;
+        live->written[i] =
+            rocksdb_property_int_cf(live->database.db, live->database.families[1 + i], "rocksdb.total-sst-files-size", &bytes) != 0 ||
+            bytes > 0;
+    }
+    return CT_OK;
+}
+
+static ct_code copy_file(const char *from, const char *to, ct_status *status) {
+    char *data;
+    size_t bytes;
+    CT_TRY(ct_file_read(from, SIZE_MAX / 2, &data, &bytes, status));
+    const ct_code code = ct_file_write(to, data, bytes, status);
+    free(data);
+    return code;
+}
+
+/* A sorted file is never changed, so a link is as good as a copy; the others are small. */
+static ct_code take_over(const char *from, const char *folder, ct_status *status) {
+    ct_file_list list;
+    CT_TRY(ct_folder_list(from, &list, status));
+    ct_code code = CT_OK;
+    for (size_t i = 0; i < list.count && code == CT_OK; i++) {
+        const char *end = strrchr(list.names[i], '.');
+        if (strcmp(list.names[i], "store.json") == 0) continue;
+        char *source = ct_path_join(from, list.names[i]), *target = ct_path_join(folder, list.names[i]);
+        if (!source || !target)
+            code = ct_fail_memory(status, strlen(from), "a path");
+        else if (!(end && strcmp(end, ".sst") == 0 && link(source, target) == 0))
+            code = copy_file(source, target, status);
+        free(source);
+        free(target);
+    }
+    ct_file_list_deinit(&list);
+    return code;
+}
+
+static ct_code live_create(const char *folder, bool scratch, ct_live **out_live, ct_status *status) {
+    ct_live *live = calloc(1, sizeof *live);
+    if (!live) return ct_fail_memory(status, sizeof *live, "a live database");
+    live->folder = strdup(folder);
+    live->scratch = scratch;
+    if (!live->folder) {
+        free(live);
+        return ct_fail_memory(status, strlen(folder), "a path");
+    }
+    *out_live = live;
+    return CT_OK;
+}
+
+ct_code ct_live_create(const char *folder, const char *from, const char *const *names, size_t tables, ct_live **out_live,
+                       ct_status *status) {
+    ct_live *live;
+    CT_TRY(live_create(folder, true, &live, status));
+    ct_code code;
+    CT_TRY_GOTO(code, ct_folder_remove(folder, status), fail);
+    CT_TRY_GOTO(code, ct_folder_create(folder, status), fail);
+    if (from) CT_TRY_GOTO(code, take_over(from, folder, status), fail);
+    CT_TRY_GOTO(code, open_database(live, CT_DATABASE_LIVE, names, tables, status), fail);
+    *out_live = live;
+    return CT_OK;
+fail:
+    ct_live_close(live);
+    return code;
+}
+
+ct_code ct_live_open(const char *folder, const char *const *names, size_t tables, ct_live **out_live, ct_status *status) {
+    ct_live *live;
+    CT_TRY(live_create(folder, false, &live, status));
+    const ct_code code = open_database(live, CT_DATABASE_READ, names, tables, status);
+    if (code != CT_OK)
+        ct_live_close(live);
+    else
+        *out_live = live;
+    return code;
+}
+
+void ct_live_close(ct_live *live) {
+    if (!live) return;
+    ct_live_abandon(live);
+    ct_database_close(&live->database);
+    if (live->read) rocksdb_readoptions_destroy(live->read);
+    if (live->environment) rocksdb_envoptions_destroy(live->environment);
+    ct_status ignored = CT_STATUS_INIT;
+    if (live->scratch && ct_folder_remove(live->folder, &ignored) != CT_OK) ignored.code = CT_OK; /* scratch: the next run removes it */
+    free(live->folder);
+    free(live);
+}
+
+/* --- writing --- */
+
+ct_code ct_live_begin(ct_live *live, size_t table, ct_status *status) {
+    char name[32], *error = NULL;
+    (void)snprintf(name, sizeof name, "new-%llu.sst", (unsigned long long)live->files++);
+    live->path = ct_path_join(live->folder, name);
+    if (!live->path) return ct_fail_memory(status, strlen(live->folder), "a path");
+    live->table = table;
+    live->puts = 0;
+    live->writer = rocksdb_sstfilewriter_create(live->environment, live->database.options);
+    rocksdb_sstfilewriter_open(live->writer, live->path, &error);
+    if (!error) return CT_OK;
+    ct_live_abandon(live);
+    return ct_database_fail(error, live->folder, CT_IO, status);
+}
+
+ct_code ct_live_put(ct_live *live, uint64_t key, const char *record, size_t bytes, ct_status *status) {
+    char key_bytes[8], *error = NULL;
+    ct_put_be64(key_bytes, key);
+    rocksdb_sstfilewriter_put(live->writer, key_bytes, sizeof key_bytes, record, bytes, &error);
+    if (error) return ct_database_fail(error, live->folder, CT_IO, status);
+    live->puts++;
+    return CT_OK;
+}
+
+ct_code ct_live_end(ct_live *live, ct_status *status) {
+    ct_code code = CT_OK;
+    if (live->puts) {
+        char *error = NULL;
+        rocksdb_sstfilewriter_finish(live->writer, &error);
+        if (error)
+            code = ct_database_fail(error, live->folder, CT_IO, status);
+        else
+            code = ct_database_ingest(&live->database, live->folder, live->table, (const char *const[]){live->path}, 1, status);
+        if (code == CT_OK) live->written[live->table] = true;
+    }
+    ct_live_abandon(live);
+    return code;
+}
+
+void ct_live_abandon(ct_live *live) {
+    if (live->writer) rocksdb_sstfilewriter_destroy(live->writer);
+    if (live->path) (void)unlink(live->path); /* where it was taken in, it is no longer there */
+    free(live->path);
+    live->writer = NULL;
+    live->path = NULL;
+}
+
+/* --- reading --- */
+
+ct_code ct_live_get(ct_live *live, size_t table, const uint64_t *keys, size_t count, ct_live_fn function, void *context,
+                    ct_status *status) {
+    char bytes[GET_KEYS][8], *errors[GET_KEYS];
+    const char *pointers[GET_KEYS];
+    size_t sizes[GET_KEYS];
+    rocksdb_pinnableslice_t *values[GET_KEYS];
+    ct_code code = CT_OK;
+    for (size_t first = 0; first < count && code == CT_OK; first += GET_KEYS) {
+        const size_t n = count - first < GET_KEYS ? count - first : GET_KEYS;
+        for (size_t i = 0; i < n; i++) {
+            ct_put_be64(bytes[i], keys[first + i]);
+            pointers[i] = bytes[i];
+            sizes[i] = sizeof bytes[i];
+            values[i] = NULL;
+            errors[i] = NULL;
+        }
+        if (live->written[table])
+            rocksdb_batched_multi_get_cf(live->database.db, live->read, live->database.families[1 + table], n, pointers, sizes, values,
+                                         errors, true);
+        for (size_t i = 0; i < n; i++) {
+            if (errors[i]) {
+                if (code == CT_OK)
+                    code = ct_database_fail(errors[i], live->folder, CT_CORRUPT, status);
+                else
+                    rocksdb_free(errors[i]);
+            } else if (code == CT_OK) {
+                size_t size = 0;
+                const char *record = values[i] ? rocksdb_pinnableslice_value(values[i], &size) : NULL;
+                code = function(context, first + i, keys[first + i], record, size, status);
+            }
+            if (values[i]) rocksdb_pinnableslice_destroy(values[i]);
+        }
+    }
+    return code;
+}
+
+ct_code ct_live_scan(ct_live *live, size_t table, ct_live_fn function, void *context, ct_status *status) {
+    ct_code code = CT_OK;
+    size_t number = 0;
+    char *error = NULL;
+    rocksdb_iterator_t *iterator = rocksdb_create_iterator_cf(live->database.db, live->read, live->database.families[1 + table]);
+    for (rocksdb_iter_seek_to_first(iterator); rocksdb_iter_valid(iterator) && code == CT_OK; rocksdb_iter_next(iterator)) {
+        size_t key_bytes, bytes;
+        const char *key = rocksdb_iter_key(iterator, &key_bytes), *record = rocksdb_iter_value(iterator, &bytes);
+        if (key_bytes != 8)
+            code = ct_fail(status, CT_CORRUPT, "%s: a key that is not of 8 bytes", live->folder);
+        else
+            code = function(context, number++, ct_get_be64(key), record, bytes, status);
+    }
+    rocksdb_iter_get_error(iterator, &error);
+    rocksdb_iter_destroy(iterator);
+    if (!error) return code;
+    if (code == CT_OK) return ct_database_fail(error, live->folder, CT_CORRUPT, status);
+    rocksdb_free(error);
+    return code;
+}
+
+ct_code ct_live_checkpoint(ct_live *live, const char *folder, ct_status *status) {
+    char *error = NULL;
+    rocksdb_checkpoint_t *checkpoint = rocksdb_checkpoint_object_create(live->database.db, &error);
+    if (!error) rocksdb_checkpoint_create(checkpoint, folder, 0, &error);
+    if (checkpoint) rocksdb_checkpoint_object_destroy(checkpoint);
+    return error ? ct_database_fail(error, folder, CT_IO, status) : CT_OK;
+}

@@ -1,0 +1,33 @@
+/* The database under a table that outgrows memory. Written in sorted files, read by points in sorted batches; the newest record of a key
+ * is the one that counts. Any number of threads may read at once, also beside one that writes. Internal to the store. */
+#ifndef EMBEDDING_STORE_LIVE_H
+#define EMBEDDING_STORE_LIVE_H
+
+#include "embedding_store/store_internal.h"
+
+/* A scratch database in `folder`, which is made anew, from the files of the snapshot `from` (hard links, or copies across file systems;
+ * NULL = empty). names: (tables). */
+CT_MUST_CHECK ct_code ct_live_create(const char *folder, const char *from, const char *const *names, size_t tables, ct_live **out_live,
+                                     ct_status *status);
+/* The snapshot `folder` as it stands, for reading. */
+CT_MUST_CHECK ct_code ct_live_open(const char *folder, const char *const *names, size_t tables, ct_live **out_live, ct_status *status);
+/* A scratch database is removed. NULL is fine. */
+void ct_live_close(ct_live *live);
+
+/* One sorted file: begin, put in the order of keys, end takes it in (where anything was put). One at a time. */
+CT_MUST_CHECK ct_code ct_live_begin(ct_live *live, size_t table, ct_status *status);
+CT_MUST_CHECK ct_code ct_live_put(ct_live *live, uint64_t key, const char *record, size_t bytes, ct_status *status);
+CT_MUST_CHECK ct_code ct_live_end(ct_live *live, ct_status *status);
+void ct_live_abandon(ct_live *live); /* instead of end */
+
+/* record: NULL where there is none; valid during the call. */
+typedef ct_code (*ct_live_fn)(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status);
+/* Calls `function` for each of keys[0 .. count), rising, in this order. */
+CT_MUST_CHECK ct_code ct_live_get(ct_live *live, size_t table, const uint64_t *keys, size_t count, ct_live_fn function, void *context,
+                                  ct_status *status);
+/* Calls `function` for all records in the order of keys. */
+CT_MUST_CHECK ct_code ct_live_scan(ct_live *live, size_t table, ct_live_fn function, void *context, ct_status *status);
+/* The content as it is now: hard links, in the new folder `folder`. */
+CT_MUST_CHECK ct_code ct_live_checkpoint(ct_live *live, const char *folder, ct_status *status);
+
+#endif

@@ -1,0 +1,105 @@
+#include "embedding_store/record.h"
+
+#include <string.h>
+
+#include "base/bytes.h"
+
+size_t ct_record_bytes(const ct_table *table) {
+    const size_t head = table->spec.kind != CT_TABLE_TRAINED ? 0 : table->spec.target_stats ? 17 : 5;
+    return head + (ct_state_floats(&table->spec) + table->spec.dim) * sizeof(float);
+}
+
+size_t ct_record_encode(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry, char *out) {
+    size_t n = 0;
+    const bool has_row = entry->slot != CT_SLOT_STUB;
+    if (table->spec.kind == CT_TABLE_TRAINED) {
+        ct_put_le32(out, entry->count);
+        out[4] = has_row;
+        n = 5;
+        if (table->spec.target_stats) {
+            const ct_key_counts *counts = (const ct_key_counts *)(const void *)(entry + 1);
+            ct_put_le32(out + n, counts->impressions);
+            ct_put_le32(out + n + 4, counts->clicks);
+            ct_put_le32(out + n + 8, counts->epoch);
+            n += 12;
+        }
+        if (!has_row) return n;
+        const size_t state = partition->state.floats * sizeof(float);
+        if (state) memcpy(out + n, ct_slab_at(&partition->state, entry->slot - 1), state);
+        n += state;
+    }
+    memcpy(out + n, ct_slab_at(&partition->values, entry->slot - 1), table->spec.dim * sizeof(float));
+    return n + table->spec.dim * sizeof(float);
+}
+
+bool ct_record_finite(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry) {
+    if (table->spec.kind != CT_TABLE_TRAINED || entry->slot == CT_SLOT_STUB) return true;
+    const float *values = ct_slab_at(&partition->values, entry->slot - 1);
+    float zero = 0; /* stays 0 as long as all are finite */
+    for (uint32_t i = 0; i < table->spec.dim; i++) zero += values[i] * 0.0f;
+    return zero == 0;
+}
+
+ct_code ct_record_fail_finite(const ct_table *table, uint64_t key, ct_status *status) {
+    return ct_fail(
+        status, CT_INVALID,
+        "diverged: the row of key %016llx in table %s holds a value that is not finite, and is not saved; lower its learning rate",
+        (unsigned long long)key, table->spec.name);
+}
+
+ct_code ct_record_check(const ct_stored_table *stored, const char *record, size_t bytes, bool *out_row, ct_status *status) {
+    const bool trained = stored->spec.kind == CT_TABLE_TRAINED;
+    const bool row = !trained || (bytes > stored->admitted.offset && record[stored->admitted.offset] == 1);
+    if (bytes != (row ? stored->row_bytes : stored->stub_bytes))
+        return ct_fail(status, CT_CORRUPT, "table %s holds a row of another size", stored->spec.name);
+    if (!row && record[stored->admitted.offset] != 0)
+        return ct_fail(status, CT_CORRUPT, "table %s holds a row that is neither a row nor a stub", stored->spec.name);
+    *out_row = row;
+    return CT_OK;
+}
+
+ct_code ct_record_decode(ct_table *table, ct_partition *partition, const ct_stored_table *stored, const char *record, bool row,
+                         ct_index_entry *entry, ct_status *status) {
+    if (table->spec.kind == CT_TABLE_TRAINED) entry->count = ct_get_le32(record + stored->count.offset);
+    if (table->spec.target_stats && stored->epoch.present)
+        *ct_entry_counts(entry) = (ct_key_counts){.impressions = ct_get_le32(record + stored->impressions.offset),
+                                                  .clicks = ct_get_le32(record + stored->clicks.offset),
+                                                  .epoch = ct_get_le32(record + stored->epoch.offset)};
+    if (!row) return CT_OK;
+    CT_TRY(ct_partition_add_row(table, partition, entry, status));
+    memcpy(ct_slab_at(&partition->values, entry->slot - 1), record + stored->value.offset, table->spec.dim * sizeof(float));
+    if (!partition->state.floats) return CT_OK;
+    float *state = ct_slab_at(&partition->state, entry->slot - 1);
+    ct_state_set_first(&table->spec, state);
+    ct_state_column columns[CT_STATE_COLUMNS];
+    const size_t count = ct_state_columns(&table->spec, columns);
+    for (size_t i = 0; i < count; state += columns[i++].count)
+        if (stored->state[i].present) memcpy(state, record + stored->state[i].offset, columns[i].count * sizeof(float));
+    return CT_OK;
+}
+
+void ct_record_layout(const ct_table_spec *spec, ct_stored_table *out_stored) {
+    memset(out_stored, 0, sizeof *out_stored);
+    out_stored->spec = *spec;
+    uint32_t at = 0;
+    if (spec->kind == CT_TABLE_TRAINED) {
+        out_stored->count = (ct_stored_column){true, 0};
+        out_stored->admitted = (ct_stored_column){true, 4};
+        at = 5;
+        if (spec->target_stats) {
+            out_stored->impressions = (ct_stored_column){true, 5};
+            out_stored->clicks = (ct_stored_column){true, 9};
+            out_stored->epoch = (ct_stored_column){true, 13};
+            at = 17;
+        }
+        out_stored->stub_bytes = at;
+        ct_state_column columns[CT_STATE_COLUMNS];
+        const size_t count = ct_state_columns(spec, columns);
+        for (size_t i = 0; i < count; i++) {
+            out_stored->state[i] = (ct_stored_column){true, at};
+            at += columns[i].count * (uint32_t)sizeof(float);
+        }
+    }
+    out_stored->value = (ct_stored_column){true, at};
+    out_stored->row_bytes = at + spec->dim * (uint32_t)sizeof(float);
+}

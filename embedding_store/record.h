@@ -1,0 +1,30 @@
+/* A key's record: all that belongs to it, as it stands in the sorted files. The layout is that of store.json: u32 count, u8 admitted; where
+ * the table has target statistics u32 impressions, clicks, epoch; for rows the optimiser's state and the values, as floats. Frozen tables:
+ * the values alone. Little-endian, no gaps. A stub ends before the state. Internal to the store. */
+#ifndef EMBEDDING_STORE_RECORD_H
+#define EMBEDDING_STORE_RECORD_H
+
+#include "embedding_store/store_internal.h"
+
+enum { CT_RECORD_MAX_BYTES = 3 * CT_TABLE_MAX_DIM * sizeof(float) + 32 /* Adam's row is the largest */ };
+
+/* Of a row of the table. */
+size_t ct_record_bytes(const ct_table *table);
+/* entry: in the partition's index. Returns the record's size. */
+size_t ct_record_encode(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry, char *out);
+/* A row that left the range of floats is nothing to go on from. */
+bool ct_record_finite(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry);
+ct_code ct_record_fail_finite(const ct_table *table, uint64_t key, ct_status *status);
+/* Is it a row's, a stub's (*out_row false) or neither (CT_CORRUPT)? */
+CT_MUST_CHECK ct_code ct_record_check(const ct_stored_table *stored, const char *record, size_t bytes, bool *out_row, ct_status *status);
+/* Fills a stub's entry that was just claimed; gives it a row where the record is one's. The record was checked. */
+CT_MUST_CHECK ct_code ct_record_decode(ct_table *table, ct_partition *partition, const ct_stored_table *stored, const char *record,
+                                       bool row, ct_index_entry *entry, ct_status *status);
+/* Of a record that was checked: NULL for a stub. Not aligned. */
+static inline const char *ct_record_values(const ct_stored_table *stored, const char *record, bool row) {
+    return row ? record + stored->value.offset : NULL;
+}
+/* Where this program would put the columns. */
+void ct_record_layout(const ct_table_spec *spec, ct_stored_table *out_stored);
+
+#endif

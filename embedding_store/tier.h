@@ -1,0 +1,46 @@
+/* A cache over a database: tables that outgrow memory. docs/architecture.md, "More rows than memory", has the whole; internal to the store.
+ *
+ * Plans are numbered. A partition's `touched` says which plan asked for a key last; an entry is changed (its record in the database, if
+ * any, is older) where touched > written, the number up to which the partition was written out. A row may leave where touched is less than
+ * the number of the batch that was acquired last: that one and the one planned ahead are pinned.
+ *
+ * Threads: everything here is called by the one thread that trains, but for ct_tier_read (any thread, while nobody trains) and the
+ * helper's own jobs. The helper touches the database, a ticket's fetched records and the records on their way out; it never touches a
+ * partition. */
+#ifndef EMBEDDING_STORE_TIER_H
+#define EMBEDDING_STORE_TIER_H
+
+#include "embedding_store/store_internal.h"
+
+/* memory_bytes: of all of the store. cache_bytes: of the rows and their index alone; for tests, 0 = what memory_bytes leaves. folder: of
+ * the live database. from: the snapshot that it begins with, or NULL; its rows and stubs are counted by the caller as outside. */
+CT_MUST_CHECK ct_code ct_tier_create(ct_store *store, uint64_t memory_bytes, uint64_t cache_bytes, const char *folder, const char *from,
+                                     const ct_stored_table *stored, ct_status *status);
+/* For reading: as many rows as fit become resident, those first that were counted most; the others are read from `folder` when asked for.
+ */
+CT_MUST_CHECK ct_code ct_tier_open(ct_store *store, uint64_t memory_bytes, const char *folder, const ct_stored_table *stored,
+                                   ct_status *status);
+void ct_tier_destroy(ct_tier *tier); /* NULL is fine */
+/* The part of a ticket that is the tier's. NULL is fine. */
+void ct_tier_ticket_destroy(ct_tier_ticket *ticket);
+
+/* A TRAIN ticket whose distinct keys are known: marks, makes room, and starts to fetch what is missing. */
+CT_MUST_CHECK ct_code ct_tier_plan(ct_tier *tier, ct_ticket *ticket, ct_status *status);
+/* Its keys are resident afterwards, but for rare keys that are nowhere. */
+CT_MUST_CHECK ct_code ct_tier_admit(ct_tier *tier, ct_ticket *ticket, ct_status *status);
+/* The ticket's rows are acquired; rare rows may have been added. */
+void ct_tier_acquired(ct_tier *tier, ct_ticket *ticket);
+/* Its rows will change no more. */
+void ct_tier_applied(ct_tier *tier, const ct_ticket *ticket);
+
+/* Instead of ct_read_acquire. */
+CT_MUST_CHECK ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *status);
+
+/* Writes all that has changed. Not between acquire and apply. */
+CT_MUST_CHECK ct_code ct_tier_flush(ct_tier *tier, ct_status *status);
+/* After a flush: CT_INVALID where a row is not finite. */
+CT_MUST_CHECK ct_code ct_tier_check_finite(ct_tier *tier, ct_status *status);
+ct_live *ct_tier_live(ct_tier *tier);
+const ct_stored_table *ct_tier_layout(const ct_tier *tier, size_t table);
+
+#endif

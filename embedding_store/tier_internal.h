@@ -1,0 +1,83 @@
+/* What tier.c and tier_read.c share. */
+#ifndef EMBEDDING_STORE_TIER_INTERNAL_H
+#define EMBEDDING_STORE_TIER_INTERNAL_H
+
+#include "embedding_store/tier.h"
+
+typedef struct ct_helper ct_helper; /* helper.h */
+
+typedef struct tier_out_entry {
+    uint64_t key;
+    size_t offset, bytes; /* of its record */
+} tier_out_entry;
+
+typedef struct tier_out_part {
+    tier_out_entry *entries; /* (count), sorted by key once it is sent */
+    size_t count, room;
+    char *records; /* (bytes) */
+    size_t bytes, bytes_room;
+} tier_out_part;
+
+/* Records on their way out, of one table, by partition. */
+typedef struct tier_out {
+    ct_live *live;
+    size_t table, parts;
+    tier_out_part *part; /* (parts) */
+    uint64_t job;        /* the helper's, that writes them */
+} tier_out;
+
+typedef struct tier_part {
+    uint32_t written;                    /* what was touched up to here is in the database as it is */
+    uint32_t dirty;                      /* entries that were touched later */
+    bool to_write;                       /* now */
+    int64_t evicted_rows, evicted_stubs; /* by a task; negative = brought in */
+} tier_part;
+
+typedef struct tier_table {
+    tier_part *part;       /* (partitions) */
+    uint64_t sized_for;    /* keys of a batch; 0 = never */
+    uint64_t most_entries; /* of a partition's index */
+    uint64_t most_dirty;   /* bytes */
+    size_t cursor;         /* partition that is written back next */
+    tier_out out[2];       /* one is filled while the other is written */
+    size_t next_out;
+} tier_table;
+
+struct ct_tier {
+    ct_store *store;
+    ct_live *live;
+    ct_helper *helper; /* NULL = for reading only */
+    uint64_t memory_bytes, cache_bytes;
+    size_t trained;              /* tables */
+    tier_table *tables;          /* (table_count); of trained ones */
+    ct_stored_table *layouts;    /* (table_count): of the database's records */
+    uint32_t sequence, acquired; /* numbers of the plans made, and acquired, last */
+    ct_ticket *current;          /* acquired and not applied; NULL = none */
+    ct_ticket *planned;          /* prefetched and not acquired; NULL = none */
+    int64_t misses;
+    _Atomic uint64_t bad_key;            /* of a row that left with a value that is not finite */
+    _Atomic(const ct_table *) bad_table; /* its table; NULL = there is none */
+};
+
+typedef struct fetch {
+    ct_tier_ticket *ticket;
+    ct_live *live;
+    size_t table, first;
+    const ct_stored_table *layout;
+} fetch;
+
+struct ct_tier_ticket {
+    uint32_t sequence;
+    /* keys that are not resident, rising: partition p's at [first[p], first[p + 1]); rare ones behind them, count .. count + rare_count */
+    uint64_t *missing;
+    size_t *missing_counts, *first; /* (parts), (parts + 1) */
+    size_t count, rare_count;
+    size_t *offsets; /* as missing: of the record among records, twice, and 1 more for a row's; SIZE_MAX = there is none */
+    ct_scratch records;
+    size_t records_used;
+    fetch fetch;
+    uint64_t job; /* the helper's */
+    ct_scratch scratch[8];
+};
+
+#endif

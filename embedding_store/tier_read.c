@@ -1,0 +1,188 @@
+/* Reading tables that are not all in memory: the resident rows, then the database, into the ticket's own memory. Changes nothing else but
+ * the table's counters. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "embedding_store/helper.h"
+#include "embedding_store/live.h"
+#include "embedding_store/record.h"
+#include "embedding_store/tier_internal.h"
+
+enum { AHEAD = 16 };
+
+/* A key that is not resident, and the occurrence that asks for it. */
+typedef struct missed {
+    uint64_t key;
+    uint32_t order;
+} missed;
+
+static int by_key(const void *a, const void *b) {
+    const missed *x = a, *y = b;
+    if (x->key != y->key) return x->key < y->key ? -1 : 1;
+    return x->order < y->order ? -1 : x->order > y->order;
+}
+
+typedef struct reading {
+    const ct_ticket *ticket;
+    const ct_stored_table *layout;
+    const missed *misses; /* sorted */
+    size_t count, at;     /* at: of the key that comes next */
+    float *rows;          /* (distinct keys, dim) */
+    size_t used;
+    size_t unknown;
+} reading;
+
+/* What occurrence `order` reads where its key has no row; set before. */
+static ct_code found(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status) {
+    reading *work = context;
+    const ct_ticket *ticket = work->ticket;
+    const uint32_t dim = ticket->table->spec.dim;
+    const float *values = NULL;
+    ct_seen seen = {0, 0};
+    (void)number;
+    if (record) {
+        bool row;
+        CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
+        if (row) {
+            float *to = work->rows + work->used++ * dim;
+            memcpy(to, ct_record_values(work->layout, record, row), dim * sizeof *to);
+            values = to;
+        }
+        if (ticket->seen) {
+            const ct_key_counts counts = {.impressions = ct_get_le32(record + work->layout->impressions.offset),
+                                          .clicks = ct_get_le32(record + work->layout->clicks.offset),
+                                          .epoch = ct_get_le32(record + work->layout->epoch.offset)};
+            seen = ct_counts_in_epoch(&counts, ticket->table->counted_epoch);
+        }
+    }
+    for (; work->at < work->count && work->misses[work->at].key == key; work->at++) {
+        const uint32_t order = work->misses[work->at].order;
+        if (values)
+            ticket->tokens[order] = values;
+        else
+            work->unknown++;
+        if (ticket->seen) ticket->seen[order] = seen;
+    }
+    return CT_OK;
+}
+
+typedef struct rare_row {
+    const ct_stored_table *layout;
+    float *values;
+    uint32_t dim;
+    bool found;
+} rare_row;
+
+static ct_code found_rare(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status) {
+    rare_row *rare = context;
+    (void)number;
+    (void)key;
+    if (!record) return CT_OK;
+    CT_TRY(ct_record_check(rare->layout, record, bytes, &rare->found, status));
+    if (rare->found) memcpy(rare->values, ct_record_values(rare->layout, record, true), rare->dim * sizeof(float));
+    return CT_OK;
+}
+
+/* out: (dim), the ticket's own, which is used where the row is not resident. */
+static ct_code rare_values(ct_tier *tier, const ct_ticket *ticket, uint64_t key, float *out, const float **out_values, ct_status *status) {
+    const ct_table *table = ticket->table;
+    *out_values = table->zeros;
+    if (!key) return CT_OK;
+    const float *resident = ct_table_values(table, key);
+    if (resident) {
+        *out_values = resident;
+        return CT_OK;
+    }
+    const size_t number = (size_t)(table - tier->store->tables);
+    rare_row rare = {.layout = &tier->layouts[number], .values = out, .dim = table->spec.dim};
+    CT_TRY(ct_live_get(tier->live, number, &key, 1, found_rare, &rare, status));
+    if (rare.found) *out_values = out;
+    return CT_OK;
+}
+
+/* Occurrences [at, at + count): resident ones are done; others read `instead` for now and are listed. Returns how many more are listed. */
+static size_t resolve(const ct_ticket *ticket, const uint64_t *keys, size_t at, size_t count, const float *instead, missed *misses,
+                      size_t *unknown) {
+    const ct_table *table = ticket->table;
+    size_t n = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (i + AHEAD < count) ct_table_prefetch(table, keys[i + AHEAD]);
+        const ct_partition *partition = &table->partitions[ct_partition_of(keys[i], table->partition_bits)];
+        ct_index_entry *entry = ct_partition_find(partition, keys[i]);
+        ticket->tokens[at + i] = instead;
+        if (!entry) {
+            misses[n++] = (missed){keys[i], (uint32_t)(at + i)};
+            continue;
+        }
+        if (entry->slot != CT_SLOT_STUB)
+            ticket->tokens[at + i] = ct_slab_at(&partition->values, entry->slot - 1);
+        else
+            ++*unknown;
+        if (ticket->seen) ticket->seen[at + i] = ct_counts_in_epoch(ct_entry_counts(entry), table->counted_epoch);
+    }
+    return n;
+}
+
+ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
+    const ct_lookup *lookup = &ticket->lookup;
+    const ct_table *table = ticket->table;
+    const size_t columns = lookup->column_count, all = ticket->occurrences + ticket->shared_occurrences, dim = table->spec.dim;
+    if (tier->helper) CT_TRY(ct_helper_drain(tier->helper, status)); /* what is on its way out must have arrived */
+    if (!ticket->tier) {
+        ticket->tier = calloc(1, sizeof *ticket->tier);
+        if (!ticket->tier) return ct_fail_memory(status, sizeof *ticket->tier, "a ticket");
+    }
+    ct_tier_ticket *mine = ticket->tier;
+    CT_TRY(ct_scratch_reserve(&mine->scratch[4], all * sizeof(missed), status));
+    CT_TRY(ct_scratch_reserve(&mine->scratch[5], columns * dim * sizeof(float), status));
+    CT_TRY(ct_scratch_reserve(&mine->scratch[6], columns * sizeof(float *), status));
+    missed *misses = mine->scratch[4].memory;
+    const float **instead = mine->scratch[6].memory;
+    for (size_t i = 0; i < columns; i++) {
+        size_t same = 0;
+        while (same < i && lookup->columns[same].rare_key != lookup->columns[i].rare_key) same++;
+        if (same < i)
+            instead[i] = instead[same];
+        else
+            CT_TRY(rare_values(tier, ticket, lookup->columns[i].rare_key, (float *)mine->scratch[5].memory + i * dim, &instead[i], status));
+    }
+    size_t n = 0, distinct = 0, stubs = 0;
+    for (size_t block = 0; block < ticket->blocks; block++) {
+        const uint32_t *starts = &ticket->starts[block * columns];
+        const size_t first = block * ticket->block_rows;
+        for (size_t i = 0; i < columns; i++) {
+            const ct_key_column *column = &lookup->columns[i];
+            if (column->shared) continue;
+            const uint64_t *keys = column->keys + (column->offsets ? column->offsets[first] : first);
+            n += resolve(ticket, keys, starts[i], starts[i + 1] - starts[i], instead[i], misses + n, &stubs);
+        }
+    }
+    for (size_t i = 0; i < columns; i++) {
+        const ct_key_column *column = &lookup->columns[i];
+        if (!column->shared) continue;
+        n += resolve(ticket, column->keys, ticket->shared_start[i], column->offsets ? column->offsets[1] : 1, instead[i], misses + n,
+                     &stubs);
+    }
+    qsort(misses, n, sizeof *misses, by_key);
+    for (size_t i = 0; i < n; i++) distinct += i == 0 || misses[i].key != misses[i - 1].key;
+    CT_TRY(ct_scratch_reserve(&mine->scratch[0], distinct * sizeof(uint64_t), status));
+    CT_TRY(ct_scratch_reserve(&mine->scratch[7], distinct * dim * sizeof(float), status));
+    uint64_t *keys = mine->scratch[0].memory;
+    distinct = 0;
+    for (size_t i = 0; i < n; i++)
+        if (i == 0 || misses[i].key != misses[i - 1].key) keys[distinct++] = misses[i].key;
+    const size_t number = (size_t)(table - tier->store->tables);
+    reading work = {.ticket = ticket,
+                    .layout = &tier->layouts[number],
+                    .misses = misses,
+                    .count = n,
+                    .rows = mine->scratch[7].memory,
+                    .unknown = stubs};
+    CT_TRY(ct_live_get(tier->live, number, keys, distinct, found, &work, status));
+    if (lookup->mode == CT_LOOKUP_READ) {
+        atomic_fetch_add_explicit(&ticket->table->lookups, (int64_t)(all - work.unknown), memory_order_relaxed);
+        atomic_fetch_add_explicit(&ticket->table->unknown, (int64_t)work.unknown, memory_order_relaxed);
+    }
+    return CT_OK;
+}
