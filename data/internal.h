@@ -20,7 +20,6 @@ const char *ct_field_kind_name(ct_field_kind kind);
 static inline bool ct_field_is_multi(const ct_field *field) { return field->value_separator != 0; }
 
 CT_MUST_CHECK ct_code ct_field_weight(const ct_field *field, const char *text, size_t bytes, float *out_weight, ct_status *status);
-CT_MUST_CHECK ct_code ct_field_time(const ct_field *field, const char *text, size_t bytes, int64_t *out_ms, ct_status *status);
 
 /* --- batch --- */
 

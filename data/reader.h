@@ -38,6 +38,8 @@ typedef struct ct_read_report {
     size_t shown;
     char first_bad[CT_BAD_ROWS_SHOWN][CT_BAD_ROW_TEXT_BYTES]; /* "file:line: reason" */
 } ct_read_report;
+/* Counts a bad row and keeps the first ones, for readers of their own. */
+void ct_read_report_add_bad(ct_read_report *report, ct_bad_row_kind kind, const char *source, int64_t line, const char *reason);
 
 typedef struct ct_reader_options {
     const char *const *sources;

@@ -51,16 +51,19 @@ static ct_code check_share(const ct_reader *reader, int64_t rows, ct_status *sta
                    (long long)report->bad_total, (long long)rows, reader->options.max_bad_share, report->first_bad[0]);
 }
 
-static ct_code count_bad(ct_reader *reader, const char *name, int64_t line, ct_bad_row_kind kind, const char *reason, ct_status *status) {
-    ct_read_report *report = &reader->report;
+void ct_read_report_add_bad(ct_read_report *report, ct_bad_row_kind kind, const char *source, int64_t line, const char *reason) {
     report->bad_rows[kind]++;
     report->bad_total++;
-    if (report->shown < CT_BAD_ROWS_SHOWN) {
-        const size_t bytes = strlen(name), kept = CT_BAD_ROW_TEXT_BYTES / 2;
-        const bool cut = bytes > kept; /* of a long path its end tells more */
-        (void)snprintf(report->first_bad[report->shown++], CT_BAD_ROW_TEXT_BYTES, "%s%s:%lld: %.96s", cut ? "..." : "",
-                       cut ? name + bytes - kept : name, (long long)line, reason);
-    }
+    if (report->shown == CT_BAD_ROWS_SHOWN) return;
+    const size_t bytes = strlen(source), kept = CT_BAD_ROW_TEXT_BYTES / 2;
+    const bool cut = bytes > kept; /* of a long path its end tells more */
+    (void)snprintf(report->first_bad[report->shown++], CT_BAD_ROW_TEXT_BYTES, "%s%s:%lld: %.96s", cut ? "..." : "",
+                   cut ? source + bytes - kept : source, (long long)line, reason);
+}
+
+static ct_code count_bad(ct_reader *reader, const char *name, int64_t line, ct_bad_row_kind kind, const char *reason, ct_status *status) {
+    ct_read_report *report = &reader->report;
+    ct_read_report_add_bad(report, kind, name, line, reason);
     const int64_t rows = report->rows + report->bad_total;
     if (reader->options.max_bad_rows >= 0 && report->bad_total > reader->options.max_bad_rows) {
         return ct_fail(status, CT_INVALID, "%lld bad rows, more than the %lld that are allowed; the first: %s",

@@ -92,5 +92,7 @@ CT_MUST_CHECK ct_code ct_field_key(const ct_field *field, const char *token, siz
 /* A number; an empty text is NaN = missing. CT_INVALID on anything that is no decimal number in float's range. */
 CT_MUST_CHECK ct_code ct_field_number(const ct_field *field, const char *text, size_t bytes, float *out_value, ct_status *status);
 CT_MUST_CHECK ct_code ct_field_label(const ct_field *field, const char *text, size_t bytes, float *out_label, ct_status *status);
+/* Milliseconds since 1970; a fraction goes to the nearest one. */
+CT_MUST_CHECK ct_code ct_field_time(const ct_field *field, const char *text, size_t bytes, int64_t *out_ms, ct_status *status);
 
 #endif

@@ -14,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
+#include "base/random.h"
 #include "base/text.h"
 
 static const char MAGIC[6] = {'\x93', 'N', 'U', 'M', 'P', 'Y'};
@@ -441,9 +442,29 @@ static ct_code make_keys(const ids *ids, const char *vectors_path, size_t count,
 
 /* --- load, write --- */
 
+static ct_code hash_content(ct_vectors *vectors, ct_status *status) {
+    ct_digest *digest = NULL;
+    CT_TRY(ct_digest_create(&digest, status));
+    ct_digest_update_u64(digest, vectors->dim);
+    ct_digest_update(digest, vectors->keys, vectors->count * sizeof(*vectors->keys));
+    ct_digest_update(digest, vectors->values, vectors->count * vectors->dim * sizeof(*vectors->values));
+    ct_digest_hex(digest, vectors->content_hash);
+    ct_digest_destroy(digest);
+    return CT_OK;
+}
+
+ct_code ct_vectors_shuffle(ct_vectors *vectors, uint64_t seed, ct_status *status) {
+    for (size_t i = vectors->count; i > 1; i--) { /* Fisher and Yates, of the keys */
+        const size_t pick = (size_t)(ct_random_unit(seed, CT_PLACE_SHUFFLE, 0, i, 0) * (double)i);
+        const uint64_t key = vectors->keys[pick];
+        vectors->keys[pick] = vectors->keys[i - 1];
+        vectors->keys[i - 1] = key;
+    }
+    return hash_content(vectors, status);
+}
+
 ct_code ct_vectors_load(const char *path, const char *ids_path, ct_vectors **out_vectors, ct_status *status) {
     ids ids = {0};
-    ct_digest *digest = NULL;
     ct_vectors *vectors = NULL;
     npy npy;
     CT_TRY(npy_open(path, &npy, status));
@@ -475,15 +496,10 @@ ct_code ct_vectors_load(const char *path, const char *ids_path, ct_vectors **out
     CT_TRY_GOTO(code, read_values(&npy, vectors->values, count, dim, status), fail);
     CT_TRY_GOTO(code, read_ids(ids_path, path, count, &ids, status), fail);
     CT_TRY_GOTO(code, make_keys(&ids, path, count, vectors->keys, status), fail);
-    CT_TRY_GOTO(code, ct_digest_create(&digest, status), fail);
-    ct_digest_update_u64(digest, dim);
-    ct_digest_update(digest, vectors->keys, count * sizeof(*vectors->keys));
-    ct_digest_update(digest, vectors->values, count * dim * sizeof(*vectors->values));
-    ct_digest_hex(digest, vectors->content_hash);
+    CT_TRY_GOTO(code, hash_content(vectors, status), fail);
     *out_vectors = vectors;
     vectors = NULL;
 fail:
-    ct_digest_destroy(digest);
     ct_vectors_destroy(vectors);
     free(ids.text);
     free(ids.line);

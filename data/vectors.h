@@ -15,6 +15,8 @@ typedef struct ct_vectors {
 
 CT_MUST_CHECK ct_code ct_vectors_load(const char *path, const char *ids_path /* may be NULL */, ct_vectors **out_vectors,
                                       ct_status *status);
+/* Deals the vectors anew among the ids, each to one, by the seed: a placebo, with the same values and no content. */
+CT_MUST_CHECK ct_code ct_vectors_shuffle(ct_vectors *vectors, uint64_t seed, ct_status *status);
 void ct_vectors_destroy(ct_vectors *vectors); /* NULL is fine */
 /* Writes a float32 .npy and, where ids_path is given, one id a line. */
 CT_MUST_CHECK ct_code ct_vectors_write(const char *path, const char *ids_path, const float *values, size_t count, size_t dim,

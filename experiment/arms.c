@@ -10,16 +10,16 @@
 enum { FILE_MAX_BYTES = 1 << 20, MAX_SETS = 256, MAX_NAMES = 4096 };
 
 typedef struct arm {
-    char *name, *model;
+    char *name, *model, *placebo, *again;
     char **set, **features, **exclude;
     unsigned set_count, features_count, exclude_count;
 } arm;
 
 typedef struct arms_file {
     char *model, *item;
-    char **set;
+    char **set, **slices;
     arm *arms;
-    unsigned set_count, arms_count;
+    unsigned set_count, slices_count, arms_count;
 } arms_file;
 
 struct ct_arms {
@@ -33,6 +33,8 @@ static const cyaml_schema_value_t text_value = {CYAML_VALUE_STRING(CYAML_FLAG_PO
 static const cyaml_schema_field_t arm_fields[] = {
     CYAML_FIELD_STRING_PTR("name", CYAML_FLAG_POINTER, arm, name, 1, CT_ARM_NAME_MAX_BYTES),
     CYAML_FIELD_STRING_PTR("model", OPTIONAL_POINTER, arm, model, 1, 4096),
+    CYAML_FIELD_STRING_PTR("placebo", OPTIONAL_POINTER, arm, placebo, 1, CT_ARM_NAME_MAX_BYTES),
+    CYAML_FIELD_STRING_PTR("again", OPTIONAL_POINTER, arm, again, 1, CT_ARM_NAME_MAX_BYTES),
     CYAML_FIELD_SEQUENCE("set", OPTIONAL_POINTER, arm, set, &text_value, 0, MAX_SETS),
     CYAML_FIELD_SEQUENCE("features", OPTIONAL_POINTER, arm, features, &text_value, 1, MAX_NAMES),
     CYAML_FIELD_SEQUENCE("exclude", OPTIONAL_POINTER, arm, exclude, &text_value, 0, MAX_NAMES),
@@ -42,8 +44,32 @@ static const cyaml_schema_field_t file_fields[] = {
     CYAML_FIELD_STRING_PTR("model", OPTIONAL_POINTER, arms_file, model, 1, 4096),
     CYAML_FIELD_STRING_PTR("item", OPTIONAL_POINTER, arms_file, item, 1, 256),
     CYAML_FIELD_SEQUENCE("set", OPTIONAL_POINTER, arms_file, set, &text_value, 0, MAX_SETS),
-    CYAML_FIELD_SEQUENCE("arms", CYAML_FLAG_POINTER, arms_file, arms, &arm_value, 2, CT_ARMS_MAX), CYAML_FIELD_END};
+    CYAML_FIELD_SEQUENCE("slices", OPTIONAL_POINTER, arms_file, slices, &text_value, 0, CT_ARMS_MAX_SLICES),
+    CYAML_FIELD_SEQUENCE("arms", CYAML_FLAG_POINTER, arms_file, arms, &arm_value, 2, CT_ARMS_MAX),
+    CYAML_FIELD_END};
 static const cyaml_schema_value_t file_value = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, arms_file, file_fields)};
+
+static const char *repeated_name(const arm *arm) { return arm->placebo != NULL ? arm->placebo : arm->again; }
+
+static size_t find_arm(const arms_file *file, const char *name) {
+    size_t i = 0;
+    while (i < file->arms_count && strcmp(file->arms[i].name, name) != 0) i++;
+    return i;
+}
+
+/* A placebo or an A/A arm names one arm of its own kind and brings nothing. */
+static ct_code check_repeated(const arms_file *file, const arm *arm, const char *path, ct_status *status) {
+    const char *word = arm->placebo != NULL ? "placebo" : "again", *name = repeated_name(arm);
+    if ((arm->placebo != NULL && arm->again != NULL) || arm->model != NULL || arm->set_count > 0 || arm->features_count > 0 ||
+        arm->exclude_count > 0)
+        return ct_fail(status, CT_INVALID, "%s: arm '%s' is '%s: %s', so it can have nothing else of its own", path, arm->name, word, name);
+    const size_t of = find_arm(file, name);
+    if (of == file->arms_count) return ct_fail(status, CT_INVALID, "%s: arm '%s': %s: there is no arm '%s'", path, arm->name, word, name);
+    if (repeated_name(&file->arms[of]) != NULL)
+        return ct_fail(status, CT_INVALID, "%s: arm '%s': %s: arm '%s' repeats another one itself; name that one", path, arm->name, word,
+                       name);
+    return CT_OK;
+}
 
 static ct_code check(const arms_file *file, const char *path, ct_status *status) {
     for (size_t i = 0; i < file->arms_count; i++) {
@@ -57,7 +83,9 @@ static ct_code check(const arms_file *file, const char *path, ct_status *status)
         for (size_t j = 0; j < i; j++)
             if (strcmp(name, file->arms[j].name) == 0)
                 return ct_fail(status, CT_INVALID, "%s: arms %zu and %zu are both named '%s'; names must differ", path, j + 1, i + 1, name);
-        if (file->model == NULL && file->arms[i].model == NULL)
+        if (repeated_name(&file->arms[i]) != NULL)
+            CT_TRY(check_repeated(file, &file->arms[i], path, status));
+        else if (file->model == NULL && file->arms[i].model == NULL)
             return ct_fail(status, CT_INVALID, "%s: arm '%s' has no model, and the file names none for all arms (add `model: dcn-v2`)",
                            path, name);
     }
@@ -104,6 +132,15 @@ void ct_arms_destroy(ct_arms *arms) {
 
 size_t ct_arms_count(const ct_arms *arms) { return arms->file->arms_count; }
 const char *ct_arms_name(const ct_arms *arms, size_t arm) { return arms->file->arms[arm].name; }
+ct_arm_kind ct_arms_kind(const ct_arms *arms, size_t arm) {
+    return arms->file->arms[arm].placebo != NULL ? CT_ARM_PLACEBO : arms->file->arms[arm].again != NULL ? CT_ARM_AGAIN : CT_ARM_OWN;
+}
+size_t ct_arms_of(const ct_arms *arms, size_t arm) {
+    const char *name = repeated_name(&arms->file->arms[arm]);
+    return name != NULL ? find_arm(arms->file, name) : arm;
+}
+size_t ct_arms_slice_count(const ct_arms *arms) { return arms->file->slices_count; }
+const char *ct_arms_slice(const ct_arms *arms, size_t slice) { return arms->file->slices[slice]; }
 const char *ct_arms_item(const ct_arms *arms) { return arms->file->item; }
 
 /* The model file beside the arms file, where there is one, else `model` as it stands; malloc'd; NULL when out of memory. */
@@ -119,7 +156,7 @@ static char *find_model(const char *path, const char *model) {
 
 ct_code ct_arms_spec(const ct_arms *arms, size_t index, ct_model_spec **out_spec, ct_status *status) {
     const arms_file *file = arms->file;
-    const arm *arm = &file->arms[index];
+    const arm *arm = &file->arms[ct_arms_of(arms, index)];
     ct_model_spec *spec = NULL;
     ct_code code = CT_OK;
     const char *model = arm->model != NULL ? arm->model : file->model;

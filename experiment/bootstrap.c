@@ -1,144 +1,13 @@
-/* Every count and every M[i][j] is a whole number of halves, far below 2^53, so sums of them are exact and their order is free. */
 #include "experiment/bootstrap.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/math.h"
 #include "base/random.h"
-#include "trainer/metrics.h"
+#include "experiment/distributions.h"
 
-enum { LANES = 8, KEY_SHIFT = 32 };
-
-struct ct_concordance {
-    size_t cluster_count;
-    double *won;                    /* M: (cluster_count, cluster_count) */
-    double *clicks, *others, *loss; /* (cluster_count) */
-    double all_clicks, all_others, all_won, all_loss;
-};
-
-/* --- one concordance --- */
-
-CT_HOT static void add_to(double *sum, const double *x, size_t n) {
-    for (size_t i = 0; i < n; i++) sum[i] += x[i];
-}
-
-CT_HOT static double weighted_sum(const double *x, const uint32_t *weights, size_t n) {
-    double lane[LANES] = {0.0};
-    size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (size_t l = 0; l < LANES; l++) lane[l] += x[i + l] * (double)(int32_t)weights[i + l];
-    double sum = 0.0;
-    for (size_t l = 0; l < LANES; l++) sum += lane[l];
-    for (; i < n; i++) sum += x[i] * (double)(int32_t)weights[i];
-    return sum;
-}
-
-static double plain_sum(const double *x, size_t n) {
-    double sum = 0.0;
-    for (size_t i = 0; i < n; i++) sum += x[i];
-    return sum;
-}
-
-/* Entries: the score's order, then the cluster, then the label in the lowest bit; sorted by score. */
-static size_t entry_cluster(uint64_t entry) { return (uint32_t)entry >> 1; }
-
-/* `below`: (cluster_count), zeros: non-clicks of each cluster below the current score. */
-static void count_pairs(ct_concordance *c, const uint64_t *entries, size_t n, double *below) {
-    for (size_t first = 0; first < n;) {
-        size_t last = first;
-        while (last < n && entries[last] >> KEY_SHIFT == entries[first] >> KEY_SHIFT) last++;
-        for (size_t i = first; i < last; i++)
-            if (!(entries[i] & 1)) below[entry_cluster(entries[i])] += 0.5;
-        for (size_t i = first; i < last; i++)
-            if (entries[i] & 1) add_to(c->won + entry_cluster(entries[i]) * c->cluster_count, below, c->cluster_count);
-        for (size_t i = first; i < last; i++)
-            if (!(entries[i] & 1)) below[entry_cluster(entries[i])] += 0.5;
-        first = last;
-    }
-}
-
-ct_code ct_concordance_create(const float *logits, const float *labels, const uint32_t *clusters, const bool *mask, size_t n,
-                              size_t cluster_count, ct_concordance **out_concordance, ct_status *status) {
-    if (cluster_count == 0 || cluster_count > CT_BOOTSTRAP_MAX_CLUSTERS)
-        return ct_fail(status, CT_INVALID, "bootstrap: %zu clusters; 1 to %d are possible", cluster_count, CT_BOOTSTRAP_MAX_CLUSTERS);
-    size_t rows = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (mask != NULL && !mask[i]) continue;
-        if (isnan(logits[i])) return ct_fail(status, CT_INVALID, "bootstrap: the logit of row %zu is not a number", i);
-        if (clusters[i] >= cluster_count)
-            return ct_fail(status, CT_INVALID, "bootstrap: row %zu is of cluster %u of %zu", i, clusters[i], cluster_count);
-        rows++;
-    }
-    ct_code code = CT_OK;
-    uint64_t *entries = malloc((2 * rows + 1) * sizeof *entries);
-    double *below = calloc(cluster_count, sizeof *below);
-    ct_concordance *c = calloc(1, sizeof *c);
-    if (c != NULL) {
-        c->cluster_count = cluster_count;
-        c->won = calloc(cluster_count * cluster_count, sizeof *c->won);
-        c->clicks = calloc(cluster_count, sizeof *c->clicks);
-        c->others = calloc(cluster_count, sizeof *c->others);
-        c->loss = calloc(cluster_count, sizeof *c->loss);
-    }
-    if (!entries || !below || !c || !c->won || !c->clicks || !c->others || !c->loss) {
-        code = ct_fail_memory(status, cluster_count * cluster_count * sizeof(double) + rows * 2 * sizeof *entries, "the bootstrap");
-        goto fail;
-    }
-    rows = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (mask != NULL && !mask[i]) continue;
-        const bool click = labels[i] != 0.0f;
-        entries[rows++] = (uint64_t)ct_score_key(logits[i]) << KEY_SHIFT | (uint64_t)clusters[i] << 1 | click;
-        (click ? c->clicks : c->others)[clusters[i]] += 1.0;
-        c->loss[clusters[i]] += ct_logit_loss(logits[i], click);
-    }
-    ct_score_sort(entries, entries + rows, rows);
-    count_pairs(c, entries, rows, below);
-    c->all_clicks = plain_sum(c->clicks, cluster_count);
-    c->all_others = plain_sum(c->others, cluster_count);
-    c->all_won = plain_sum(c->won, cluster_count * cluster_count);
-    c->all_loss = plain_sum(c->loss, cluster_count);
-    *out_concordance = c;
-    c = NULL;
-fail:
-    free(entries);
-    free(below);
-    ct_concordance_destroy(c);
-    return code;
-}
-
-void ct_concordance_destroy(ct_concordance *concordance) {
-    if (concordance == NULL) return;
-    free(concordance->won);
-    free(concordance->clicks);
-    free(concordance->others);
-    free(concordance->loss);
-    free(concordance);
-}
-
-static double ratio(double above, double below) { return below > 0.0 ? above / below : NAN; }
-
-double ct_concordance_auc(const ct_concordance *c, const uint32_t *weights) {
-    if (weights == NULL) return ratio(c->all_won, c->all_clicks * c->all_others);
-    const size_t n = c->cluster_count;
-    double won = 0.0;
-    for (size_t i = 0; i < n; i++)
-        if (weights[i] != 0 && c->clicks[i] > 0.0) won += (double)weights[i] * weighted_sum(c->won + i * n, weights, n);
-    return ratio(won, weighted_sum(c->clicks, weights, n) * weighted_sum(c->others, weights, n));
-}
-
-double ct_concordance_log_loss(const ct_concordance *c, const uint32_t *weights) {
-    if (weights == NULL) return ratio(c->all_loss, c->all_clicks + c->all_others);
-    double loss = 0.0; /* not by lanes: an infinite loss times weight 0 would be NaN */
-    for (size_t i = 0; i < c->cluster_count; i++)
-        if (weights[i] != 0) loss += (double)weights[i] * c->loss[i];
-    return ratio(loss, weighted_sum(c->clicks, weights, c->cluster_count) + weighted_sum(c->others, weights, c->cluster_count));
-}
-
-double ct_concordance_rows(const ct_concordance *concordance) { return concordance->all_clicks + concordance->all_others; }
-double ct_concordance_clicks(const ct_concordance *concordance) { return concordance->all_clicks; }
+enum { LANES = CT_TALLY_LANES };
 
 /* --- draws --- */
 
@@ -152,40 +21,57 @@ void ct_bootstrap_weights(uint64_t seed, uint64_t draw, uint32_t *out_weights, s
 }
 
 typedef struct values_job {
-    ct_concordance *const *concordances;
+    ct_tally *const *tallies;
     size_t count, cluster_count;
     uint64_t seed;
     uint32_t draws;
-    uint32_t *weights; /* (threads, cluster_count) */
-    double *auc, *log_loss;
+    double *weights;  /* (threads, cluster_count, LANES) */
+    uint32_t *counts; /* (threads, cluster_count) */
+    double *values;   /* (count, metrics, draws) */
 } values_job;
 
-static void values_task(void *context, size_t draw, size_t worker) {
+/* LANES draws of all tallies. */
+static void values_task(void *context, size_t task, size_t worker) {
     const values_job *job = context;
-    uint32_t *weights = job->weights + worker * job->cluster_count;
-    ct_bootstrap_weights(job->seed, draw, weights, job->cluster_count);
+    const size_t clusters = job->cluster_count, first = task * LANES, left = job->draws - first, lanes = left < LANES ? left : LANES;
+    double *weights = job->weights + worker * clusters * LANES;
+    uint32_t *counts = job->counts + worker * clusters;
+    for (size_t l = 0; l < LANES; l++) {
+        ct_bootstrap_weights(job->seed, first + l, counts, clusters);
+        for (size_t k = 0; k < clusters; k++) weights[k * LANES + l] = (double)counts[k];
+    }
     for (size_t i = 0; i < job->count; i++) {
-        job->auc[i * job->draws + draw] = ct_concordance_auc(job->concordances[i], weights);
-        job->log_loss[i * job->draws + draw] = ct_concordance_log_loss(job->concordances[i], weights);
+        double out[CT_TALLY_METRICS][LANES];
+        ct_tally_values(job->tallies[i], weights, out);
+        for (size_t m = 0; m < CT_TALLY_METRICS; m++)
+            memcpy(job->values + (i * CT_TALLY_METRICS + m) * job->draws + first, out[m], lanes * sizeof(double));
     }
 }
 
-ct_code ct_bootstrap_values(ct_concordance *const *concordances, size_t count, uint64_t seed, uint32_t draws, ct_pool *pool,
-                            double *out_auc, double *out_log_loss, ct_status *status) {
+ct_code ct_bootstrap_values(ct_tally *const *tallies, size_t count, uint64_t seed, uint32_t draws, ct_pool *pool, double *out_values,
+                            ct_status *status) {
     if (count == 0) return CT_OK;
-    const size_t cluster_count = concordances[0]->cluster_count;
+    const size_t clusters = ct_tally_clusters(tallies[0]);
     for (size_t i = 1; i < count; i++)
-        if (concordances[i]->cluster_count != cluster_count)
-            return ct_fail(status, CT_INVALID, "bootstrap: %zu and %zu clusters in one comparison", cluster_count,
-                           concordances[i]->cluster_count);
-    const size_t scratch = ct_pool_threads(pool) * cluster_count;
-    uint32_t *weights = malloc(scratch * sizeof *weights);
-    if (weights == NULL) return ct_fail_memory(status, scratch * sizeof *weights, "the bootstrap's draws");
-    values_job job = {concordances, count, cluster_count, seed, draws, weights, out_auc, out_log_loss};
-    ct_pool_run(pool, draws, values_task, &job);
+        if (ct_tally_clusters(tallies[i]) != clusters)
+            return ct_fail(status, CT_INVALID, "bootstrap: %zu and %zu clusters in one comparison", clusters,
+                           ct_tally_clusters(tallies[i]));
+    ct_code code = CT_OK;
+    const size_t scratch = ct_pool_threads(pool) * clusters;
+    double *weights = malloc(scratch * LANES * sizeof *weights);
+    uint32_t *counts = malloc(scratch * sizeof *counts);
+    if (weights == NULL || counts == NULL) {
+        code = ct_fail_memory(status, scratch * (LANES * sizeof *weights + sizeof *counts), "the bootstrap's draws");
+    } else {
+        values_job job = {tallies, count, clusters, seed, draws, weights, counts, out_values};
+        ct_pool_run(pool, (draws + LANES - 1) / LANES, values_task, &job);
+    }
     free(weights);
-    return CT_OK;
+    free(counts);
+    return code;
 }
+
+/* --- intervals --- */
 
 static int by_value(const void *left, const void *right) {
     const double a = *(const double *)left, b = *(const double *)right;
@@ -199,57 +85,110 @@ static double percentile(const double *sorted, size_t n, double share) {
     return sorted[below] + (place - (double)below) * (sorted[below + 1] - sorted[below]);
 }
 
+static double variance(const double *x, size_t n) {
+    double mean = 0.0, squares = 0.0;
+    for (size_t i = 0; i < n; i++) mean += x[i] / (double)n;
+    for (size_t i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
+    return n > 1 ? squares / (double)(n - 1) : 0.0;
+}
+
+/* Fills all of `interval` but the estimate: differences: (n), those that exist. */
+static void interval_of(double *differences, size_t n, double unit_variance, double seed_variance, size_t seed_count,
+                        ct_interval *interval) {
+    const double all = unit_variance + seed_variance;
+    interval->draws = (uint32_t)n;
+    interval->low = interval->high = interval->p = (double)NAN;
+    interval->degrees = seed_variance > 0.0 ? all * all / (seed_variance * seed_variance / (double)(seed_count - 1)) : (double)INFINITY;
+    if (n == 0) return;
+    const double stretch = ct_student_two_sided_quantile(0.05, interval->degrees) / ct_student_two_sided_quantile(0.05, (double)INFINITY);
+    qsort(differences, n, sizeof *differences, by_value);
+    interval->low = interval->estimate + stretch * (percentile(differences, n, 0.025) - interval->estimate);
+    interval->high = interval->estimate + stretch * (percentile(differences, n, 0.975) - interval->estimate);
+    interval->p = all > 0.0 ? ct_student_two_sided(interval->estimate / sqrt(all), interval->degrees) : interval->estimate != 0 ? 0.0 : 1.0;
+}
+
 ct_code ct_bootstrap_interval(const ct_bootstrap_side *a, const ct_bootstrap_side *b, size_t seed_count, uint64_t seed, uint32_t draws,
                               ct_interval *out_interval, ct_status *status) {
     if (seed_count == 0 || draws == 0) return ct_fail(status, CT_INVALID, "bootstrap: needs at least one seed and one draw");
-    double *differences = malloc(draws * sizeof *differences);
+    double *differences = malloc((2 * (size_t)draws + seed_count) * sizeof *differences);
     if (differences == NULL) return ct_fail_memory(status, draws * sizeof *differences, "the bootstrap's draws");
     const double seeds = (double)seed_count, widen = seed_count > 1 ? sqrt(seeds / (seeds - 1.0)) : 0.0;
+    double *means = differences + draws, *by_seed = means + draws; /* means: over all seeds, so that units alone move them */
     size_t kept = 0;
     for (size_t draw = 0; draw < draws; draw++) {
         double all = 0.0, picked = 0.0;
         for (size_t s = 0; s < seed_count; s++) {
-            all += b->values[s * draws + draw] - a->values[s * draws + draw];
+            all += b->values[s * b->stride + draw] - a->values[s * a->stride + draw];
             const size_t pick = pick_of(seed, 1, draw, s, seed_count);
-            picked += b->values[pick * draws + draw] - a->values[pick * draws + draw];
+            picked += b->values[pick * b->stride + draw] - a->values[pick * a->stride + draw];
         }
         const double difference = all / seeds + (seed_count > 1 ? widen * (picked - all) / seeds : 0.0);
-        if (isfinite(difference)) differences[kept++] = difference;
+        if (!isfinite(difference)) continue;
+        means[kept] = all / seeds;
+        differences[kept++] = difference;
     }
-    ct_interval interval = {.estimate = 0.0, .low = NAN, .high = NAN, .draws = (uint32_t)kept};
-    for (size_t s = 0; s < seed_count; s++) interval.estimate += (b->whole[s] - a->whole[s]) / seeds;
-    if (kept > 0) {
-        qsort(differences, kept, sizeof *differences, by_value);
-        interval.low = percentile(differences, kept, 0.025);
-        interval.high = percentile(differences, kept, 0.975);
+    ct_interval interval = {.estimate = 0.0};
+    for (size_t s = 0; s < seed_count; s++) {
+        by_seed[s] = b->whole[s] - a->whole[s];
+        interval.estimate += by_seed[s] / seeds;
     }
+    const double seed_variance = variance(by_seed, seed_count) / seeds;
+    if (!isfinite(seed_variance)) kept = 0;
+    interval_of(differences, kept, variance(means, kept), seed_variance, seed_count, &interval);
     free(differences);
     *out_interval = interval;
     return CT_OK;
 }
 
-ct_code ct_bootstrap_difference(ct_concordance *const *a, ct_concordance *const *b, size_t seed_count, ct_bootstrap_metric metric,
-                                uint64_t seed, uint32_t draws, ct_pool *pool, ct_interval *out_interval, ct_status *status) {
+ct_code ct_bootstrap_difference(ct_tally *const *a, ct_tally *const *b, size_t seed_count, ct_tally_metric metric, uint64_t seed,
+                                uint32_t draws, ct_pool *pool, ct_interval *out_interval, ct_status *status) {
     ct_code code = CT_OK;
     if (seed_count == 0 || draws == 0) return ct_fail(status, CT_INVALID, "bootstrap: needs at least one seed and one draw");
-    const size_t each = seed_count * draws, total = 4 * each + 2 * seed_count;
-    ct_concordance **both = malloc(2 * seed_count * sizeof *both);
-    double *memory = malloc(total * sizeof *memory);
-    if (both == NULL || memory == NULL) {
-        code = ct_fail_memory(status, total * sizeof *memory, "the bootstrap's draws");
+    const size_t stride = (size_t)CT_TALLY_METRICS * draws, total = 2 * seed_count * (stride + 1);
+    ct_tally **both = malloc(2 * seed_count * sizeof *both);
+    double *values = malloc(total * sizeof *values);
+    if (both == NULL || values == NULL) {
+        code = ct_fail_memory(status, total * sizeof *values, "the bootstrap's draws");
         goto fail;
     }
-    double *auc = memory, *log_loss = memory + 2 * each, *whole = memory + 4 * each;
+    double *whole = values + 2 * seed_count * stride;
     memcpy(both, a, seed_count * sizeof *both);
     memcpy(both + seed_count, b, seed_count * sizeof *both);
-    CT_TRY_GOTO(code, ct_bootstrap_values(both, 2 * seed_count, seed, draws, pool, auc, log_loss, status), fail);
-    for (size_t i = 0; i < 2 * seed_count; i++)
-        whole[i] = metric == CT_BOOTSTRAP_AUC ? ct_concordance_auc(both[i], NULL) : ct_concordance_log_loss(both[i], NULL);
-    const double *values = metric == CT_BOOTSTRAP_AUC ? auc : log_loss;
-    const ct_bootstrap_side side_a = {whole, values}, side_b = {whole + seed_count, values + each};
+    CT_TRY_GOTO(code, ct_bootstrap_values(both, 2 * seed_count, seed, draws, pool, values, status), fail);
+    for (size_t i = 0; i < 2 * seed_count; i++) whole[i] = ct_tally_value(both[i], metric);
+    const double *of_metric = values + metric * (size_t)draws;
+    const ct_bootstrap_side side_a = {whole, of_metric, stride}, side_b = {whole + seed_count, of_metric + seed_count * stride, stride};
     code = ct_bootstrap_interval(&side_a, &side_b, seed_count, seed, draws, out_interval, status);
 fail:
     free(both);
-    free(memory);
+    free(values);
     return code;
+}
+
+/* --- several pairs --- */
+
+typedef struct ranked_p {
+    double p;
+    size_t at;
+} ranked_p;
+
+static int by_p(const void *left, const void *right) {
+    const ranked_p *a = left, *b = right;
+    return (a->p > b->p) - (a->p < b->p);
+}
+
+ct_code ct_holm(double *p, size_t n, ct_status *status) {
+    size_t tests = 0;
+    ranked_p *order = malloc((n + 1) * sizeof *order);
+    if (order == NULL) return ct_fail_memory(status, n * sizeof *order, "p-values");
+    for (size_t i = 0; i < n; i++)
+        if (!isnan(p[i])) order[tests++] = (ranked_p){p[i], i};
+    qsort(order, tests, sizeof *order, by_p);
+    double least = 0.0;
+    for (size_t rank = 0; rank < tests; rank++) {
+        least = fmax(least, fmin(1.0, (double)(tests - rank) * order[rank].p));
+        p[order[rank].at] = least;
+    }
+    free(order);
+    return CT_OK;
 }

@@ -1,6 +1,6 @@
-/* A run: open the arms; one reader over the training log, each batch given to every model in turn; every model judged on the validation
- * sources and once on the test sources, whose logits are kept (4 bytes a row and model); differences; report. All models, arms times seeds,
- * are in memory at once. */
+/* A run: open the arms; read the test rows, so that faults there are told before the work; train an epoch, each batch given to every model
+ * in turn; judge every model that gained on the validation rows on the test rows too, and keep those logits (4 bytes a row and model); and
+ * so on; differences; report. All models, arms times seeds, are in memory at once. */
 #include "experiment/compare.h"
 
 #include <stdio.h>
@@ -10,8 +10,11 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/progress.h"
 #include "experiment/compare_internal.h"
+
+enum { PATIENCE = 2 }; /* epochs without a gain of any model */
 
 ct_code compare_warn(compare_run *run, ct_status *status, const char *format, ...) {
     char text[1024];
@@ -58,7 +61,7 @@ static ct_code check_rereadable(const source_list *list, ct_status *status) {
                            "standard input can be read once, but the %s sources are read for each model; write it to a "
                            "file first",
                            list->role);
-        if (!ct_path_exists(list->names[i]))
+        if (list->names[i][0] != '|' && !ct_path_exists(list->names[i])) /* a command is run again each time */
             return ct_fail(status, CT_NOT_FOUND, "%s: no such file (%s source)", list->names[i], list->role);
     }
     return CT_OK;
@@ -69,6 +72,11 @@ static ct_code check_options(const ct_compare_options *options, ct_status *statu
     const source_list valid = {"validation", options->valid_sources, options->valid_source_count};
     const source_list test = {"test", options->test_sources, options->test_source_count};
     if (train.count == 0 || test.count == 0) return ct_fail(status, CT_INVALID, "compare needs training and test sources");
+    if (options->epochs > 1)
+        for (size_t i = 0; i < train.count; i++)
+            if (strcmp(train.names[i], "-") == 0)
+                return ct_fail(status, CT_INVALID, "standard input can be read once, but %u epochs read the training sources again",
+                               options->epochs);
     if (options->seeds == 0 || options->draws == 0 || options->batch_rows == 0)
         return ct_fail(status, CT_INVALID, "compare needs at least one seed, one draw and one row in a batch (%u, %u, %zu)", options->seeds,
                        options->draws, options->batch_rows);
@@ -99,28 +107,59 @@ static ct_code find_item(compare_run *run, ct_status *status) {
     return CT_OK;
 }
 
+/* The fields by which the report slices, beside items and units. */
+static ct_code find_slices(compare_run *run, ct_status *status) {
+    const ct_schema *schema = run->options->schema;
+    for (size_t i = 0; i < ct_arms_slice_count(run->arms_file); i++) {
+        const char *name = ct_arms_slice(run->arms_file, i);
+        const int64_t field = ct_schema_find(schema, name);
+        const bool good = field >= 0 && (schema->fields[field].kind == CT_FIELD_NUMBER ||
+                                         (schema->fields[field].kind == CT_FIELD_ID && schema->fields[field].value_separator == 0));
+        if (!good)
+            return ct_fail(status, CT_INVALID, "%s: slices: '%s' is no number and no id with one value of schema %s",
+                           run->options->arms_path, name, schema->name);
+        run->test.fields[run->test.field_count++].field = field;
+    }
+    return CT_OK;
+}
+
 /* --- arms --- */
+
+/* A placebo without a vector would be an A/A arm that calls itself a placebo. */
+static ct_code check_placebo(const compare_run *run, const arm_run *arm, ct_status *status) {
+    const ct_schema *schema = run->options->schema;
+    for (size_t f = 0; f < schema->field_count; f++)
+        if (schema->fields[f].kind == CT_FIELD_VECTOR && ct_model_uses_field(arm->models[0], f)) return CT_OK;
+    return ct_fail(status, CT_INVALID, "%s: arm '%s': the arm that it is a placebo of has no vector to shuffle", run->options->arms_path,
+                   arm->name);
+}
 
 static ct_code open_arm(compare_run *run, size_t index, ct_status *status) {
     const ct_compare_options *options = run->options;
     arm_run *arm = &run->arms[index];
     arm->name = ct_arms_name(run->arms_file, index);
+    arm->kind = ct_arms_kind(run->arms_file, index);
     CT_TRY(ct_arms_spec(run->arms_file, index, &arm->spec, status));
     arm->models = calloc(options->seeds, sizeof(ct_model *));
     arm->trainers = calloc(options->seeds, sizeof(ct_trainer *));
     arm->logits = calloc(options->seeds, sizeof(float *));
     arm->valid = calloc(options->seeds, sizeof *arm->valid);
     arm->test = calloc(options->seeds, sizeof *arm->test);
-    if (!arm->models || !arm->trainers || !arm->logits || !arm->valid || !arm->test)
+    arm->best_epoch = calloc(options->seeds, sizeof *arm->best_epoch);
+    if (!arm->models || !arm->trainers || !arm->logits || !arm->valid || !arm->test || !arm->best_epoch)
         return ct_fail_memory(status, options->seeds * sizeof *arm->test, "the arms");
     for (uint32_t s = 0; s < options->seeds; s++) {
-        const ct_model_options model = {
-            .seed = options->seed + s, .batch_rows = options->batch_rows, .device = NULL, .pool = options->pool};
+        const uint64_t seed = options->seed + s + (arm->kind == CT_ARM_AGAIN ? options->seeds : 0);
+        const ct_model_options model = {.seed = seed,
+                                        .batch_rows = options->batch_rows,
+                                        .device = NULL,
+                                        .pool = options->pool,
+                                        .shuffle_vectors = arm->kind == CT_ARM_PLACEBO ? ct_hash64(&seed, sizeof seed, 0) | 1 : 0};
         if (ct_model_create(options->schema, arm->spec, &model, &arm->models[s], status) != CT_OK ||
             ct_trainer_create(arm->models[s], 0, &arm->trainers[s], status) != CT_OK)
             return ct_fail_within(status, "%s: arm '%s'", options->arms_path, arm->name);
     }
-    return CT_OK;
+    return arm->kind == CT_ARM_PLACEBO ? check_placebo(run, arm, status) : CT_OK;
 }
 
 static void close_arm(arm_run *arm, uint32_t seeds) {
@@ -134,40 +173,25 @@ static void close_arm(arm_run *arm, uint32_t seeds) {
     free(arm->logits);
     free(arm->valid);
     free(arm->test);
+    free(arm->best_epoch);
     ct_model_spec_destroy(arm->spec);
 }
 
 /* --- training --- */
 
-static const ct_column *item_column(const compare_run *run, const ct_batch *batch, ct_status *status) {
-    const ct_column *column = &batch->columns[run->item];
-    if (column->present) return column;
-    ct_fail(status, CT_INVALID, "a source lacks the column of '%s', whose count makes the slices",
-            run->options->schema->fields[run->item].name);
-    return NULL;
-}
-
-static ct_code count_items(compare_run *run, const ct_batch *batch, ct_status *status) {
-    if (run->item_counts == NULL) return CT_OK;
-    const ct_column *column = item_column(run, batch, status);
-    if (column == NULL) return status->code;
-    for (size_t i = 0; i < batch->rows; i++) CT_TRY(ct_counts_add(run->item_counts, ct_column_u64(column)[i], 1, status));
-    return CT_OK;
-}
-
-static ct_code train_batch(compare_run *run, const ct_batch *batch, ct_status *status) {
+static ct_code train_batch(compare_run *run, const ct_batch *batch, uint32_t epoch, ct_status *status) {
     for (size_t a = 0; a < run->arm_count; a++) {
         arm_run *arm = &run->arms[a];
         const int64_t started = ct_clock_ns();
         for (uint32_t s = 0; s < run->options->seeds; s++)
-            if (ct_trainer_batch(arm->trainers[s], batch, 0, status) != CT_OK)
-                return ct_fail_within(status, "arm '%s', seed %llu", arm->name, (unsigned long long)(run->options->seed + s));
+            if (ct_trainer_batch(arm->trainers[s], batch, epoch, status) != CT_OK)
+                return ct_fail_within(status, "arm '%s', seed %llu", arm->name, (unsigned long long)ct_model_seed(arm->models[s]));
         arm->train_ns += ct_clock_ns() - started;
     }
-    return count_items(run, batch, status);
+    return epoch == 0 ? test_rows_compare(run, batch, status) : CT_OK;
 }
 
-static ct_reader_options reader_options(const ct_compare_options *options, const char *const *sources, size_t count) {
+ct_reader_options compare_reader(const ct_compare_options *options, const char *const *sources, size_t count) {
     ct_reader_options reader = CT_READER_OPTIONS_INIT;
     reader.sources = sources;
     reader.source_count = count;
@@ -176,9 +200,9 @@ static ct_reader_options reader_options(const ct_compare_options *options, const
     return reader;
 }
 
-static ct_code train(compare_run *run, ct_status *status) {
+static ct_code train_epoch(compare_run *run, uint32_t epoch, ct_status *status) {
     const ct_compare_options *options = run->options;
-    const ct_reader_options reading = reader_options(options, options->train_sources, options->train_source_count);
+    const ct_reader_options reading = compare_reader(options, options->train_sources, options->train_source_count);
     ct_reader *reader = NULL;
     ct_batch *batch = NULL;
     ct_progress progress;
@@ -188,13 +212,13 @@ static ct_code train(compare_run *run, ct_status *status) {
     if (options->progress) ct_progress_init(&progress);
     ct_code code = CT_OK;
     while ((code = ct_reader_next(reader, &batch, status)) == CT_OK) {
-        code = train_batch(run, batch, status);
+        code = train_batch(run, batch, epoch, status);
         rows += (int64_t)batch->rows;
         ct_reader_release(reader, batch);
         if (code != CT_OK) break;
         if (options->progress)
-            ct_progress_update(&progress, "training %zu models, %lld rows, %.0f rows/s", run->arm_count * options->seeds, (long long)rows,
-                               (double)rows / ((double)(ct_clock_ns() - started) / 1e9));
+            ct_progress_update(&progress, "training %zu models, epoch %u, %lld rows, %.0f rows/s", run->arm_count * options->seeds,
+                               epoch + 1, (long long)rows, (double)rows / ((double)(ct_clock_ns() - started) / 1e9));
     }
     if (options->progress) ct_progress_finish(&progress);
     ct_reader_report(reader, &run->train_report);
@@ -209,101 +233,119 @@ static ct_code train(compare_run *run, ct_status *status) {
 /* --- judging --- */
 
 typedef struct collection {
-    compare_run *run;
-    bool first; /* of all models: takes labels, units and items too */
-    float *logits;
-    size_t count, capacity;
+    size_t rows, count; /* of the test; so far */
+    float *logits;      /* (rows) */
 } collection;
-
-static ct_code collect_rows(compare_run *run, const ct_batch *batch, ct_status *status) {
-    const ct_schema *schema = run->options->schema;
-    const ct_column *label = &batch->columns[ct_schema_find_kind(schema, CT_FIELD_LABEL)];
-    const ct_column *unit = run->unit >= 0 && batch->columns[run->unit].present ? &batch->columns[run->unit] : NULL;
-    const ct_column *item = NULL;
-    test_rows *test = &run->test;
-    if (run->item >= 0 && (item = item_column(run, batch, status)) == NULL) return status->code;
-    if (test->count > 0 && (unit != NULL) != (test->units != NULL))
-        return ct_fail(status, CT_INVALID, "some test sources have a unit column '%s' and others do not", schema->fields[run->unit].name);
-    CT_TRY(test_rows_reserve(test, batch->rows, unit != NULL, item != NULL, status));
-    for (size_t i = 0; i < batch->rows; i++) {
-        const size_t row = test->count + i;
-        test->labels[row] = ct_column_f32(label)[i];
-        test->clicks += (double)test->labels[row];
-        if (unit != NULL) test->units[row] = ct_column_u64(unit)[i];
-        if (item != NULL) test->slices[row] = (uint8_t)slice_of(ct_counts_get(run->item_counts, ct_column_u64(item)[i]));
-    }
-    test->count += batch->rows;
-    return CT_OK;
-}
 
 static ct_code collect(void *context, const ct_batch *batch, const float *logits, const float *probabilities, ct_status *status) {
     (void)probabilities;
     collection *c = context;
-    if (c->first) CT_TRY(collect_rows(c->run, batch, status));
-    if (c->count + batch->rows > c->run->test.count)
-        return ct_fail(status, CT_INVALID, "the test sources changed between two readings: more than %zu rows", c->run->test.count);
-    if (c->count + batch->rows > c->capacity) {
-        const size_t capacity = c->first ? c->run->test.capacity : c->run->test.count;
-        float *grown = realloc(c->logits, capacity * sizeof *grown);
-        if (grown == NULL) return ct_fail_memory(status, capacity * sizeof *grown, "the predictions");
-        c->logits = grown;
-        c->capacity = capacity;
-    }
+    if (c->count + batch->rows > c->rows)
+        return ct_fail(status, CT_INVALID, "the test sources changed between two readings: more than %zu rows", c->rows);
     memcpy(c->logits + c->count, logits, batch->rows * sizeof *logits);
     c->count += batch->rows;
     return CT_OK;
 }
 
+/* The test rows' logits of one model, in the place of those of an earlier epoch. */
 static ct_code judge_model(compare_run *run, arm_run *arm, uint32_t seed, ct_status *status) {
     const ct_compare_options *options = run->options;
-    ct_evaluate_options evaluation = {.pool = options->pool, .progress = options->progress};
-    if (options->valid_source_count > 0) {
-        evaluation.reader = reader_options(options, options->valid_sources, options->valid_source_count);
-        CT_TRY(ct_evaluate(arm->models[seed], &evaluation, &arm->valid[seed], &run->valid_report, status));
-    }
-    collection c = {.run = run, .first = arm == run->arms && seed == 0};
-    evaluation.reader = reader_options(options, options->test_sources, options->test_source_count);
-    evaluation.predictions = collect;
-    evaluation.predictions_context = &c;
-    const ct_code code = ct_evaluate(arm->models[seed], &evaluation, &arm->test[seed], &run->test_report, status);
-    arm->logits[seed] = c.logits;
-    if (code == CT_OK && c.count != run->test.count)
+    if (arm->logits[seed] == NULL) arm->logits[seed] = malloc(run->test.count * sizeof(float));
+    if (arm->logits[seed] == NULL) return ct_fail_memory(status, run->test.count * sizeof(float), "the predictions");
+    collection c = {run->test.count, 0, arm->logits[seed]};
+    const ct_evaluate_options evaluation = {.pool = options->pool,
+                                            .progress = options->progress,
+                                            .reader = compare_reader(options, options->test_sources, options->test_source_count),
+                                            .predictions = collect,
+                                            .predictions_context = &c};
+    CT_TRY(ct_evaluate(arm->models[seed], &evaluation, &arm->test[seed], &run->test_report, status));
+    if (c.count != run->test.count)
         return ct_fail(status, CT_INVALID, "the test sources changed between two readings: %zu rows, then %zu", run->test.count, c.count);
-    return code;
+    return CT_OK;
 }
 
-static ct_code judge(compare_run *run, ct_status *status) {
-    for (size_t a = 0; a < run->arm_count; a++)
-        for (uint32_t s = 0; s < run->options->seeds; s++)
-            if (judge_model(run, &run->arms[a], s, status) != CT_OK)
-                return ct_fail_within(status, "arm '%s', seed %llu", run->arms[a].name, (unsigned long long)(run->options->seed + s));
-    return test_rows_cluster(&run->test, status);
+/* Judges the model where this is its best epoch so far. */
+static ct_code judge_epoch(compare_run *run, arm_run *arm, uint32_t seed, uint32_t epoch, bool *out_better, ct_status *status) {
+    const ct_compare_options *options = run->options;
+    *out_better = true;
+    if (options->valid_source_count > 0) {
+        ct_metrics valid;
+        const ct_evaluate_options evaluation = {.pool = options->pool,
+                                                .progress = options->progress,
+                                                .reader = compare_reader(options, options->valid_sources, options->valid_source_count)};
+        CT_TRY(ct_evaluate(arm->models[seed], &evaluation, &valid, &run->valid_report, status));
+        *out_better = epoch == 0 || valid.log_loss < arm->valid[seed].log_loss;
+        if (!*out_better) return CT_OK;
+        arm->valid[seed] = valid;
+    }
+    arm->best_epoch[seed] = epoch;
+    return judge_model(run, arm, seed, status);
+}
+
+static ct_code train_and_judge(compare_run *run, ct_status *status) {
+    const ct_compare_options *options = run->options;
+    const bool chooses = options->valid_source_count > 0;
+    const uint32_t epochs = options->epochs > 0 ? options->epochs : 1;
+    uint32_t last_gain = 0;
+    for (uint32_t epoch = 0; epoch < epochs && epoch <= last_gain + PATIENCE; epoch++) {
+        CT_TRY(train_epoch(run, epoch, status));
+        run->epochs = epoch + 1;
+        if (!chooses && epoch + 1 < epochs) {
+            last_gain = epoch;
+            continue;
+        }
+        for (size_t a = 0; a < run->arm_count; a++)
+            for (uint32_t s = 0; s < options->seeds; s++) {
+                bool better = false;
+                if (judge_epoch(run, &run->arms[a], s, epoch, &better, status) != CT_OK)
+                    return ct_fail_within(status, "arm '%s', seed %llu", run->arms[a].name,
+                                          (unsigned long long)ct_model_seed(run->arms[a].models[s]));
+                if (better) last_gain = epoch;
+            }
+    }
+    return CT_OK;
+}
+
+/* --- all of it --- */
+
+static ct_code open_run(compare_run *run, ct_status *status) {
+    const ct_schema *schema = run->options->schema;
+    CT_TRY(ct_arms_load(run->options->arms_path, &run->arms_file, status));
+    run->unit = ct_schema_find_kind(schema, CT_FIELD_UNIT);
+    run->group = ct_schema_find_kind(schema, CT_FIELD_GROUP);
+    if (run->group < 0) run->group = run->unit; /* as ct_evaluate does */
+    run->time = ct_schema_find_kind(schema, CT_FIELD_TIME);
+    run->warnings = json_array();
+    const size_t arms = ct_arms_count(run->arms_file);
+    run->arms = calloc(arms, sizeof *run->arms);
+    if (run->arms == NULL || run->warnings == NULL) return ct_fail_memory(status, arms * sizeof *run->arms, "the arms");
+    run->arm_count = arms;
+    CT_TRY(find_item(run, status));
+    CT_TRY(find_slices(run, status));
+    if (run->item >= 0) CT_TRY(ct_counts_create(&run->item_counts, status));
+    if (run->unit >= 0) CT_TRY(ct_counts_create(&run->unit_counts, status));
+    for (size_t a = 0; a < arms; a++) CT_TRY(open_arm(run, a, status));
+    return CT_OK;
 }
 
 ct_code ct_compare_run(const ct_compare_options *options, json_t **out_report, ct_status *status) {
-    compare_run run = {.options = options};
+    ct_compare_options given = *options;
+    if (given.ndcg_at == 0) given.ndcg_at = 10;
+    compare_run run = {.options = &given};
     ct_code code = CT_OK;
-    CT_TRY(check_options(options, status));
-    CT_TRY(ct_arms_load(options->arms_path, &run.arms_file, status));
-    run.unit = ct_schema_find_kind(options->schema, CT_FIELD_UNIT);
-    run.arm_count = ct_arms_count(run.arms_file);
-    run.warnings = json_array();
-    run.arms = calloc(run.arm_count, sizeof *run.arms);
-    if (run.arms == NULL || run.warnings == NULL) {
-        code = ct_fail_memory(status, run.arm_count * sizeof *run.arms, "the arms");
-        goto done;
-    }
-    CT_TRY_GOTO(code, find_item(&run, status), done);
-    if (run.item >= 0) CT_TRY_GOTO(code, ct_counts_create(&run.item_counts, status), done);
-    for (size_t a = 0; a < run.arm_count; a++) CT_TRY_GOTO(code, open_arm(&run, a, status), done);
-    CT_TRY_GOTO(code, train(&run, status), done);
-    CT_TRY_GOTO(code, judge(&run, status), done);
+    CT_TRY(check_options(&given, status));
+    CT_TRY_GOTO(code, open_run(&run, status), done);
+    CT_TRY_GOTO(code, test_rows_read(&run, status), done);
+    run.decides = run.test.groups != NULL ? CT_TALLY_GROUPED_AUC : CT_TALLY_AUC;
+    CT_TRY_GOTO(code, train_and_judge(&run, status), done);
+    CT_TRY_GOTO(code, slices_make(&run, status), done);
     code = compare_report(&run, out_report, status);
 done:
-    if (run.arms != NULL)
-        for (size_t a = 0; a < run.arm_count; a++) close_arm(&run.arms[a], options->seeds);
+    for (size_t a = 0; a < run.arm_count; a++) close_arm(&run.arms[a], options->seeds);
     free(run.arms);
     ct_counts_destroy(run.item_counts);
+    ct_counts_destroy(run.unit_counts);
+    slices_deinit(&run.slices);
     test_rows_deinit(&run.test);
     json_decref(run.warnings);
     ct_arms_destroy(run.arms_file);

@@ -1,15 +1,18 @@
-/* Compare: the arms of an experiment (arms.h), offline. One pass over the training log feeds the trainers of all arms and seeds with the
- * same batches in the same order; each is then judged on the validation and, once, on the test sources. Differences are paired: the same
- * rows, the same draws of units and seeds (model s of each arm has the seed `seed + s`), so an arm against itself differs by exactly 0.
+/* Compare: the arms of an experiment (arms.h), offline. One pass over the training log, or several, feeds the trainers of all arms and
+ * seeds with the same batches in the same order. With validation sources each model is judged by the epoch with the least validation log
+ * loss, and training ends early where no model gained in two epochs; the test sources never choose anything. Differences are paired: the
+ * same rows, the same draws of units and seeds. Model s of an arm has the seed `seed + s`; of an A/A arm `seed + seeds + s`.
  *
- * Slices of the test rows, by how often the row's item was trained on: new 0, cold 1 to 4, warm 5 to 99, hot 100 or more.
+ * Slices of the test rows: by how often the row's item was trained on (new 0, cold 1 to 4, warm 5 to 99, hot 100 or more), by whether
+ * training had its unit, and by the features that the arms file names.
  *
- * Interval: 95 %, percentile bootstrap over units and seeds together (bootstrap.h). Units are the values of the unit field, or blocks of
- * 1,000 consecutive rows where there is none (the report says so); at most 512 are clusters of their own, more are hashed into 512. Draws
- * are a pure function of the seed. Not corrected for the number of pairs.
+ * Interval: 95 %, bootstrap over units and seeds together (bootstrap.h). Units are the values of the unit field, or blocks of 1,000
+ * consecutive rows, stretches of time, where there is none (the report says so); at most 2,048 are clusters of their own, more are hashed
+ * into 2,048. Draws are a pure function of the seed. Verdicts go by grouped AUC where there is a group or a unit field, else by AUC, and
+ * are corrected for the number of pairs (Holm), in each slice for itself.
  *
- * Memory: all models at once (arms times seeds), 4 bytes for each test row and model, 17 bytes for each test row, and 2 MiB for each model
- * while it is compared. Test and validation sources are read once for each model. */
+ * Memory: all models at once (arms times seeds), 4 bytes for each test row and model, some 90 bytes for each test row, and 32 MiB for each
+ * model while it is compared. */
 #ifndef EXPERIMENT_COMPARE_H
 #define EXPERIMENT_COMPARE_H
 
@@ -30,7 +33,9 @@ typedef struct ct_compare_options {
     uint32_t seeds; /* >= 1; default 3 */
     uint64_t seed;  /* first seed */
     size_t batch_rows;
-    uint32_t draws; /* of the bootstrap; default 1,000 */
+    uint32_t draws;  /* of the bootstrap; default 1,000 */
+    uint32_t epochs; /* at most so many passes over the training log; 0 = 1 */
+    size_t ndcg_at;  /* k of nDCG@k; 0 = 10 */
     ct_pool *pool;
     const atomic_bool *stop;
     bool progress;
@@ -41,5 +46,7 @@ typedef struct ct_compare_options {
 CT_MUST_CHECK ct_code ct_compare_run(const ct_compare_options *options, json_t **out_report, ct_status *status);
 /* The report as a table for a terminal: plain ASCII, at most 100 columns, no colour; malloc'd; NULL when out of memory. */
 char *ct_compare_table(const json_t *report);
+/* The report as a page that stands alone, with charts; malloc'd. */
+CT_MUST_CHECK ct_code ct_compare_html(const json_t *report, char **out_html, ct_status *status);
 
 #endif

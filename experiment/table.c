@@ -6,7 +6,7 @@
 
 #include "experiment/compare.h"
 
-enum { COLUMNS = 100, NAME_COLUMNS = 25, CELL_BYTES = 64 };
+enum { COLUMNS = 100, NAME_COLUMNS = 25, SLICE_COLUMNS = 18, CELL_BYTES = 64 };
 
 static const json_t *member(const json_t *object, const char *name) { return json_object_get(object, name); }
 static long long whole(const json_t *object, const char *name) { return (long long)json_integer_value(member(object, name)); }
@@ -108,43 +108,62 @@ static void print_arms(FILE *to, const json_t *report) {
     }
 }
 
-static void print_comparison(FILE *to, const json_t *comparison) {
+/* A verdict in at most 14 columns. */
+static const char *short_verdict(const json_t *slice) {
+    const char *verdict = text_of(slice, "verdict");
+    if (strcmp(verdict, "no difference shown") == 0) return "not shown";
+    if (strcmp(verdict, "B ahead, not sure") == 0) return "B? not sure";
+    if (strcmp(verdict, "A ahead, not sure") == 0) return "A? not sure";
+    return verdict;
+}
+
+static void print_comparison(FILE *to, const json_t *report, const json_t *comparison) {
     const json_t *slices = member(comparison, "slices");
+    const bool grouped = strcmp(text_of(report, "decided_by"), "grouped_auc") == 0;
+    const char *metrics[] = {grouped ? "grouped_auc" : "auc", grouped ? "auc" : "log_loss"};
+    const char *of = "all";
     char a[CELL_BYTES], b[CELL_BYTES];
     fprintf(to, "\nB = %s against A = %s%s\n", plain(text_of(comparison, "b"), 32, b), plain(text_of(comparison, "a"), 32, a),
             json_is_true(member(comparison, "control")) ? " (control)" : "");
-    fprintf(to, "%-5s %9s %9s  %-25s  %-25s  %s\n", "items", "rows", "clicks", "AUC, B - A", "log loss, B - A", "verdict");
+    fprintf(to, "%-*s %9s  %-25s  %-25s  %s\n", SLICE_COLUMNS, "slice", "rows", grouped ? "grouped AUC, B - A" : "AUC, B - A",
+            grouped ? "AUC, B - A" : "log loss, B - A", "verdict");
     for (size_t i = 0; i < json_array_size(slices); i++) {
         const json_t *slice = json_array_get(slices, i);
+        const char *slice_of = text_of(slice, "of");
         char cells[4][CELL_BYTES];
-        fprintf(to, "%-5.5s %9s %9s  %-25s  %-25s  %.19s\n", text_of(slice, "slice"), fit(member(slice, "rows"), false, 0, 9, cells[0]),
-                fit(member(slice, "clicks"), false, 0, 9, cells[1]), interval(member(slice, "auc"), cells[2]),
-                interval(member(slice, "log_loss"), cells[3]), text_of(slice, "verdict"));
+        const bool field = strcmp(slice_of, "all") != 0 && strcmp(slice_of, "items") != 0 && strcmp(slice_of, "units") != 0;
+        if (field && strcmp(slice_of, of) != 0) fprintf(to, "%s\n", plain(slice_of, COLUMNS, cells[3]));
+        of = slice_of;
+        fprintf(to, "%-*s %9s  %-25s  %-25s  %.14s\n", SLICE_COLUMNS, plain(text_of(slice, "slice"), SLICE_COLUMNS, cells[3]),
+                fit(member(slice, "rows"), false, 0, 9, cells[0]), interval(member(slice, metrics[0]), cells[1]),
+                interval(member(slice, metrics[1]), cells[2]), short_verdict(slice));
     }
 }
 
 static void print_notes(FILE *to, const json_t *report) {
     const json_t *warnings = member(report, "warnings");
     const size_t pairs = json_array_size(member(report, "comparisons"));
-    char line[512];
+    char line[512], field[CELL_BYTES];
     fputc('\n', to);
-    wrap(to,
-         "note: ", "brackets hold 95 % intervals; B is better where its AUC is higher and its log loss lower; the verdict goes by the AUC");
+    wrap(to, "note: ", "brackets hold 95 % intervals; B is better where its AUC is higher and its log loss lower");
     if (json_is_string(member(report, "grouped_by"))) {
-        char field[CELL_BYTES];
-        snprintf(line, sizeof line, "grouped: mean AUC inside each value of field '%s'", plain(text_of(report, "grouped_by"), 32, field));
+        snprintf(line, sizeof line, "the verdict goes by the grouped AUC: the mean AUC inside each value of field '%s'",
+                 plain(text_of(report, "grouped_by"), 32, field));
         wrap(to, "note: ", line);
+    } else {
+        wrap(to, "note: ", "the verdict goes by the AUC, as there is no field that groups rows");
     }
     if (json_is_string(member(report, "item"))) {
-        char item[CELL_BYTES];
         snprintf(line, sizeof line, "items by their training rows (field '%s'): new 0, cold 1 to 4, warm 5 to 99, hot 100 or more",
-                 plain(text_of(report, "item"), 32, item));
+                 plain(text_of(report, "item"), 32, field));
         wrap(to, "note: ", line);
     }
     if (pairs > 1) {
-        snprintf(line, sizeof line,
-                 "%zu pairs of arms: the intervals are not corrected for their number; of equal arms, one interval in twenty excludes 0",
-                 pairs);
+        snprintf(
+            line, sizeof line,
+            "verdicts are corrected for the %zu pairs (Holm), in each slice for itself; intervals are not, and \"not sure\" means that "
+            "only the interval leaves out 0",
+            pairs);
         wrap(to, "note: ", line);
     }
     for (size_t i = 0; i < json_array_size(warnings); i++) {
@@ -161,7 +180,7 @@ char *ct_compare_table(const json_t *report) {
     print_head(to, report);
     print_arms(to, report);
     const json_t *comparisons = member(report, "comparisons");
-    for (size_t i = 0; i < json_array_size(comparisons); i++) print_comparison(to, json_array_get(comparisons, i));
+    for (size_t i = 0; i < json_array_size(comparisons); i++) print_comparison(to, report, json_array_get(comparisons, i));
     print_notes(to, report);
     const bool failed = ferror(to) != 0;
     if (fclose(to) != 0 || failed) {

@@ -65,7 +65,8 @@ static void vector_files_deinit(vector_files *files, size_t fields) {
     free(files->tables);
 }
 
-static ct_code vector_files_init(vector_files *files, const ct_schema *schema, const ct_model_spec *spec, ct_status *status) {
+static ct_code vector_files_init(vector_files *files, const ct_schema *schema, const ct_model_spec *spec, uint64_t shuffle,
+                                 ct_status *status) {
     const size_t fields = schema->field_count;
     bool *used = calloc(fields + 1, sizeof *used);
     files->loaded = calloc(fields + 1, sizeof *files->loaded);
@@ -80,6 +81,7 @@ static ct_code vector_files_init(vector_files *files, const ct_schema *schema, c
         const ct_field *field = &schema->fields[f];
         if (!used[f] || field->kind != CT_FIELD_VECTOR) continue;
         code = ct_vectors_load(field->vector_path, field->vector_ids_path, &files->loaded[f], status);
+        if (code == CT_OK && shuffle != 0) code = ct_vectors_shuffle(files->loaded[f], shuffle, status);
         if (code != CT_OK) {
             code = ct_fail_within(status, "field '%s'", field->name);
             break;
@@ -150,7 +152,7 @@ ct_code ct_model_create(const ct_schema *schema, const ct_model_spec *spec, cons
     snprintf(model->instruction_set, sizeof model->instruction_set, "%s", ct_tower_instruction_set());
     CT_TRY_GOTO(code, ct_schema_parse(schema->text, schema->text_bytes, schema->name, &model->schema, status), done);
     CT_TRY_GOTO(code, ct_model_spec_copy(spec, &model->spec, status), done);
-    CT_TRY_GOTO(code, vector_files_init(&files, schema, spec, status), done);
+    CT_TRY_GOTO(code, vector_files_init(&files, schema, spec, options->shuffle_vectors, status), done);
     CT_TRY_GOTO(
         code, model_layout_init(&model->layout, model->schema, spec, files.dims, (const char(*)[CT_TABLE_NAME_BYTES])files.tables, status),
         done);

@@ -38,9 +38,10 @@ enum { CT_MODEL_DEFAULT_BATCH_ROWS = 256 };
 
 typedef struct ct_model_options {
     uint64_t seed;
-    size_t batch_rows; /* of a training batch */
-    ct_device *device; /* NULL = the CPU */
-    ct_pool *pool;     /* must outlive the model */
+    size_t batch_rows;        /* of a training batch */
+    ct_device *device;        /* NULL = the CPU */
+    ct_pool *pool;            /* must outlive the model */
+    uint64_t shuffle_vectors; /* not 0: a placebo, whose vectors are dealt anew among their ids by this seed */
 } ct_model_options;
 
 /* Copies what it needs of schema and spec. CT_INVALID names the feature or the setting at fault. Loads the vector files. */

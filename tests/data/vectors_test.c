@@ -388,6 +388,39 @@ static void refused_writes_leave_nothing(void **state) {
     free(nowhere);
 }
 
+/* Each id gets one vector, another one for nearly all; the seed alone decides. */
+static void shuffled(void **state) {
+    (void)state;
+    enum { N = 200 };
+    ct_status status = CT_STATUS_INIT;
+    float values[N];
+    char path[512];
+    for (size_t i = 0; i < N; i++) values[i] = (float)i;
+    (void)snprintf(path, sizeof path, "%s/many.npy", folder);
+    assert_ok(ct_vectors_write(path, NULL, values, N, 1, NULL, &status), &status);
+    ct_vectors *plain = load(path, NULL), *once = load(path, NULL), *again = load(path, NULL), *other = load(path, NULL);
+    assert_ok(ct_vectors_shuffle(once, 5, &status), &status);
+    assert_ok(ct_vectors_shuffle(again, 5, &status), &status);
+    assert_ok(ct_vectors_shuffle(other, 6, &status), &status);
+    assert_memory_equal(once->values, values, sizeof values);
+    size_t found = 0, moved = 0, same = 0;
+    for (size_t i = 0; i < N; i++) {
+        for (size_t j = 0; j < N; j++) found += once->keys[j] == plain->keys[i];
+        moved += once->keys[i] != plain->keys[i];
+        same += once->keys[i] == other->keys[i];
+    }
+    assert_int_equal(found, N);
+    assert_in_range(moved, N - 8, N); /* a random order keeps 1 in its place, on average */
+    assert_in_range(same, 0, 8);
+    assert_memory_equal(once->keys, again->keys, N * sizeof *once->keys);
+    assert_string_equal(once->content_hash, again->content_hash);
+    assert_string_not_equal(once->content_hash, plain->content_hash);
+    ct_vectors_destroy(plain);
+    ct_vectors_destroy(once);
+    ct_vectors_destroy(again);
+    ct_vectors_destroy(other);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(types_and_versions, set_up, tear_down),
@@ -398,6 +431,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(not_finite, set_up, tear_down),
         cmocka_unit_test_setup_teardown(damaged_headers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(content_hash, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(shuffled, set_up, tear_down),
         cmocka_unit_test_setup_teardown(written_and_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refused_writes_leave_nothing, set_up, tear_down),
     };

@@ -18,15 +18,18 @@ static void test_whole_file(void **state) {
         "model: dnn\n"
         "set: [\"deep=[64,32]\", \"embedding.dim=8\"]\n"
         "item: C2\n"
+        "slices: [C5, I1]\n"
         "arms:\n"
         "  - {name: id, exclude: [item_vector]}\n"
         "  - {name: id+vector, model: dcn-v2, set: [\"embedding.dim=4\", \"vector.adapter=3\"], features: [C1, item_vector]}\n"
-        "  - {name: \"b\\u00e4rbel\"}\n";
+        "  - {name: \"b\\u00e4rbel\"}\n"
+        "  - {name: shuffled, placebo: id+vector}\n"
+        "  - {name: id again, again: id}\n";
     ct_status status = CT_STATUS_INIT;
     ct_arms *arms = NULL;
     ct_model_spec *spec = NULL;
     assert_int_equal(ct_arms_parse(text, strlen(text), "arms.yaml", &arms, &status), CT_OK);
-    assert_int_equal(ct_arms_count(arms), 3);
+    assert_int_equal(ct_arms_count(arms), 5);
     assert_string_equal(ct_arms_item(arms), "C2");
     assert_string_equal(ct_arms_name(arms, 0), "id");
     assert_string_equal(ct_arms_name(arms, 1), "id+vector");
@@ -52,6 +55,19 @@ static void test_whole_file(void **state) {
     assert_string_equal(spec->features[1], "item_vector");
     assert_int_equal(spec->exclude_count, 0);
     ct_model_spec_destroy(spec);
+
+    /* Arms that repeat another one have its settings. */
+    assert_int_equal(ct_arms_kind(arms, 1), CT_ARM_OWN);
+    assert_int_equal(ct_arms_of(arms, 1), 1);
+    assert_int_equal(ct_arms_kind(arms, 3), CT_ARM_PLACEBO);
+    assert_int_equal(ct_arms_of(arms, 3), 1);
+    assert_int_equal(ct_arms_kind(arms, 4), CT_ARM_AGAIN);
+    assert_int_equal(ct_arms_of(arms, 4), 0);
+    assert_int_equal(ct_arms_spec(arms, 3, &spec, &status), CT_OK);
+    assert_int_equal(spec->vector_adapter, 3);
+    ct_model_spec_destroy(spec);
+    assert_int_equal(ct_arms_slice_count(arms), 2);
+    assert_string_equal(ct_arms_slice(arms, 1), "I1");
     ct_arms_destroy(arms);
     ct_arms_destroy(NULL);
 }
@@ -71,6 +87,11 @@ static void test_refused(void **state) {
         {"model: dnn\narms: [{name: a}, {name: \"b\\nc\"}]\n", {"arms.yaml", "control"}},          /* a newline in it */
         {"model: dnn\narms:\n  - {name: a}\n  - {name: b, sett: [x]}\n", {"arms.yaml:4", "sett"}}, /* unknown key, with its line */
         {"model: dnn\narms: [{name: a}, {name: b, features: []}]\n", {"arms.yaml", "features"}},
+        {"model: lr\narms: [{name: a}, {name: b, placebo: c}]\n", {"'b'", "placebo", "no arm 'c'"}},
+        {"model: lr\narms: [{name: a}, {name: b, again: a, set: [x]}]\n", {"'b'", "again: a", "nothing else"}},
+        {"model: lr\narms: [{name: a}, {name: b, again: a, placebo: a}]\n", {"'b'", "nothing else"}},
+        {"model: lr\narms: [{name: a}, {name: b, again: a}, {name: c, again: b}]\n", {"'c'", "'b' repeats another one"}},
+        {"model: lr\narms: [{name: a}, {name: b, again: b}]\n", {"'b'", "repeats another one"}},
         {"arms: [{name: a, model: lr}, {name: b}]\n", {"arms.yaml", "'b'", "model"}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -62,7 +62,7 @@ flip() {
 # --- help and wrong use ---
 
 help_is_on_standard_output() {
-    for arguments in --help "train --help" "eval --help" "compare --help" "convert --help" "synth --help" "serve --help" "score --help" \
+    for arguments in --help "train --help" "eval --help" "compare --help" "split --help" "convert --help" "synth --help" "serve --help" "score --help" \
         "inspect --help" "verify --help"; do
         # shellcheck disable=SC2086
         expect 0 "" $arguments

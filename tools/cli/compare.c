@@ -1,6 +1,7 @@
 /* clicktower compare: arms of an experiment on one log, offline. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/file.h"
 #include "base/text.h"
@@ -10,18 +11,21 @@
 ct_code ct_verb_compare(int argc, char **argv, ct_status *status) {
     const char *schema_name = NULL, *arms = NULL, *out = NULL;
     ct_text_list train = {0}, valid = {0}, test = {0};
-    int64_t seeds = 3, batch = CT_MODEL_DEFAULT_BATCH_ROWS, threads = 0, draws = 1000;
+    int64_t seeds = 3, batch = CT_MODEL_DEFAULT_BATCH_ROWS, threads = 0, draws = 1000, epochs = 1, ndcg_at = 10;
     uint64_t seed = 1;
     const ct_option options[] = {
         {"schema", "FILE", CT_OPTION_TEXT, true, &schema_name, "what the columns of the log mean", 0, 0, NULL},
         {"arms", "FILE.yaml", CT_OPTION_TEXT, true, &arms, "the arms; the first one is the control", 0, 0, NULL},
         {"train", "SOURCE", CT_OPTION_LIST, true, &train, "logs that all arms learn from", 0, 0, NULL},
-        {"valid", "SOURCE", CT_OPTION_LIST, false, &valid, "logs for choosing, reported apart", 0, 0, NULL},
+        {"valid", "SOURCE", CT_OPTION_LIST, false, &valid, "logs that choose the epoch; reported apart", 0, 0, NULL},
         {"test", "SOURCE", CT_OPTION_LIST, true, &test, "logs that judge the arms, once", 0, 0, NULL},
-        {"out", "DIR", CT_OPTION_TEXT, true, &out, "folder for compare.json", 0, 0, NULL},
+        {"out", "DIR", CT_OPTION_TEXT, true, &out, "folder for compare.json and compare.html", 0, 0, NULL},
         {"seeds", "N", CT_OPTION_INTEGER, false, &seeds, "models of each arm, from different first values", 1, 100, NULL},
         {"seed", "N", CT_OPTION_SEED, false, &seed, "the first one", 0, 0, NULL},
         {"draws", "N", CT_OPTION_INTEGER, false, &draws, "of the bootstrap", 100, 100000, NULL},
+        {"epochs", "N", CT_OPTION_INTEGER, false, &epochs,
+         "passes over the training logs; with --valid each model is judged at its best one", 1, 1000, NULL},
+        {"ndcg-at", "K", CT_OPTION_INTEGER, false, &ndcg_at, "places that nDCG looks at", 1, 1000, NULL},
         {"batch", "N", CT_OPTION_INTEGER, false, &batch, "rows of a step; 2048 is faster, and as good for a log of 100 million rows", 1,
          CT_MODEL_MAX_BATCH_ROWS, NULL},
         {"threads", "N", CT_OPTION_INTEGER, false, &threads, "0 = all processors; the result does not depend on it", 0, 1024, NULL},
@@ -37,10 +41,10 @@ ct_code ct_verb_compare(int argc, char **argv, ct_status *status) {
     ct_schema *schema = NULL;
     ct_pool *pool = NULL;
     json_t *report = NULL;
-    char *table = NULL, *path = NULL;
+    char *table = NULL, *path = NULL, *page = NULL, *page_path = NULL;
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
-    CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&train, &valid, &test}, 3, 1, status), done);
+    CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&train, &valid, &test}, 3, epochs, status), done);
     const atomic_bool *stop = ct_stop_on_signals();
     CT_TRY_GOTO(code, ct_schema_load(schema_name, &schema, status), done);
     CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);
@@ -57,6 +61,8 @@ ct_code ct_verb_compare(int argc, char **argv, ct_status *status) {
                                         .seed = seed,
                                         .batch_rows = (size_t)batch,
                                         .draws = (uint32_t)draws,
+                                        .epochs = (uint32_t)epochs,
+                                        .ndcg_at = (size_t)ndcg_at,
                                         .pool = pool,
                                         .stop = stop,
                                         .progress = true};
@@ -65,17 +71,22 @@ ct_code ct_verb_compare(int argc, char **argv, ct_status *status) {
         goto done;
     }
     path = ct_path_join(out, "compare.json");
+    page_path = ct_path_join(out, "compare.html");
     table = ct_compare_table(report);
-    if (!path || !table) {
+    CT_TRY_GOTO(code, ct_compare_html(report, &page, status), done);
+    if (!path || !page_path || !table) {
         code = ct_fail_memory(status, 4096, "the report");
         goto done;
     }
     CT_TRY_GOTO(code, ct_json_save(path, report, status), done);
+    CT_TRY_GOTO(code, ct_file_write(page_path, page, strlen(page), status), done);
     (void)fputs(table, stdout);
-    (void)printf("\nreport %s\n", path);
+    (void)printf("\nreport %s\npage %s\n", path, page_path);
 done:
     free(table);
     free(path);
+    free(page);
+    free(page_path);
     json_decref(report);
     ct_pool_destroy(pool);
     ct_schema_destroy(schema);

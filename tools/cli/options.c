@@ -100,6 +100,19 @@ static ct_code parse_bad_rows(const ct_option *option, const char *text, ct_stat
     return CT_OK;
 }
 
+static ct_code parse_percent(const ct_option *option, const char *text, ct_status *status) {
+    const size_t bytes = strlen(text);
+    double percent;
+    if (!bytes || text[bytes - 1] != '%' || !ct_parse_f64(text, bytes - 1, &percent) ||
+        !(percent >= option->low && percent <= option->high)) {
+        char wanted[96];
+        (void)snprintf(wanted, sizeof wanted, "a percentage from %g%% to %g%%, as 20%%", option->low, option->high);
+        return wrong_value(option, text, wanted, status);
+    }
+    *(double *)option->to = percent / 100;
+    return CT_OK;
+}
+
 static ct_code parse_address(const ct_option *option, const char *text, ct_status *status) {
     const char *colon = strrchr(text, ':');
     const size_t host_bytes = colon ? (size_t)(colon - text) : 0;
@@ -138,6 +151,8 @@ static ct_code take_value(const ct_option *option, const char *text, ct_status *
             return parse_number(option, text, status);
         case CT_OPTION_BAD_ROWS:
             return parse_bad_rows(option, text, status);
+        case CT_OPTION_PERCENT:
+            return parse_percent(option, text, status);
         case CT_OPTION_ADDRESS:
             return parse_address(option, text, status);
     }
@@ -214,6 +229,9 @@ const char *ct_option_help(const ct_option *option, char *out, size_t out_bytes)
             break;
         case CT_OPTION_BAD_ROWS:
             (void)snprintf(value, sizeof value, "no limit");
+            break;
+        case CT_OPTION_PERCENT:
+            (void)snprintf(value, sizeof value, "%g%%", 100 * *(double *)option->to);
             break;
         case CT_OPTION_FLAG:
         case CT_OPTION_UNFLAG:

@@ -35,6 +35,7 @@ typedef enum ct_option_kind {
     CT_OPTION_SEED,     /* uint64_t */
     CT_OPTION_NUMBER,   /* double in [low, high] */
     CT_OPTION_BAD_ROWS, /* ct_bad_row_limit */
+    CT_OPTION_PERCENT,  /* double, a share: `P%` in [low, high], a hundredth of it is kept */
     CT_OPTION_ADDRESS   /* const char *: HOST:PORT or [IPV6]:PORT, port in [low, 65535] */
 } ct_option_kind;
 

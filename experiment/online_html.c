@@ -1,0 +1,104 @@
+/* The report of an experiment as a page: experiment/online_page.html with its marks filled from the JSON alone. */
+#include "experiment/online.h"
+#include "experiment/report_resources.h"
+#include "trainer/page.h"
+
+static const json_t *member(const json_t *object, const char *name) { return json_object_get(object, name); }
+static double number(const json_t *object, const char *name) { return json_number_value(member(object, name)); }
+static const char *text_of(const json_t *object, const char *name) {
+    const char *text = json_string_value(member(object, name));
+    return text != NULL ? text : "";
+}
+
+static void put_title(ct_page *page, const void *report) {
+    ct_page_put(page, "Experiment: ");
+    ct_page_escaped(page, text_of(report, "table"));
+}
+
+static void put_list(ct_page *page, const json_t *texts, const char *of) {
+    const json_t *one = NULL;
+    size_t i = 0;
+    ct_page_put(page, "<ul>\n");
+    json_array_foreach(texts, i, one) {
+        ct_page_put(page, "<li>");
+        ct_page_escaped(page, of != NULL ? text_of(one, of) : json_string_value(one));
+        ct_page_put(page, "</li>\n");
+    }
+    ct_page_put(page, "</ul>");
+}
+
+static void put_words(ct_page *page, const void *report) { put_list(page, member(report, "differences"), "words"); }
+
+static void put_warnings(ct_page *page, const void *report) {
+    if (json_array_size(member(report, "warnings")) == 0) return;
+    ct_page_put(page, "<section><h2>Warnings</h2>");
+    put_list(page, member(report, "warnings"), NULL);
+    ct_page_put(page, "</section>");
+}
+
+static void put_arms(ct_page *page, const void *report) {
+    const json_t *arm = NULL;
+    size_t i = 0;
+    ct_page_put(page,
+                "<table><thead><tr><th>arm</th><th>units</th><th>rows</th><th>value</th><th>count</th><th>mean</th><th>95 % interval</th>"
+                "</tr></thead>\n<tbody>\n");
+    json_array_foreach(member(report, "arms"), i, arm) {
+        ct_page_put(page, "<tr><th scope=\"row\">");
+        ct_page_escaped(page, text_of(arm, "name"));
+        ct_page_printf(page, "%s</th><td>%.0f</td><td>%.0f</td><td>%.8g</td><td>%.8g</td><td>%.6g</td><td>[%.5g, %.5g]</td></tr>\n",
+                       json_is_true(member(arm, "control")) ? " (control)" : "", number(arm, "units"), number(arm, "rows"),
+                       number(arm, "value"), number(arm, "count"), number(arm, "mean"), number(arm, "mean_low"), number(arm, "mean_high"));
+    }
+    ct_page_put(page, "</tbody></table>");
+}
+
+static void put_range(ct_page *page, const json_t *range) {
+    if (json_is_number(member(range, "low")))
+        ct_page_printf(page, "<td>[%+.4g, %+.4g]</td>", number(range, "low"), number(range, "high"));
+    else
+        ct_page_put(page, "<td></td>");
+}
+
+static void put_row(ct_page *page, const char *name, double estimate, const json_t *of, const char *verdict) {
+    ct_page_put(page, "<tr><th scope=\"row\">");
+    ct_page_escaped(page, name);
+    ct_page_printf(page, "</th><td>%+.5g</td>", estimate);
+    put_range(page, member(of, "fixed"));
+    put_range(page, member(of, "sequence"));
+    ct_page_printf(page, "<td>%s</td></tr>\n", verdict);
+}
+
+static void put_differences(ct_page *page, const void *report) {
+    const json_t *one = NULL;
+    size_t i = 0;
+    ct_page_put(
+        page,
+        "<table><thead><tr><th>B</th><th>B - A</th><th>at one fixed time</th><th>whenever you look</th><th>verdict</th></tr></thead>"
+        "\n<tbody>\n");
+    json_array_foreach(member(report, "differences"), i, one) {
+        const json_t *cuped = member(one, "cuped"), *lift = member(one, "lift");
+        put_row(page, text_of(one, "b"), number(one, "estimate"), one, json_is_object(cuped) ? "" : text_of(one, "verdict"));
+        if (json_is_object(cuped)) put_row(page, "with the covariate", number(cuped, "estimate"), cuped, text_of(one, "verdict"));
+        put_row(page, "lift, B / A - 1", number(lift, "estimate"), lift, "");
+    }
+    ct_page_put(page, "</tbody></table>");
+}
+
+static void put_notes(ct_page *page, const void *report) {
+    ct_page_printf(
+        page,
+        "<ul>\n<li>Values are sums over counts, with the unit as cluster (delta method).</li>\n<li>A verdict goes by the confidence "
+        "sequence (alpha %.4g), which holds at all times at once; it is narrowest at %.0f units.</li>\n<li>The split of the units has p "
+        "%.3g; below 0.001 there is no verdict.</li>\n<li>\"No difference shown\" is not \"no difference\".</li>\n</ul>",
+        number(report, "sequence_alpha"), number(report, "plan"), number(member(report, "sample_ratio"), "p"));
+}
+
+static void put_json(ct_page *page, const void *report) { ct_page_island(page, report); }
+
+ct_code ct_online_html(const json_t *report, char **out_html, ct_status *status) {
+    static const ct_page_mark marks[] = {
+        {"TITLE", put_title}, {"WORDS", put_words},      {"WARNINGS", put_warnings}, {"ARMS", put_arms}, {"DIFFERENCES", put_differences},
+        {"NOTES", put_notes}, {"REPORT_JSON", put_json},
+    };
+    return ct_page_make(ct_online_page, ct_online_page_bytes, marks, sizeof marks / sizeof *marks, report, out_html, status);
+}

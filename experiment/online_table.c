@@ -1,0 +1,205 @@
+/* Reads the table of an experiment: columns by name, units by the hash of their text. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/text.h"
+#include "data/source.h"
+#include "experiment/counts.h"
+#include "experiment/online_internal.h"
+
+enum { COLUMNS_MAX = 64, STOP_ROWS = 4096 };
+typedef enum column { UNIT, TIME, ARM, VALUE, COUNT, COVARIATE, COLUMNS } column;
+static const char *const column_names[COLUMNS] = {"unit", "time", "arm", "value", "count", "covariate"};
+
+typedef struct text_part {
+    const char *text;
+    size_t bytes;
+} text_part;
+
+typedef struct reading {
+    online_table *table;
+    ct_counts *numbers; /* of a unit's hash: its number from 1 */
+    char separator;
+    size_t columns;
+    size_t at[COLUMNS]; /* COLUMNS_MAX = absent */
+} reading;
+
+void online_table_deinit(online_table *table) {
+    for (size_t i = 0; i < table->arm_count; i++) free(table->arms[i]);
+    free(table->rows);
+    free(table->units);
+    *table = (online_table){0};
+}
+
+static size_t split(const ct_line *line, char separator, text_part parts[COLUMNS_MAX]) {
+    size_t count = 0;
+    const char *at = line->text, *end = line->text + line->bytes;
+    for (;;) {
+        const char *stop = memchr(at, separator, (size_t)(end - at));
+        if (count < COLUMNS_MAX) parts[count] = (text_part){at, (size_t)((stop == NULL ? end : stop) - at)};
+        count++;
+        if (stop == NULL) return count;
+        at = stop + 1;
+    }
+}
+
+static ct_code take_header(reading *r, const ct_line *line, ct_status *status) {
+    text_part parts[COLUMNS_MAX];
+    r->separator = memchr(line->text, '\t', line->bytes) != NULL ? '\t' : ',';
+    r->columns = split(line, r->separator, parts);
+    if (r->columns > COLUMNS_MAX) return ct_fail(status, CT_INVALID, "%s:1: more than %d columns", line->source, COLUMNS_MAX);
+    for (size_t c = 0; c < COLUMNS; c++) {
+        r->at[c] = COLUMNS_MAX;
+        for (size_t i = 0; i < r->columns; i++) {
+            if (parts[i].bytes != strlen(column_names[c]) || memcmp(parts[i].text, column_names[c], parts[i].bytes) != 0) continue;
+            if (r->at[c] != COLUMNS_MAX) return ct_fail(status, CT_INVALID, "%s:1: two columns '%s'", line->source, column_names[c]);
+            r->at[c] = i;
+        }
+        if (c <= VALUE && r->at[c] == COLUMNS_MAX) {
+            char shown[160];
+            return ct_fail(
+                status, CT_INVALID,
+                "%s:1: no column '%s'; the header must name unit, time, arm and value (and may name count and covariate); it is: %s",
+                line->source, column_names[c], ct_text_show(line->text, line->bytes, shown, sizeof shown));
+        }
+    }
+    r->table->has_count = r->at[COUNT] != COLUMNS_MAX;
+    r->table->has_covariate = r->at[COVARIATE] != COLUMNS_MAX;
+    return CT_OK;
+}
+
+static ct_code number_at(const reading *r, const ct_line *line, const text_part *parts, column c, double *out, ct_status *status) {
+    const text_part *part = &parts[r->at[c]];
+    char shown[80];
+    if (ct_parse_f64(part->text, part->bytes, out)) return CT_OK;
+    return ct_fail(status, CT_INVALID, "%s:%lld: column '%s': '%s' is no number", line->source, (long long)line->number, column_names[c],
+                   ct_text_show(part->text, part->bytes, shown, sizeof shown));
+}
+
+static ct_code arm_at(reading *r, const ct_line *line, const text_part *part, uint32_t *out_arm, ct_status *status) {
+    online_table *table = r->table;
+    for (size_t i = 0; i < table->arm_count; i++) {
+        if (strlen(table->arms[i]) != part->bytes || memcmp(table->arms[i], part->text, part->bytes) != 0) continue;
+        *out_arm = (uint32_t)i;
+        return CT_OK;
+    }
+    if (part->bytes == 0) return ct_fail(status, CT_INVALID, "%s:%lld: the arm has no name", line->source, (long long)line->number);
+    if (memchr(part->text, 0, part->bytes) != NULL)
+        return ct_fail(status, CT_INVALID, "%s:%lld: a NUL byte in the arm's name", line->source, (long long)line->number);
+    if (table->arm_count == CT_ONLINE_MAX_ARMS)
+        return ct_fail(status, CT_INVALID, "%s:%lld: more than %d arms", line->source, (long long)line->number, CT_ONLINE_MAX_ARMS);
+    char *name = strndup(part->text, part->bytes);
+    if (name == NULL) return ct_fail_memory(status, part->bytes, "an arm's name");
+    *out_arm = (uint32_t)table->arm_count;
+    table->arms[table->arm_count++] = name;
+    return CT_OK;
+}
+
+static bool grow(void **array, size_t *capacity, size_t needed, size_t bytes_each) {
+    if (needed <= *capacity) return true;
+    const size_t larger = *capacity + *capacity / 2 + 1024;
+    void *grown = realloc(*array, larger * bytes_each);
+    if (grown == NULL) return false;
+    *array = grown;
+    *capacity = larger;
+    return true;
+}
+
+static ct_code take_row(reading *r, const ct_line *line, ct_status *status) {
+    online_table *table = r->table;
+    text_part parts[COLUMNS_MAX];
+    online_row row = {.count = 1.0};
+    double covariate = 0.0;
+    if (line->too_long) return ct_fail(status, CT_INVALID, "%s:%lld: the line is too long", line->source, (long long)line->number);
+    const size_t columns = split(line, r->separator, parts);
+    if (columns != r->columns)
+        return ct_fail(status, CT_INVALID, "%s:%lld: %zu columns instead of the header's %zu", line->source, (long long)line->number,
+                       columns, r->columns);
+    CT_TRY(number_at(r, line, parts, TIME, &row.time, status));
+    CT_TRY(number_at(r, line, parts, VALUE, &row.value, status));
+    if (table->has_count) CT_TRY(number_at(r, line, parts, COUNT, &row.count, status));
+    if (row.count < 0.0)
+        return ct_fail(status, CT_INVALID, "%s:%lld: column 'count': %g is below 0", line->source, (long long)line->number, row.count);
+    if (table->has_covariate && parts[r->at[COVARIATE]].bytes > 0) CT_TRY(number_at(r, line, parts, COVARIATE, &covariate, status));
+    CT_TRY(arm_at(r, line, &parts[r->at[ARM]], &row.arm, status));
+    const uint64_t hash = ct_hash64(parts[r->at[UNIT]].text, parts[r->at[UNIT]].bytes, 0);
+    uint64_t number = ct_counts_get(r->numbers, hash);
+    if (number == 0) {
+        if (table->unit_count + 1 >= TWO_ARMS ||
+            !grow((void **)&table->units, &table->unit_capacity, table->unit_count + 1, sizeof *table->units))
+            return ct_fail_memory(status, table->unit_count * sizeof *table->units, "the units");
+        table->units[table->unit_count++] = (online_unit){.arm = row.arm, .covariate = covariate};
+        number = table->unit_count;
+        CT_TRY(ct_counts_add(r->numbers, hash, number, status));
+    }
+    row.unit = (uint32_t)number - 1;
+    online_unit *unit = &table->units[row.unit];
+    if (unit->arm != row.arm && unit->arm != TWO_ARMS) {
+        unit->arm = TWO_ARMS;
+        table->in_two_arms++;
+    }
+    if (!grow((void **)&table->rows, &table->row_capacity, table->row_count + 1, sizeof row))
+        return ct_fail_memory(status, table->row_count * sizeof row, "the rows");
+    table->rows[table->row_count++] = row;
+    return CT_OK;
+}
+
+static int by_time(const void *left, const void *right) {
+    const online_row *a = left, *b = right;
+    if (a->time != b->time) return a->time < b->time ? -1 : 1;
+    return (a->unit > b->unit) - (a->unit < b->unit);
+}
+
+/* Arms by name, whatever the order of the rows. */
+static void sort_arms(online_table *table) {
+    uint32_t place[CT_ONLINE_MAX_ARMS];
+    char *sorted[CT_ONLINE_MAX_ARMS];
+    for (size_t i = 0; i < table->arm_count; i++) {
+        place[i] = 0;
+        for (size_t j = 0; j < table->arm_count; j++) place[i] += strcmp(table->arms[j], table->arms[i]) < 0;
+        sorted[place[i]] = table->arms[i];
+    }
+    memcpy(table->arms, sorted, table->arm_count * sizeof *sorted);
+    for (size_t i = 0; i < table->row_count; i++) table->rows[i].arm = place[table->rows[i].arm];
+    for (size_t i = 0; i < table->unit_count; i++)
+        if (table->units[i].arm != TWO_ARMS) table->units[i].arm = place[table->units[i].arm];
+}
+
+ct_code online_table_read(const ct_online_options *options, online_table *out_table, ct_status *status) {
+    online_table table = {0};
+    reading r = {.table = &table};
+    ct_lines *lines = NULL;
+    ct_line line;
+    ct_code code;
+    CT_TRY(ct_counts_create(&r.numbers, status));
+    CT_TRY_GOTO(code, ct_lines_open(&options->table, 1, &lines, status), done);
+    while ((code = ct_lines_next(lines, &line, status)) == CT_OK) {
+        if (ct_lines_is_first(lines)) {
+            CT_TRY_GOTO(code, take_header(&r, &line, status), done);
+        } else if (line.bytes > 0) {
+            CT_TRY_GOTO(code, take_row(&r, &line, status), done);
+        }
+        if (table.row_count % STOP_ROWS == 0 && options->stop != NULL && atomic_load(options->stop)) {
+            code = ct_fail(status, CT_CANCELLED, "the report was stopped");
+            goto done;
+        }
+    }
+    if (code != CT_END) goto done;
+    code = CT_OK;
+    if (table.arm_count < 2) {
+        code = ct_fail(status, CT_INVALID, "%s: %zu rows with %zu arms; a comparison needs two arms", options->table, table.row_count,
+                       table.arm_count);
+        goto done;
+    }
+    sort_arms(&table);
+    qsort(table.rows, table.row_count, sizeof *table.rows, by_time);
+    *out_table = table;
+    table = (online_table){0};
+done:
+    ct_lines_close(lines);
+    ct_counts_destroy(r.numbers);
+    online_table_deinit(&table);
+    return code;
+}

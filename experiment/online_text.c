@@ -1,0 +1,86 @@
+/* The report of an experiment as a table for a terminal. From the report alone. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "experiment/online.h"
+
+enum { NAME_COLUMNS = 24 };
+
+static const json_t *member(const json_t *object, const char *name) { return json_object_get(object, name); }
+static double number(const json_t *object, const char *name) { return json_number_value(member(object, name)); }
+
+/* A name in plain ASCII, cut to its columns. */
+static void put_name(FILE *to, const json_t *object, const char *name) {
+    const char *text = json_string_value(member(object, name));
+    int used = 0;
+    for (; text != NULL && *text != '\0' && used < NAME_COLUMNS; text++) {
+        if (((unsigned char)*text & 0xc0) == 0x80) continue;
+        fputc(*text >= ' ' && *text < 0x7f ? *text : '?', to);
+        used++;
+    }
+    fprintf(to, "%*s", NAME_COLUMNS - used, "");
+}
+
+static void put_range(FILE *to, const json_t *range) {
+    char text[64] = "-";
+    if (json_is_number(member(range, "low")))
+        (void)snprintf(text, sizeof text, "[%+.3g %+.3g]", number(range, "low"), number(range, "high"));
+    fprintf(to, "  %-21.21s", text);
+}
+
+static void put_arms(FILE *to, const json_t *report) {
+    const json_t *arm = NULL;
+    size_t i = 0;
+    fprintf(to, "%-*s %9s %10s %11s %11s  %-10s %s\n", NAME_COLUMNS, "arm", "units", "rows", "value", "count", "mean", "95 % interval");
+    json_array_foreach(member(report, "arms"), i, arm) {
+        put_name(to, arm, "name");
+        fprintf(to, " %9.0f %10.0f %11.6g %11.6g  %-10.5g [%.4g %.4g]%s\n", number(arm, "units"), number(arm, "rows"), number(arm, "value"),
+                number(arm, "count"), number(arm, "mean"), number(arm, "mean_low"), number(arm, "mean_high"),
+                json_is_true(member(arm, "control")) ? " A" : "");
+    }
+}
+
+static void put_differences(FILE *to, const json_t *report) {
+    const json_t *one = NULL;
+    size_t i = 0;
+    fprintf(to, "\n%-*s %10s  %-21s  %-21s  %s\n", NAME_COLUMNS, "B - A", "difference", "at one fixed time", "whenever you look",
+            "verdict");
+    json_array_foreach(member(report, "differences"), i, one) {
+        const json_t *cuped = member(one, "cuped");
+        put_name(to, one, "b");
+        fprintf(to, " %+10.4g", number(one, "estimate"));
+        put_range(to, member(one, "fixed"));
+        put_range(to, member(one, "sequence"));
+        fprintf(to, "  %s\n", json_is_object(cuped) ? "" : json_string_value(member(one, "verdict")));
+        if (json_is_object(cuped)) {
+            fprintf(to, "%-*s %+10.4g", NAME_COLUMNS, "  with the covariate", number(cuped, "estimate"));
+            put_range(to, member(cuped, "fixed"));
+            put_range(to, member(cuped, "sequence"));
+            fprintf(to, "  %s\n", json_string_value(member(one, "verdict")));
+        }
+        fprintf(to, "%-*s %+9.2f%%", NAME_COLUMNS, "  lift", 100.0 * number(member(one, "lift"), "estimate"));
+        put_range(to, member(member(one, "lift"), "fixed"));
+        put_range(to, member(member(one, "lift"), "sequence"));
+        fputc('\n', to);
+    }
+}
+
+char *ct_online_table(const json_t *report) {
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    if (to == NULL) return NULL;
+    const json_t *ratio = member(report, "sample_ratio"), *warning = NULL;
+    size_t i = 0;
+    put_arms(to, report);
+    put_differences(to, report);
+    fprintf(to, "\nsplit of the units: %s (p %.3g)\n", json_is_true(member(ratio, "mismatch")) ? "NOT AS MEANT" : "as meant",
+            number(ratio, "p"));
+    json_array_foreach(member(report, "warnings"), i, warning) fprintf(to, "warning: %s\n", json_string_value(warning));
+    const bool failed = ferror(to) != 0;
+    if (fclose(to) != 0 || failed) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}

@@ -1,0 +1,72 @@
+"""Opens the compare.html of a comparison in Chromium without a window and looks at what is there.
+
+Usage: compare_render.py FOLDER [SCREENSHOT.png]
+"""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import Select
+
+COLOURS = """
+const canvas = document.getElementById(arguments[0]);
+return new Set(new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size;
+"""
+POINTS = "return Chart.getChart('differences').data.datasets.map(set => set.data)"
+
+
+def check(driver, folder, screenshot):
+    driver.get("file://" + os.path.abspath(os.path.join(folder, "compare.html")))
+    errors = [entry["message"] for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    assert not errors, errors
+    with open(os.path.join(folder, "compare.json"), encoding="utf-8") as file:
+        report = json.load(file)
+    for chart in ("differences", "curve"):
+        assert driver.execute_script(COLOURS, chart) > 20, (chart, "is blank")
+    # Every pair and metric: the points are the report's.
+    pair, metric = Select(driver.find_element(By.ID, "pair")), Select(driver.find_element(By.ID, "metric"))
+    assert len(pair.options) == len(report["comparisons"])
+    assert [option.get_attribute("value") for option in metric.options][0] == report["decided_by"]
+    for i, comparison in enumerate(report["comparisons"]):
+        pair.select_by_index(i)
+        for name in [option.get_attribute("value") for option in metric.options]:
+            metric.select_by_value(name)
+            wanted = [one[name] for one in comparison["slices"] if one[name]["low"] is not None]
+            points, bars = driver.execute_script(POINTS)
+            assert points == [one["difference"] for one in wanted], (i, name)
+            assert bars == [[one["low"], one["high"]] for one in wanted], (i, name)
+    lines = driver.execute_script("return Chart.getChart('curve').data.datasets.map(set => [set.label, set.data])")
+    assert lines == [[arm["name"], [step["auc"][a] for step in report["item_curve"]]] for a, arm in enumerate(report["arms"])]
+    text = driver.find_element(By.TAG_NAME, "main").text
+    for comparison in report["comparisons"]:
+        assert comparison["words"] in text
+    if screenshot:
+        driver.save_screenshot(screenshot)
+
+
+def main(folder, screenshot=None):
+    profile = tempfile.mkdtemp()
+    options = Options()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,2400",
+                     "--user-data-dir=" + profile):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(service=Service(shutil.which("chromedriver")), options=options)
+    try:
+        driver.set_window_size(1280, 2400)
+        check(driver, folder, screenshot)
+    finally:
+        driver.quit()
+        shutil.rmtree(profile, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
