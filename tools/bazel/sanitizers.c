@@ -10,7 +10,8 @@ const char *__asan_default_options(void) { return "detect_leaks=1:detect_stack_u
 const char *__ubsan_default_options(void) { return "print_stacktrace=1:halt_on_error=1"; }
 
 const char *__lsan_default_suppressions(void) {
-    return "leak:libgrpc.so\n"
+    return "leak:libcares.so\n"
+           "leak:libgrpc.so\n"
            "leak:libgomp.so\n"
            "leak:libdnnl.so\n"
            "leak:librocksdb.so\n";
@@ -25,6 +26,7 @@ const char *__tsan_default_suppressions(void) {
            "called_from_lib:libdnnl.so\n"
            "called_from_lib:libgomp.so\n"
            "race:libabsl_\n"
+           "race:libcrypto.so\n"
            "race:libstdc++.so\n"
            "race:libgrpc.so\n"
            "race:librocksdb.so\n"

@@ -320,20 +320,36 @@ static dnnl_status_t run_variant(const variant *v, ct_executor *executor, const 
     return result;
 }
 
+/* Which product for the next of `rows` rows: the largest that they fill, or the one above where that would compute few rows for nothing. */
+static const variant *variant_for(const ct_product *product, size_t rows) {
+    const variant *v = &product->variants[0];
+    for (size_t i = 1; i < product->variant_count; ++i) {
+        const variant *smaller = &product->variants[i];
+        if (v->rows <= rows || v->rows - rows <= smaller->rows / 4) break;
+        v = smaller;
+    }
+    return v;
+}
+
+static dnnl_status_t run_piece(const ct_product *product, const variant *v, ct_executor *executor, const void *a, const void *b, float *c,
+                               bool accumulate) {
+    if (!accumulate || product->sums_exactly) return run_variant(v, executor, a, b, c, accumulate);
+    const dnnl_status_t result = run_variant(v, executor, a, b, executor->add, false);
+    if (result == dnnl_success) ct_loop_add(executor->add, v->rows * product->shape.n, c);
+    return result;
+}
+
 void ct_product_run(const ct_product *product, ct_executor *executor, size_t rows, const void *a, const void *b, float *c,
                     bool accumulate) {
-    const variant *v = &product->variants[0];
-    for (size_t i = 1; i < product->variant_count && product->variants[i].rows >= rows; ++i) v = &product->variants[i];
-    const size_t floats = v->rows * product->shape.n;
-    dnnl_status_t result;
-    if (!accumulate || product->sums_exactly) {
-        result = run_variant(v, executor, a, b, c, accumulate);
-    } else {
-        result = run_variant(v, executor, a, b, executor->add, false);
-        if (result == dnnl_success) ct_loop_add(executor->add, floats, c);
+    const size_t row_bytes = product->shape.k * (product->shape.bf16 ? 2 : 4), n = product->shape.n;
+    for (size_t done = 0; done < rows;) { /* pieces of counts that were checked: the bits are those of one product of all rows */
+        const variant *v = variant_for(product, rows - done);
+        float *to = c + done * n;
+        if (run_piece(product, v, executor, (const char *)a + done * row_bytes, b, to, accumulate) != dnnl_success) {
+            for (size_t i = 0; i < v->rows * n; ++i) to[i] = NAN;
+        }
+        done += v->rows;
     }
-    if (result == dnnl_success) return;
-    for (size_t i = 0; i < floats; ++i) c[i] = NAN;
 }
 
 /* --- the check at creation --- */
