@@ -85,6 +85,14 @@ typedef struct read_scratch {   /* of one thread */
     int64_t gather_ns, forward_ns, backward_ns;
 } read_scratch;
 
+/* What a training batch asks of the table of ids. */
+typedef struct id_lookup {
+    ct_ticket *ticket;
+    ct_key_column *key_columns; /* (id_count) */
+    uint64_t *bucket_keys;      /* (bucket_count, batch_rows) */
+    const ct_batch *batch;      /* it was prefetched for; NULL = none */
+} id_lookup;
+
 struct ct_model {
     ct_schema *schema;
     ct_model_spec *spec;
@@ -108,14 +116,16 @@ struct ct_model {
 
     /* training only (train.c) */
     size_t block_rows, block_capacity;
-    ct_ticket *ticket;
-    ct_key_column *key_columns;    /* (id_count) */
-    uint64_t *bucket_keys;         /* (bucket_count, batch_rows) */
+    id_lookup lookups[2]; /* of this batch and the next */
+    size_t lookup;        /* which is this batch's */
+    uint64_t memory_bytes;
+    const ct_batch *announced; /* NULL = none */
+    uint32_t announced_epoch;
     read_scratch *scratch;         /* (threads) */
     number_moments *block_moments; /* (blocks, number_count) */
     number_moments *saved_moments; /* (number_count) */
     ct_model_profile profile;
-    bool diverged; /* the last step did */
+    bool diverged;          /* the last step did */
     float *logit_gradients; /* (batch_rows) */
 };
 

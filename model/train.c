@@ -14,6 +14,8 @@ typedef struct step_context {
     const ct_batch *batch;
     const float *labels, *weights; /* weights: NULL = all 1 */
     float *logits;
+    const ct_ticket *ticket; /* of the ids */
+    uint64_t *bucket_keys;   /* bucket_task's output */
 } step_context;
 
 static size_t block_count(const ct_model *model, size_t rows) { return (rows + model->block_rows - 1) / model->block_rows; }
@@ -40,7 +42,7 @@ static void bucket_task(void *context, size_t block, size_t worker) {
     const ct_model *model = step->model;
     const size_t first = block * model->block_rows;
     write_bucket_keys(model, step->batch, 0, model->layout.id_count, first, rows_of_block(model, step->batch->rows, block),
-                      model->bucket_keys, model->batch_rows, first);
+                      step->bucket_keys, model->batch_rows, first);
 }
 
 static void block_task(void *context, size_t block, size_t worker) {
@@ -52,8 +54,8 @@ static void block_task(void *context, size_t block, size_t worker) {
     size_t x_stride = 0, raw_stride = 0;
     const int64_t began = ct_clock_ns();
     float *x = ct_tower_block_x(model->tower, block, &x_stride);
-    if (layout->id_count > 0) ct_store_gather(model->store, model->ticket, first, rows, false, x, x_stride);
-    if (model->spec->target_stats) write_target_stats(model, model->ticket, 0, layout->id_count, first, rows, scratch, x, x_stride);
+    if (layout->id_count > 0) ct_store_gather(model->store, step->ticket, first, rows, false, x, x_stride);
+    if (model->spec->target_stats) write_target_stats(model, step->ticket, 0, layout->id_count, first, rows, scratch, x, x_stride);
     write_numbers(model, step->batch, 0, layout->number_count, first, rows, scratch, x, x_stride);
     if (layout->vector_count > 0) {
         float *raw = ct_tower_block_raw(model->tower, block, &raw_stride);
@@ -116,6 +118,41 @@ static void restore_moments(ct_model *model) {
     model_refresh_scales(model);
 }
 
+static ct_code prefetch_ids(ct_model *model, id_lookup *ids, const ct_batch *batch, uint32_t epoch, ct_status *status) {
+    const model_layout *layout = &model->layout;
+    step_context step = {.model = model, .batch = batch, .bucket_keys = ids->bucket_keys};
+    ct_pool_run(model->pool, layout->bucket_count > 0 ? block_count(model, batch->rows) : 0, bucket_task, &step);
+    id_columns(model, batch, 0, layout->id_count, 0, ids->bucket_keys, model->batch_rows, ids->key_columns);
+    const ct_lookup lookup = {.mode = CT_LOOKUP_TRAIN,
+                              .table = ID_TABLE,
+                              .rows = batch->rows,
+                              .block_rows = model->block_rows,
+                              .columns = ids->key_columns,
+                              .column_count = layout->id_count,
+                              .drop_rate = model->spec->id_drop,
+                              .drop_seed = model->seed,
+                              .epoch = epoch,
+                              .first_row = batch->first_row};
+    return ct_store_prefetch(model->store, ids->ticket, &lookup, status);
+}
+
+void ct_model_announce(ct_model *model, const ct_batch *next, uint32_t epoch) {
+    model->announced = next;
+    model->announced_epoch = epoch;
+}
+
+/* Where there is a limit on memory: the rows of the batch that comes next are fetched while this one is learned. */
+static ct_code prefetch_next(ct_model *model, ct_status *status) {
+    const ct_batch *next = model->announced;
+    model->announced = NULL;
+    if (next == NULL || next->rows == 0 || model->memory_bytes == 0) return CT_OK;
+    CT_TRY(batch_check(model, next, true, status));
+    id_lookup *ids = &model->lookups[model->lookup ^ 1];
+    CT_TRY(prefetch_ids(model, ids, next, model->announced_epoch, status));
+    ids->batch = next;
+    return CT_OK;
+}
+
 ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, float *out_logits, ct_status *status) {
     if (model->mode != CT_MODEL_TRAIN) return ct_fail(status, CT_INVALID, "the model was opened for reading; it can't be trained");
     CT_TRY(batch_check(model, batch, true, status));
@@ -126,22 +163,14 @@ ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, f
     step.labels = ct_column_f32(&batch->columns[ct_schema_find_kind(model->schema, CT_FIELD_LABEL)]);
     if (weight >= 0 && batch->columns[weight].present) step.weights = ct_column_f32(&batch->columns[weight]);
     int64_t since = ct_clock_ns();
+    id_lookup *ids = &model->lookups[model->lookup];
     if (layout->id_count > 0) {
-        ct_pool_run(model->pool, layout->bucket_count > 0 ? block_count(model, batch->rows) : 0, bucket_task, &step);
-        id_columns(model, batch, 0, layout->id_count, 0, model->bucket_keys, model->batch_rows, model->key_columns);
-        const ct_lookup lookup = {.mode = CT_LOOKUP_TRAIN,
-                                  .table = ID_TABLE,
-                                  .rows = batch->rows,
-                                  .block_rows = model->block_rows,
-                                  .columns = model->key_columns,
-                                  .column_count = layout->id_count,
-                                  .drop_rate = model->spec->id_drop,
-                                  .drop_seed = model->seed,
-                                  .epoch = epoch,
-                                  .first_row = batch->first_row};
-        CT_TRY(ct_store_prefetch(model->store, model->ticket, &lookup, status));
-        CT_TRY(ct_store_acquire(model->store, model->ticket, status));
+        if (ids->batch != batch) CT_TRY(prefetch_ids(model, ids, batch, epoch, status));
+        ids->batch = NULL;
+        CT_TRY(ct_store_acquire(model->store, ids->ticket, status));
+        CT_TRY(prefetch_next(model, status));
     }
+    step.ticket = ids->ticket;
     for (size_t worker = 0; worker < ct_pool_threads(model->pool); worker++) model->scratch[worker].status = (ct_status)CT_STATUS_INIT;
     lap(&model->profile.look_up, &since);
     update_moments(model, batch, &step);
@@ -155,14 +184,18 @@ ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, f
     if (code == CT_OK && layout->id_count > 0) {
         size_t stride = 0;
         const float *gradients = ct_tower_block_x(model->tower, 0, &stride);
-        code = ct_store_apply(model->store, model->ticket, gradients, stride, model->spec->target_stats ? step.labels : NULL, status);
+        code = ct_store_apply(model->store, ids->ticket, gradients, stride, model->spec->target_stats ? step.labels : NULL, status);
     }
-    if (layout->id_count > 0) ct_store_release(model->store, model->ticket);
+    if (layout->id_count > 0) ct_store_release(model->store, ids->ticket);
     lap(&model->profile.row_update, &since);
     if (code != CT_OK) {
+        id_lookup *next = &model->lookups[model->lookup ^ 1];
+        if (next->batch != NULL) ct_store_release(model->store, next->ticket);
+        next->batch = NULL;
         restore_moments(model);
         return code;
     }
+    model->lookup ^= 1;
     model->prior[0] += (double)batch->rows;
     for (size_t r = 0; r < batch->rows; r++) model->prior[1] += (double)step.labels[r];
     model->rows += (int64_t)batch->rows;
@@ -209,14 +242,19 @@ ct_code training_init(ct_model *model, ct_status *status) {
     const size_t threads = ct_pool_threads(model->pool), numbers = model->layout.number_count;
     model->block_rows = ct_tower_block_rows(model->batch_rows);
     const size_t blocks = block_count(model, model->batch_rows);
-    model->key_columns = calloc(model->layout.id_count + 1, sizeof *model->key_columns);
     model->scratch = calloc(threads, sizeof *model->scratch);
     model->block_moments = calloc(blocks * numbers + 1, sizeof *model->block_moments);
     model->saved_moments = calloc(numbers + 1, sizeof *model->saved_moments);
     model->logit_gradients = calloc(blocks * model->block_rows, sizeof *model->logit_gradients);
-    model->bucket_keys = calloc(model->layout.bucket_count * model->batch_rows + 1, sizeof *model->bucket_keys);
-    if (model->bucket_keys == NULL || model->key_columns == NULL || model->scratch == NULL || model->block_moments == NULL ||
-        model->saved_moments == NULL || model->logit_gradients == NULL)
+    for (size_t i = 0; i < 2; i++) {
+        id_lookup *ids = &model->lookups[i];
+        ids->key_columns = calloc(model->layout.id_count + 1, sizeof *ids->key_columns);
+        ids->bucket_keys = calloc(model->layout.bucket_count * model->batch_rows + 1, sizeof *ids->bucket_keys);
+        if (ids->bucket_keys == NULL || ids->key_columns == NULL)
+            return ct_fail_memory(status, model->layout.bucket_count * model->batch_rows * sizeof *ids->bucket_keys, "training");
+        CT_TRY(ct_ticket_create(model->store, &ids->ticket, status));
+    }
+    if (model->scratch == NULL || model->block_moments == NULL || model->saved_moments == NULL || model->logit_gradients == NULL)
         return ct_fail_memory(status, blocks * model->block_rows * sizeof(float), "training");
     for (size_t worker = 0; worker < threads; worker++) CT_TRY(read_scratch_init(&model->scratch[worker], model, status));
     /* The store reads the gradients of a whole batch as one matrix: blocks of x must follow each other. */
@@ -227,15 +265,17 @@ ct_code training_init(ct_model *model, ct_status *status) {
         if (second != first + model->block_rows * stride)
             return ct_fail(status, CT_INTERNAL, "the tower's blocks do not follow each other");
     }
-    return ct_ticket_create(model->store, &model->ticket, status);
+    return CT_OK;
 }
 
 void training_deinit(ct_model *model) {
     if (model->scratch != NULL)
         for (size_t worker = 0; worker < ct_pool_threads(model->pool); worker++) read_scratch_deinit(&model->scratch[worker], model);
-    ct_ticket_destroy(model->ticket);
-    free(model->key_columns);
-    free(model->bucket_keys);
+    for (size_t i = 0; i < 2; i++) {
+        ct_ticket_destroy(model->lookups[i].ticket);
+        free(model->lookups[i].key_columns);
+        free(model->lookups[i].bucket_keys);
+    }
     free(model->scratch);
     free(model->block_moments);
     free(model->saved_moments);

@@ -40,14 +40,15 @@ static ct_code step(train_run *run, const ct_batch *batch, uint32_t epoch, ct_st
     return code == CT_OK ? CT_OK : explain_divergence(run, status);
 }
 
-/* One batch that is new to the model. */
-static ct_code train_batch(train_run *run, const ct_batch *batch, uint32_t epoch, ct_status *status) {
+/* One batch that is new to the model. next: what comes behind it, where that is known. */
+static ct_code train_batch(train_run *run, const ct_batch *batch, const ct_batch *next, uint32_t epoch, ct_status *status) {
     const ct_train_options *options = run->options;
     const bool tail = batch->rows < ct_model_batch_rows(run->model) && epoch + 1 == options->epochs;
     if (tail && run->tail_folder != NULL) {
         CT_TRY(run_checkpoint(run, run->tail_folder, status));
         run->tail_saved = true;
     }
+    ct_model_announce(run->model, next, epoch);
     CT_TRY(step(run, batch, epoch, status));
     run->fingerprint = run_fingerprint(run->fingerprint, batch);
     if (options->checkpoint_rows == 0 || tail || ct_model_rows(run->model) < run->next_checkpoint) return CT_OK;
@@ -74,29 +75,40 @@ static ct_code skip_batch(train_run *run, const ct_batch *batch, uint32_t epoch,
     return CT_OK;
 }
 
+static ct_code next_batch(train_run *run, ct_reader *reader, ct_batch **out_batch, ct_status *status) {
+    const int64_t since = ct_clock_ns();
+    const ct_code code = ct_reader_next(reader, out_batch, status);
+    run->result->waiting_ns += ct_clock_ns() - since;
+    return code;
+}
+
 /* CT_CANCELLED where the run was stopped. */
 static ct_code train_epoch(train_run *run, uint32_t epoch, ct_status *status) {
     ct_reader *reader = NULL;
     ct_batch *batch = NULL;
-    ct_reader_options options = run->options->train;
+    const ct_train_options *setting = run->options;
+    ct_reader_options options = setting->train;
     options.batch_rows = ct_model_batch_rows(run->model);
     int64_t rows = 0;
     const int64_t began = ct_clock_ns();
     run->fingerprint = 0;
     CT_TRY(ct_reader_open(ct_model_schema(run->model), &options, &reader, status));
-    ct_code code = CT_OK;
-    for (;;) {
-        const int64_t since = ct_clock_ns();
-        code = ct_reader_next(reader, &batch, status);
-        run->result->waiting_ns += ct_clock_ns() - since;
-        if (code != CT_OK) break;
+    ct_code code = next_batch(run, reader, &batch, status);
+    while (code == CT_OK) {
+        ct_batch *next = NULL;
+        ct_status read = CT_STATUS_INIT; /* what came of reading `next`, ahead of the step */
+        ct_code next_code = setting->look_ahead ? next_batch(run, reader, &next, &read) : CT_OK;
         bool skip = false;
         code = skip_batch(run, batch, epoch, &skip, status);
-        if (code == CT_OK && !skip) code = train_batch(run, batch, epoch, status);
+        if (code == CT_OK && !skip) code = train_batch(run, batch, next, epoch, status);
         rows = batch->first_row + (int64_t)batch->rows;
         ct_reader_release(reader, batch);
         if (code != CT_OK) break;
         show_progress(run, epoch);
+        if (!setting->look_ahead) next_code = next_batch(run, reader, &next, &read);
+        if (next_code != CT_OK) *status = read;
+        code = next_code;
+        batch = next;
     }
     if (epoch == run->first_epoch) ct_reader_report(reader, &run->result->train_report);
     ct_reader_close(reader);

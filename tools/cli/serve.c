@@ -61,16 +61,19 @@ typedef struct reloader {
     const served_model *served;
     ct_server_model *models; /* (count); only this thread's while it runs */
     size_t count;
+    uint64_t memory_bytes; /* of each */
 } reloader;
 
 static void close_models(ct_server_model *models, size_t count) {
     for (size_t i = 0; i < count; i++) ct_model_destroy(models[i].model);
 }
 
-static ct_code open_models(const served_model *served, size_t count, ct_pool *pool, ct_server_model *models, ct_status *status) {
+static ct_code open_models(const served_model *served, size_t count, uint64_t memory_bytes, ct_pool *pool, ct_server_model *models,
+                           ct_status *status) {
     for (size_t i = 0; i < count; i++) {
         models[i].name = served[i].name;
-        const ct_code code = ct_model_open(served[i].folder, CT_MODEL_READ, NULL, pool, &models[i].model, status);
+        const ct_code code =
+            ct_model_open_within(served[i].folder, CT_MODEL_READ, memory_bytes, NULL, NULL, pool, &models[i].model, status);
         if (code != CT_OK) {
             close_models(models, i);
             return code;
@@ -92,7 +95,8 @@ static void reload(reloader *r) {
     char quoted[2 * CT_STATUS_MESSAGE_BYTES];
     const int64_t began = ct_clock_ns();
     ct_server_model *fresh = calloc(r->count, sizeof *fresh);
-    ct_code code = fresh ? open_models(r->served, r->count, r->pool, fresh, &status) : ct_fail_memory(&status, r->count, "the models");
+    ct_code code = fresh ? open_models(r->served, r->count, r->memory_bytes, r->pool, fresh, &status)
+                         : ct_fail_memory(&status, r->count, "the models");
     if (code == CT_OK) {
         code = ct_server_replace(r->server, fresh, r->count, &status);
         ct_server_model *unused = code == CT_OK ? r->models : fresh;
@@ -141,12 +145,17 @@ static void reloader_stop(reloader *r) {
 ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_text_list folders = {0};
     const char *listen = "127.0.0.1:8500";
-    int64_t threads = 0, queue = 256, queue_ms = 50;
+    int64_t threads = 0, queue = 256, queue_ms = 50, memory = 0;
     const ct_option options[] = {
         {"model", "[NAME=]DIR", CT_OPTION_LIST, true, &folders, "model folders; the first one is the default for requests that name none",
          0, 0, NULL},
         {"listen", "HOST:PORT", CT_OPTION_ADDRESS, false, &listen, "0.0.0.0:PORT = every address; port 0 = any free one", 0, 0, NULL},
         {"threads", "N", CT_OPTION_INTEGER, false, &threads, "that score at once; 0 = one for each processor", 0, 1024, NULL},
+        {"memory", "MIB", CT_OPTION_INTEGER, false, &memory,
+         "of the embedding rows of each model, at most: the rows that were counted most are kept in memory, the others read from DIR when "
+         "they are asked for; 0 = "
+         "all are in memory",
+         0, 1 << 30, NULL},
         {"queue", "N", CT_OPTION_INTEGER, false, &queue, "requests that may wait for a thread; one beyond is refused at once", 1, 65536,
          NULL},
         {"queue-ms", "N", CT_OPTION_INTEGER, false, &queue_ms,
@@ -181,7 +190,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     }
     CT_TRY_GOTO(code, parse_models(&folders, served, status), done);
     CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);
-    CT_TRY_GOTO(code, open_models(served, folders.count, pool, models, status), done);
+    CT_TRY_GOTO(code, open_models(served, folders.count, (uint64_t)memory << 20, pool, models, status), done);
     opened = true;
     const ct_server_options server_options = {.listen = listen,
                                               .models = models,
@@ -198,7 +207,8 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     (void)ct_log_quote(address, quoted, sizeof quoted);
     ct_log_line(CT_LOG_INFO, "serve.start", "address=%s models=%zu threads=%zu", quoted, folders.count, ct_pool_threads(pool));
     for (size_t i = 0; i < folders.count; i++) log_version("serve.model", &models[i]);
-    reloading = (reloader){.server = server, .pool = pool, .served = served, .models = models, .count = folders.count};
+    reloading = (reloader){
+        .server = server, .pool = pool, .served = served, .models = models, .count = folders.count, .memory_bytes = (uint64_t)memory << 20};
     if (pthread_create(&reloading.thread, NULL, reload_main, &reloading) != 0) {
         code = ct_fail(status, CT_EXHAUSTED, "cannot start a thread");
         goto done;
