@@ -1,4 +1,4 @@
-/* Snapshots and digests of a store within a limit: what has changed is written out, and then the database has it all. */
+/* Snapshots of a store within a limit: what has changed is written out, and then the database has it all. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,58 +38,12 @@ ct_code ct_tier_snapshot(ct_store *store, const char *folder, ct_status *status)
     return ct_database_tidy(folder, status);
 }
 
-typedef struct digest_work {
-    const ct_stored_table *layout;
-    ct_digest *digest;
-    int64_t rows, stubs;
-} digest_work;
-
-/* As store.c's digest_entries feeds a resident one. */
-static ct_code digest_record(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status) {
-    digest_work *work = context;
-    const ct_stored_table *layout = work->layout;
-    bool row;
-    (void)number;
-    CT_TRY(ct_record_check(layout, record, bytes, &row, status));
-    ct_digest_update_u64(work->digest, key);
-    ct_digest_update_u64(work->digest, (uint64_t)ct_get_le32(record + layout->count.offset) << 1 | row);
-    if (layout->spec.target_stats) {
-        ct_digest_update_u64(
-            work->digest, (uint64_t)ct_get_le32(record + layout->impressions.offset) << 32 | ct_get_le32(record + layout->clicks.offset));
-        ct_digest_update_u64(work->digest, ct_get_le32(record + layout->epoch.offset));
-    }
-    work->rows += row;
-    work->stubs += !row;
-    if (!row) return CT_OK;
-    ct_digest_update(work->digest, record + layout->value.offset, layout->spec.dim * sizeof(float));
-    ct_state_column columns[CT_STATE_COLUMNS];
-    const size_t count = ct_state_columns(&layout->spec, columns);
-    for (size_t i = 0; i < count; i++) {
-        if (layout->state[i].present) {
-            ct_digest_update(work->digest, record + layout->state[i].offset, columns[i].count * sizeof(float));
-        } else {
-            for (uint32_t j = 0; j < columns[i].count; j++) ct_digest_update(work->digest, &columns[i].initial, sizeof(float));
-        }
-    }
-    return CT_OK;
-}
-
-ct_code ct_tier_digest(ct_store *store, size_t table, ct_digest *digest, ct_status *status) {
-    digest_work work = {.layout = ct_tier_layout(store->tier, table), .digest = digest};
-    CT_TRY(ct_live_scan(ct_tier_live(store->tier), table, digest_record, &work, status));
-    ct_table_info info;
-    ct_store_table_info(store, table, &info);
-    if (work.rows != info.rows || work.stubs != info.stubs)
-        return ct_fail(status, CT_CORRUPT, "table %s has %lld rows and %lld stubs in its database, should have %lld and %lld",
-                       store->tables[table].spec.name, (long long)work.rows, (long long)work.stubs, (long long)info.rows,
-                       (long long)info.stubs);
-    return CT_OK;
-}
-
 typedef struct take_work {
     ct_table *table;
     const ct_stored_table *from;
     ct_live *live;
+    ct_tier *tier;
+    size_t number;         /* of the table */
     ct_partition *scratch; /* holds one row at a time */
 } take_work;
 
@@ -108,7 +62,9 @@ static ct_code take_record(void *context, size_t number, uint64_t key, const cha
         const ct_seen seen = ct_counts_in_epoch(ct_entry_counts(entry), work->from->counted_epoch);
         *ct_entry_counts(entry) = (ct_key_counts){.impressions = seen.impressions, .clicks = seen.clicks};
     }
-    CT_TRY(ct_live_put(work->live, key, out, ct_record_encode(table, work->scratch, entry, out), status));
+    const size_t size = ct_record_encode(table, work->scratch, entry, out);
+    CT_TRY(ct_live_put(work->live, key, out, size, status));
+    ct_tier_count(work->tier, work->number, key, out, size);
     ct_partition_remove(work->scratch, ct_partition_place(work->scratch, entry));
     if (row)
         table->outside_rows++;
@@ -124,7 +80,7 @@ ct_code ct_tier_take(ct_store *store, size_t number, const char *folder, const c
     ct_table scratch = {0};
     uint32_t touched[16], free_rows[1]; /* an index of 2^4 places and one row are all that is used */
     ct_table *table = &store->tables[number];
-    take_work work = {.table = table, .from = &stored[from], .live = ct_tier_live(store->tier)};
+    take_work work = {.table = table, .from = &stored[from], .live = ct_tier_live(store->tier), .tier = store->tier, .number = number};
     ct_code code;
     for (size_t i = 0; i < count; i++) names[i] = stored[i].spec.name;
     CT_TRY(ct_live_open(folder, names, count, &other, status));

@@ -99,8 +99,8 @@ static ct_code set_sizes(ct_tier *tier, const ct_ticket *ticket, ct_status *stat
 
 /* --- records on their way out --- */
 
-static ct_code out_put(ct_tier *tier, tier_out_part *out, const ct_table *table, const ct_partition *partition, const ct_index_entry *entry,
-                       ct_status *status) {
+static ct_code out_put(ct_tier *tier, tier_out_part *out, ct_sum *sum, const ct_table *table, const ct_partition *partition,
+                       const ct_index_entry *entry, ct_status *status) {
     const size_t most = ct_record_bytes(table);
     if (out->count == out->room) {
         const size_t room = out->room ? out->room * 3 / 2 : 64;
@@ -121,6 +121,7 @@ static ct_code out_put(ct_tier *tier, tier_out_part *out, const ct_table *table,
         atomic_store(&tier->bad_table, table);
     }
     const size_t bytes = ct_record_encode(table, partition, entry, out->records + out->bytes);
+    ct_sum_add(sum, entry->key, out->records + out->bytes, bytes);
     out->entries[out->count++] = (tier_out_entry){.key = entry->key, .offset = out->bytes, .bytes = bytes};
     out->bytes += bytes;
     return CT_OK;
@@ -231,7 +232,7 @@ static ct_code make_room(const plan_work *work, size_t part, uint64_t rows, uint
             continue;
         }
         if (touched > state->written) {
-            CT_TRY(out_put(work->tier, &work->out->part[part], table, partition, entry, status));
+            CT_TRY(out_put(work->tier, &work->out->part[part], &state->sum, table, partition, entry, status));
             state->dirty--;
         }
         gone++;
@@ -259,11 +260,10 @@ static ct_code write_back(const plan_work *work, size_t part, ct_status *status)
     for (size_t at = 0; at <= mask; at++) {
         const ct_index_entry *entry = ct_partition_entry(partition, at);
         if (entry->slot == CT_SLOT_EMPTY || partition->touched[at] <= state->written) continue;
-        if (partition->touched[at] > work->final) {
-            dirty++;
-            if (work->ticket) continue; /* it changes soon; at a flush it may have changed before it was asked for again */
-        }
-        CT_TRY(out_put(work->tier, &work->out->part[part], table, partition, entry, status));
+        const bool pending = partition->touched[at] > work->final;
+        dirty += pending;
+        if (pending && work->ticket) continue; /* it changes soon; at a flush it may have changed before it was asked for again */
+        CT_TRY(out_put(work->tier, &work->out->part[part], pending ? &state->pending : &state->sum, table, partition, entry, status));
     }
     state->written = work->final;
     state->dirty = dirty;
@@ -275,6 +275,17 @@ static void sort_out(tier_out_part *out) {
 }
 
 /* --- plan --- */
+
+/* What is in the database as it is will not be so for long. */
+static void will_change(tier_part *state, const ct_table *table, const ct_partition *partition, const ct_index_entry *entry,
+                        uint32_t sequence) {
+    uint32_t *touched = &partition->touched[ct_partition_place(partition, entry)];
+    if (*touched <= state->written) {
+        ct_sum_take_entry(&state->sum, table, partition, entry);
+        state->dirty++;
+    }
+    *touched = sequence;
+}
 
 static int by_number(const void *a, const void *b) {
     const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -302,9 +313,7 @@ static void plan_task(void *context, size_t part, size_t worker) {
             continue;
         }
         stubs += entry->slot == CT_SLOT_STUB;
-        uint32_t *touched = &partition->touched[ct_partition_place(partition, entry)];
-        state->dirty += *touched <= state->written;
-        *touched = mine->sequence;
+        will_change(state, table, partition, entry, mine->sequence);
     }
     qsort(missing, n, sizeof *missing, by_number);
     mine->missing_counts[part] = n;
@@ -339,9 +348,7 @@ static void find_rare(ct_tier_ticket *mine, tier_table *state, const ct_ticket *
         const ct_partition *partition = &table->partitions[part];
         const ct_index_entry *entry = ct_partition_find(partition, key);
         if (entry) {
-            uint32_t *touched = &partition->touched[ct_partition_place(partition, entry)];
-            state->part[part].dirty += *touched <= state->part[part].written;
-            *touched = mine->sequence;
+            will_change(&state->part[part], table, partition, entry, mine->sequence);
         } else if (!bsearch(&key, &mine->missing[mine->first[part]], mine->first[part + 1] - mine->first[part], sizeof key, by_number)) {
             rare[mine->rare_count++] = key;
         }
@@ -464,8 +471,9 @@ static ct_code bring_in(const admit_work *work, size_t part, size_t at, ct_statu
     state->dirty++;
     if (mine->offsets[at] == SIZE_MAX) return CT_OK;
     const bool row = mine->offsets[at] & 1;
-    CT_TRY(ct_record_decode(table, partition, mine->fetch.layout, (const char *)mine->records.memory + (mine->offsets[at] >> 1), row, entry,
-                            status));
+    const char *record = (const char *)mine->records.memory + (mine->offsets[at] >> 1);
+    CT_TRY(ct_record_decode(table, partition, mine->fetch.layout, record, row, entry, status));
+    ct_sum_take(&state->sum, entry->key, record, row ? mine->fetch.layout->row_bytes : mine->fetch.layout->stub_bytes);
     state->evicted_rows -= row;
     state->evicted_stubs -= !row;
     return CT_OK;
@@ -511,7 +519,7 @@ void ct_tier_acquired(ct_tier *tier, ct_ticket *ticket) {
         const ct_index_entry *entry = ct_partition_find(partition, ticket->rare_keys[i]);
         if (!entry) continue;
         uint32_t *touched = &partition->touched[ct_partition_place(partition, entry)];
-        state->part[part].dirty += *touched <= state->part[part].written;
+        state->part[part].dirty += *touched != tier->plan.sequence; /* it is new; the others were seen by the plan */
         *touched = tier->plan.sequence;
     }
     tier->acquired = tier->plan.sequence;
@@ -545,6 +553,7 @@ ct_code ct_tier_flush(ct_tier *tier, ct_status *status) {
         tier_table *state = &tier->tables[i];
         const size_t parts = table->partition_count;
         if (table->spec.kind != CT_TABLE_TRAINED) continue;
+        for (size_t p = 0; p < parts; p++) state->part[p].pending = (ct_sum){{0, 0}};
         for (size_t first = 0; first < parts;) { /* a few partitions at a time: the records of all would be too many */
             uint64_t bytes = 0;
             size_t end = first;
@@ -567,6 +576,18 @@ ct_code ct_tier_flush(ct_tier *tier, ct_status *status) {
 ct_code ct_tier_check_finite(ct_tier *tier, ct_status *status) {
     const ct_table *table = atomic_load(&tier->bad_table);
     return table ? ct_record_fail_finite(table, atomic_load(&tier->bad_key), status) : CT_OK;
+}
+
+ct_sum ct_tier_sum(const ct_tier *tier, size_t table) {
+    ct_sum sum = {{0, 0}};
+    const tier_part *part = tier->tables[table].part;
+    for (size_t p = 0; p < tier->store->tables[table].partition_count; p++)
+        for (size_t n = 0; n < 2; n++) sum.word[n] += part[p].sum.word[n] + part[p].pending.word[n];
+    return sum;
+}
+
+void ct_tier_count(ct_tier *tier, size_t table, uint64_t key, const char *record, size_t bytes) {
+    ct_sum_add(&tier->tables[table].part[ct_partition_of(key, tier->store->partition_bits)].sum, key, record, bytes);
 }
 
 ct_live *ct_tier_live(ct_tier *tier) { return tier->live; }
@@ -614,6 +635,33 @@ static ct_code init_table(ct_tier *tier, size_t number, ct_status *status) {
     return CT_OK;
 }
 
+typedef struct sum_work {
+    ct_tier *tier;
+    size_t table;
+    int64_t rows, stubs;
+} sum_work;
+
+static ct_code sum_record(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status) {
+    sum_work *work = context;
+    bool row;
+    (void)number;
+    CT_TRY(ct_record_check(&work->tier->layouts[work->table], record, bytes, &row, status));
+    work->rows += row;
+    work->stubs += !row;
+    ct_tier_count(work->tier, work->table, key, record, bytes);
+    return CT_OK;
+}
+
+/* Reads all that the table begins with. */
+static ct_code sum_table(ct_tier *tier, size_t number, const char *from, ct_status *status) {
+    sum_work work = {.tier = tier, .table = number};
+    const ct_table *table = &tier->store->tables[number];
+    CT_TRY(ct_live_scan(tier->live, number, sum_record, &work, status));
+    if (work.rows == table->outside_rows && work.stubs == table->outside_stubs) return CT_OK;
+    return ct_fail(status, CT_CORRUPT, "%s: table %s has %lld rows and %lld stubs, store.json says %lld and %lld", from, table->spec.name,
+                   (long long)work.rows, (long long)work.stubs, (long long)table->outside_rows, (long long)table->outside_stubs);
+}
+
 /* Records are written as this program lays them out; what is there already must be so too. */
 static ct_code check_layout(const ct_stored_table *stored, ct_status *status) {
     ct_stored_table ours;
@@ -640,6 +688,8 @@ ct_code ct_tier_create(ct_store *store, uint64_t memory_bytes, uint64_t cache_by
     CT_TRY_GOTO(code, ct_live_create(folder, from, names, store->table_count, &tier->live, status), fail);
     for (size_t i = 0; i < store->table_count; i++)
         if (store->tables[i].spec.kind == CT_TABLE_TRAINED) CT_TRY_GOTO(code, init_table(tier, i, status), fail);
+    for (size_t i = 0; from && i < store->table_count; i++)
+        if (store->tables[i].spec.kind == CT_TABLE_TRAINED) CT_TRY_GOTO(code, sum_table(tier, i, from, status), fail);
     CT_TRY_GOTO(code, ct_helper_create(&tier->helper, status), fail);
     store->tier = tier;
     return CT_OK;

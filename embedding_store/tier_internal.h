@@ -30,6 +30,8 @@ typedef struct tier_part {
     uint32_t written;                    /* what was touched up to here is in the database as it is */
     uint32_t dirty;                      /* entries that were touched later */
     bool to_write;                       /* now */
+    ct_sum sum;                          /* of what is in the database as it is, resident or not */
+    ct_sum pending;                      /* of what the last flush wrote that counts as changed all the same */
     int64_t evicted_rows, evicted_stubs; /* by a task; negative = brought in */
 } tier_part;
 
