@@ -1,5 +1,6 @@
 /* One file at a time: written beside its name and renamed, or read whole. The name beside is PATH.partial-PID; what a dead process with
- * our number left there is overwritten. Two writers of one path in one process are a mistake of the caller. */
+ * our number left there is overwritten. Two writers of one path in one process are a mistake of the caller. A device or a pipe
+ * (/dev/null, /dev/stdout) is written to as it is: to rename a file over it would take it away from everybody. */
 #include "base/file.h"
 
 #include <errno.h>
@@ -16,7 +17,7 @@
 enum { BUFFER_BYTES = 256 * 1024 };
 
 struct ct_file_writer {
-    char *path, *partial;
+    char *path, *partial; /* partial: NULL = written to as it is */
     int fd;
     uint64_t position; /* with what the buffer holds */
     size_t used;
@@ -29,6 +30,23 @@ static void writer_free(ct_file_writer *writer) {
     free(writer);
 }
 
+static ct_code open_output(ct_file_writer *writer, ct_status *status) {
+    struct stat info;
+    const bool exists = stat(writer->path, &info) == 0;
+    if (exists && S_ISDIR(info.st_mode)) return ct_fail(status, CT_INVALID, "%s: is a folder, not a file", writer->path);
+    if (exists && !S_ISREG(info.st_mode)) {
+        writer->fd = open(writer->path, O_WRONLY | O_CLOEXEC);
+        return writer->fd < 0 ? ct_fail_errno(status, "%s: cannot open", writer->path) : CT_OK;
+    }
+    if (asprintf(&writer->partial, "%s.partial-%ld", writer->path, (long)getpid()) < 0) {
+        writer->partial = NULL;
+        return ct_fail_memory(status, strlen(writer->path), "a file's name");
+    }
+    (void)unlink(writer->partial); /* a name that is left may belong to somebody else or be a link */
+    writer->fd = open(writer->partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    return writer->fd < 0 ? ct_fail_errno(status, "%s: cannot create", writer->path) : CT_OK;
+}
+
 ct_code ct_file_writer_open(const char *path, ct_file_writer **out_writer, ct_status *status) {
     ct_file_writer *writer = malloc(sizeof *writer);
     if (!writer) return ct_fail_memory(status, sizeof *writer, "a file writer");
@@ -37,15 +55,8 @@ ct_code ct_file_writer_open(const char *path, ct_file_writer **out_writer, ct_st
     writer->used = 0;
     writer->path = strdup(path);
     writer->partial = NULL;
-    if (!writer->path || asprintf(&writer->partial, "%s.partial-%ld", path, (long)getpid()) < 0) {
-        writer->partial = NULL;
-        writer_free(writer);
-        return ct_fail_memory(status, strlen(path), "a file's name");
-    }
-    (void)unlink(writer->partial); /* a name that is left may belong to somebody else or be a link */
-    writer->fd = open(writer->partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (writer->fd < 0) {
-        const ct_code code = ct_fail_errno(status, "%s: cannot create", path);
+    const ct_code code = writer->path ? open_output(writer, status) : ct_fail_memory(status, strlen(path), "a file's name");
+    if (code != CT_OK) {
         writer_free(writer);
         return code;
     }
@@ -110,18 +121,18 @@ uint64_t ct_file_writer_position(const ct_file_writer *writer) { return writer->
 ct_code ct_file_writer_commit(ct_file_writer *writer, ct_status *status) {
     ct_code code;
     CT_TRY_GOTO(code, flush(writer, status), fail);
-    CT_TRY_GOTO(code, ct_sync_fd(writer->fd, writer->path, status), fail);
+    if (writer->partial) CT_TRY_GOTO(code, ct_sync_fd(writer->fd, writer->path, status), fail);
     const int closed = close(writer->fd);
     writer->fd = -1;
     if (closed != 0) {
         code = ct_fail_errno(status, "%s: cannot close", writer->path);
         goto fail;
     }
-    if (rename(writer->partial, writer->path) != 0) {
+    if (writer->partial && rename(writer->partial, writer->path) != 0) {
         code = ct_fail_errno(status, "%s: cannot rename %s to it", writer->path, writer->partial);
         goto fail;
     }
-    code = ct_sync_parent(writer->path, status);
+    if (writer->partial) code = ct_sync_parent(writer->path, status);
     writer_free(writer);
     return code;
 fail:
@@ -132,7 +143,7 @@ fail:
 void ct_file_writer_abort(ct_file_writer *writer) {
     if (!writer) return;
     if (writer->fd >= 0) (void)close(writer->fd);
-    (void)unlink(writer->partial);
+    if (writer->partial) (void)unlink(writer->partial);
     writer_free(writer);
 }
 

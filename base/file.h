@@ -6,7 +6,7 @@
 #include "base/hash.h"
 #include "base/status.h"
 
-/* --- one file, written beside and renamed --- */
+/* --- one file, written beside and renamed; a device or a pipe is written to as it is, a folder is refused --- */
 typedef struct ct_file_writer ct_file_writer;
 CT_MUST_CHECK ct_code ct_file_writer_open(const char *path, ct_file_writer **out_writer, ct_status *status);
 CT_MUST_CHECK ct_code ct_file_writer_write(ct_file_writer *writer, const void *data, size_t bytes, ct_status *status); /* buffered */

@@ -72,6 +72,80 @@ ct_code ct_batch_reserve_rows(ct_batch *batch, size_t rows, ct_status *status) {
     return CT_OK;
 }
 
+/* As ct_batch_reserve, with room for what comes later where there is too little. */
+static ct_code reserve_more(ct_batch *batch, size_t column, size_t values, ct_status *status) {
+    const size_t capacity = batch->columns[column].value_capacity;
+    if (values <= capacity) return CT_OK;
+    const size_t room = values < capacity + capacity / 2 ? capacity + capacity / 2 : values;
+    return ct_batch_reserve(batch, column, room > UINT32_MAX && values <= UINT32_MAX ? UINT32_MAX : room, status);
+}
+
+ct_code ct_batch_append(ct_batch *batch, const ct_batch *from, size_t first, size_t count, ct_status *status) {
+    const size_t row = batch->rows;
+    for (size_t i = 0; i < batch->column_count; i++) {
+        const ct_column *source = &from->columns[i];
+        ct_column *to = &batch->columns[i];
+        const size_t bytes_each = ct_column_type_bytes(to->type);
+        size_t from_value = first, to_value = row, values = count;
+        to->present = source->present;
+        if (!to->present) continue;
+        if (to->offsets) {
+            from_value = source->offsets[first];
+            to_value = to->offsets[row];
+            values = source->offsets[first + count] - from_value;
+            CT_TRY(reserve_more(batch, i, to_value + values, status));
+            for (size_t r = 1; r <= count; r++) to->offsets[row + r] = (uint32_t)(to_value + (source->offsets[first + r] - from_value));
+        }
+        if (values) {
+            memcpy((char *)to->values + to_value * bytes_each, (const char *)source->values + from_value * bytes_each, values * bytes_each);
+        }
+    }
+    batch->rows = row + count;
+    return CT_OK;
+}
+
+/* One column's values of the rows, one after the other. */
+static void gather_dense(ct_column *to, const ct_column *from, const uint32_t *rows, size_t count) {
+    if (ct_column_type_bytes(to->type) == 4) {
+        uint32_t *out = to->values;
+        const uint32_t *values = from->values;
+        for (size_t r = 0; r < count; r++) out[r] = values[rows[r]];
+    } else {
+        uint64_t *out = to->values;
+        const uint64_t *values = from->values;
+        for (size_t r = 0; r < count; r++) out[r] = values[rows[r]];
+    }
+}
+
+ct_code ct_batch_gather(ct_batch *batch, const ct_batch *from, const uint32_t *rows, size_t count, ct_status *status) {
+    batch->rows = 0;
+    for (size_t i = 0; i < batch->column_count; i++) {
+        const ct_column *source = &from->columns[i];
+        ct_column *to = &batch->columns[i];
+        const size_t bytes_each = ct_column_type_bytes(to->type);
+        to->present = source->present;
+        if (!to->present) continue;
+        if (!to->offsets) {
+            gather_dense(to, source, rows, count);
+            continue;
+        }
+        size_t values = 0;
+        for (size_t r = 0; r < count; r++) {
+            values += source->offsets[rows[r] + 1] - source->offsets[rows[r]];
+            to->offsets[r + 1] = (uint32_t)values;
+        }
+        CT_TRY(ct_batch_reserve(batch, i, values, status));
+        for (size_t r = 0; r < count; r++) {
+            const size_t bytes = (to->offsets[r + 1] - to->offsets[r]) * bytes_each;
+            if (!bytes) continue;
+            memcpy((char *)to->values + to->offsets[r] * bytes_each, (const char *)source->values + source->offsets[rows[r]] * bytes_each,
+                   bytes);
+        }
+    }
+    batch->rows = count;
+    return CT_OK;
+}
+
 ct_code ct_batch_create(const ct_schema *schema, size_t row_capacity, ct_batch **out_batch, ct_status *status) {
     ct_batch *batch = calloc(1, sizeof *batch);
     ct_code code = CT_OK;

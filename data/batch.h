@@ -26,6 +26,7 @@ typedef struct ct_column {
 typedef struct ct_batch {
     size_t rows;
     int64_t first_row;   /* global number of row 0 in this pass over the log */
+    bool tail;           /* of a reader: at the log's end, and would be another batch if the log were longer */
     size_t column_count; /* the schema's field_count */
     ct_column *columns;
     size_t row_capacity;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "base/bytes.h"
 #include "base/file.h"
@@ -17,8 +18,7 @@ struct ct_block_writer {
     const ct_schema *schema;
     ct_file_writer *file;
     uint64_t rows;
-    unsigned char *buffer; /* u32 rows, payload: what is hashed is in one piece */
-    size_t buffer_bytes;
+    XXH3_state_t *hash; /* of the block that is written */
 };
 
 static json_t *header_json(const ct_schema *schema) {
@@ -65,6 +65,11 @@ ct_code ct_block_writer_open(const char *path, const ct_schema *schema, ct_block
     ct_code code;
     if (!writer) return ct_fail_memory(status, sizeof *writer, "a block file");
     writer->schema = schema;
+    writer->hash = XXH3_createState();
+    if (!writer->hash) {
+        code = ct_fail_memory(status, 1024, "a block file");
+        goto fail;
+    }
     CT_TRY_GOTO(code, ct_file_writer_open(path, &writer->file, status), fail);
     CT_TRY_GOTO(code, write_header(writer, status), fail);
     *out_writer = writer;
@@ -101,35 +106,30 @@ static ct_code check_batch(const ct_block_writer *writer, const ct_batch *batch,
     return CT_OK;
 }
 
-static unsigned char *append(unsigned char *at, const void *from, size_t bytes) {
-    if (bytes) memcpy(at, from, bytes);
-    return at + bytes;
+static ct_code put(ct_block_writer *writer, const void *data, size_t bytes, ct_status *status) {
+    if (!bytes) return CT_OK;
+    (void)XXH3_64bits_update(writer->hash, data, bytes);
+    return ct_file_writer_write(writer->file, data, bytes, status);
 }
 
 ct_code ct_block_writer_write(ct_block_writer *writer, const ct_batch *batch, ct_status *status) {
-    unsigned char head[16], word[8];
+    unsigned char word[8];
     size_t bytes = 0;
     CT_TRY(check_batch(writer, batch, &bytes, status));
     if (!batch->rows) return CT_OK;
-    if (4 + bytes > writer->buffer_bytes) {
-        unsigned char *buffer = realloc(writer->buffer, 4 + bytes);
-        if (!buffer) return ct_fail_memory(status, bytes, "a block");
-        writer->buffer = buffer;
-        writer->buffer_bytes = 4 + bytes;
-    }
-    ct_put_le32(writer->buffer, (uint32_t)batch->rows);
-    unsigned char *at = writer->buffer + 4;
+    ct_put_le32(word, (uint32_t)batch->rows);
+    (void)XXH3_64bits_reset(writer->hash); /* of the number of rows and the payload */
+    (void)XXH3_64bits_update(writer->hash, word, 4);
+    CT_TRY(ct_file_writer_write(writer->file, CT_BLOCK_TAG_BLOCK, 4, status));
+    CT_TRY(ct_file_writer_write(writer->file, word, 4, status));
+    ct_put_le64(word, bytes);
+    CT_TRY(ct_file_writer_write(writer->file, word, 8, status));
     for (size_t i = 0; i < batch->column_count; i++) {
         const ct_column *column = &batch->columns[i];
-        if (column->offsets) at = append(at, column->offsets, 4 * (batch->rows + 1));
-        at = append(at, column->values, ct_column_values(column, batch->rows) * ct_column_type_bytes(column->type));
+        if (column->offsets) CT_TRY(put(writer, column->offsets, 4 * (batch->rows + 1), status));
+        CT_TRY(put(writer, column->values, ct_column_values(column, batch->rows) * ct_column_type_bytes(column->type), status));
     }
-    memcpy(head, CT_BLOCK_TAG_BLOCK, 4);
-    ct_put_le32(head + 4, (uint32_t)batch->rows);
-    ct_put_le64(head + 8, bytes);
-    ct_put_le64(word, ct_hash64(writer->buffer, 4 + bytes, 0));
-    CT_TRY(ct_file_writer_write(writer->file, head, sizeof head, status));
-    CT_TRY(ct_file_writer_write(writer->file, writer->buffer + 4, bytes, status));
+    ct_put_le64(word, XXH3_64bits_digest(writer->hash));
     CT_TRY(ct_file_writer_write(writer->file, word, sizeof word, status));
     writer->rows += batch->rows;
     return CT_OK;
@@ -152,7 +152,7 @@ ct_code ct_block_writer_commit(ct_block_writer *writer, ct_status *status) {
 void ct_block_writer_abort(ct_block_writer *writer) {
     if (!writer) return;
     ct_file_writer_abort(writer->file);
-    free(writer->buffer);
+    (void)XXH3_freeState(writer->hash);
     free(writer);
 }
 

@@ -26,6 +26,11 @@ CT_MUST_CHECK ct_code ct_field_time(const ct_field *field, const char *text, siz
 
 /* Room for `rows` rows; keeps what is there. */
 CT_MUST_CHECK ct_code ct_batch_reserve_rows(ct_batch *batch, size_t rows, ct_status *status);
+/* Rows first .. first + count - 1 of `from` behind the batch's rows, for which there is room; its columns become present as those of
+ * `from`, which is of the same schema and has all of its columns that the batch's rows have. */
+CT_MUST_CHECK ct_code ct_batch_append(ct_batch *batch, const ct_batch *from, size_t first, size_t count, ct_status *status);
+/* Replaces what the batch holds by `count` rows of `from`, for which there is room. */
+CT_MUST_CHECK ct_code ct_batch_gather(ct_batch *batch, const ct_batch *from, const uint32_t *rows, size_t count, ct_status *status);
 /* Values in the column's first `rows` rows. */
 static inline size_t ct_column_values(const ct_column *column, size_t rows) { return column->offsets ? column->offsets[rows] : rows; }
 

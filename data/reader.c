@@ -2,10 +2,11 @@
  *
  * The log is cut into chunks: some hundred KiB of whole lines, or a block of a block file. A chunk goes through three steps: it is read
  * (one chunk at a time, in order), parsed (any thread, any order; a block needs none) and its rows are put behind those of the chunk before
- * (one at a time, in order), where batches are filled and bad rows are counted. Each thread takes the step that can be done and comes last,
- * so that all threads have work whatever the steps cost, and what is in hand stays little: chunks are a ring, and a chunk is read into
- * only when its rows have been taken. All that depends on the log's order happens in the last step, so rows, batches, counts and failures
- * are the same for any number of threads and any size of chunk. The end of the log, or a failure to read, is a chunk too.
+ * (one at a time, in order), where batches are filled and bad rows are counted. Each thread takes a step that can be done: reading first,
+ * as only one thread can do it and the others live on it; then what comes last, so that what is in hand stays little. A thread that is
+ * alone reads last: a pipe that pauses must not keep the rows that are there. Chunks are a ring, and a chunk is read into only when its
+ * rows have been taken, so memory is bounded. All that depends on the log's order happens in the last step, so rows, batches, counts and
+ * failures are the same for any number of threads and any size of chunk. The end of the log, or a failure to read, is a chunk too.
  *
  * Hand-over of batches: a slot is free, being filled, ready or held. Any free slot is taken (not the next in a circle), so that a caller
  * may release in any order; there always is one in time, as at most lookahead - 1 are held. `lock` guards the lists, the ring's numbers and
@@ -29,11 +30,13 @@ enum {
     LOOKAHEAD_DEFAULT = 4,
     LOOKAHEAD_MAX = 4096,
     BATCH_ROWS_MAX = 1 << 22,
+    SHUFFLE_ROWS_MAX = 1 << 30,
     THREADS_DEFAULT = 2,
     THREADS_MAX = 64,
-    CHUNK_BYTES = 256 << 10,
+    CHUNK_BYTES = 512 << 10,
     CHUNK_BYTES_MIN = 16 << 10,
     CHUNK_BYTES_MAX = 64 << 20,
+    CHUNKS_MORE = 4,            /* than threads */
     CHUNK_ROWS_BYTES = 8 << 20, /* of a chunk's rows, whatever the schema is */
     STOP_MS = 50
 };
@@ -198,8 +201,7 @@ static void *run(void *argument) {
     (void)pthread_mutex_lock(&reader->lock);
     if (code != CT_OK && !reader->finished) finish(reader, code, &status);
     while (!reader->finished && !atomic_load(&reader->closing)) {
-        /* While another one waits, it can take what was just read, so that reading, which only one can do, goes on. */
-        if ((reader->waiting && try_read(reader)) || try_put(reader) || try_parse(reader, parser) || try_read(reader)) {
+        if ((reader->thread_count > 1 && try_read(reader)) || try_put(reader) || try_parse(reader, parser) || try_read(reader)) {
             if (reader->waiting) (void)pthread_cond_broadcast(&reader->work); /* what was done may be what it waits for */
         } else {
             reader->waiting++;
@@ -213,6 +215,71 @@ static void *run(void *argument) {
     return NULL;
 }
 
+/* --- batches in the log's order --- */
+
+/* Waits until a batch is ready or reading has ended; false when stopped. Called with the lock. */
+static bool wait_filled(ct_reader *reader) {
+    while (!reader->ready_count && !reader->finished) {
+        if (!reader->options.stop) {
+            (void)pthread_cond_wait(&reader->filled, &reader->lock);
+            continue;
+        }
+        /* A signal handler can set the flag, but not wake us. */
+        struct timespec until;
+        (void)clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += STOP_MS * 1000000L;
+        if (until.tv_nsec >= 1000000000L) {
+            until.tv_nsec -= 1000000000L;
+            until.tv_sec++;
+        }
+        (void)pthread_cond_timedwait(&reader->filled, &reader->lock, &until);
+        if (atomic_load(reader->options.stop)) return false;
+    }
+    return true;
+}
+
+static ct_code next_in_order(void *source, ct_batch **out_batch, ct_status *status) {
+    ct_reader *reader = source;
+    ct_code code = CT_OK;
+    if (reader->options.stop && atomic_load(reader->options.stop)) return ct_reader_cancelled(status);
+    (void)pthread_mutex_lock(&reader->lock);
+    if (reader->held + 1 >= reader->lookahead) {
+        code = ct_fail(status, CT_INTERNAL, "%zu batches are held and none was released: the reader has only %zu", reader->held,
+                       reader->lookahead);
+    } else if (!wait_filled(reader)) {
+        code = ct_reader_cancelled(status);
+    } else if (reader->ready_count) {
+        ct_reader_slot *ready = &reader->slots[reader->ready[reader->ready_at]];
+        reader->ready_at = (reader->ready_at + 1) % reader->lookahead;
+        reader->ready_count--;
+        ready->held = true;
+        reader->held++;
+        reader->given = ready->report;
+        *out_batch = ready->batch;
+    } else {
+        reader->given = reader->end_report;
+        code = reader->end_code;
+        if (code != CT_END) *status = reader->end_status;
+    }
+    (void)pthread_mutex_unlock(&reader->lock);
+    return code;
+}
+
+static void release_in_order(void *source, ct_batch *batch) {
+    ct_reader *reader = source;
+    (void)pthread_mutex_lock(&reader->lock);
+    for (size_t i = 0; i < reader->lookahead; i++) {
+        if (reader->slots[i].batch != batch || !reader->slots[i].held) continue;
+        reader->slots[i].held = false;
+        reader->held--;
+        reader->free_slots[reader->free_count++] = i;
+        if (reader->no_slot) (void)pthread_cond_signal(&reader->work);
+        reader->no_slot = false;
+        break;
+    }
+    (void)pthread_mutex_unlock(&reader->lock);
+}
+
 /* --- the caller --- */
 
 static ct_code check_options(const ct_reader_options *options, ct_status *status) {
@@ -223,6 +290,10 @@ static ct_code check_options(const ct_reader_options *options, ct_status *status
     }
     if (options->lookahead > LOOKAHEAD_MAX) {
         return ct_fail(status, CT_INVALID, "%zu batches read ahead: at most %d are possible", options->lookahead, LOOKAHEAD_MAX);
+    }
+    if (options->shuffle_rows > SHUFFLE_ROWS_MAX) {
+        return ct_fail(status, CT_INVALID, "a shuffle window of %zu rows: at most %d are possible", options->shuffle_rows,
+                       SHUFFLE_ROWS_MAX);
     }
     if (options->threads > THREADS_MAX) {
         return ct_fail(status, CT_INVALID, "%zu threads to read with: at most %d are possible", options->threads, THREADS_MAX);
@@ -270,14 +341,31 @@ static ct_code make_slots(ct_reader *reader, ct_status *status) {
 
 static ct_code make_chunks(ct_reader *reader, ct_status *status) {
     CT_TRY(ct_row_layout_init(reader->schema, &reader->layout, status));
-    reader->chunks = calloc(reader->thread_count + 2, sizeof *reader->chunks);
-    if (!reader->chunks) return ct_fail_memory(status, (reader->thread_count + 2) * sizeof *reader->chunks, "a reader");
-    for (size_t i = 0; i < reader->thread_count + 2; i++) {
+    const size_t count = reader->thread_count + CHUNKS_MORE;
+    reader->chunks = calloc(count, sizeof *reader->chunks);
+    if (!reader->chunks) return ct_fail_memory(status, count * sizeof *reader->chunks, "a reader");
+    for (size_t i = 0; i < count; i++) {
         ct_chunk *c = &reader->chunks[reader->chunk_count++];
         CT_TRY(ct_rows_init(reader->schema, &c->rows, status));
         CT_TRY(ct_row_layout_init(reader->schema, &c->layout, status));
     }
     return CT_OK;
+}
+
+static ct_code make_shuffle(ct_reader *reader, ct_status *status) {
+    const ct_reader_options *options = &reader->options;
+    const size_t batches = (options->shuffle_rows + options->batch_rows - 1) / options->batch_rows;
+    if (!batches) return CT_OK;
+    return ct_shuffle_create(reader->schema,
+                             &(const ct_shuffle_options){.window_rows = batches * options->batch_rows,
+                                                         .batch_rows = options->batch_rows,
+                                                         .slots = reader->lookahead,
+                                                         .seed = options->shuffle_seed,
+                                                         .epoch = options->shuffle_epoch,
+                                                         .next = next_in_order,
+                                                         .release = release_in_order,
+                                                         .source = reader},
+                             &reader->shuffle, status);
 }
 
 static ct_code make_names(ct_reader *reader, ct_status *status) {
@@ -310,13 +398,16 @@ static ct_code start(ct_reader *reader, ct_status *status) {
     int result = 0;
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    (void)pthread_mutex_lock(&reader->lock);
     while (reader->started < reader->thread_count && result == 0) {
         result = pthread_create(&reader->threads[reader->started], NULL, run, reader);
         reader->started += result == 0;
     }
+    reader->thread_count = reader->started; /* fewer threads do it too */
+    (void)pthread_mutex_unlock(&reader->lock);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!reader->started) return ct_fail(status, CT_EXHAUSTED, "cannot start the reader's threads: %s", strerror(result));
-    return CT_OK; /* fewer threads do it too */
+    return CT_OK;
 }
 
 ct_code ct_reader_open(const ct_schema *schema, const ct_reader_options *options, ct_reader **out_reader, ct_status *status) {
@@ -335,6 +426,7 @@ ct_code ct_reader_open(const ct_schema *schema, const ct_reader_options *options
     CT_TRY_GOTO(code, make_names(reader, status), fail);
     CT_TRY_GOTO(code, make_slots(reader, status), fail);
     CT_TRY_GOTO(code, make_chunks(reader, status), fail);
+    CT_TRY_GOTO(code, make_shuffle(reader, status), fail);
     CT_TRY_GOTO(code, ct_source_open(options->sources[0], &reader->source, status), fail);
     CT_TRY_GOTO(code, start(reader, status), fail);
     *out_reader = reader;
@@ -367,6 +459,7 @@ void ct_reader_close(ct_reader *reader) {
         ct_rows_deinit(&reader->chunks[i].rows);
         ct_row_layout_deinit(&reader->chunks[i].layout);
     }
+    ct_shuffle_destroy(reader->shuffle);
     for (size_t i = 0; reader->slots && i < reader->lookahead; i++) ct_batch_destroy(reader->slots[i].batch);
     for (size_t i = 0; reader->names && i < reader->options.source_count; i++) free(reader->names[i]);
     free(reader->names);
@@ -379,65 +472,20 @@ void ct_reader_close(ct_reader *reader) {
     free(reader);
 }
 
-/* Waits until a batch is ready or reading has ended; false when stopped. Called with the lock. */
-static bool wait_filled(ct_reader *reader) {
-    while (!reader->ready_count && !reader->finished) {
-        if (!reader->options.stop) {
-            (void)pthread_cond_wait(&reader->filled, &reader->lock);
-            continue;
-        }
-        /* A signal handler can set the flag, but not wake us. */
-        struct timespec until;
-        (void)clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += STOP_MS * 1000000L;
-        if (until.tv_nsec >= 1000000000L) {
-            until.tv_nsec -= 1000000000L;
-            until.tv_sec++;
-        }
-        (void)pthread_cond_timedwait(&reader->filled, &reader->lock, &until);
-        if (atomic_load(reader->options.stop)) return false;
-    }
-    return true;
-}
-
 ct_code ct_reader_next(ct_reader *reader, ct_batch **out_batch, ct_status *status) {
-    ct_code code = CT_OK;
-    if (reader->options.stop && atomic_load(reader->options.stop)) return ct_reader_cancelled(status);
-    (void)pthread_mutex_lock(&reader->lock);
-    if (reader->held + 1 >= reader->lookahead) {
-        code = ct_fail(status, CT_INTERNAL, "%zu batches are held and none was released: the reader has only %zu", reader->held,
-                       reader->lookahead);
-    } else if (!wait_filled(reader)) {
-        code = ct_reader_cancelled(status);
-    } else if (reader->ready_count) {
-        ct_reader_slot *ready = &reader->slots[reader->ready[reader->ready_at]];
-        reader->ready_at = (reader->ready_at + 1) % reader->lookahead;
-        reader->ready_count--;
-        ready->held = true;
-        reader->held++;
-        reader->given = ready->report;
-        *out_batch = ready->batch;
-    } else {
-        reader->given = reader->end_report;
-        code = reader->end_code;
-        if (code != CT_END) *status = reader->end_status;
-    }
-    (void)pthread_mutex_unlock(&reader->lock);
-    return code;
+    if (!reader->shuffle) return next_in_order(reader, out_batch, status);
+    return ct_shuffle_next(reader->shuffle, out_batch, status);
 }
 
 void ct_reader_release(ct_reader *reader, ct_batch *batch) {
-    (void)pthread_mutex_lock(&reader->lock);
-    for (size_t i = 0; i < reader->lookahead; i++) {
-        if (reader->slots[i].batch != batch || !reader->slots[i].held) continue;
-        reader->slots[i].held = false;
-        reader->held--;
-        reader->free_slots[reader->free_count++] = i;
-        if (reader->no_slot) (void)pthread_cond_signal(&reader->work);
-        reader->no_slot = false;
-        break;
+    if (reader->shuffle) {
+        ct_shuffle_release(reader->shuffle, batch);
+    } else {
+        release_in_order(reader, batch);
     }
-    (void)pthread_mutex_unlock(&reader->lock);
 }
 
-void ct_reader_report(const ct_reader *reader, ct_read_report *out_report) { *out_report = reader->given; }
+void ct_reader_report(const ct_reader *reader, ct_read_report *out_report) {
+    *out_report = reader->given;
+    if (reader->shuffle) out_report->rows = ct_shuffle_rows(reader->shuffle);
+}

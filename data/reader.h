@@ -2,6 +2,9 @@
  * shorter, in the log's order across sources. Threads read ahead. Rows, batches and counts do not depend on how the rows came or on the
  * number of threads: text, gzip and block file of the same rows give the same batches. Memory does not depend on the sources' size.
  *
+ * With a shuffle window the batches' rows are in another order, which is the same for any number of threads and comes back in each run; a
+ * failure is told where its window would begin.
+ *
  * A bad row is never dropped in silence: it is counted by kind and the first ones are kept for showing; beyond `max_bad_rows` or
  * `max_bad_share` reading fails. Blank lines are skipped and counted apart. */
 #ifndef DATA_READER_H
@@ -47,9 +50,13 @@ typedef struct ct_reader_options {
     const atomic_bool *stop; /* may be NULL; when true, next() returns CT_CANCELLED */
     size_t threads;          /* that read, decompress and parse; 0 = 2, or 1 where there is only one processor */
     size_t chunk_bytes;      /* of text that a thread parses at once; 0 = as is best; other values are for tests */
+    size_t shuffle_rows;     /* rows are drawn from windows of so many (rounded up to whole batches); 0 = in the log's order. Takes the
+                                memory of two windows */
+    uint64_t shuffle_seed;   /* the order in a window is a function of these and of the rows' numbers */
+    uint32_t shuffle_epoch;
 } ct_reader_options;
 #define CT_READER_OPTIONS_INIT \
-    { NULL, 0, 2048, 0, -1, 1.0, -1, NULL, 0, 0 }
+    { NULL, 0, 2048, 0, -1, 1.0, -1, NULL, 0, 0, 0, 0, 0 }
 
 typedef struct ct_reader ct_reader;
 /* Opens the first source, so that a missing file is told at once. The options' strings must outlive the reader. */

@@ -7,6 +7,7 @@
 
 #include "data/block_file.h"
 #include "data/rows.h"
+#include "data/shuffle.h"
 
 typedef struct ct_reader_slot {
     ct_batch *batch;
@@ -41,7 +42,7 @@ struct ct_reader {
     size_t *ready, ready_at, ready_count;     /* a circle of `lookahead` */
     uint64_t read_next, parse_next, put_next; /* chunk number n is in chunks[n % chunk_count] */
     bool reading, putting, read_all, no_slot; /* no_slot: putting waits for a batch to be released */
-    size_t waiting; /* threads that have nothing to do */
+    size_t waiting;                           /* threads that have nothing to do */
     bool finished;
     ct_code end_code;
     ct_status end_status;
@@ -53,6 +54,7 @@ struct ct_reader {
     bool lock_made;
 
     size_t held;
+    ct_shuffle *shuffle; /* NULL: rows are given out in order */
 
     ct_read_report given; /* the caller's */
 

@@ -31,6 +31,7 @@ static void publish(ct_reader *reader) {
     if (!full || !reader->rows) return;
     full->batch->rows = reader->rows;
     full->batch->first_row = reader->report.rows - (int64_t)reader->rows;
+    full->batch->tail = reader->rows < reader->options.batch_rows;
     full->report = reader->report;
     reader->filling = NULL;
     reader->rows = 0;
@@ -89,30 +90,6 @@ static ct_code count_good(ct_reader *reader, size_t count, ct_status *status) {
 
 /* --- putting: chunks --- */
 
-/* Rows first .. first + count - 1 of a chunk behind the rows of the batch being filled. */
-static ct_code copy_rows(ct_reader *reader, const ct_batch *from_batch, size_t first, size_t count, ct_status *status) {
-    ct_batch *batch = reader->filling->batch;
-    const size_t row = reader->rows;
-    batch->rows = row; /* what a growing column must keep */
-    for (size_t i = 0; i < batch->column_count; i++) {
-        const ct_column *from = &from_batch->columns[i];
-        ct_column *to = &batch->columns[i];
-        const size_t bytes_each = ct_column_type_bytes(to->type);
-        size_t from_value = first, to_value = row, values = count;
-        if (!to->present) continue;
-        if (to->offsets) {
-            from_value = from->offsets[first];
-            to_value = to->offsets[row];
-            values = from->offsets[first + count] - from_value;
-            CT_TRY(ct_batch_reserve(batch, i, to_value + values, status));
-            for (size_t r = 1; r <= count; r++) to->offsets[row + r] = (uint32_t)(to_value + (from->offsets[first + r] - from_value));
-        }
-        if (values)
-            memcpy((char *)to->values + to_value * bytes_each, (const char *)from->values + from_value * bytes_each, values * bytes_each);
-    }
-    return CT_OK;
-}
-
 /* The chunk's good rows up to `until`; `*out_wait` where no batch is free. */
 static ct_code put_rows(ct_reader *reader, const ct_chunk *c, size_t until, bool *out_wait, ct_status *status) {
     while (reader->put_row < until) {
@@ -126,7 +103,8 @@ static ct_code put_rows(ct_reader *reader, const ct_chunk *c, size_t until, bool
         if (reader->options.max_rows >= 0 && (int64_t)count > reader->options.max_rows - reader->report.rows) {
             count = (size_t)(reader->options.max_rows - reader->report.rows);
         }
-        CT_TRY(copy_rows(reader, c->rows.batch, reader->put_row, count, status));
+        reader->filling->batch->rows = reader->rows;
+        CT_TRY(ct_batch_append(reader->filling->batch, c->rows.batch, reader->put_row, count, status));
         reader->put_row += count;
         CT_TRY(count_good(reader, count, status));
     }

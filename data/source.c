@@ -141,7 +141,7 @@ static ct_code open_file(ct_source *source, const char *path, ct_status *status)
     if (strcmp(path, "-") == 0) {
         source->fd = STDIN_FILENO;
     } else {
-        source->fd = open(path, O_RDONLY | O_CLOEXEC);
+        source->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* to open a named pipe that nobody writes to must not hang */
         if (source->fd < 0) return ct_fail_errno(status, "%s: cannot open", path);
         source->owns_fd = true;
     }
@@ -201,14 +201,41 @@ static ct_code read_unpacked(ct_source *source, void *buffer, size_t capacity, s
     return read_plain(source, buffer, capacity, out_bytes, status);
 }
 
+/* Bytes to be peeked at, at least `wanted` of them unless it ends before. */
+static ct_code fill_peeked(ct_source *source, size_t wanted, ct_status *status) {
+    const size_t have = source->peeked_end - source->peeked_at;
+    if (have >= wanted) return CT_OK;
+    memmove(source->peeked, source->peeked + source->peeked_at, have);
+    source->peeked_at = 0;
+    source->peeked_end = have;
+    while (source->peeked_end < wanted) {
+        size_t got;
+        CT_TRY(read_unpacked(source, source->peeked + source->peeked_end, wanted - source->peeked_end, &got, status));
+        if (!got) break;
+        source->peeked_end += got;
+    }
+    return CT_OK;
+}
+
+/* Before the first byte is given out: the format is told, and a byte order mark of UTF-8 is dropped, which would become part of the first
+ * value and turn an id into another one. */
+static ct_code begin(ct_source *source, ct_status *status) {
+    if (source->begun) return CT_OK;
+    CT_TRY(detect(source, status));
+    CT_TRY(fill_peeked(source, 3, status));
+    if (source->peeked_end == 3 && memcmp(source->peeked, "\xef\xbb\xbf", 3) == 0) source->peeked_at = 3;
+    source->begun = true;
+    return CT_OK;
+}
+
 ct_code ct_source_read(ct_source *source, void *buffer, size_t capacity, size_t *out_bytes, ct_status *status) {
+    CT_TRY(begin(source, status));
     size_t got = source->peeked_end - source->peeked_at;
     if (got) {
         if (got > capacity) got = capacity;
         memcpy(buffer, source->peeked + source->peeked_at, got);
         source->peeked_at += got;
     } else {
-        CT_TRY(detect(source, status));
         CT_TRY(read_unpacked(source, buffer, capacity, &got, status));
         if (!got) return CT_END;
     }
@@ -217,21 +244,10 @@ ct_code ct_source_read(ct_source *source, void *buffer, size_t capacity, size_t 
 }
 
 ct_code ct_source_peek(ct_source *source, char out_bytes[16], size_t *out_count, ct_status *status) {
-    const size_t have = source->peeked_end - source->peeked_at;
-    memmove(source->peeked, source->peeked + source->peeked_at, have);
-    source->peeked_at = 0;
-    source->peeked_end = have;
-    CT_TRY(detect(source, status));
-    while (source->peeked_end < CT_SOURCE_PEEK_BYTES) {
-        char *at = source->peeked + source->peeked_end;
-        const size_t room = CT_SOURCE_PEEK_BYTES - source->peeked_end;
-        size_t got;
-        CT_TRY(read_unpacked(source, at, room, &got, status));
-        if (!got) break;
-        source->peeked_end += got;
-    }
-    memcpy(out_bytes, source->peeked, source->peeked_end);
-    *out_count = source->peeked_end;
+    CT_TRY(begin(source, status));
+    CT_TRY(fill_peeked(source, CT_SOURCE_PEEK_BYTES, status));
+    *out_count = source->peeked_end - source->peeked_at;
+    memcpy(out_bytes, source->peeked + source->peeked_at, *out_count);
     return CT_OK;
 }
 

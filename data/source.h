@@ -2,9 +2,9 @@
  *
  * A source is a path, "-" (standard input) or "|command" (what `/bin/sh -c command` prints, run again at each opening). What it holds is
  * told by its first bytes, not by its name: gzip (ISA-L) and zstd, where several members or frames are one stream, and garbage behind the
- * last one, a cut or a corrupt one are CT_CORRUPT with name and offset; else plain. A command that ends with another exit status than 0 or
- * by a signal is CT_IO, once its output has been read; one that is closed before its end is ended with all that it started. Memory does not
- * depend on the file's size. */
+ * last one, a cut or a corrupt one are CT_CORRUPT with name and offset; else plain. A UTF-8 byte order mark at its start is dropped. A
+ * command that ends with another exit status than 0 or by a signal is CT_IO, once its output has been read; one that is closed before its
+ * end is ended with all that it started. Memory does not depend on the file's size. */
 #ifndef DATA_SOURCE_H
 #define DATA_SOURCE_H
 

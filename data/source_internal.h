@@ -15,7 +15,7 @@ struct ct_source {
     char *name; /* for messages */
     int fd;
     bool owns_fd, may_block, at_end; /* at_end: the file's, not of what is buffered */
-    bool detected;
+    bool detected, begun;
     ct_source_format format;
     bool in_member; /* gzip, zstd: inside a member, a frame */
     const atomic_bool *stops[2];

@@ -157,7 +157,8 @@ static void unique_task(void *context, size_t part, size_t worker) {
 
 ct_code ct_train_prefetch(ct_ticket *ticket, ct_status *status) {
     const size_t parts = ticket->table->partition_count;
-    ct_run(ticket->store->pool, ticket->blocks, split_task, ticket);
+    ct_pool *pool = ticket->lookup.alone ? NULL : ticket->store->pool;
+    ct_run(pool, ticket->blocks, split_task, ticket);
     size_t largest = 0, base = 0;
     for (size_t p = 0; p < parts; p++) {
         size_t here = 0;
@@ -174,7 +175,7 @@ ct_code ct_train_prefetch(ct_ticket *ticket, ct_status *status) {
     while (entries < 2 * largest) entries *= 2;
     for (size_t i = 0; i < ticket->dedupe_count; i++)
         CT_TRY(ct_scratch_reserve(&ticket->dedupes[i].scratch, entries * sizeof(ct_dedupe_entry), status));
-    ct_run(ticket->store->pool, parts, unique_task, ticket);
+    ct_run(pool, parts, unique_task, ticket);
     return CT_OK;
 }
 

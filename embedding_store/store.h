@@ -159,6 +159,7 @@ typedef struct ct_lookup {
     uint64_t drop_seed;
     uint32_t epoch;
     int64_t first_row;
+    bool alone; /* prefetch runs on the calling thread only, which may be in a task of the store's pool */
 } ct_lookup;
 
 /* Scratch for one batch of one table; grows when a larger batch comes, allocates nothing once warm. */

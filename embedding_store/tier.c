@@ -9,7 +9,7 @@
 #include "embedding_store/tier_internal.h"
 
 enum {
-    DATABASE_BYTES = 18 << 20, /* RocksDB's own: readers of files, the file in work, a compaction's buffers */
+    DATABASE_BYTES = 24 << 20, /* RocksDB's own: readers of files, the file in work, a compaction's buffers; what malloc keeps */
     MOST_DIRTY_BYTES = 64 << 20,
     DIRTY_PART = 8,       /* of the cache, at most */
     SPARE_PART = 32,      /* of a partition, evicted at once beyond what is needed, so that it is searched seldom */
@@ -412,6 +412,10 @@ ct_code ct_tier_plan(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
     ct_table *table = ticket->table;
     const size_t number = (size_t)(table - tier->store->tables), parts = table->partition_count;
     tier_table *state = &tier->tables[number];
+    if (tier->failed.code != CT_OK) {
+        *status = tier->failed;
+        return status->code;
+    }
     if (tier->planned)
         return ct_fail(status, CT_INVALID, "prefetch: another batch is prefetched already; with a memory limit one ahead is possible");
     ct_tier_ticket *mine = &tier->plan;
@@ -427,13 +431,16 @@ ct_code ct_tier_plan(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
                       .final = tier->current ? tier->acquired - 1 : tier->acquired,
                       .failure = {.status = status}};
     CT_TRY(out_take(tier, state, &work.out, status));
-    ct_run(tier->store->pool, parts, plan_task, &work);
+    ct_run(ticket->lookup.alone ? NULL : tier->store->pool, parts, plan_task, &work);
     for (size_t p = 0; p < parts; p++) {
         table->outside_rows += state->part[p].evicted_rows;
         table->outside_stubs += state->part[p].evicted_stubs;
         state->part[p].evicted_rows = state->part[p].evicted_stubs = 0;
     }
-    CT_TRY(ct_failure_code(&work.failure));
+    if (ct_failure_code(&work.failure) != CT_OK) { /* rows have left that are nowhere now */
+        tier->failed = *status;
+        return status->code;
+    }
     size_t n = 0;
     for (size_t p = 0; p < parts; p++) { /* together */
         mine->first[p] = n;

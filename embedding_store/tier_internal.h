@@ -80,6 +80,7 @@ struct ct_tier {
     ct_ticket *planned;          /* prefetched and not acquired; NULL = none */
     ct_tier_ticket plan;         /* of that one, or else of the last; tickets that read have their own */
     int64_t misses;
+    ct_status failed;                    /* of a plan; nothing is right from there on */
     _Atomic uint64_t bad_key;            /* of a row that left with a value that is not finite */
     _Atomic(const ct_table *) bad_table; /* its table; NULL = there is none */
 };

@@ -60,8 +60,8 @@ void write_target_stats(const ct_model *model, const ct_ticket *ticket, size_t f
     const double prior = (model->prior[1] + 0.5) / (model->prior[0] + 1);
     for (size_t i = first; i < last; i++) {
         ct_store_gather_counts(model->store, ticket, first_row, rows, i - first, scratch->impressions, scratch->clicks);
-        target_stats_write(scratch->impressions, scratch->clicks, prior, model->spec->target_smoothing, scratch->odds[0], scratch->odds[1],
-                           x + model->layout.ids[i].stats_column, stride, rows);
+        click_odds_write(scratch->impressions, scratch->clicks, prior, model->spec->target_smoothing, scratch->odds[0], scratch->odds[1],
+                         x + model->layout.ids[i].odds_column, stride, rows);
     }
 }
 

@@ -81,7 +81,7 @@ static void map_x(take_over *take) {
         if (other == NULL) continue;
         if (model->layout.embedding_dim == old->layout.embedding_dim)
             map_range(columns, id->column, other->column, old->layout.embedding_dim);
-        if (stats) map_range(columns, id->stats_column, other->stats_column, 2);
+        if (stats) map_range(columns, id->odds_column, other->odds_column, 1);
     }
     for (size_t i = 0; i < model->layout.number_count; i++) {
         const layout_number *number = &model->layout.numbers[i];

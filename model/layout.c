@@ -76,8 +76,7 @@ static void place_side(model_layout *layout, const ct_schema *schema, const bool
         layout->width += spec->number_flags ? 2 : 1;
     }
     for (size_t i = first_id; i < layout->id_count && spec->target_stats; i++) {
-        layout->ids[i].stats_column = (uint32_t)layout->width;
-        layout->width += 2;
+        layout->ids[i].odds_column = (uint32_t)layout->width++;
     }
 }
 
@@ -142,10 +141,15 @@ static size_t add_dlrm(ct_tower_spec *tower, const ct_model_spec *spec) {
     return add_dense(tower, spec, tower->layer_count, spec->deep, spec->deep_count, "deep");
 }
 
+/* Does the last column of each field stand in the sum as it is? */
+static bool has_weights(ct_architecture architecture) {
+    return architecture == CT_ARCHITECTURE_FM || architecture == CT_ARCHITECTURE_DEEPFM;
+}
+
 static void add_layers(model_layout *layout, const ct_model_spec *spec) {
     ct_tower_spec *tower = &layout->tower;
     size_t inputs[CT_LAYER_MAX_INPUTS], count = 0; /* of the head */
-    if (spec->architecture == CT_ARCHITECTURE_FM || spec->architecture == CT_ARCHITECTURE_DEEPFM) {
+    if (has_weights(spec->architecture)) {
         inputs[count++] = 0;
         add_layer(tower, CT_LAYER_FM, 0, tower->field_dim, "fm", ONLY_ONE);
         inputs[count++] = tower->layer_count;
@@ -175,18 +179,23 @@ static bool has_fields(ct_architecture architecture) {
     return architecture == CT_ARCHITECTURE_FM || architecture == CT_ARCHITECTURE_DEEPFM || architecture == CT_ARCHITECTURE_DLRM;
 }
 
-/* The embeddings and the adapters' outputs, in the order of their columns: the context's ids, then its vectors, then the candidates'. */
-static ct_code add_fields(model_layout *layout, ct_status *status) {
+/* The embeddings and the adapters' outputs, in the order of their columns: the context's ids, then its vectors, then the candidates'. The
+ * last column of one with a weight is that weight, and in no product. */
+static ct_code add_fields(model_layout *layout, ct_architecture architecture, ct_status *status) {
     ct_tower_spec *tower = &layout->tower;
     const size_t ids[] = {0, layout->context_ids, layout->id_count}, vectors[] = {0, layout->context_vectors, layout->vector_count};
     for (size_t side = 0; side < 2; side++) {
         for (size_t i = ids[side]; i < ids[side + 1]; i++) tower->fields[tower->field_count++] = layout->ids[i].column;
         for (size_t i = vectors[side]; i < vectors[side + 1]; i++) tower->fields[tower->field_count++] = layout->vectors[i].column;
     }
-    tower->field_dim = layout->embedding_dim;
     if (tower->field_count < 2)
         return ct_fail(status, CT_INVALID, "%zu ids, buckets and vectors; fm, deepfm and dlrm need two or more to multiply",
                        tower->field_count);
+    tower->field_dim = layout->embedding_dim;
+    if (!has_weights(architecture)) return CT_OK;
+    tower->field_dim--;
+    for (size_t i = 0; i < tower->field_count; i++)
+        tower->unit_ranges[tower->unit_range_count++] = (ct_unit_range){.column = tower->fields[i] + tower->field_dim, .count = 1};
     return CT_OK;
 }
 
@@ -233,7 +242,7 @@ ct_code model_layout_init(model_layout *layout, const ct_schema *schema, const c
         const int length = snprintf(spec_out->name, sizeof spec_out->name, "vector.%s", schema->fields[vector->field].name);
         if (length >= (int)sizeof spec_out->name) snprintf(spec_out->name, sizeof spec_out->name, "vector.%zu", vector->field);
     }
-    if (has_fields(spec->architecture)) CT_TRY_GOTO(code, add_fields(layout, status), done);
+    if (has_fields(spec->architecture)) CT_TRY_GOTO(code, add_fields(layout, spec->architecture, status), done);
     add_layers(layout, spec);
     if (linear) add_unit_ranges(layout);
 done:

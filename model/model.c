@@ -1,10 +1,12 @@
 /* The model object: made from a schema and a spec, or from a folder (folder.c). */
 #include "model/model.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/math.h"
 #include "data/vectors.h"
 #include "model/model_internal.h"
 
@@ -223,6 +225,29 @@ bool ct_model_uses_field(const ct_model *model, size_t field) {
     for (size_t i = 0; i < layout->vector_count; i++)
         if (layout->vectors[i].field == field || model->schema->fields[layout->vectors[i].field].of == field) return true;
     return false;
+}
+
+bool ct_model_typical_number(const ct_model *model, size_t field, double *out_value) {
+    for (size_t i = 0; i < model->layout.number_count; i++) {
+        const number_moments *moments = &model->moments[i];
+        if (model->layout.numbers[i].field != field || moments->count == 0) continue;
+        const double value = ct_exp(fabs(moments->mean)) - 1; /* of sign(v) log(1 + |v|) */
+        *out_value = moments->mean < 0 ? -value : value;
+        return true;
+    }
+    return false;
+}
+
+size_t ct_model_table_count(const ct_model *model) { return ct_store_table_count(model->store); }
+
+void ct_model_table_get(const ct_model *model, size_t table, ct_model_table *out_table) {
+    ct_table_info info;
+    ct_store_table_info(model->store, table, &info);
+    *out_table = (ct_model_table){.name = ct_store_table(model->store, table)->name,
+                                  .rows = info.rows,
+                                  .bytes = info.bytes,
+                                  .found = info.lookups,
+                                  .unknown = info.unknown};
 }
 
 json_t *ct_model_describe(const ct_model *model) {

@@ -6,12 +6,13 @@
  * (sign(v) log(1 + |v|) - mean) / deviation, with mean and deviation of all rows trained on so far (this batch's included; a missing value
  * is 0), and 1 where it is missing. The bucket of a number v above 2 is 1000 + floor(log(v)^2), of others floor(v), and missing has its
  * own; its key is XXH3 of the bucket as int32, seeded by the hash of NAME#bucket (the transform of the winners of Criteo's challenge, 3
- * Idiots, 2014).
+ * Idiots, 2014). Of fm and deepfm, the last column of each id, bucket and adapter is its first-order weight: it enters the logit as it is
+ * and is in no product.
  *
- * Where the spec asks for target statistics, two more columns for each id (and bucket): from the impressions n and clicks c of its value in
+ * Where the spec asks for target statistics, one more column for each id (and bucket): from the impressions n and clicks c of its value in
  * earlier batches of the epoch, with prior p (the click rate of all earlier rows) and smoothing a:
  *     log(1 + c / (a p)) - log(1 + (n - c) / (a (1 - p)))    the smoothed log odds, less the prior's (0 for an unknown value)
- *     log(1 + n) / 8
+ * The count itself is no input: it grows as long as the log does, so a layer that learned from small counts would meet larger ones.
  * In evaluation and serving the counts are those at the end of training. A row never sees its own label: counts and prior change after the
  * whole batch was read.
  *
@@ -32,6 +33,8 @@
 typedef struct ct_model ct_model;
 
 enum { CT_MODEL_MAX_BATCH_ROWS = 1 << 20 };
+/* Rows of a training batch where the user asks for no other number. Few, so that a short log makes many steps: docs/file-formats.md. */
+enum { CT_MODEL_DEFAULT_BATCH_ROWS = 256 };
 
 typedef struct ct_model_options {
     uint64_t seed;
@@ -107,8 +110,20 @@ size_t ct_model_output_count(const ct_model *model);
 const char *ct_model_output_name(const ct_model *model, size_t output); /* "click" */
 /* Is field `field` of the schema an input of the model (itself, or as the id of one of its vectors)? */
 bool ct_model_uses_field(const ct_model *model, size_t field);
+/* A number's typical value: raw, of the mean that its transform has learned. False where the model doesn't use field `field` as a number,
+ * or has seen no value of it. */
+bool ct_model_typical_number(const ct_model *model, size_t field, double *out_value);
 /* parameters of the tower, rows, stubs and bytes of each table, flops; caller owns */
 json_t *ct_model_describe(const ct_model *model);
+/* One of its tables in the store. */
+typedef struct ct_model_table {
+    const char *name; /* the model's */
+    int64_t rows;
+    uint64_t bytes;
+    int64_t found, unknown; /* keys that scorers have looked up so far: with a row, without one */
+} ct_model_table;
+size_t ct_model_table_count(const ct_model *model);
+void ct_model_table_get(const ct_model *model, size_t table, ct_model_table *out_table);
 double ct_model_flops_per_row(const ct_model *model); /* products of one forward pass */
 
 /* --- training --- */
@@ -116,16 +131,19 @@ double ct_model_flops_per_row(const ct_model *model); /* products of one forward
  * value as it was before the batch (counts of keys include it, and the rows that it admits are there with their first values). Not for two
  * threads at once. `epoch` counts passes over the log from 0. */
 CT_MUST_CHECK ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, float *out_logits, ct_status *status);
-/* The batch that the next but one call will get, once the next is done: with a limit on memory its rows are fetched meanwhile. It must live
- * and stay as it is until then; NULL = unknown. What is announced must come. */
-void ct_model_announce(ct_model *model, const ct_batch *next, uint32_t epoch);
 bool ct_model_diverged(const ct_model *model); /* was that why the last step failed? */
+
+/* Which batch (and of which epoch) will come after the next ct_model_train; NULL = unknown. Its keys are sorted beside that step, and its
+ * rows fetched, where there is a limit on memory; no result depends on it. It must stay as it is until it is learned, or until this is
+ * called with NULL. */
+void ct_model_look_ahead(ct_model *model, const ct_batch *next, uint32_t epoch);
 
 /* Where the time of training went so far, in nanoseconds. `look_up`, `moments`, `tower_update` and `row_update` are wall time; the others
  * are summed over threads. */
 typedef struct ct_model_profile {
-    int64_t look_up, moments, gather, forward, backward, tower_update, row_update;
-    int64_t blocks_wall; /* of gather, forward and backward together */
+    int64_t look_up, moments, gather, forward, backward, gradient /* of weights */, sort /* of the next batch's keys */, tower_update,
+        row_update;
+    int64_t pass_wall; /* of gather, forward, backward, gradient and sort together */
 } ct_model_profile;
 void ct_model_profile_get(const ct_model *model, ct_model_profile *out_profile);
 /* Where training stands: whole passes over the log that are done, and rows of the pass after them. */

@@ -2,18 +2,21 @@
 #ifndef MODEL_MODEL_INTERNAL_H
 #define MODEL_MODEL_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "embedding_store/store.h"
 #include "model/model.h"
+#include "model/scorer_stats.h"
 
 /* --- layout: where each feature's columns stand in x, and the tower that follows (layout.c) ---
  * Features are ordered context first, then candidate, each in the schema's order. */
 
 typedef struct layout_id {
-    size_t field;          /* an id, or a number whose bucket is the id */
-    uint32_t column;       /* in x; embedding_dim columns */
-    uint64_t salt;         /* of its keys */
-    size_t bucket;         /* which of the buckets it is; NOT_A_BUCKET for an id */
-    uint32_t stats_column; /* in x, of its two target statistics, where the spec asks for them */
+    size_t field;         /* an id, or a number whose bucket is the id */
+    uint32_t column;      /* in x; embedding_dim columns */
+    uint64_t salt;        /* of its keys */
+    size_t bucket;        /* which of the buckets it is; NOT_A_BUCKET for an id */
+    uint32_t odds_column; /* in x, of its smoothed log odds, where the spec asks for target statistics */
 } layout_id;
 
 typedef struct layout_number {
@@ -65,9 +68,9 @@ number_scale moments_scale(const number_moments *moments);
 number_moments moments_of(const float *raw, float *scratch, size_t n);
 /* Writes the value and, if `flag`, the missing flag of n rows to out[r * stride]; step: 1, or 0 where one raw value holds for all rows. */
 void number_write(const float *raw, size_t step, const number_scale *scale, bool flag, float *scratch, float *out, size_t stride, size_t n);
-/* Two target statistics of n values: see model.h. counts: (n); scratch: two of (n); to out[r * stride]. */
-void target_stats_write(const uint32_t *impressions, const uint32_t *clicks, double prior, float smoothing, float *positive,
-                        float *negative, float *out, size_t stride, size_t n);
+/* Smoothed log odds of n values: see model.h. impressions, clicks: (n); positive, negative: scratch (n); to out[r * stride]. */
+void click_odds_write(const uint32_t *impressions, const uint32_t *clicks, double prior, float smoothing, float *positive, float *negative,
+                      float *out, size_t stride, size_t n);
 /* Keys of the buckets of n raw values. */
 void bucket_keys_of(const float *raw, uint64_t salt, uint64_t *out_keys, size_t n);
 
@@ -82,16 +85,23 @@ typedef struct read_scratch {   /* of one thread */
     uint32_t impressions[CT_TOWER_MAX_ROWS], clicks[CT_TOWER_MAX_ROWS];
     float odds[2][CT_TOWER_MAX_ROWS];
     ct_status status; /* first failure in a parallel part */
-    int64_t gather_ns, forward_ns, backward_ns;
+    int64_t gather_ns, forward_ns, backward_ns, gradient_ns, sort_ns;
 } read_scratch;
 
-/* What a training batch asks of the table of ids. */
-typedef struct id_lookup {
+/* What the store is asked for a training batch. */
+typedef struct batch_keys {
     ct_ticket *ticket;
-    ct_key_column *key_columns; /* (id_count) */
-    uint64_t *bucket_keys;      /* (bucket_count, batch_rows) */
-    const ct_batch *batch;      /* it was prefetched for; NULL = none */
-} id_lookup;
+    ct_key_column *columns; /* (id_count) */
+    uint64_t *buckets;      /* (bucket_count, batch_rows) */
+} batch_keys;
+
+/* Whose keys are sorted ahead; batch NULL = nobody's. */
+typedef struct sorted_batch {
+    const ct_batch *batch;
+    int64_t first_row;
+    size_t rows;
+    uint32_t epoch;
+} sorted_batch;
 
 struct ct_model {
     ct_schema *schema;
@@ -116,11 +126,12 @@ struct ct_model {
 
     /* training only (train.c) */
     size_t block_rows, block_capacity;
-    id_lookup lookups[2]; /* of this batch and the next */
-    size_t lookup;        /* which is this batch's */
-    uint64_t memory_bytes;
-    const ct_batch *announced; /* NULL = none */
-    uint32_t announced_epoch;
+    uint64_t memory_bytes; /* of the ids' rows; 0 = no limit */
+    batch_keys keys[2];    /* of the batch at work, and of the one that comes (keys.c) */
+    size_t side;           /* of the batch at work */
+    const ct_batch *next;  /* behind the one of the coming step; NULL = unknown */
+    uint32_t next_epoch;
+    sorted_batch sorted;           /* the other side's */
     read_scratch *scratch;         /* (threads) */
     number_moments *block_moments; /* (blocks, number_count) */
     number_moments *saved_moments; /* (number_count) */
@@ -137,6 +148,17 @@ void training_deinit(ct_model *model);
 
 ct_code read_scratch_init(read_scratch *scratch, ct_model *model, ct_status *status);
 void read_scratch_deinit(read_scratch *scratch, const ct_model *model);
+
+/* --- the keys of a training batch (keys.c) --- */
+
+ct_code keys_init(ct_model *model, ct_status *status);
+void keys_deinit(ct_model *model);
+/* Finds or makes the batch's rows: model->keys[model->side].ticket is acquired. */
+ct_code keys_look_up(ct_model *model, const ct_batch *batch, uint32_t epoch, ct_status *status);
+/* Sorts the keys of the batch that comes (NULL = unknown); runs in a task beside the blocks'. */
+void keys_sort_next(ct_model *model, const ct_batch *next, uint32_t epoch);
+/* The batch is learned, or was refused. */
+void keys_release(ct_model *model);
 
 /* --- from columns to x (forward.c): shared by training and scoring --- */
 
@@ -157,6 +179,19 @@ void write_numbers(const ct_model *model, const ct_batch *batch, size_t first, s
 /* Raw vectors [first, last) into raw. */
 ct_code write_vectors(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
                       read_scratch *scratch, float *raw, size_t stride, ct_status *status);
+
+/* --- what a scorer counts (scorer_stats.c); one thread writes --- */
+
+typedef struct scorer_counts {
+    _Atomic uint64_t runs, rows, scores[CT_SCORE_BUCKETS];
+    _Atomic uint64_t run_times[CT_RUN_STAGES][CT_RUN_TIME_BUCKETS], run_ns[CT_RUN_STAGES];
+    _Atomic double score_sum;
+    float logit_bounds[CT_SCORE_BUCKETS - 1];
+} scorer_counts;
+void scorer_counts_init(scorer_counts *counts);                                                     /* from zeroed */
+void scorer_counts_scores(scorer_counts *counts, const float *logits, size_t rows, size_t outputs); /* at most CT_TOWER_MAX_ROWS */
+void scorer_counts_run(scorer_counts *counts, const int64_t ns[CT_RUN_STAGES]);
+void scorer_counts_read(const scorer_counts *counts, ct_scorer_stats *into);
 
 /* --- safetensors (safetensors.c): names, shapes, f32 and f64 tensors; https://github.com/huggingface/safetensors, format --- */
 

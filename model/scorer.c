@@ -2,6 +2,7 @@
  * tower's split of the first product makes that exact. */
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/math.h"
 #include "model/model_internal.h"
 
@@ -12,12 +13,14 @@ struct ct_scorer {
     ct_key_column *key_columns; /* (id_count) */
     uint64_t *bucket_keys;      /* (bucket_count, CT_TOWER_MAX_ROWS) */
     read_scratch scratch;       /* its status: the first failure of ct_scorers_run */
+    scorer_counts counts;
 };
 
 ct_code ct_scorer_create(ct_model *model, ct_scorer **out_scorer, ct_status *status) {
     ct_scorer *scorer = calloc(1, sizeof *scorer);
     if (scorer == NULL) return ct_fail_memory(status, sizeof *scorer, "a scorer");
     scorer->model = model;
+    scorer_counts_init(&scorer->counts);
     ct_code code = CT_OK;
     scorer->key_columns = calloc(model->layout.id_count + 1, sizeof *scorer->key_columns);
     scorer->bucket_keys = calloc(model->layout.bucket_count * CT_TOWER_MAX_ROWS + 1, sizeof *scorer->bucket_keys);
@@ -94,6 +97,13 @@ static ct_code write_features(ct_scorer *scorer, const ct_batch *batch, const fe
     return write_vectors(model, batch, range->vectors[0], range->vectors[1], first_row, rows, &scorer->scratch, raw, raw_stride, status);
 }
 
+/* Nanoseconds since *at, which becomes now. */
+static int64_t lap(int64_t *at) {
+    const int64_t now = ct_clock_ns(), took = now - *at;
+    *at = now;
+    return took;
+}
+
 ct_code ct_scorer_run(ct_scorer *scorer, const ct_batch *batch, size_t first_row, size_t rows, float *out_logits, ct_status *status) {
     ct_model *model = scorer->model;
     CT_TRY(batch_check(model, batch, false, status));
@@ -101,20 +111,29 @@ ct_code ct_scorer_run(ct_scorer *scorer, const ct_batch *batch, size_t first_row
         return ct_fail(status, CT_INVALID, "rows %zu to %zu of a batch of %zu", first_row, first_row + rows, batch->rows);
     const feature_range context = range_of(&model->layout, true, false);
     const bool shared = model->layout.context_width > 0 && all_shared(model, batch, &context);
+    int64_t ns[CT_RUN_STAGES] = {0}, at = ct_clock_ns();
     if (shared) {
         CT_TRY(write_features(scorer, batch, &context, 0, 1, status));
+        ns[CT_RUN_LOOK_UP] += lap(&at);
         ct_tower_context(model->tower, scorer->workspace);
+        ns[CT_RUN_FORWARD] += lap(&at);
     }
     const feature_range own = range_of(&model->layout, !shared, true);
     const size_t outputs = ct_model_output_count(model);
     for (size_t done = 0; done < rows;) {
         const size_t block = rows - done < CT_TOWER_MAX_ROWS ? rows - done : CT_TOWER_MAX_ROWS;
         CT_TRY(write_features(scorer, batch, &own, first_row + done, block, status));
+        ns[CT_RUN_LOOK_UP] += lap(&at);
         ct_tower_forward(model->tower, scorer->workspace, block, shared, out_logits + done * outputs);
+        ns[CT_RUN_FORWARD] += lap(&at);
+        scorer_counts_scores(&scorer->counts, out_logits + done * outputs, block, outputs);
         done += block;
     }
+    scorer_counts_run(&scorer->counts, ns);
     return CT_OK;
 }
+
+void ct_scorer_stats_add(const ct_scorer *scorer, ct_scorer_stats *into) { scorer_counts_read(&scorer->counts, into); }
 
 void ct_probabilities(const float *logits, float *out_probabilities, size_t n) { ct_sigmoid_f32(logits, out_probabilities, n); }
 

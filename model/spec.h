@@ -5,11 +5,12 @@
  *     features: [C1, C2, I1]        # default: every id, number and vector of the schema
  *     exclude: [item_vector]        # taken out of them
  *     embedding: {dim: 16, optimizer: adagrad_rowwise, learning_rate: 0.05, initial_accumulator: 1e-8, beta1: 0.9, beta2: 0.999,
- *                 epsilon: 1e-8, l2: 0, first_value_scale: 0.01, min_count: 2, id_drop: 0.003, target_stats: false, target_smoothing: 20}
+ *                 epsilon: 1e-8, l2: 0, first_value_scale: 0.01, min_count: 2, id_drop: 0.003, target_stats: false, target_smoothing: 10}
+ *                                   # dim: lr has 1; fm and deepfm: the last one is the first-order weight
  *                                   # optimizer: of rows: adagrad_rowwise, adagrad, adam, sgd (embedding_store/store.h)
  *     cross: {layers: 3, rank: 0}   # dcn-v2; rank: of its matrices; 0 = full
  *     bottom: [512, 256]            # dlrm: layers over the numbers, before one of embedding.dim
- *     deep: [400, 400, 400]         # dlrm: layers over the products
+ *     deep: [400, 400, 400]         # dlrm: [512, 256], over the products
  *     layer_norm: false             # each layer of bottom and deep is normalised before its ReLU
  *     dropout: 0                    # share of their outputs that training drops
  *     numbers: {buckets: true, missing_flag: true}  # buckets: each number also as an id, floor(log(v)^2) (see model.h)
@@ -19,6 +20,7 @@
  *     schedule: {rows: 0}           # learning rates fall linearly to 0 over so many rows; 0 = they stay
  *     precision: auto               # auto, fp32, bf16
  *
+ * These are the defaults of dcn-v2; docs/file-formats.md has those of each model.
  * --set PATH=VALUE writes one value, as cross.layers=3 or deep=[500,500,500]. */
 #ifndef MODEL_SPEC_H
 #define MODEL_SPEC_H

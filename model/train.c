@@ -1,6 +1,7 @@
 /* One training step. The pool runs: the store's look-up; moments of the numbers, block by block; forward, loss and backward, block by
- * block; weight gradients and the tower's step; row gradients and the rows' steps. Gradients are those of the summed loss, so a row's step
- * does not depend on the size of the batch (Adam's does not either). Every part is cut into blocks of rows, never by threads. */
+ * block, then weight gradients, and beside them the sorting of the next batch's keys; the tower's step; row gradients and the rows' steps.
+ * Gradients are those of the summed loss, so a row's step does not depend on the size of the batch (Adam's does not either). Every part is
+ * cut into blocks of rows, never by threads. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,11 +12,9 @@
 
 typedef struct step_context {
     ct_model *model;
-    const ct_batch *batch;
+    const ct_batch *batch, *next;  /* next: NULL = unknown */
     const float *labels, *weights; /* weights: NULL = all 1 */
     float *logits;
-    const ct_ticket *ticket; /* of the ids */
-    uint64_t *bucket_keys;   /* bucket_task's output */
 } step_context;
 
 static size_t block_count(const ct_model *model, size_t rows) { return (rows + model->block_rows - 1) / model->block_rows; }
@@ -36,15 +35,6 @@ static void moments_task(void *context, size_t block, size_t worker) {
     }
 }
 
-static void bucket_task(void *context, size_t block, size_t worker) {
-    (void)worker;
-    const step_context *step = context;
-    const ct_model *model = step->model;
-    const size_t first = block * model->block_rows;
-    write_bucket_keys(model, step->batch, 0, model->layout.id_count, first, rows_of_block(model, step->batch->rows, block),
-                      step->bucket_keys, model->batch_rows, first);
-}
-
 static void block_task(void *context, size_t block, size_t worker) {
     const step_context *step = context;
     ct_model *model = step->model;
@@ -54,13 +44,16 @@ static void block_task(void *context, size_t block, size_t worker) {
     size_t x_stride = 0, raw_stride = 0;
     const int64_t began = ct_clock_ns();
     float *x = ct_tower_block_x(model->tower, block, &x_stride);
-    if (layout->id_count > 0) ct_store_gather(model->store, step->ticket, first, rows, false, x, x_stride);
-    if (model->spec->target_stats) write_target_stats(model, step->ticket, 0, layout->id_count, first, rows, scratch, x, x_stride);
+    const ct_ticket *ticket = model->keys[model->side].ticket;
+    if (layout->id_count > 0) ct_store_gather(model->store, ticket, first, rows, false, x, x_stride);
+    if (model->spec->target_stats) write_target_stats(model, ticket, 0, layout->id_count, first, rows, scratch, x, x_stride);
     write_numbers(model, step->batch, 0, layout->number_count, first, rows, scratch, x, x_stride);
     if (layout->vector_count > 0) {
         float *raw = ct_tower_block_raw(model->tower, block, &raw_stride);
-        if (write_vectors(model, step->batch, 0, layout->vector_count, first, rows, scratch, raw, raw_stride, &scratch->status) != CT_OK)
+        if (write_vectors(model, step->batch, 0, layout->vector_count, first, rows, scratch, raw, raw_stride, &scratch->status) != CT_OK) {
+            ct_tower_block_done(model->tower, block);
             return;
+        }
     }
     const int64_t gathered = ct_clock_ns();
     float *logits = step->logits + first;
@@ -72,9 +65,27 @@ static void block_task(void *context, size_t block, size_t worker) {
     if (step->weights != NULL)
         for (size_t r = 0; r < rows; r++) gradients[r] *= step->weights[first + r];
     ct_tower_block_backward(model->tower, block, rows, gradients);
+    ct_tower_block_done(model->tower, block);
     scratch->gather_ns += gathered - began;
     scratch->forward_ns += forwarded - gathered;
     scratch->backward_ns += ct_clock_ns() - forwarded;
+}
+
+/* The blocks, the next batch's keys, the weight gradients, which wait for the blocks in order. */
+static void pass_task(void *context, size_t task, size_t worker) {
+    const step_context *step = context;
+    ct_model *model = step->model;
+    const size_t blocks = block_count(model, step->batch->rows);
+    const int64_t began = ct_clock_ns();
+    if (task < blocks) {
+        block_task(context, task, worker);
+    } else if (task == blocks) {
+        keys_sort_next(model, step->next, model->next_epoch);
+        model->scratch[worker].sort_ns += ct_clock_ns() - began;
+    } else {
+        ct_tower_gradient_task(model->tower, task - blocks - 1);
+        model->scratch[worker].gradient_ns += ct_clock_ns() - began;
+    }
 }
 
 /* Adds the time since *since to a part of the profile, and moves *since on. */
@@ -118,84 +129,42 @@ static void restore_moments(ct_model *model) {
     model_refresh_scales(model);
 }
 
-static ct_code prefetch_ids(ct_model *model, id_lookup *ids, const ct_batch *batch, uint32_t epoch, ct_status *status) {
-    const model_layout *layout = &model->layout;
-    step_context step = {.model = model, .batch = batch, .bucket_keys = ids->bucket_keys};
-    ct_pool_run(model->pool, layout->bucket_count > 0 ? block_count(model, batch->rows) : 0, bucket_task, &step);
-    id_columns(model, batch, 0, layout->id_count, 0, ids->bucket_keys, model->batch_rows, ids->key_columns);
-    const ct_lookup lookup = {.mode = CT_LOOKUP_TRAIN,
-                              .table = ID_TABLE,
-                              .rows = batch->rows,
-                              .block_rows = model->block_rows,
-                              .columns = ids->key_columns,
-                              .column_count = layout->id_count,
-                              .drop_rate = model->spec->id_drop,
-                              .drop_seed = model->seed,
-                              .epoch = epoch,
-                              .first_row = batch->first_row};
-    return ct_store_prefetch(model->store, ids->ticket, &lookup, status);
-}
-
-void ct_model_announce(ct_model *model, const ct_batch *next, uint32_t epoch) {
-    model->announced = next;
-    model->announced_epoch = epoch;
-}
-
-/* Where there is a limit on memory: the rows of the batch that comes next are fetched while this one is learned. */
-static ct_code prefetch_next(ct_model *model, ct_status *status) {
-    const ct_batch *next = model->announced;
-    model->announced = NULL;
-    if (next == NULL || next->rows == 0 || model->memory_bytes == 0) return CT_OK;
-    CT_TRY(batch_check(model, next, true, status));
-    id_lookup *ids = &model->lookups[model->lookup ^ 1];
-    CT_TRY(prefetch_ids(model, ids, next, model->announced_epoch, status));
-    ids->batch = next;
-    return CT_OK;
-}
-
 ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, float *out_logits, ct_status *status) {
+    const ct_batch *next = model->next;
+    model->next = NULL;
     if (model->mode != CT_MODEL_TRAIN) return ct_fail(status, CT_INVALID, "the model was opened for reading; it can't be trained");
     CT_TRY(batch_check(model, batch, true, status));
     if (batch->rows == 0) return CT_OK;
     const model_layout *layout = &model->layout;
     const int64_t weight = ct_schema_find_kind(model->schema, CT_FIELD_WEIGHT);
-    step_context step = {.model = model, .batch = batch, .logits = out_logits};
+    step_context step = {.model = model, .batch = batch, .next = next, .logits = out_logits};
     step.labels = ct_column_f32(&batch->columns[ct_schema_find_kind(model->schema, CT_FIELD_LABEL)]);
     if (weight >= 0 && batch->columns[weight].present) step.weights = ct_column_f32(&batch->columns[weight]);
     int64_t since = ct_clock_ns();
-    id_lookup *ids = &model->lookups[model->lookup];
-    if (layout->id_count > 0) {
-        if (ids->batch != batch) CT_TRY(prefetch_ids(model, ids, batch, epoch, status));
-        ids->batch = NULL;
-        CT_TRY(ct_store_acquire(model->store, ids->ticket, status));
-        CT_TRY(prefetch_next(model, status));
-    }
-    step.ticket = ids->ticket;
+    CT_TRY(keys_look_up(model, batch, epoch, status));
     for (size_t worker = 0; worker < ct_pool_threads(model->pool); worker++) model->scratch[worker].status = (ct_status)CT_STATUS_INIT;
     lap(&model->profile.look_up, &since);
     update_moments(model, batch, &step);
     lap(&model->profile.moments, &since);
     set_rates(model, epoch, batch->first_row);
-    ct_pool_run(model->pool, block_count(model, batch->rows), block_task, &step);
-    lap(&model->profile.blocks_wall, &since);
+    ct_tower_gradients_begin(model->tower, batch->rows);
+    ct_pool_run(model->pool, block_count(model, batch->rows) + 1 + ct_tower_gradient_tasks(model->tower), pass_task, &step);
+    lap(&model->profile.pass_wall, &since);
     ct_code code = first_failure(model, status);
     model->diverged = code == CT_OK && (code = ct_tower_update(model->tower, batch->rows, status)) == CT_INVALID;
     lap(&model->profile.tower_update, &since);
     if (code == CT_OK && layout->id_count > 0) {
         size_t stride = 0;
         const float *gradients = ct_tower_block_x(model->tower, 0, &stride);
-        code = ct_store_apply(model->store, ids->ticket, gradients, stride, model->spec->target_stats ? step.labels : NULL, status);
+        code = ct_store_apply(model->store, model->keys[model->side].ticket, gradients, stride,
+                              model->spec->target_stats ? step.labels : NULL, status);
     }
-    if (layout->id_count > 0) ct_store_release(model->store, ids->ticket);
+    keys_release(model);
     lap(&model->profile.row_update, &since);
     if (code != CT_OK) {
-        id_lookup *next = &model->lookups[model->lookup ^ 1];
-        if (next->batch != NULL) ct_store_release(model->store, next->ticket);
-        next->batch = NULL;
         restore_moments(model);
         return code;
     }
-    model->lookup ^= 1;
     model->prior[0] += (double)batch->rows;
     for (size_t r = 0; r < batch->rows; r++) model->prior[1] += (double)step.labels[r];
     model->rows += (int64_t)batch->rows;
@@ -213,6 +182,8 @@ void ct_model_profile_get(const ct_model *model, ct_model_profile *out_profile) 
         out_profile->gather += model->scratch[worker].gather_ns;
         out_profile->forward += model->scratch[worker].forward_ns;
         out_profile->backward += model->scratch[worker].backward_ns;
+        out_profile->gradient += model->scratch[worker].gradient_ns;
+        out_profile->sort += model->scratch[worker].sort_ns;
     }
 }
 
@@ -246,14 +217,6 @@ ct_code training_init(ct_model *model, ct_status *status) {
     model->block_moments = calloc(blocks * numbers + 1, sizeof *model->block_moments);
     model->saved_moments = calloc(numbers + 1, sizeof *model->saved_moments);
     model->logit_gradients = calloc(blocks * model->block_rows, sizeof *model->logit_gradients);
-    for (size_t i = 0; i < 2; i++) {
-        id_lookup *ids = &model->lookups[i];
-        ids->key_columns = calloc(model->layout.id_count + 1, sizeof *ids->key_columns);
-        ids->bucket_keys = calloc(model->layout.bucket_count * model->batch_rows + 1, sizeof *ids->bucket_keys);
-        if (ids->bucket_keys == NULL || ids->key_columns == NULL)
-            return ct_fail_memory(status, model->layout.bucket_count * model->batch_rows * sizeof *ids->bucket_keys, "training");
-        CT_TRY(ct_ticket_create(model->store, &ids->ticket, status));
-    }
     if (model->scratch == NULL || model->block_moments == NULL || model->saved_moments == NULL || model->logit_gradients == NULL)
         return ct_fail_memory(status, blocks * model->block_rows * sizeof(float), "training");
     for (size_t worker = 0; worker < threads; worker++) CT_TRY(read_scratch_init(&model->scratch[worker], model, status));
@@ -265,17 +228,13 @@ ct_code training_init(ct_model *model, ct_status *status) {
         if (second != first + model->block_rows * stride)
             return ct_fail(status, CT_INTERNAL, "the tower's blocks do not follow each other");
     }
-    return CT_OK;
+    return keys_init(model, status);
 }
 
 void training_deinit(ct_model *model) {
     if (model->scratch != NULL)
         for (size_t worker = 0; worker < ct_pool_threads(model->pool); worker++) read_scratch_deinit(&model->scratch[worker], model);
-    for (size_t i = 0; i < 2; i++) {
-        ct_ticket_destroy(model->lookups[i].ticket);
-        free(model->lookups[i].key_columns);
-        free(model->lookups[i].bucket_keys);
-    }
+    keys_deinit(model);
     free(model->scratch);
     free(model->block_moments);
     free(model->saved_moments);

@@ -51,8 +51,8 @@ void number_write(const float *raw, size_t step, const number_scale *scale, bool
     }
 }
 
-void target_stats_write(const uint32_t *impressions, const uint32_t *clicks, double prior, float smoothing, float *positive,
-                        float *negative, float *out, size_t stride, size_t n) {
+void click_odds_write(const uint32_t *impressions, const uint32_t *clicks, double prior, float smoothing, float *positive, float *negative,
+                      float *out, size_t stride, size_t n) {
     const float of_clicks = (float)(1 / ((double)smoothing * prior)), of_others = (float)(1 / ((double)smoothing * (1 - prior)));
     for (size_t i = 0; i < n; i++) {
         positive[i] = (float)clicks[i] * of_clicks;
@@ -61,9 +61,6 @@ void target_stats_write(const uint32_t *impressions, const uint32_t *clicks, dou
     ct_signed_log1p_f32(positive, positive, n);
     ct_signed_log1p_f32(negative, negative, n);
     for (size_t i = 0; i < n; i++) out[i * stride] = positive[i] - negative[i];
-    for (size_t i = 0; i < n; i++) positive[i] = (float)impressions[i];
-    ct_signed_log1p_f32(positive, positive, n);
-    for (size_t i = 0; i < n; i++) out[i * stride + 1] = positive[i] * 0.125f;
 }
 
 /* Small values are their own bucket; the logarithm's buckets start behind them, so that 3 (log(3)^2 = 1.2) is not 1. */

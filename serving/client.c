@@ -22,10 +22,10 @@ struct ct_client {
     ct_rpc_channel *channel;
 };
 
-ct_code ct_client_create(const char *target, ct_client **out_client, ct_status *status) {
+ct_code ct_client_create(const char *target, const ct_rpc_access *access, ct_client **out_client, ct_status *status) {
     ct_client *client = calloc(1, sizeof *client);
     if (!client) return ct_fail_memory(status, sizeof *client, "a client");
-    const ct_code code = ct_rpc_channel_create(target, &client->channel, status);
+    const ct_code code = ct_rpc_channel_create(target, access, &client->channel, status);
     if (code != CT_OK) {
         free(client);
         return code;

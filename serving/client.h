@@ -8,10 +8,11 @@
 #include "base/status.h"
 #include "data/schema.h"
 #include "proto/clicktower.pb-c.h"
+#include "serving/rpc.h"
 
 typedef struct ct_client ct_client;
-/* Does not connect yet. target: HOST:PORT. */
-CT_MUST_CHECK ct_code ct_client_create(const char *target, ct_client **out_client, ct_status *status);
+/* Does not connect yet. target: HOST:PORT; access: NULL = plain text, no token. */
+CT_MUST_CHECK ct_code ct_client_create(const char *target, const ct_rpc_access *access, ct_client **out_client, ct_status *status);
 void ct_client_destroy(ct_client *client); /* NULL is fine */
 
 /* The server's models as JSON (caller owns). CT_UNAVAILABLE where nobody answers within timeout_ms. */

@@ -73,6 +73,7 @@ ct_code ct_message_unpack(ct_arena *arena, const ProtobufCMessageDescriptor *typ
 
 /* RFC 3629: no overlong forms, no surrogates, nothing beyond U+10FFFF. */
 bool ct_utf8_is_valid(const void *text, size_t bytes) {
+    if (bytes == 0) return true; /* text may be NULL */
     const uint8_t *at = text, *const end = at + bytes;
     while (at < end) {
         const uint8_t first = *at;
@@ -128,6 +129,35 @@ ct_code ct_request_unpack(ct_arena *arena, const uint8_t *data, size_t bytes, re
     CT_TRY(check_columns(r->candidates, r->n_candidates, status));
     *out_request = r;
     return CT_OK;
+}
+
+/* --- a glance --- */
+
+static bool read_varint(const uint8_t **at, const uint8_t *end, uint64_t *out) {
+    *out = 0;
+    for (unsigned shift = 0; shift < 64 && *at < end; shift += 7) {
+        const uint8_t byte = *(*at)++;
+        *out |= (uint64_t)(byte & 0x7f) << shift;
+        if (byte < 0x80) return true;
+    }
+    return false;
+}
+
+size_t ct_request_rows_guess(const uint8_t *data, size_t bytes) {
+    enum { BYTES_OF_A_ROW = 64, CANDIDATE_COUNT = 6, VARINT = 0, DELIMITED = 2 };
+    if (bytes == 0) return 1;
+    const uint8_t *at = data, *const end = data + bytes;
+    const size_t guess = 1 + bytes / BYTES_OF_A_ROW;
+    while (at < end) {
+        uint64_t tag = 0, value = 0;
+        if (!read_varint(&at, end, &tag) || ((tag & 7) != VARINT && (tag & 7) != DELIMITED) || !read_varint(&at, end, &value)) return guess;
+        if (tag == (CANDIDATE_COUNT << 3 | VARINT) && value) return value < SIZE_MAX / 2 ? (size_t)value : guess;
+        if ((tag & 7) == DELIMITED) {
+            if (value > (uint64_t)(end - at)) return guess;
+            at += value;
+        }
+    }
+    return guess;
 }
 
 /* --- the decoder --- */

@@ -22,6 +22,9 @@ void ct_decoder_destroy(ct_decoder *decoder); /* NULL is fine */
 CT_MUST_CHECK ct_code ct_message_unpack(ct_arena *arena, const ProtobufCMessageDescriptor *type, const uint8_t *data, size_t bytes,
                                         const char *what, ProtobufCMessage **out_message, ct_status *status);
 
+/* How many candidates a packed ScoreRequest has, as far as a glance tells: its candidate_count, else a guess from its size. At least 1. */
+size_t ct_request_rows_guess(const uint8_t *data, size_t bytes);
+
 /* Unpacks and checks the request's texts: UTF-8 and length. */
 CT_MUST_CHECK ct_code ct_request_unpack(ct_arena *arena, const uint8_t *data, size_t bytes, Clicktower__V1__ScoreRequest **out_request,
                                         ct_status *status);

@@ -99,8 +99,8 @@ static ct_code first_call(load *l, ct_status *status) {
 ct_code ct_load_run(const ct_load_options *options, ct_load_result *out_result, ct_status *status) {
     load l = {.options = options, .result = out_result};
     memset(out_result, 0, sizeof *out_result);
-    CT_TRY(ct_rpc_caller_create(options->target, "/clicktower.v1.Scorer/Score", options->connections ? options->connections : 1, &l.caller,
-                                status));
+    CT_TRY(ct_rpc_caller_create(options->target, options->access, "/clicktower.v1.Scorer/Score",
+                                options->connections ? options->connections : 1, &l.caller, status));
     ct_code code = first_call(&l, status);
     if (code == CT_OK) {
         l.first_ns = ct_clock_ns();

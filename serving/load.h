@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "serving/histogram.h"
+#include "serving/rpc.h"
 
 typedef struct ct_load_request {
     const uint8_t *bytes; /* a packed ScoreRequest */
@@ -15,7 +16,8 @@ typedef struct ct_load_request {
 } ct_load_request;
 
 typedef struct ct_load_options {
-    const char *target; /* HOST:PORT */
+    const char *target;          /* HOST:PORT */
+    const ct_rpc_access *access; /* NULL = plain text, no token */
     const ct_load_request *requests;
     size_t request_count; /* taken in turn */
     double seconds, warmup_seconds;

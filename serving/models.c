@@ -133,6 +133,25 @@ fail:
     return code;
 }
 
+ct_code ct_model_set_find(const ct_model_set *set, const Clicktower__V1__ScoreRequest *request, const ct_served_model **out_model,
+                          ct_status *status) {
+    const ProtobufCBinaryData wanted = request->model;
+    if (wanted.len == 0) {
+        *out_model = &set->models[0];
+        return CT_OK;
+    }
+    for (size_t i = 0; i < set->model_count; i++) {
+        const ct_served_model *model = &set->models[i];
+        if (strlen(model->name) == wanted.len && memcmp(model->name, wanted.data, wanted.len) == 0) {
+            *out_model = model;
+            return CT_OK;
+        }
+    }
+    char shown[80];
+    return ct_fail(status, CT_NOT_FOUND, "no model \"%s\" here; the first one here is \"%s\"",
+                   ct_text_show((const char *)wanted.data, wanted.len, shown, sizeof shown), set->models[0].name);
+}
+
 void ct_model_set_destroy(ct_model_set *set) {
     if (!set) return;
     for (size_t i = 0; i < set->scorer_count; i++) ct_scorer_destroy(set->scorers[i]);

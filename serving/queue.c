@@ -47,9 +47,15 @@ bool ct_queue_push(ct_queue *queue, int64_t now_ns, ct_queue_entry entry, ct_que
     return room;
 }
 
+static size_t next_at(const ct_queue *queue, int64_t now_ns) { return ct_queue_is_newest_first(queue, now_ns) ? queue->count - 1 : 0; }
+
+const ct_queue_entry *ct_queue_peek(const ct_queue *queue, int64_t now_ns) {
+    return queue->count ? &queue->entries[next_at(queue, now_ns)] : NULL;
+}
+
 bool ct_queue_take(ct_queue *queue, int64_t now_ns, ct_queue_entry *out_entry) {
     if (queue->count == 0) return false;
-    *out_entry = remove_at(queue, ct_queue_is_newest_first(queue, now_ns) ? queue->count - 1 : 0);
+    *out_entry = remove_at(queue, next_at(queue, now_ns));
     return true;
 }
 

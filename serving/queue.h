@@ -16,6 +16,7 @@ typedef struct ct_queue_entry {
     void *item;
     int64_t since_ns;
     size_t bytes; /* of memory that it holds */
+    size_t rows;  /* to compute, as far as is known */
 } ct_queue_entry;
 
 typedef struct ct_queue {
@@ -34,6 +35,8 @@ bool ct_queue_is_newest_first(const ct_queue *queue, int64_t now_ns);
 /* Adds an entry, newer than all others; where it is full returns false and the entry to refuse instead, which may be the given one. An
  * entry larger than max_bytes is taken where the queue is empty. */
 bool ct_queue_push(ct_queue *queue, int64_t now_ns, ct_queue_entry entry, ct_queue_entry *out_refused);
+/* The next one, which stays; NULL where there is none. */
+const ct_queue_entry *ct_queue_peek(const ct_queue *queue, int64_t now_ns);
 /* Takes the next one out; false where there is none. */
 bool ct_queue_take(ct_queue *queue, int64_t now_ns, ct_queue_entry *out_entry);
 /* Takes out those that have waited too long or that nobody wants any more, at most `capacity`, oldest first; returns how many. */

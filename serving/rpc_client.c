@@ -1,6 +1,5 @@
 /* The client's half of rpc.h: a channel that makes one call at a time, and a caller that has many in flight. */
 #include <grpc/byte_buffer_reader.h>
-#include <grpc/grpc_security.h>
 #include <grpc/support/alloc.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,10 +16,19 @@ struct ct_rpc_channel {
     grpc_channel *channel;
     grpc_completion_queue *queue;
     grpc_slice request, reply;
+    char *token; /* "Bearer ..."; NULL = none */
+    grpc_metadata metadata;
     char target[300];
 };
 
-static grpc_channel *open_channel(const char *target) {
+static grpc_channel_credentials *client_credentials(const ct_rpc_access *access) {
+    if (!access || !access->tls_ca) return grpc_insecure_credentials_create();
+    grpc_ssl_pem_key_cert_pair pair = {.private_key = access->tls_key, .cert_chain = access->tls_certificate};
+    return grpc_ssl_credentials_create(access->tls_ca, access->tls_certificate && access->tls_key ? &pair : NULL, NULL, NULL);
+}
+
+/* NULL where the certificates are no PEM texts. */
+static grpc_channel *open_channel(const char *target, const ct_rpc_access *access) {
     grpc_arg args[] = {
         ct_rpc_integer_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, -1),
         ct_rpc_integer_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0), /* a model server is near; http_proxy is meant for the web */
@@ -30,21 +38,50 @@ static grpc_channel *open_channel(const char *target) {
         ct_rpc_integer_arg(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1), /* else channels to one target share a connection */
     };
     const grpc_channel_args channel_args = {sizeof args / sizeof *args, args};
-    grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
+    grpc_channel_credentials *credentials = client_credentials(access);
+    if (!credentials) return NULL;
     grpc_channel *channel = grpc_channel_create(target, credentials, &channel_args);
     grpc_channel_credentials_release(credentials);
     return channel;
 }
 
-ct_code ct_rpc_channel_create(const char *target, ct_rpc_channel **out_channel, ct_status *status) {
+/* Metadata of each call: the token. `text` keeps it. */
+static ct_code make_metadata(const ct_rpc_access *access, char **out_text, grpc_metadata *out, ct_status *status) {
+    if (!access || !access->token) return CT_OK;
+    const size_t bytes = strlen(access->token) + sizeof "Bearer ";
+    char *text = malloc(bytes);
+    if (!text) return ct_fail_memory(status, bytes, "a token");
+    (void)snprintf(text, bytes, "Bearer %s", access->token);
+    out->key = grpc_slice_from_static_string("authorization");
+    out->value = grpc_slice_from_static_string(text);
+    *out_text = text;
+    return CT_OK;
+}
+
+static ct_code fail_access(const char *target, ct_status *status) {
+    return ct_fail(status, CT_INVALID, "%s: the CA, certificate or key is no PEM text", target);
+}
+
+ct_code ct_rpc_channel_create(const char *target, const ct_rpc_access *access, ct_rpc_channel **out_channel, ct_status *status) {
     char host[256];
     int port = 0;
     CT_TRY(ct_rpc_split_address(target, host, &port, status));
     ct_rpc_channel *channel = calloc(1, sizeof *channel);
     if (!channel) return ct_fail_memory(status, sizeof *channel, "a client");
     (void)snprintf(channel->target, sizeof channel->target, "%s", target);
+    const ct_code code = make_metadata(access, &channel->token, &channel->metadata, status);
+    if (code != CT_OK) {
+        free(channel);
+        return code;
+    }
     ct_rpc_start_grpc();
-    channel->channel = open_channel(target);
+    channel->channel = open_channel(target, access);
+    if (!channel->channel) {
+        grpc_shutdown();
+        free(channel->token);
+        free(channel);
+        return fail_access(target, status);
+    }
     channel->queue = grpc_completion_queue_create_for_next(NULL);
     channel->request = channel->reply = grpc_empty_slice();
     *out_channel = channel;
@@ -60,6 +97,7 @@ void ct_rpc_channel_destroy(ct_rpc_channel *channel) {
     while (grpc_completion_queue_next(channel->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL).type != GRPC_QUEUE_SHUTDOWN) continue;
     grpc_completion_queue_destroy(channel->queue);
     grpc_shutdown();
+    free(channel->token);
     free(channel);
 }
 
@@ -86,6 +124,8 @@ ct_code ct_rpc_channel_call(ct_rpc_channel *channel, const char *path, int64_t t
     grpc_op ops[6];
     memset(ops, 0, sizeof ops);
     ops[0].op = GRPC_OP_SEND_INITIAL_METADATA;
+    ops[0].data.send_initial_metadata.count = channel->token ? 1 : 0;
+    ops[0].data.send_initial_metadata.metadata = &channel->metadata;
     if (wait_for_server) ops[0].flags = GRPC_INITIAL_METADATA_WAIT_FOR_READY | GRPC_INITIAL_METADATA_WAIT_FOR_READY_EXPLICITLY_SET;
     ops[1].op = GRPC_OP_SEND_MESSAGE;
     ops[1].data.send_message.send_message = body;
@@ -139,6 +179,8 @@ struct ct_rpc_caller {
     size_t connections;
     atomic_size_t next_connection, in_flight;
     grpc_completion_queue *queue;
+    char *token;
+    grpc_metadata metadata;
     struct flight *last; /* the one whose result was handed out */
 };
 
@@ -163,7 +205,8 @@ static void flight_destroy(flight *f) {
     free(f);
 }
 
-ct_code ct_rpc_caller_create(const char *target, const char *path, size_t connections, ct_rpc_caller **out_caller, ct_status *status) {
+ct_code ct_rpc_caller_create(const char *target, const ct_rpc_access *access, const char *path, size_t connections,
+                             ct_rpc_caller **out_caller, ct_status *status) {
     char host[256];
     int port = 0;
     CT_TRY(ct_rpc_split_address(target, host, &port, status));
@@ -177,11 +220,21 @@ ct_code ct_rpc_caller_create(const char *target, const char *path, size_t connec
         return ct_fail_memory(status, connections * sizeof *channels, "a client");
     }
     ct_rpc_start_grpc();
-    *caller = (ct_rpc_caller){.channels = channels, .methods = methods, .connections = connections};
+    *caller = (ct_rpc_caller){.channels = channels, .methods = methods};
     caller->queue = grpc_completion_queue_create_for_next(NULL);
-    for (size_t i = 0; i < connections; i++) {
-        channels[i] = open_channel(target);
+    ct_code code = make_metadata(access, &caller->token, &caller->metadata, status);
+    for (size_t i = 0; i < connections && code == CT_OK; i++) {
+        channels[i] = open_channel(target, access);
+        if (!channels[i]) {
+            code = fail_access(target, status);
+            break;
+        }
+        caller->connections++;
         methods[i] = grpc_channel_register_call(channels[i], path, NULL, NULL);
+    }
+    if (code != CT_OK) {
+        ct_rpc_caller_destroy(caller);
+        return code;
     }
     *out_caller = caller;
     return CT_OK;
@@ -200,6 +253,7 @@ void ct_rpc_caller_destroy(ct_rpc_caller *caller) {
     grpc_completion_queue_destroy(caller->queue);
     free(caller->methods);
     free(caller->channels);
+    free(caller->token);
     free(caller);
     grpc_shutdown();
 }
@@ -221,6 +275,8 @@ ct_code ct_rpc_caller_start(ct_rpc_caller *caller, const uint8_t *request, size_
     grpc_op ops[6];
     memset(ops, 0, sizeof ops);
     ops[0].op = GRPC_OP_SEND_INITIAL_METADATA;
+    ops[0].data.send_initial_metadata.count = caller->token ? 1 : 0;
+    ops[0].data.send_initial_metadata.metadata = &caller->metadata;
     ops[1].op = GRPC_OP_SEND_MESSAGE;
     ops[1].data.send_message.send_message = body;
     ops[2].op = GRPC_OP_SEND_CLOSE_FROM_CLIENT;

@@ -30,7 +30,7 @@ grpc_status_code ct_rpc_code_to_grpc(ct_code code) {
 ct_code ct_rpc_code_from_grpc(grpc_status_code code) {
     for (size_t i = 0; i < sizeof STATUS_MAP / sizeof *STATUS_MAP; i++)
         if (STATUS_MAP[i].grpc == code) return STATUS_MAP[i].code;
-    return CT_INTERNAL;
+    return code == GRPC_STATUS_UNAUTHENTICATED ? CT_INVALID : CT_INTERNAL;
 }
 
 const char *ct_rpc_code_name(ct_code code) {
@@ -90,5 +90,6 @@ ct_code ct_rpc_split_address(const char *address, char host[256], int *out_port,
 
 gpr_timespec ct_rpc_time(int64_t ns) {
     if (ns == INT64_MAX) return gpr_inf_future(GPR_CLOCK_MONOTONIC);
+    if (ns == 0) return gpr_inf_past(GPR_CLOCK_MONOTONIC);
     return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_nanos(ns - ct_clock_ns(), GPR_TIMESPAN));
 }

@@ -17,20 +17,15 @@ enum {
     MAX_QUEUE_CALLS = 65536,
     MAX_QUEUE_BYTES = 256 * 1024 * 1024,
     SPARE_SLOTS = 64, /* calls that are being refused or answered */
-    OTHER_SLOTS = 8
+    OTHER_SLOTS = 8,
+    WATCH_SLOTS = 256
 };
-
-static void *worker_main(void *argument) {
-    ct_worker *worker = argument;
-    ct_rpc_server_work(worker->server->rpc, worker, ct_score_before_wait);
-    return NULL;
-}
 
 static void server_destroy(ct_server *server) {
     if (!server) return;
     for (size_t i = 0; i < server->threads_started; i++) (void)pthread_join(server->workers[i].thread, NULL);
     ct_rpc_server_destroy(server->rpc);
-    for (size_t i = 0; server->workers && i < server->thread_count; i++) ct_score_work_destroy(server->workers[i].work);
+    for (size_t i = 0; server->workers && i < server->thread_count; i++) ct_worker_deinit(&server->workers[i]);
     while (server->free_work) {
         ct_score_work *next = server->free_work->next_free;
         ct_score_work_destroy(server->free_work);
@@ -38,8 +33,10 @@ static void server_destroy(ct_server *server) {
     }
     ct_model_set_destroy(server->set);
     ct_queue_deinit(&server->queue);
+    ct_health_destroy(server->health);
     free(server->workers);
-    (void)pthread_cond_destroy(&server->idle);
+    (void)pthread_cond_destroy(&server->ended);
+    (void)pthread_cond_destroy(&server->work);
     (void)pthread_cond_destroy(&server->hungry);
     (void)pthread_mutex_destroy(&server->lock);
     free(server);
@@ -47,7 +44,7 @@ static void server_destroy(ct_server *server) {
 
 static ct_code start_workers(ct_server *server, ct_status *status) {
     for (size_t i = 0; i < server->thread_count; i++) {
-        if (pthread_create(&server->workers[i].thread, NULL, worker_main, &server->workers[i]) != 0)
+        if (pthread_create(&server->workers[i].thread, NULL, ct_worker_main, &server->workers[i]) != 0)
             return ct_fail(status, CT_EXHAUSTED, "cannot start thread %zu of %zu; use fewer threads", i + 1, server->thread_count);
         (void)pthread_setname_np(server->workers[i].thread, "ct-serve");
         server->threads_started++;
@@ -71,11 +68,11 @@ ct_code ct_server_start(const ct_server_options *options, ct_server **out_server
     pthread_condattr_t attributes;
     (void)pthread_condattr_init(&attributes);
     (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&server->idle, &attributes);
+    (void)pthread_cond_init(&server->ended, &attributes);
+    (void)pthread_cond_init(&server->work, &attributes);
     (void)pthread_cond_init(&server->hungry, &attributes);
     (void)pthread_condattr_destroy(&attributes);
     server->thread_count = 1 + (options->threads ? options->threads : ct_pool_default_threads());
-    server->polling = server->thread_count;
     server->max_candidates = options->max_candidates ? options->max_candidates : DEFAULT_MAX_CANDIDATES;
     server->workers = calloc(server->thread_count, sizeof *server->workers);
 
@@ -96,18 +93,47 @@ ct_code ct_server_start(const ct_server_options *options, ct_server **out_server
         code,
         ct_model_set_create(options->models, options->model_count, server->max_candidates, server->thread_count, &server->set, status),
         fail);
-    for (size_t i = 0; i < server->thread_count; i++) {
-        server->workers[i].server = server;
-        server->workers[i].index = i;
-        CT_TRY_GOTO(code, ct_score_work_create(&server->workers[i].work, status), fail);
+    for (size_t i = 0; i < server->thread_count; i++) CT_TRY_GOTO(code, ct_worker_init(&server->workers[i], server, i, status), fail);
+    server->health = ct_health_create();
+    if (!server->health) {
+        code = ct_fail_memory(status, 1, "a server");
+        goto fail;
     }
 
     const ct_rpc_method methods[] = {
-        {"/clicktower.v1.Scorer/Score", ct_serve_score, server, queue_calls + server->thread_count + SPARE_SLOTS},
-        {"/clicktower.v1.Scorer/Models", ct_serve_models, server, OTHER_SLOTS},
-        {"/grpc.health.v1.Health/Check", ct_serve_health, server, OTHER_SLOTS},
+        {.path = "/clicktower.v1.Scorer/Score",
+         .handle = ct_serve_score,
+         .context = server,
+         .slots = queue_calls + server->thread_count * CT_SERVE_GROUP_CALLS + SPARE_SLOTS,
+         .needs_token = true},
+        {.path = "/clicktower.v1.Scorer/Models", .handle = ct_serve_models, .context = server, .slots = OTHER_SLOTS, .needs_token = true},
+        {.path = "/grpc.health.v1.Health/Check", .handle = ct_serve_health, .context = server, .slots = OTHER_SLOTS},
+        {.path = "/grpc.health.v1.Health/Watch", .stream = &ct_serve_watch, .context = server, .slots = WATCH_SLOTS},
+        {.path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+         .stream = &ct_serve_reflection,
+         .context = server,
+         .slots = OTHER_SLOTS,
+         .needs_token = true},
+        {.path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+         .stream = &ct_serve_reflection,
+         .context = server,
+         .slots = OTHER_SLOTS,
+         .needs_token = true},
     };
-    CT_TRY_GOTO(code, ct_rpc_server_create(methods, sizeof methods / sizeof *methods, max_bytes, &server->rpc, status), fail);
+    const ct_rpc_server_options rpc_options = {.max_message_bytes = max_bytes,
+                                               .max_connection_age_ms = options->max_connection_age_ms,
+                                               .max_calls_of_peer = options->max_calls_of_peer,
+                                               .tls_certificate = options->tls_certificate,
+                                               .tls_key = options->tls_key,
+                                               .tls_client_ca = options->tls_client_ca};
+    CT_TRY_GOTO(code, ct_rpc_server_create(methods, sizeof methods / sizeof *methods, &rpc_options, &server->rpc, status), fail);
+    if (options->token_count) {
+        code = ct_rpc_server_set_tokens(server->rpc, options->tokens, options->token_count, status);
+        if (code != CT_OK) {
+            ct_rpc_server_stop(server->rpc, 0);
+            goto fail;
+        }
+    }
     code = start_workers(server, status);
     if (code == CT_OK) code = ct_rpc_server_listen(server->rpc, options->listen, status);
     if (code != CT_OK) {
@@ -132,7 +158,7 @@ ct_code ct_server_replace(ct_server *server, const ct_server_model *models, size
     ct_model_set *before = server->set;
     server->set = set;
     server->stats.replaced++;
-    while (before->users) (void)pthread_cond_wait(&server->idle, &server->lock);
+    while (before->users) (void)pthread_cond_wait(&server->ended, &server->lock);
     (void)pthread_mutex_unlock(&server->lock);
     ct_model_set_destroy(before);
     return CT_OK;
@@ -144,13 +170,30 @@ void ct_server_count_refused_swap(ct_server *server) {
     (void)pthread_mutex_unlock(&server->lock);
 }
 
+void ct_server_count_not_yet(ct_server *server) {
+    (void)pthread_mutex_lock(&server->lock);
+    server->stats.not_yet++;
+    (void)pthread_mutex_unlock(&server->lock);
+}
+
+ct_code ct_server_set_tokens(ct_server *server, const char *const *tokens, size_t count, ct_status *status) {
+    return ct_rpc_server_set_tokens(server->rpc, tokens, count, status);
+}
+
+bool ct_server_allows(ct_server *server, const char *authorization) { return ct_rpc_server_allows(server->rpc, authorization); }
+
 void ct_server_stats_get(ct_server *server, ct_server_stats *out_stats) {
     (void)pthread_mutex_lock(&server->lock);
     *out_stats = server->stats;
     out_stats->queued = server->queue.count;
     out_stats->scoring = server->scoring;
+    out_stats->queue_calls = server->queue.limit;
     out_stats->threads = server->thread_count - 1;
     (void)pthread_mutex_unlock(&server->lock);
+    const ct_rpc_refusals refusals = ct_rpc_server_refusals(server->rpc);
+    out_stats->no_token = refusals.no_token;
+    out_stats->peer_limit = refusals.peer_limit;
+    out_stats->no_method = refusals.no_method;
 }
 
 bool ct_server_is_draining(ct_server *server) {
@@ -164,19 +207,29 @@ void ct_server_drain(ct_server *server) {
     (void)pthread_mutex_lock(&server->lock);
     server->draining = true;
     (void)pthread_mutex_unlock(&server->lock);
+    ct_health_changed(server->health, false);
+}
+
+/* Until `limit`, by ct_clock_ns. */
+static void wait_idle(ct_server *server, int64_t limit) {
+    (void)pthread_mutex_lock(&server->lock);
+    while (server->scoring != 0 && ct_clock_ns() < limit) {
+        const struct timespec until = {.tv_sec = limit / 1000000000, .tv_nsec = limit % 1000000000};
+        (void)pthread_cond_timedwait(&server->ended, &server->lock, &until);
+    }
+    (void)pthread_mutex_unlock(&server->lock);
+}
+
+void ct_server_wait_idle(ct_server *server, int64_t grace_ms) {
+    wait_idle(server, ct_clock_ns() + (grace_ms > 0 ? grace_ms : 0) * 1000000);
 }
 
 void ct_server_stop(ct_server *server, int64_t grace_ms) {
     if (!server) return;
     const int64_t limit = ct_clock_ns() + (grace_ms > 0 ? grace_ms : 0) * 1000000;
     /* First we only say that we go: what is being scored ends, Health says NOT_SERVING, new requests are sent elsewhere. */
-    (void)pthread_mutex_lock(&server->lock);
-    server->draining = true;
-    while (server->scoring != 0 && ct_clock_ns() < limit) {
-        const struct timespec until = {.tv_sec = limit / 1000000000, .tv_nsec = limit % 1000000000};
-        (void)pthread_cond_timedwait(&server->idle, &server->lock, &until);
-    }
-    (void)pthread_mutex_unlock(&server->lock);
+    ct_server_drain(server);
+    wait_idle(server, limit);
     const int64_t left_ms = (limit - ct_clock_ns()) / 1000000;
     ct_rpc_server_stop(server->rpc, left_ms > 0 ? left_ms : 0);
     server_destroy(server);

@@ -14,8 +14,18 @@
 #include "serving/rpc.h"
 #include "serving/server.h"
 
-/* Rows that one worker computes at a time; a request of more is shared by the workers. The tower's block. */
-enum { CT_SERVE_BLOCK_ROWS = 256, CT_SERVE_KEPT_ARENA_BYTES = 4 * 1024 * 1024 };
+enum {
+    CT_SERVE_BLOCK_ROWS = 256, /* that one thread computes at a time: the tower's block */
+    CT_SERVE_MERGE_ROWS = 32,  /* of the largest request that is computed together with others */
+    CT_SERVE_MERGE_BYTES = 65536,
+    CT_SERVE_GROUP_CALLS = 64, /* that are computed together at most */
+    CT_SERVE_SHARE_ROWS = 64,  /* of the smallest request that is worth a second thread */
+    /* of memory that a thread keeps for its next request, and for each other one of a group */
+    CT_SERVE_KEPT_BYTES = 8 * 1024 * 1024,
+    CT_SERVE_KEPT_SMALL_BYTES = 256 * 1024
+};
+
+typedef struct ct_health ct_health;
 
 typedef struct ct_served_model {
     char *name;
@@ -38,21 +48,22 @@ typedef struct ct_model_set {
     size_t users; /* under the server's lock */
 } ct_model_set;
 
-/* What one request needs. A thread has one; where a request is shared among threads, it goes with the request until the last one has let
+/* What one request needs. A thread has some; where a request is shared among threads, it goes with the request until the last one has let
  * go of it, and the thread takes another. */
 typedef struct ct_score_work {
     ct_arena arena; /* first: everything below may point into it */
     struct ct_score_work *next_free;
     ct_rpc_call *call;
-    int64_t arrived_ns;
-    ct_model_set *set; /* NULL where the request ended before it was decoded */
+    int64_t arrived_ns, began_ns, decoded_ns, computed_ns, ended_ns; /* 0 = did not come to that */
+    ct_code code;                                                    /* how it ended */
+    ct_model_set *set;
     const ct_served_model *model;
     const Clicktower__V1__ScoreRequest *request;
     ct_batch batch;
     float *logits; /* (rows, outputs) */
     /* shared requests only */
     struct ct_score_work *next_shared; /* under the server's lock */
-    size_t blocks;
+    size_t block_rows, blocks;
     atomic_size_t next_block;
     atomic_size_t blocks_left; /* and one for the thread that took the request: who takes it to 0 answers */
     size_t holders;            /* under the server's lock: who takes it to 0 frees the workspace */
@@ -65,7 +76,9 @@ typedef struct ct_worker {
     ct_server *server;
     size_t index;
     pthread_t thread;
-    ct_score_work *work;
+    ct_score_work *works[CT_SERVE_GROUP_CALLS];
+    size_t work_count;      /* calls at hand: the first ones of works */
+    ct_arena arena;         /* of what is computed together, and of messages of other methods */
     int64_t awake_since_ns; /* the end of its last nap */
 } ct_worker;
 
@@ -75,16 +88,19 @@ struct ct_server {
     size_t thread_count, threads_started; /* one more than may score at once */
     ct_worker *workers;                   /* (thread_count) */
     pthread_mutex_t lock;
-    pthread_cond_t idle;
-    pthread_cond_t hungry; /* the queue gets short: the thread that polls must not nap */
+    pthread_cond_t ended;  /* the last request has ended, or the last user of a set */
+    pthread_cond_t work;   /* something for a thread that waits */
+    pthread_cond_t hungry; /* the queue gets short: the leader must not nap */
     /* all under lock */
     ct_model_set *set;
     ct_score_work *free_work;
     ct_score_work *shared; /* requests that still have blocks to take */
-    size_t polling;        /* threads that wait for calls or are about to; never below 1 */
-    ct_queue queue;        /* not empty only where polling is 1 */
-    size_t scoring;        /* Score requests taken and not yet answered */
+    bool leading, stopped; /* does a thread poll? */
+    size_t waiting;        /* threads that wait for `work` */
+    ct_queue queue;
+    size_t scoring; /* Score requests taken and not yet answered */
     bool draining;
+    ct_health *health;
     ct_server_stats stats;
 };
 
@@ -92,22 +108,60 @@ struct ct_server {
 void ct_serve_score(void *context, void *worker, ct_rpc_call *call);
 void ct_serve_models(void *context, void *worker, ct_rpc_call *call);
 void ct_serve_health(void *context, void *worker, ct_rpc_call *call);
+extern const ct_rpc_stream_fns ct_serve_watch, ct_serve_reflection;
+
+/* --- health.c: who watches. NULL is fine for _destroy and _changed. --- */
+ct_health *ct_health_create(void);
+void ct_health_destroy(ct_health *health);
+/* Says it to all who watch. */
+void ct_health_changed(ct_health *health, bool serving);
+
+/* --- threads.c --- */
+void *ct_worker_main(void *worker);
+CT_MUST_CHECK ct_code ct_worker_init(ct_worker *worker, ct_server *server, size_t index, ct_status *status);
+void ct_worker_deinit(ct_worker *worker); /* zeroed is fine */
+/* Another workspace, in the place of one that goes with its request; NULL when out of memory. */
+ct_score_work *ct_server_other_work(ct_server *server);
+/* Under the lock. Wakes up to `count` threads that wait; how many may come. */
+size_t ct_server_wake(ct_server *server, size_t count);
 
 /* --- score.c --- */
-/* What a thread does before it waits for calls: refuses those that have waited too long. Returns when to look again. */
-int64_t ct_score_before_wait(void *worker);
 /* The set that is served now, and giving it back. */
 ct_model_set *ct_server_take_set(ct_server *server);
 void ct_server_give_set(ct_server *server, ct_model_set *set);
 CT_MUST_CHECK ct_code ct_score_work_create(ct_score_work **out_work, ct_status *status);
 void ct_score_work_destroy(ct_score_work *work); /* NULL is fine */
 /* Empties the arena; gives back what an unusually large request took. */
-void ct_score_work_reset(ct_score_work *work);
+void ct_score_work_reset(ct_score_work *work, size_t keep_bytes);
+/* Under the lock: the call's turn has come. */
+void ct_score_begin(ct_server *server, ct_score_work *work, ct_rpc_call *call, int64_t arrived_ns, int64_t now_ns);
+/* Computes and answers the worker's calls. */
+void ct_score_run(ct_worker *worker);
+CT_MUST_CHECK ct_code ct_score_compute(ct_worker *worker, ct_score_work *work, size_t first_row, size_t rows, ct_status *status);
+/* Answers the call, or ends it with the status, and counts it. Afterwards it may be gone. */
+void ct_score_end(ct_server *server, ct_score_work *work, ct_code code, ct_status *status);
+/* Ends a call that was not begun and has left the queue, if it was there. */
+void ct_score_refuse(ct_server *server, ct_rpc_call *call, ct_code code, bool waited);
+
+/* --- share.c: requests that several threads compute --- */
+/* Consumes the work and returns true, or changes nothing and returns false. */
+bool ct_share(ct_worker *worker, ct_score_work **work);
+/* Under the lock: one that needs help, held from now on; NULL = none. */
+ct_score_work *ct_share_find(ct_server *server);
+void ct_share_help(ct_worker *worker, ct_score_work *work);
+
+/* --- merge.c --- */
+/* One batch of the rows of several, in their order: columns of the schema that they all have. What is shared is repeated. The arena's. */
+CT_MUST_CHECK ct_code ct_merge_batches(ct_arena *arena, const ct_batch *const *batches, size_t count, ct_batch *out_batch,
+                                       ct_status *status);
 
 /* --- models.c --- */
 /* Decoders, versions, scorers for each thread, and the answer to Models. The models stay the caller's. */
 CT_MUST_CHECK ct_code ct_model_set_create(const ct_server_model *models, size_t model_count, uint32_t max_candidates, size_t thread_count,
                                           ct_model_set **out_set, ct_status *status);
 void ct_model_set_destroy(ct_model_set *set); /* NULL is fine */
+/* The model that a request names, or the first one; CT_NOT_FOUND. */
+CT_MUST_CHECK ct_code ct_model_set_find(const ct_model_set *set, const Clicktower__V1__ScoreRequest *request,
+                                        const ct_served_model **out_model, ct_status *status);
 
 #endif

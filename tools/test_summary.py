@@ -1,9 +1,9 @@
 """Adds up what `bazel test` did: prints every target, why tests were skipped or failed, and `N passed, N failed[, N skipped]`.
 
-Usage: test_summary.py PASS=EVENTS.json[:EXIT] ... [--case NAME=passed|failed ...]
+Usage: test_summary.py PASS=EVENTS.json[:EXIT] ... [--case NAME=passed|failed ...] [--log NAME=FILE:EXIT ...]
 
 EVENTS.json is Bazel's --build_event_json_file, EXIT Bazel's exit code. Cases are counted, as the test logs show them: cmocka's lines, the same
-lines from a shell script, Python's unittest; a target that shows none of them is one case. Exits 1 where anything failed.
+lines from a shell script, Python's unittest; a target that shows none of them is one case. A log is such a target by itself. Exits 1 where anything failed.
 """
 
 import json
@@ -78,6 +78,21 @@ def main(arguments):
             failed += verdict != "passed"
             if verdict != "passed":
                 failures.append(name)
+            continue
+        if argument == "--log":
+            name, place = arguments.pop(0).split("=", 1)
+            path, _, code = place.rpartition(":")
+            with open(path, encoding="utf-8", errors="replace") as file:
+                text = file.read()
+            good, bad, left = count_log(text)
+            skips = SKIP.findall(text)
+            reasons += [f"{name}: {line.strip()}" for line in skips]
+            if int(code) != 0 and not bad:
+                bad = [f"ended with {code}"]
+            left = left or len(skips)
+            print(f"  {'failed' if bad else 'passed':<8} {name}  {good} passed, {len(bad)} failed" + (f", {left} skipped" if left else ""))
+            failures += [f"{name}: {case}" for case in bad]
+            passed, failed, skipped = passed + good, failed + len(bad), skipped + left
             continue
         name, place = argument.split("=", 1)
         path, _, code = place.rpartition(":")

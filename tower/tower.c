@@ -249,6 +249,10 @@ ct_code ct_tower_update(ct_tower *tower, size_t rows, ct_status *status) {
     ++tower->step;
     return CT_OK;
 }
+void ct_tower_gradients_begin(ct_tower *tower, size_t rows) { tower->ops->gradients_begin(tower, rows); }
+void ct_tower_block_done(ct_tower *tower, size_t block) { tower->ops->block_done(tower, block); }
+size_t ct_tower_gradient_tasks(const ct_tower *tower) { return tower->ops->gradient_tasks(tower); }
+void ct_tower_gradient_task(ct_tower *tower, size_t task) { tower->ops->gradient_task(tower, task); }
 void ct_tower_weight_gradient(ct_tower *tower, size_t rows, size_t tensor, float *out_gradient) {
     tower->ops->weight_gradient(tower, rows, tower->tensors[tensor], out_gradient);
 }

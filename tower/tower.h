@@ -16,8 +16,8 @@
  *     CROSS2  CROSS with a second input: y = x * (in W + b) + carry. With in = carry V, a DENSE without bias and activation, it is the
  *             low-rank cross layer (the same paper, eq. 2): y = x * (U (V' x_l) + b) + x_l
  *     FM      y_d = ((sum_f v_fd)^2 - sum_f v_fd^2) / 2             all pairs of fields (Rendle 2010, eq. 5); out = field_dim; in: slab 0.
- *             The HEAD sums the columns (unit range). Its weights of x are the first-order term: one for each column of an embedding and
- *             field (FiLV of Pan et al. 2018, arXiv 1806.03514) in the place of one for each id
+ *             The HEAD sums the columns (unit range), and the column of x behind each field, which is an id's first-order weight (unit range
+ *             too). Its own weights of x are one for each column of an embedding and field (FiLV of Pan et al. 2018, arXiv 1806.03514)
  *     DOT     y = [b, <v_i, v_j> for j < i, v_0 = b]                (DLRM, Naumov et al. 2019, arXiv 1906.00091); in: slab 0, then b, a
  *             slab of field_dim columns, or slab 0 alone: then y has only the fields' products, i = 1 first
  *     REST    y = the columns of x that are in no field, in order   in: slab 0
@@ -159,6 +159,14 @@ void ct_tower_block_backward(ct_tower *tower, size_t block, size_t rows, const f
 /* Weight gradients of all blocks of a batch of `rows` rows, then one optimiser step; runs on the pool. CT_INVALID "diverged" where a
  * gradient is not finite, before anything is changed. */
 CT_MUST_CHECK ct_code ct_tower_update(ct_tower *tower, size_t rows, ct_status *status);
+/* The same with the gradients in the run of the pool that makes the blocks' passes, so that no thread waits for the last block:
+ * begin before that run; in it tasks of the blocks, each of which ends with block_done (a failure of the caller's, too), and behind them
+ * ct_tower_gradient_tasks tasks, which wait for the blocks in order; then update, which finds the gradients made. A run hands its tasks
+ * out in order, so whoever waits waits for a thread that works. */
+void ct_tower_gradients_begin(ct_tower *tower, size_t rows /* of the batch: 1 .. batch_rows */);
+void ct_tower_block_done(ct_tower *tower, size_t block);
+size_t ct_tower_gradient_tasks(const ct_tower *tower);
+void ct_tower_gradient_task(ct_tower *tower, size_t task);
 /* For tests: the gradient of a weight tensor (index as in ct_tower_tensor) of the last backward, without an optimiser step; (rows,
  * columns). */
 void ct_tower_weight_gradient(ct_tower *tower, size_t rows, size_t tensor, float *out_gradient);

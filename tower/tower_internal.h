@@ -39,6 +39,10 @@ typedef struct ct_tower_ops {
     float *(*block_raw)(ct_tower *tower, size_t block, size_t *out_stride);
     void (*block_forward)(ct_tower *tower, size_t block, size_t rows, float *out_logits);
     void (*block_backward)(ct_tower *tower, size_t block, size_t rows, const float *logit_gradients);
+    void (*gradients_begin)(ct_tower *tower, size_t rows);
+    void (*block_done)(ct_tower *tower, size_t block);
+    size_t (*gradient_tasks)(const ct_tower *tower);
+    void (*gradient_task)(ct_tower *tower, size_t task);
     ct_code (*update)(ct_tower *tower, size_t rows, ct_status *status); /* the step is counted by the caller */
     void (*weight_gradient)(ct_tower *tower, size_t rows, size_t parameter, float *out_gradient);
 } ct_tower_ops;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/chart_js.h"
 #include "base/text.h"
 #include "trainer/report_resources.h"
 
@@ -226,7 +227,7 @@ static void put_model_file(const report *r) { put_escaped(r, r->input->model_fil
 static void put_curve(const report *r) { put_island(r, r->curve); }
 static void put_metrics(const report *r) { put_island(r, r->input->metrics); }
 static void put_settings(const report *r) { put_island(r, r->input->settings); }
-static void put_chart_js(const report *r) { (void)fwrite(ct_report_chart_js, 1, ct_report_chart_js_bytes, r->out); }
+static void put_chart_js(const report *r) { (void)fwrite(ct_chart_js, 1, ct_chart_js_bytes, r->out); }
 
 static const struct mark {
     const char *name;

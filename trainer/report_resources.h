@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-extern const unsigned char ct_report_page[], ct_report_chart_js[];
-extern const size_t ct_report_page_bytes, ct_report_chart_js_bytes;
+extern const unsigned char ct_report_page[];
+extern const size_t ct_report_page_bytes;
 
 #endif

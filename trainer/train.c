@@ -2,8 +2,8 @@
  *
  * Resuming. A checkpoint is a whole model folder at a batch's end, in the place of the last one. A run that goes on from it reads the log
  * from the start, leaves out the batches that were learned, and goes on: batches are cut by position alone, so the bits are those of a run
- * that was never stopped. Before the last, shorter batch of a log is learned, the state is kept as resume/ in the folder: the log may have
- * grown, and then that batch is another one. */
+ * that was never stopped. Before the log's tail is learned, its last, shorter batch or its last, shorter shuffle window, the state is kept
+ * as resume/ in the folder: the log may have grown, and then the tail is another one. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,15 +40,14 @@ static ct_code step(train_run *run, const ct_batch *batch, uint32_t epoch, ct_st
     return code == CT_OK ? CT_OK : explain_divergence(run, status);
 }
 
-/* One batch that is new to the model. next: what comes behind it, where that is known. */
-static ct_code train_batch(train_run *run, const ct_batch *batch, const ct_batch *next, uint32_t epoch, ct_status *status) {
+/* One batch that is new to the model. */
+static ct_code train_batch(train_run *run, const ct_batch *batch, uint32_t epoch, ct_status *status) {
     const ct_train_options *options = run->options;
-    const bool tail = batch->rows < ct_model_batch_rows(run->model) && epoch + 1 == options->epochs;
-    if (tail && run->tail_folder != NULL) {
+    const bool tail = batch->tail && epoch + 1 == options->epochs;
+    if (tail && !run->tail_saved && run->tail_folder != NULL) {
         CT_TRY(run_checkpoint(run, run->tail_folder, status));
         run->tail_saved = true;
     }
-    ct_model_announce(run->model, next, epoch);
     CT_TRY(step(run, batch, epoch, status));
     run->fingerprint = run_fingerprint(run->fingerprint, batch);
     if (options->checkpoint_rows == 0 || tail || ct_model_rows(run->model) < run->next_checkpoint) return CT_OK;
@@ -82,34 +81,34 @@ static ct_code next_batch(train_run *run, ct_reader *reader, ct_batch **out_batc
     return code;
 }
 
-/* CT_CANCELLED where the run was stopped. */
+/* The batch behind the one that is learned is read before, so that the model can sort its keys. CT_CANCELLED where the run was stopped. */
 static ct_code train_epoch(train_run *run, uint32_t epoch, ct_status *status) {
     ct_reader *reader = NULL;
-    ct_batch *batch = NULL;
-    const ct_train_options *setting = run->options;
-    ct_reader_options options = setting->train;
+    ct_batch *batch = NULL, *next = NULL;
+    ct_reader_options options = run->options->train;
     options.batch_rows = ct_model_batch_rows(run->model);
+    options.shuffle_epoch = epoch;
     int64_t rows = 0;
     const int64_t began = ct_clock_ns();
     run->fingerprint = 0;
     CT_TRY(ct_reader_open(ct_model_schema(run->model), &options, &reader, status));
     ct_code code = next_batch(run, reader, &batch, status);
     while (code == CT_OK) {
-        ct_batch *next = NULL;
-        ct_status read = CT_STATUS_INIT; /* what came of reading `next`, ahead of the step */
-        ct_code next_code = setting->look_ahead ? next_batch(run, reader, &next, &read) : CT_OK;
+        ct_status next_status = CT_STATUS_INIT;
+        const ct_code next_code = next_batch(run, reader, &next, &next_status);
         bool skip = false;
         code = skip_batch(run, batch, epoch, &skip, status);
-        if (code == CT_OK && !skip) code = train_batch(run, batch, next, epoch, status);
+        ct_model_look_ahead(run->model, next_code == CT_OK && !skip ? next : NULL, epoch);
+        if (code == CT_OK && !skip) code = train_batch(run, batch, epoch, status);
         rows = batch->first_row + (int64_t)batch->rows;
         ct_reader_release(reader, batch);
         if (code != CT_OK) break;
         show_progress(run, epoch);
-        if (!setting->look_ahead) next_code = next_batch(run, reader, &next, &read);
-        if (next_code != CT_OK) *status = read;
-        code = next_code;
         batch = next;
+        code = next_code;
+        if (code != CT_OK) *status = next_status;
     }
+    ct_model_look_ahead(run->model, NULL, epoch);
     if (epoch == run->first_epoch) ct_reader_report(reader, &run->result->train_report);
     ct_reader_close(reader);
     run->result->train_seconds += (double)(ct_clock_ns() - began) / 1e9;
@@ -136,6 +135,7 @@ static ct_code evaluate(train_run *run, ct_status *status) {
     evaluation.reader.source_count = options->eval_source_count;
     evaluation.reader.batch_rows = EVAL_BATCH_ROWS;
     evaluation.reader.max_rows = -1;
+    evaluation.reader.shuffle_rows = 0;
     const ct_code code = ct_evaluate(run->model, &evaluation, &run->result->evaluation, &run->result->eval_report, status);
     if (code == CT_CANCELLED) {
         run->result->stopped = true;
@@ -226,6 +226,11 @@ ct_code ct_train(ct_model *model, const ct_train_options *options, ct_train_resu
     ct_train_result result = {0};
     train_run run = {.model = model, .options = options, .result = &result, .started_ns = ct_clock_ns()};
     CT_TRY(check_options(options, status));
+    if (options->train.shuffle_rows > 0 && ct_model_spec_of(model)->target_stats)
+        return ct_fail(status, CT_INVALID,
+                       "a shuffle window of %zu rows, but embedding.target_stats is true: target statistics are those of the log's order; "
+                       "leave one of the two out",
+                       options->train.shuffle_rows);
     CT_TRY(ct_model_folder_replaceable(options->out_folder, status));
     ct_code code = ct_trainer_create(model, 0, &run.trainer, status);
     if (code != CT_OK) return code;

@@ -52,7 +52,7 @@ CT_MUST_CHECK ct_code ct_evaluate(ct_model *model, const ct_evaluate_options *op
 typedef void (*ct_warn_fn)(void *context, const char *text);
 
 typedef struct ct_train_options {
-    ct_reader_options train;         /* batch_rows is the model's */
+    ct_reader_options train;         /* batch_rows is the model's, shuffle_epoch the epoch */
     const char *const *eval_sources; /* may be none */
     size_t eval_source_count;
     uint32_t epochs;         /* >= 1 */
@@ -60,7 +60,6 @@ typedef struct ct_train_options {
     int64_t checkpoint_rows; /* 0 = only at the end; else the folder is written each so many rows, at a batch's end */
     bool resume;             /* the model was opened from ct_model_resume_folder(out_folder) and goes on where it stands */
     uint32_t keep;           /* folders: the last one, and keep - 1 checkpoints before it as out_folder.checkpoints/rows-N; 0 = 1 */
-    bool look_ahead;         /* a batch is read before the one ahead of it is learned, for models with a limit on memory */
     const char *out_folder;
     ct_pool *pool;
     bool progress;

@@ -117,6 +117,47 @@ static void replaces_a_left_partial_file(void **state) {
     free(path);
 }
 
+/* A device is written to, not replaced. It is reached by a link, so that a writer that gets this wrong takes away the link only. */
+static void a_device_stays_a_device(void **state) {
+    const char *folder = *state;
+    char *path = temp_path(folder, "nothing");
+    ct_status status = CT_STATUS_INIT;
+    struct stat info;
+    assert_int_equal(symlink("/dev/null", path), 0);
+    assert_int_equal(ct_file_write(path, "gone", 4, &status), CT_OK);
+    assert_int_equal(stat(path, &info), 0);
+    assert_true(S_ISCHR(info.st_mode));
+    ct_file_writer *writer = NULL;
+    assert_int_equal(ct_file_writer_open(path, &writer, &status), CT_OK);
+    ct_file_writer_abort(writer);
+    assert_int_equal(stat(path, &info), 0);
+    assert_true(S_ISCHR(info.st_mode));
+    assert_int_equal(unlink(path), 0);
+    free(path);
+}
+
+static void a_pipe_is_written_to(void **state) {
+    (void)state;
+    char path[64], got[16];
+    ct_status status = CT_STATUS_INIT;
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    (void)snprintf(path, sizeof path, "/proc/self/fd/%d", ends[1]);
+    assert_int_equal(ct_file_write(path, "through", 7, &status), CT_OK);
+    assert_int_equal(read(ends[0], got, sizeof got), 7);
+    assert_memory_equal(got, "through", 7);
+    (void)close(ends[0]);
+    (void)close(ends[1]);
+}
+
+static void a_folder_is_refused_at_once(void **state) {
+    ct_status status = CT_STATUS_INIT;
+    ct_file_writer *writer = NULL;
+    assert_int_equal(ct_file_writer_open(*state, &writer, &status), CT_INVALID);
+    assert_non_null(strstr(status.message, ": is a folder"));
+    assert_int_equal(files_in(*state), 0);
+}
+
 /* The disk is full, played by a limit on the size of files. */
 static void a_full_disk_is_named_and_leaves_nothing(void **state) {
     const char *folder = *state;
@@ -227,6 +268,9 @@ int main(void) {
         IN_FOLDER(prints_lines),
         IN_FOLDER(abort_keeps_the_old_file),
         IN_FOLDER(replaces_a_left_partial_file),
+        IN_FOLDER(a_device_stays_a_device),
+        cmocka_unit_test(a_pipe_is_written_to),
+        IN_FOLDER(a_folder_is_refused_at_once),
         IN_FOLDER(a_full_disk_is_named_and_leaves_nothing),
         IN_FOLDER(names_what_it_cannot_open),
         IN_FOLDER(reads_within_its_limit),

@@ -1,7 +1,9 @@
 /* Sources and lines. gzip data is made by zlib; what must come out is what went in. */
 #include "data/source.h"
 
+#include <fcntl.h>
 #include <pthread.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "data/internal.h"
@@ -53,6 +55,59 @@ static void test_refused(void **state) {
     }
     path = write_bytes(folder, "wrong.ctb", "CTBLOCK\0\0\0", 10);
     assert_refused(path, CT_CORRUPT, "wrong.ctb");
+    free(path);
+}
+
+/* A mark is dropped at the start of what a file holds, once, and nowhere else. */
+static void test_byte_order_mark(void **state) {
+    (void)state;
+    static const char bom[] = "\xef\xbb\xbf", marked[] =
+                                                  "\xef\xbb\xbf\xef\xbb\xbf"
+                                                  "1\t2\n\xef\xbb\xbf";
+    ct_status status = CT_STATUS_INIT;
+    ct_source *source = NULL;
+    char first[16];
+    size_t count = 0, zipped;
+    for (size_t bytes = 0; bytes <= 3; bytes++) {
+        char *path = write_bytes(folder, "mark", bom, bytes);
+        assert_content(path, bom, bytes < 3 ? bytes : 0);
+        free(path);
+    }
+    char *path = write_text(folder, "mark", marked);
+    assert_content(path, marked + 3, strlen(marked) - 3);
+    assert_ok(ct_source_open(path, &source, &status), &status);
+    assert_ok(ct_source_peek(source, first, &count, &status), &status);
+    assert_int_equal(count, strlen(marked) - 3);
+    assert_memory_equal(first, marked + 3, count);
+    ct_source_close(source);
+    free(path);
+    unsigned char *gzip = gzip_bytes(marked, strlen(marked), 6, &zipped);
+    path = write_bytes(folder, "mark.gz", gzip, zipped);
+    assert_content(path, marked + 3, strlen(marked) - 3);
+    free(path);
+    free(gzip);
+}
+
+/* A named pipe is opened at once, listens to a stop while nobody writes, and is read when somebody does. */
+static void test_named_pipe(void **state) {
+    (void)state;
+    ct_status status = CT_STATUS_INIT;
+    ct_source *source = NULL;
+    const atomic_bool now = true;
+    char *path = temp_path(folder, "pipe"), bytes[16];
+    size_t got;
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_ok(ct_source_open(path, &source, &status), &status);
+    ct_source_set_stop(source, NULL, &now);
+    assert_code(CT_CANCELLED, ct_source_read(source, bytes, sizeof bytes, &got, &status), &status);
+    ct_source_set_stop(source, NULL, NULL);
+    const int fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0 && write(fd, "1\t2\n", 4) == 4);
+    assert_int_equal(close(fd), 0);
+    assert_ok(ct_source_read(source, bytes, sizeof bytes, &got, &status), &status); /* the bytes that told what it is */
+    assert_true(got > 0 && got <= 4);
+    assert_memory_equal(bytes, "1\t2\n", got);
+    ct_source_close(source);
     free(path);
 }
 
@@ -434,10 +489,11 @@ static void test_many_lines(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),   cmocka_unit_test(test_refused),    cmocka_unit_test(test_peek),
-        cmocka_unit_test(test_gzip),    cmocka_unit_test(test_members),    cmocka_unit_test(test_header_parts),
-        cmocka_unit_test(test_damaged), cmocka_unit_test(test_lines),      cmocka_unit_test(test_standard_input),
-        cmocka_unit_test(test_stop),    cmocka_unit_test(test_long_lines), cmocka_unit_test(test_many_lines),
+        cmocka_unit_test(test_byte_order_mark), cmocka_unit_test(test_named_pipe),     cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_refused),         cmocka_unit_test(test_peek),           cmocka_unit_test(test_gzip),
+        cmocka_unit_test(test_members),         cmocka_unit_test(test_header_parts),   cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_lines),           cmocka_unit_test(test_standard_input), cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_long_lines),      cmocka_unit_test(test_many_lines),
     };
     folder = temp_folder();
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -142,6 +142,8 @@ class Model:
         self.run = run
         self.dim = 1 if run["model"] == "lr" else run["dim"]
         self.of_fields = run["model"] in ("fm", "deepfm", "dlrm")
+        self.of_pairs = run["model"] in ("fm", "deepfm")  # the last of a field's dim columns is its weight, the others make products
+        self.factors = self.dim - 1 if self.of_pairs else self.dim
         self.adapter = self.dim if self.of_fields or run["model"] == "lr" else run["adapter"]
         self.rows = Rows(run, self.dim)
         self.buckets = [(n + "#bucket", side, None, n + "#bucket", None) for n, side, _ in NUMBERS] if run["buckets"] else []
@@ -166,8 +168,8 @@ class Model:
                         at += width
             for feature in self.ids if self.run["target_stats"] else []:
                 if feature[1] == side:
-                    self.columns["stats " + feature[0]] = slice(at, at + 2)
-                    at += 2
+                    self.columns["stats " + feature[0]] = slice(at, at + 1)
+                    at += 1
         self.width = at
 
     def make_weights(self):
@@ -184,7 +186,8 @@ class Model:
             self.dense(name, self.rank or self.width, self.width, relu=False)
             inputs = self.width
         self.deep, width = ["deep.%d" % i for i in range(len(self.run["deep"]))], self.width
-        self.fields = [self.columns[f[0]] for side in ("context", "candidate") for features in (self.ids, VECTORS) for f in features if f[1] == side]
+        places = [self.columns[f[0]] for side in ("context", "candidate") for features in (self.ids, VECTORS) for f in features if f[1] == side]
+        self.fields = [slice(place.start, place.start + self.factors) for place in places]
         in_field = np.zeros(self.width, bool)
         for field in self.fields:
             in_field[field] = True
@@ -203,12 +206,13 @@ class Model:
             width = out
         if self.deep:
             inputs += width
-        if self.run["model"] in ("fm", "deepfm"):  # x, the products of pairs, whose weights stay 1, deep
-            inputs += self.width + self.dim
+        if self.of_pairs:  # x, the products of pairs, deep; the weights of products and of first-order columns stay 1
+            inputs += self.width + self.factors
         self.dense("head", inputs if inputs else self.width, 1, relu=False)
         self.frozen = np.zeros_like(self.weights["head.weight"], bool)
-        if self.run["model"] in ("fm", "deepfm"):
-            self.frozen[self.width : self.width + self.dim] = True
+        if self.of_pairs:
+            self.frozen[self.width : self.width + self.factors] = True
+            self.frozen[[place.stop - 1 for place in places]] = True
             self.weights["head.weight"][self.frozen] = 1.0
         if self.run["model"] == "lr":  # ids and vectors enter the sum as they are
             for name in [f[0] for f in self.ids + VECTORS]:
@@ -251,7 +255,7 @@ class Model:
         n = np.array([0 if drop else sum(self.counts.get(k, (0, 0))[0] for k in log.ids[name][r]) for r, drop in zip(chosen, dropped)])
         c = np.array([0 if drop else sum(self.counts.get(k, (0, 0))[1] for k in log.ids[name][r]) for r, drop in zip(chosen, dropped)])
         p, a = (self.prior[1] + 0.5) / (self.prior[0] + 1), self.run["target_smoothing"]
-        return np.stack([np.log1p(c / (a * p)) - np.log1p((n - c) / (a * (1 - p))), np.log1p(n) / 8], axis=1)
+        return (np.log1p(c / (a * p)) - np.log1p((n - c) / (a * (1 - p))))[:, None]
 
     def count_labels(self, log, chosen):
         for r in chosen:
@@ -312,7 +316,7 @@ class Model:
                                                   for i in range(len(vectors)) for j in range(i)], axis=1)
         hidden = self.layers(self.deep, first)
         tops = ([crosses[-1]] if self.cross else []) + ([hidden[-1]] if self.deep else [])
-        if self.run["model"] in ("fm", "deepfm"):  # Rendle 2010, eq. 5, before the sum over f
+        if self.of_pairs:  # Rendle 2010, eq. 5, before the sum over f
             v = [x[:, field] for field in self.fields]
             tops = [x, (sum(v) ** 2 - sum(f**2 for f in v)) / 2] + tops
         top = np.concatenate(tops, axis=1) if tops else x
@@ -328,8 +332,8 @@ class Model:
         if self.run["model"] == "lr":
             return g, d_top
         d_x, at = np.zeros_like(x), 0
-        if self.run["model"] in ("fm", "deepfm"):
-            at = self.width + self.dim
+        if self.of_pairs:
+            at = self.width + self.factors
             d_x += d_top[:, : self.width]
             total = sum(x[:, field] for field in self.fields)
             for field in self.fields:

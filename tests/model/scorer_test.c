@@ -1,6 +1,9 @@
 /* One row's score is the same bits whatever rows stand beside it, wherever it stands, and whichever of its columns are shared by the
  * request: this is what makes serving equal to evaluation. */
+#include <math.h>
+
 #include "base/random.h"
+#include "model/scorer_stats.h"
 #include "tests/model/fixture.h"
 
 enum { LOG_ROWS = 1500, BATCH_ROWS = 256, ROWS = 600 };
@@ -285,6 +288,66 @@ static void an_absent_column_is_named(void **state) {
     ct_model_destroy(model);
 }
 
+static uint64_t sum_of(const uint64_t *counts, size_t n) {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < n; i++) sum += counts[i];
+    return sum;
+}
+
+static void scorers_count_their_scores_and_their_time(void **state) {
+    const fixture *f = *state;
+    static const double bounds[] = CT_SCORE_BOUNDS;
+    ct_model *model = trained(f, &variants[1]);
+    float *logits = score_all(model, f->rows), got[ROWS];
+    ct_scorer *scorers[2];
+    for (size_t i = 0; i < 2; i++) assert_ok(ct_scorer_create(model, &scorers[i], &status));
+    assert_ok(ct_scorer_run(scorers[0], f->rows, 0, ROWS, got, &status)); /* more than a block */
+    assert_ok(ct_scorer_run(scorers[0], f->rows, 0, 0, got, &status));
+    assert_ok(ct_scorer_run(scorers[1], f->rows, 100, 7, got, &status));
+    f->rows->columns[SHOP_ITEM].present = false;
+    assert_refused(CT_INVALID, "'item'", ct_scorer_run(scorers[1], f->rows, 0, 9, got, &status));
+    f->rows->columns[SHOP_ITEM].present = true;
+
+    uint64_t expected[CT_SCORE_BUCKETS] = {0};
+    double sum = 0;
+    for (size_t i = 0; i < ROWS + 7; i++) {
+        float probability;
+        ct_probabilities(&logits[i < ROWS ? i : i - ROWS + 100], &probability, 1);
+        size_t bucket = 0;
+        while (bucket < CT_SCORE_BUCKETS - 1 && (double)probability > bounds[bucket]) bucket++;
+        expected[bucket]++;
+        sum += (double)probability;
+    }
+    ct_scorer_stats stats = {0};
+    for (size_t i = 0; i < 2; i++) ct_scorer_stats_add(scorers[i], &stats);
+    assert_int_equal(stats.runs, 3);
+    assert_int_equal(stats.rows, ROWS + 7);
+    assert_memory_equal(stats.scores, expected, sizeof expected);
+    assert_true(fabs(stats.score_sum - sum) < 1e-9 * sum);
+    for (size_t stage = 0; stage < CT_RUN_STAGES; stage++) {
+        assert_int_equal(sum_of(stats.run_times[stage], CT_RUN_TIME_BUCKETS), 3);
+        assert_true(stats.run_ns[stage] > 0);
+    }
+    size_t filled = 0;
+    for (size_t b = 0; b < CT_SCORE_BUCKETS; b++) filled += expected[b] != 0;
+    assert_true(filled > 3);
+
+    const size_t tables = ct_model_table_count(model);
+    int64_t found = 0, unknown = 0;
+    assert_true(tables >= 2); /* the ids', and the vectors' */
+    for (size_t t = 0; t < tables; t++) {
+        ct_model_table table;
+        ct_model_table_get(model, t, &table);
+        assert_true(table.name[0] != '\0' && table.rows > 0 && table.bytes > 0);
+        found += table.found;
+        unknown += table.unknown;
+    }
+    assert_true(found > ROWS && unknown > 0);
+    for (size_t i = 0; i < 2; i++) ct_scorer_destroy(scorers[i]);
+    free(logits);
+    ct_model_destroy(model);
+}
+
 static void a_field_that_the_model_leaves_out_may_be_absent(void **state) {
     const fixture *f = *state;
     const char *sets[] = {"features=[user, price]", "precision=fp32"};
@@ -322,6 +385,7 @@ int main(void) {
                                        cmocka_unit_test(one_side_alone_works),
                                        cmocka_unit_test(training_sees_what_scoring_sees),
                                        cmocka_unit_test(an_absent_column_is_named),
+                                       cmocka_unit_test(scorers_count_their_scores_and_their_time),
                                        cmocka_unit_test(a_field_that_the_model_leaves_out_may_be_absent),
                                        cmocka_unit_test(training_refuses_what_it_cannot_use)};
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -3,11 +3,13 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+#include "base/file.h"
 #include "model/spec.h"
 
 static ct_model_spec *load(const char *name, const char *const *sets, size_t count) {
@@ -38,6 +40,85 @@ static void built_in_models_have_defaults(void **state) {
     ct_model_spec_destroy(lr);
     ct_model_spec_destroy(dnn);
     ct_model_spec_destroy(dcn);
+}
+
+/* --- docs/file-formats.md: a block with every key of dcn-v2, and a table of what others have instead --- */
+
+static char *docs_path;
+
+static void assert_is_default(const char *name, ct_model_spec *spec) {
+    ct_model_spec *defaults = load(name, NULL, 0);
+    char *expected = ct_model_spec_text(defaults), *text = ct_model_spec_text(spec);
+    assert_string_equal(text, expected);
+    free(expected);
+    free(text);
+    ct_model_spec_destroy(defaults);
+    ct_model_spec_destroy(spec);
+}
+
+/* The block's text for another model, without what only dcn-v2 has. */
+static char *common_part(const char *block, const char *name) {
+    char *out = malloc(strlen(block) + 64), *end = out + sprintf(out, "model: %s\n", name);
+    for (const char *line = block, *next; *line != '\0'; line = next) {
+        next = strchr(line, '\n') + 1;
+        if (strncmp(line, "model:", 6) == 0 || strncmp(line, "cross:", 6) == 0) continue;
+        if (strncmp(line, "deep:", 5) == 0 && (strcmp(name, "lr") == 0 || strcmp(name, "fm") == 0)) continue;
+        memcpy(end, line, (size_t)(next - line));
+        end += next - line;
+    }
+    *end = '\0';
+    return out;
+}
+
+/* The values between backquotes of a line. */
+static void apply_row(ct_model_spec *spec, const char *row) {
+    const char *end = strchr(row, '\n');
+    for (const char *open = strchr(row, '`'); open != NULL && open < end;) {
+        const char *close = strchr(open + 1, '`');
+        char set[128];
+        ct_status status = CT_STATUS_INIT;
+        assert_in_range(close - open, 2, sizeof set - 1);
+        snprintf(set, sizeof set, "%.*s", (int)(close - open - 1), open + 1);
+        if (ct_model_spec_set(spec, set, &status) != CT_OK) fail_msg("%s", status.message);
+        open = strchr(close + 1, '`');
+    }
+}
+
+/* Every key that a model's file has stands in the docs, with its default. */
+static void the_docs_give_the_defaults(void **state) {
+    (void)state;
+    char *docs = NULL;
+    size_t bytes = 0;
+    ct_status status = CT_STATUS_INIT;
+    if (ct_file_read(docs_path, 1 << 20, &docs, &bytes, &status) != CT_OK) fail_msg("%s", status.message);
+    const char *begin = strstr(docs, "model: dcn-v2\n");
+    assert_non_null(begin);
+    char *block = strndup(begin, (size_t)(strstr(begin, "```") - begin));
+    assert_is_default("dcn-v2", parse(block));
+    ct_model_spec *dcn = load("dcn-v2", NULL, 0);
+    char *text = ct_model_spec_text(dcn);
+    for (const char *colon = strchr(text, ':'); colon != NULL; colon = strchr(colon + 1, ':')) { /* a key stands before each colon */
+        char key[64];
+        size_t length = 0;
+        while (colon - text > (ptrdiff_t)length && strchr("\n{ ", colon[-1 - (ptrdiff_t)length]) == NULL) length++;
+        snprintf(key, sizeof key, "%.*s:", (int)length, colon - length);
+        if (strstr(block, key) == NULL) fail_msg("%s does not stand in the block of %s", key, docs_path);
+    }
+    const char *others[] = {"lr", "fm", "dnn", "deepfm", "dlrm"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        char *common = common_part(block, others[i]), row[32];
+        snprintf(row, sizeof row, "| `%s` |", others[i]);
+        const char *found = strstr(begin, row);
+        if (found == NULL) fail_msg("no row %s in %s", row, docs_path);
+        ct_model_spec *spec = parse(common);
+        apply_row(spec, found + strlen(row));
+        assert_is_default(others[i], spec);
+        free(common);
+    }
+    free(text);
+    ct_model_spec_destroy(dcn);
+    free(block);
+    free(docs);
 }
 
 static void sets_are_applied_in_order(void **state) {
@@ -143,6 +224,7 @@ static void wrong_input_is_refused_by_name(void **state) {
         {"dnn", NULL, "embedding.optimizer=ftrl", {"embedding.optimizer", "ftrl", "adagrad_rowwise"}},
         {"dcn-v2", NULL, "cross.layers=0", {"--set cross.layers=0", "dcn-v2", NULL}},
         {"dnn", NULL, "embedding.dim=0", {"embedding.dim", "0", "1024"}},
+        {"fm", NULL, "embedding.dim=1", {"--set embedding.dim=1", "fm", "2 or more"}},
         {"dnn", NULL, "embedding.dim=-1", {"embedding.dim=-1", "dim", NULL}},
         {"dnn", NULL, "embedding.id_drop=1", {"id_drop", "1", NULL}},
         {"dnn", NULL, "embedding.initial_accumulator=0", {"initial_accumulator", "0", NULL}},
@@ -175,9 +257,11 @@ static void wrong_input_is_refused_by_name(void **state) {
     }
 }
 
-int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(built_in_models_have_defaults), cmocka_unit_test(sets_are_applied_in_order),
-                                       cmocka_unit_test(booleans_are_true_or_false),    cmocka_unit_test(a_file_changes_only_what_it_names),
-                                       cmocka_unit_test(the_text_gives_the_spec_back),  cmocka_unit_test(wrong_input_is_refused_by_name)};
+int main(int argc, char **argv) {
+    docs_path = argc > 1 ? argv[1] : "docs/file-formats.md";
+    const struct CMUnitTest tests[] = {cmocka_unit_test(built_in_models_have_defaults),     cmocka_unit_test(the_docs_give_the_defaults),
+                                       cmocka_unit_test(sets_are_applied_in_order),         cmocka_unit_test(booleans_are_true_or_false),
+                                       cmocka_unit_test(a_file_changes_only_what_it_names), cmocka_unit_test(the_text_gives_the_spec_back),
+                                       cmocka_unit_test(wrong_input_is_refused_by_name)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

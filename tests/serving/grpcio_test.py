@@ -3,8 +3,9 @@
 
     grpcio_test.py CLICKTOWER [--only=parity] [--isa=AVX2]
 
-Parity: what a server answers equals what `eval --predictions` prints, bit for bit, at request sizes 1, 7, 256 and 1,000, with each feature
-sent as context and as candidate column. --isa: all programs run under that DNNL_MAX_CPU_ISA. Nothing here waits for time to pass.
+Parity: what a server answers equals what `eval --predictions` prints, bit for bit, at request sizes 1, 7, 256 and 1,024: with each feature
+sent as context and as candidate column; for every model and kind of feature; alone, and among many small requests at once, whose rows the
+server computes together. --isa: all programs run under that DNNL_MAX_CPU_ISA. Nothing here waits for time to pass.
 """
 import os
 import random
@@ -23,7 +24,7 @@ except ImportError as error:
     sys.exit(0)
 
 PROTO_ROOT = os.getcwd()
-SIZES = (1, 7, 256, 1000)
+SIZES = (1, 7, 256, 1024)
 VARIANTS = 256
 NUMBERS = [f"I{i}" for i in range(1, 14)]
 IDS = [f"C{i}" for i in range(1, 27)]
@@ -46,7 +47,7 @@ class Server:
     """A running `clicktower serve`; killed if the test fails before it is stopped."""
 
     def __init__(self, program, *models):
-        self.process = subprocess.Popen([program, "serve", "--listen", "127.0.0.1:0", "--threads", "3", "--model", *models],
+        self.process = subprocess.Popen([program, "serve", "--listen", "127.0.0.1:0", "--threads", "3", "--queue-ms", "600000", "--queue", "4096", "--model", *models],
                                         stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline().strip()
         assert line.startswith("listening on 127.0.0.1:"), line
@@ -104,10 +105,10 @@ def cycle(values, count):
     return [values[i % len(values)] for i in range(count)]
 
 
-def check_parity(server, model, groups, expected):
+def check_parity(server, model, groups, expected, features=tuple(enumerate(NAMES))):
     score = server.method("/clicktower.v1.Scorer/Score", api.ScoreResponse)
     requests = 0
-    for index, name in enumerate(NAMES):
+    for index, name in features:
         # This feature differs and comes as candidates, all others as context; then the other way round, in rows where another differs.
         other = (index + 1) % len(NAMES)
         for group, context in ((index, [n for n in NAMES if n != name]), (other, [name])):
@@ -122,6 +123,24 @@ def check_parity(server, model, groups, expected):
                         sys.exit(f"{model}: {name}, {size} rows, context {context}: row {row} is {got[row]!r}, eval says {wanted[row]!r}")
                 requests += 1
     print(f"{model}: {requests} requests agree with eval, bit for bit")
+
+
+def check_parity_together(server, model, groups, expected):
+    """Small requests with contexts of their own, all at once: the server merges what waits together."""
+    score = server.method("/clicktower.v1.Scorer/Score", api.ScoreResponse)
+    draw = random.Random(5)
+    sent = []
+    for _ in range(240):
+        index = draw.randrange(len(NAMES))
+        size, first = draw.choice((1, 1, 1, 2, 7, 30)), draw.randrange(VARIANTS - 30)
+        context = [name for name in NAMES if name != NAMES[index] and draw.random() < 0.6]
+        sent.append((score.future(make_request(groups[index][first:first + size], context, model=model)), index, first, size))
+    for call, index, first, size in sent:
+        got = list(call.result().outputs[0].probabilities)
+        for row in range(size):
+            if bits(got[row]) != bits(expected[index][first + row]):
+                sys.exit(f"{model}, together: {NAMES[index]}, {size} rows: row {row} is {got[row]!r}, eval says {expected[index][first + row]!r}")
+    print(f"{model}: {len(sent)} requests at once agree with eval, bit for bit")
 
 
 def code_of(call, *arguments, **named):
@@ -144,8 +163,8 @@ def check_behaviour(server, groups, expected):
     assert code == grpc.StatusCode.NOT_FOUND and "nobody" in details, (code, details)
 
     listed = models(api.ModelsRequest()).models
-    assert [m.name for m in listed] == ["dnn", "dcn"], listed
-    assert [m.architecture for m in listed] == ["dnn", "dcn-v2"]
+    assert [m.name for m in listed][:2] == ["dnn", "dcn"], listed
+    assert [m.architecture for m in listed] == ["dnn", "dcn-v2", "lr", "fm", "fm", "deepfm", "dlrm", "dcn-v2", "dcn-v2"]
     for model in listed:
         assert sorted(f.name for f in model.features) == sorted(NAMES), model.features
         assert {f.kind for f in model.features if f.name in NUMBERS} == {"number"}
@@ -191,7 +210,7 @@ def check_behaviour(server, groups, expected):
     refused(api.ScoreRequest(), grpc.StatusCode.INVALID_ARGUMENT, "no candidates")
     refused(make_request(rows[:1], model="other"), grpc.StatusCode.NOT_FOUND, "other")
     refused(b"\0" * (16 * 1024 * 1024 + 1), grpc.StatusCode.RESOURCE_EXHAUSTED)
-    for path in ("/clicktower.v1.Scorer/Guess", "/other.Service/Score", "/grpc.health.v1.Health/Watch"):
+    for path in ("/clicktower.v1.Scorer/Guess", "/other.Service/Score", "/grpc.health.v1.Health/Look"):
         code, details = code_of(server.method(path, api.ScoreResponse), b"")
         assert code == grpc.StatusCode.UNIMPLEMENTED and path in details, (path, code, details)
     draw = random.Random(1)
@@ -246,8 +265,14 @@ def main():
     with open(test, "w") as file:
         for group in groups:
             file.writelines("0\t" + "\t".join(row) + "\n" for row in group)
+    plain, statistics = ["--set", "numbers.buckets=false"], ["--set", "embedding.target_stats=true"]
     recipes = {"dnn": ["--model", "dnn", "--set", "deep=[32,16]", "--precision", "fp32"],
                "dcn": ["--model", "dcn-v2", "--set", "deep=[48]", "--set", "cross.layers=2"]}
+    further = {"lr": ["--model", "lr"], "fm": ["--model", "fm"], "fm-fp32": ["--model", "fm", "--precision", "fp32", *plain],
+               "deepfm": ["--model", "deepfm", "--set", "deep=[32]"], "dlrm": ["--model", "dlrm", "--set", "bottom=[16]", "--set", "deep=[32]"],
+               "low-rank": ["--model", "dcn-v2", "--set", "deep=[32]", "--set", "cross.layers=2", "--set", "cross.rank=8", *plain],
+               "statistics": ["--model", "dcn-v2", "--set", "deep=[32]", "--set", "cross.layers=1", *statistics]}
+    recipes.update(further)
     expected, folders = {}, []
     for name, recipe in recipes.items():
         folder = os.path.join(work, name)
@@ -260,10 +285,12 @@ def main():
         folders.append(f"{name}={folder}")
     server = Server(program, *folders)
     try:
+        few = [(index, name) for index, name in enumerate(NAMES) if name in ("I1", "I2", "C1", "C2", "C3", "C26")]
         for name in recipes:
-            check_parity(server, name, groups, expected[name])
+            check_parity(server, name, groups, expected[name], few if name in further else tuple(enumerate(NAMES)))
+            check_parity_together(server, name, groups, expected[name])
         # Our own client, with the schema's context sent as context.
-        for name in recipes:
+        for name in ("dnn", "dcn"):
             for extra in ([], ["--context"]):
                 lines = run(program, "score", "--to", server.address, "--schema", schema, "--model", name, "--rows-per-request", "1000",
                             "--data", test, *extra).split()

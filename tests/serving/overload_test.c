@@ -46,6 +46,7 @@ static int setup(void **state) {
         test_request_init(&r);
         test_column *item = test_add(&r, false, "item");
         for (size_t i = 0; i < n; i++) test_integer(item, (int64_t)(i % 5));
+        r.message.candidate_count = (uint32_t)n;
         fx.requests[n] = test_pack(&r, &fx.bytes[n]);
         test_request_deinit(&r);
     }
@@ -78,7 +79,7 @@ static void start(fixture *fx, size_t threads, size_t queue_calls, int64_t queue
     MUST(ct_server_start(&options, &fx->server, &status), status);
     char target[64];
     (void)snprintf(target, sizeof target, "127.0.0.1:%d", ct_server_port(fx->server));
-    MUST(ct_rpc_caller_create(target, SCORE, 1, &fx->caller, &status), status);
+    MUST(ct_rpc_caller_create(target, NULL, SCORE, 1, &fx->caller, &status), status);
 }
 
 static void stop(fixture *fx) {
@@ -131,7 +132,7 @@ static ct_code plain_call(fixture *fx, const char *path, ct_status *status) {
     ct_rpc_channel *channel = NULL;
     const uint8_t *reply = NULL;
     size_t bytes = 0;
-    CT_TRY(ct_rpc_channel_create(target, &channel, status));
+    CT_TRY(ct_rpc_channel_create(target, NULL, &channel, status));
     (void)ct_rpc_channel_reserve(channel, 0);
     const ct_code code = ct_rpc_channel_call(channel, path, TIMEOUT_MS, true, &reply, &bytes, status);
     ct_rpc_channel_destroy(channel);
@@ -187,22 +188,23 @@ static void test_queue_full(void **state) {
 /* Once somebody has waited for half of the limit, the newest is next, and the oldest makes room for another. */
 static void test_newest_first(void **state) {
     fixture *fx = *state;
+    enum { LARGE = 40 }; /* rows that are not computed together with others */
     start(fx, 1, 3, LONG_MS);
     fake_model_hold(fx->models[0], true);
     send_rows(fx, 1, TIMEOUT_MS);
     fake_model_wait_runs(fx->models[0], 1);
     for (size_t i = 2; i <= 4; i++) {
-        send_rows(fx, i, TIMEOUT_MS);
+        send_rows(fx, LARGE + i, TIMEOUT_MS);
         wait_queued(fx, i - 1);
     }
     make_older(fx, LONG_MS / 2);
-    send_rows(fx, 5, TIMEOUT_MS);
+    send_rows(fx, LARGE + 5, TIMEOUT_MS);
     ct_rpc_result result = next(fx);
-    assert_int_equal(result.tag, 2);
+    assert_int_equal(result.tag, LARGE + 2);
     assert_int_equal(result.code, CT_EXHAUSTED);
     fake_model_hold(fx->models[0], false);
     for (size_t i = 0; i < 4; i++) assert_int_equal(next(fx).code, CT_OK);
-    static const size_t order[] = {1, 5, 4, 3};
+    static const size_t order[] = {1, LARGE + 5, LARGE + 4, LARGE + 3};
     for (size_t i = 0; i < 4; i++) assert_int_equal(fake_model_run_rows(fx->models[0], i), order[i]);
     stop(fx);
 }
@@ -415,6 +417,80 @@ static void test_replace_refused(void **state) {
     stop(fx);
 }
 
+/* --- small requests that wait --- */
+
+/* What waits together is computed together, up to the one that is too large for that, and everybody gets the answers to his own rows. */
+static void test_merge(void **state) {
+    fixture *fx = *state;
+    static const size_t sent[] = {2, 3, 4, 32, 33, 5, 6};
+    static const size_t runs[] = {1, 2 + 3 + 4 + 32, 33, 5 + 6};
+    enum { SENT = sizeof sent / sizeof *sent, RUNS = sizeof runs / sizeof *runs };
+    start(fx, 1, 100, LONG_MS);
+    fake_model_hold(fx->models[0], true);
+    send_rows(fx, 1, TIMEOUT_MS);
+    fake_model_wait_runs(fx->models[0], 1);
+    for (size_t i = 0; i < SENT; i++) {
+        send_rows(fx, sent[i], TIMEOUT_MS);
+        wait_queued(fx, i + 1);
+    }
+    fake_model_hold(fx->models[0], false);
+    for (size_t i = 0; i < SENT + 1; i++) {
+        const ct_rpc_result result = next(fx);
+        assert_int_equal(result.code, CT_OK);
+        assert_int_equal(version_of(fx, &result, (size_t)result.tag), 0);
+    }
+    assert_int_equal(fake_model_runs(fx->models[0]), RUNS);
+    for (size_t i = 0; i < RUNS; i++) assert_int_equal(fake_model_run_rows(fx->models[0], i), runs[i]);
+    while (stats_of(fx).scoring) continue;
+    assert_int_equal(stats_of(fx).merged_groups, 2);
+    assert_int_equal(stats_of(fx).merged_requests, 6);
+    assert_int_equal(stats_of(fx).ended[CT_OK], SENT + 1);
+    stop(fx);
+}
+
+/* One of those that wait is late, one is no request: the others do not notice. */
+static void test_merge_with_bad_ones(void **state) {
+    fixture *fx = *state;
+    start(fx, 1, 100, LONG_MS);
+    fake_model_hold(fx->models[0], true);
+    send_rows(fx, 1, TIMEOUT_MS);
+    fake_model_wait_runs(fx->models[0], 1);
+    send_rows(fx, 2, TIMEOUT_MS);
+    ct_status status = CT_STATUS_INIT;
+    wait_queued(fx, 1);
+    MUST(ct_rpc_caller_start(fx->caller, (const uint8_t *)"\xff", 1, ct_clock_ns() + (int64_t)TIMEOUT_MS * 1000000, 100, &status), status);
+    wait_queued(fx, 2);
+    send_rows(fx, 3, TIMEOUT_MS);
+    wait_queued(fx, 3);
+    fake_model_hold(fx->models[0], false);
+    for (size_t i = 0; i < 4; i++) {
+        const ct_rpc_result result = next(fx);
+        assert_int_equal(result.code, result.tag == 100 ? CT_INVALID : CT_OK);
+        if (result.code == CT_OK) assert_int_equal(version_of(fx, &result, (size_t)result.tag), 0);
+    }
+    assert_int_equal(fake_model_runs(fx->models[0]), 2);
+    stop(fx);
+}
+
+/* A request of less than a block is cut where a thread is free. */
+static void test_share_small(void **state) {
+    fixture *fx = *state;
+    start(fx, 2, 100, LONG_MS);
+    while (fake_model_threads(fx->models[0]) < 2) { /* a thread that has not begun to wait yet does not count as free */
+        fake_model_hold(fx->models[0], true);
+        const size_t runs = fake_model_runs(fx->models[0]);
+        send_rows(fx, 100, TIMEOUT_MS);
+        fake_model_wait_runs(fx->models[0], runs + 1);
+        const int64_t limit = ct_clock_ns() + 1000000000;
+        while (fake_model_threads(fx->models[0]) < 2 && ct_clock_ns() < limit) continue;
+        fake_model_hold(fx->models[0], false);
+        const ct_rpc_result result = next(fx);
+        assert_int_equal(result.code, CT_OK);
+        assert_int_equal(version_of(fx, &result, 100), 0);
+    }
+    stop(fx);
+}
+
 #define EACH(test) cmocka_unit_test_setup_teardown(test, each_setup, each_teardown)
 
 int main(void) {
@@ -424,6 +500,9 @@ int main(void) {
         EACH(test_waits_too_long),
         EACH(test_late_while_queued),
         EACH(test_storm),
+        EACH(test_merge),
+        EACH(test_merge_with_bad_ones),
+        EACH(test_share_small),
         EACH(test_replace_refused),
         EACH(test_replace_while_it_computes),
         EACH(test_replace_under_load),

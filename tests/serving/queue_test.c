@@ -18,7 +18,7 @@ static bool wanted(void *item, int64_t now_ns) {
     return !gone[(int *)item - items];
 }
 
-static ct_queue_entry entry(size_t index, int64_t since, size_t bytes) { return (ct_queue_entry){&items[index], since, bytes}; }
+static ct_queue_entry entry(size_t index, int64_t since, size_t bytes) { return (ct_queue_entry){&items[index], since, bytes, 1}; }
 
 static int setup(void **state) {
     static ct_queue queue;

@@ -135,6 +135,20 @@ END
     [ "$(tail -n 1 out)" = "1 passed, 0 failed" ] || wrong "last line: $(tail -n 1 out)"
 }
 
+summary_counts_a_log() {
+    printf '[       OK ] a_fuzz (12608 inputs in 5 s, corpus of 91)\n[  FAILED  ] b_fuzz (cannot be built)\n1 passed, 1 failed\n' >fuzz.log
+    expect 1 /usr/bin/python3 "$tools/test_summary.py" --log "fuzz=fuzz.log:1"
+    [ "$(tail -n 1 out)" = "1 passed, 1 failed" ] || wrong "last line: $(tail -n 1 out)"
+    has out "fuzz: b_fuzz$"
+    echo "SKIP: no clang (tools/setup installs it)" >fuzz.log
+    expect 0 /usr/bin/python3 "$tools/test_summary.py" --log "fuzz=fuzz.log:0"
+    [ "$(tail -n 1 out)" = "0 passed, 0 failed, 1 skipped" ] || wrong "last line: $(tail -n 1 out)"
+    has out "fuzz: SKIP: no clang"
+    : >fuzz.log
+    expect 1 /usr/bin/python3 "$tools/test_summary.py" --log "fuzz=fuzz.log:2"
+    [ "$(tail -n 1 out)" = "0 passed, 1 failed" ] || wrong "last line: $(tail -n 1 out)"
+}
+
 summary_never_takes_a_broken_build_for_success() {
     event //a:plain PASSED >good.json
     expect 1 /usr/bin/python3 "$tools/test_summary.py" good=good.json:1
@@ -175,7 +189,7 @@ scripts_refuse_what_they_do_not_know() {
     done
 }
 
-for case in setup_installs_only_what_is_missing setup_says_why_it_cannot summary_counts_cases summary_never_takes_a_broken_build_for_success \
+for case in setup_installs_only_what_is_missing setup_says_why_it_cannot summary_counts_cases summary_counts_a_log summary_never_takes_a_broken_build_for_success \
     completion_knows_verbs_and_options scripts_refuse_what_they_do_not_know; do
     run_case $case
 done

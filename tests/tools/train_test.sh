@@ -75,8 +75,9 @@ small=(--schema criteo --set embedding.dim=4)
 train 2 --model dnn --train day2.tsv --init plain-dnn --resume --out today
 train 1 --model dnn --train day2.tsv --init nowhere --out today3
 says err '^clicktower train: --init nowhere: nowhere: no such folder'
-train 1 --model dnn --batch 256 --train day2.tsv --init plain-dnn --out today # it is there
-train 0 --model dnn --batch 256 --train day2.tsv --init plain-dnn --checkpoint-rows 1000 --replace --out again
+train 0 --model dnn --batch 256 --train day2.tsv --init plain-dnn --out today # it is there
+says err 'today holds a model, which stays until this run writes its own'
+train 0 --model dnn --batch 256 --train day2.tsv --init plain-dnn --checkpoint-rows 1000 --out again
 [ "$(digest today)" = "$(digest again)" ] || wrong "the same run twice gives other bits"
 cp -r again broken && rm broken/tables/store.json
 train 1 --model dnn --batch 256 --train day2.tsv --init broken --out today3
@@ -93,7 +94,7 @@ train 0 "${dnn[@]}" --train day1.tsv --resume --out back
 [ "$(digest back)" = "$(digest kept)" ] || wrong "resumed from an older checkpoint, other bits"
 train 0 "${dnn[@]}" --train day1.tsv day2.tsv --checkpoint-rows 1024 --keep 3 --resume --out kept/
 [ "$(cd kept.checkpoints && echo *)" = "rows-7168 rows-8192" ] || wrong "kept after resume: $(ls kept.checkpoints)"
-train 0 "${dnn[@]}" --train day1.tsv --keep 2 --replace --out kept # another training: the old ones go
+train 0 "${dnn[@]}" --train day1.tsv --keep 2 --out kept # another training: the old ones go
 [ -z "$(ls -A kept.checkpoints)" ] || wrong "another training's checkpoints stay: $(ls kept.checkpoints)"
 
 echo "a schedule goes on where it was"
@@ -119,7 +120,7 @@ echo "divergence"
 train 0 "${dnn[@]}" --train day1.tsv --out lost
 before=$(digest lost)
 bad=(--model dnn --batch 256 --set 'deep=[8,8,8,8,8,8,8,8,8,8,8,8,8,8,8,8]' --set precision=fp32 --set optimizer.learning_rate=999 --set embedding.learning_rate=999)
-train 1 "${bad[@]}" --train day1.tsv --out lost --replace
+train 1 "${bad[@]}" --train day1.tsv --out lost
 says err '^clicktower train: diverged at step [0-9]+ \(rows [0-9]+ to [0-9]+ of the pass\): the loss is .*lower optimizer.learning_rate \(now 999\) or embedding.learning_rate \(now 999\) with --set; nothing was written$'
 [ "$(digest lost)" = "$before" ] || wrong "a run that diverged wrote over a model"
 # Rows alone: sums of ids leave float's range; the tower's own gradients stay finite.
@@ -142,19 +143,21 @@ train 0 --model dnn --set 'deep=[16]' --batch 32 --set optimizer.learning_rate=3
 says err "worse than the constant click rate of the training's rows"
 
 echo "labels"
-awk -F'\t' -v OFS='\t' '{ $1 = 0 } 1' day2.tsv >zeros.tsv
-awk -F'\t' -v OFS='\t' '{ $1 = 1 } 1' day2.tsv >ones.tsv
+awk -F'\t' -v OFS='\t' '{ $1 = 0 } 1' log.tsv >zeros.tsv # long enough for a point of the curve
+awk -F'\t' -v OFS='\t' '{ $1 = 1 } 1' log.tsv >ones.tsv
 awk -F'\t' -v OFS='\t' '{ $1 = NR > 1 } 1' day2.tsv >almost.tsv
 awk -F'\t' -v OFS='\t' '{ $2 = 5 + 3 * $1 } 1' day2.tsv >number.tsv
 awk -F'\t' -v OFS='\t' '{ $20 = $1 ? "yes" : "no" } 1' day2.tsv >word.tsv
 cut -f 2- day2.tsv | awk -F'\t' -v OFS='\t' '{ print $0, "x" }' >shifted.tsv
 for label in zeros ones; do
     train 0 "${dnn[@]}" --train $label.tsv --eval $label.tsv --out $label
-    says err "all of the first 3000 rows have the label [01]: .*is the column of 'label' the right one"
+    says err "all of the first 12000 rows have the label [01]: .*is the column of 'label' the right one"
     grep -qiE '\bnan\b|\binf\b' $label/metrics.json $label/curve.jsonl out && wrong "$label: a metric that is no number: $(grep -iE '\bnan\b|\binf\b' $label/metrics.json $label/curve.jsonl out)"
     sed -n '/id="curve-data"/,/<\/script>/p; /id="metrics-data"/,/<\/script>/p' $label/train.html | grep -iE '\bnan\b|\binf\b' && wrong "$label: NaN in train.html"
     check "$label: metrics that do not exist are null" "
 m = json.load(open('$label/metrics.json'))
+points = [json.loads(line) for line in open('$label/curve.jsonl')]
+assert len(points) == 1 and points[0]['auc'] is None and points[0]['log_loss'] > 0, points
 assert m['auc'] is None and m['normalized_entropy'] is None and m['progressive']['auc'] is None
 assert isinstance(m['log_loss'], float) and any('label' in w for w in m['warnings'])"
 done

@@ -1,6 +1,6 @@
 /* Rows a second of the dense part of a training step (forward, backward, update), beside the time of its matrix products alone, measured
- * in the same run: tower_bench [fp32|bf16] [batch] [shape]. The products run in the shapes and chunks that the tower uses, one after the
- * other, on memory of the thread's own. Not a test: it proves nothing but prints. */
+ * in the same run: tower_bench [fp32|bf16] [batch] [shape] [threads]. The products run in the shapes and chunks that the tower uses, one
+ * after the other, on memory of the thread's own. Not a test: it proves nothing but prints. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,9 +62,9 @@ static void gradient_products(void *context, size_t task, size_t worker) {
     const ct_cpu_layer *layer = cpu->layers;
     while (task >= layer->panel_count) task -= (layer++)->panel_count;
     const ct_cpu_rows *kept = &cpu->blocks[0];
-    const size_t at = task * cpu->block_rows * CT_PANEL_COLUMNS * ct_cpu_item(cpu);
+    const size_t kind = ct_cpu_panel_kind(layer, task), at = ct_cpu_panel_at(cpu, task) * ct_cpu_item(cpu);
     for (size_t b = 0; b < cpu->block_count; ++b) {
-        ct_product_run(layer->gradient, w->scratch[worker]->executor, layer->in_padded, kept->slabs[layer->input].transposed,
+        ct_product_run(layer->panels[kind].gradient, w->scratch[worker]->executor, layer->in_padded, kept->slabs[layer->input].transposed,
                        (const char *)kept->dz[(size_t)(layer - cpu->layers)] + at,
                        cpu->gradients + layer->gradient_offset + task * layer->in_padded * CT_PANEL_COLUMNS, b > 0);
     }
@@ -169,6 +169,7 @@ static void make_dlrm(ct_spec_builder *b) {
 int main(int argc, char **argv) {
     const char *only = argc > 1 ? argv[1] : "";
     const size_t batch = argc > 2 ? (size_t)strtoul(argv[2], NULL, 10) : 2048;
+    const size_t least = argc > 4 ? (size_t)strtoul(argv[4], NULL, 10) : 1, most = argc > 4 ? least : 2;
     printf("instruction set %s, batch %zu\n", ct_tower_instruction_set(), batch);
     static ct_spec_builder dcn, split, low, dnn, deepfm, dlrm;
     spec_dcn(&dcn, 0, 429, 3, 500, 3);
@@ -186,7 +187,7 @@ int main(int argc, char **argv) {
     for (int p = 0; p < 2; ++p) {
         const ct_precision precision = p == 0 ? CT_PRECISION_BF16 : CT_PRECISION_FP32;
         if (only[0] != 0 && strcmp(only, p == 0 ? "bf16" : "fp32") != 0) continue;
-        for (size_t threads = 1; threads <= 2; ++threads) {
+        for (size_t threads = least; threads <= most; ++threads) {
             for (size_t i = 0; i < sizeof shapes / sizeof *shapes; ++i) {
                 if (argc > 3 && strcmp(argv[3], shapes[i].name) != 0) continue;
                 failed |= bench(shapes[i].name, shapes[i].spec, precision, batch, threads);

@@ -227,16 +227,43 @@ static void batch_task(void *context, size_t block, size_t worker) {
     ct_tower_block_backward(job->tower, block, count, gradients);
 }
 
-void run_batch(ct_tower *tower, ct_pool *pool, const ct_tower_spec *spec, size_t batch_rows, uint64_t seed, size_t first, size_t rows,
-               float *out_logits) {
+/* Blocks, then gradients. */
+static void pass_task(void *context, size_t task, size_t worker) {
+    const batch_job *job = context;
+    const size_t blocks = (job->rows + job->block_rows - 1) / job->block_rows;
+    if (task < blocks) {
+        batch_task(context, task, worker);
+        ct_tower_block_done(job->tower, task);
+    } else {
+        ct_tower_gradient_task(job->tower, task - blocks);
+    }
+}
+
+static void run(ct_tower *tower, ct_pool *pool, const ct_tower_spec *spec, size_t batch_rows, uint64_t seed, size_t first, size_t rows,
+                bool gradients_too, float *out_logits) {
     const size_t outputs = spec->layers[spec->layer_count - 1].out;
     float *logits = calloc(rows * outputs, sizeof *logits), *gradients = calloc(rows * outputs, sizeof *gradients);
     if (logits == NULL || gradients == NULL) abort();
     batch_job job = {tower, spec, ct_tower_block_rows(batch_rows), first, rows, outputs, seed, logits, gradients};
-    ct_pool_run(pool, (rows + job.block_rows - 1) / job.block_rows, batch_task, &job);
+    const size_t blocks = (rows + job.block_rows - 1) / job.block_rows;
+    if (gradients_too) {
+        ct_tower_gradients_begin(tower, rows);
+        ct_pool_run(pool, blocks + ct_tower_gradient_tasks(tower), pass_task, &job);
+    } else {
+        ct_pool_run(pool, blocks, batch_task, &job);
+    }
     if (out_logits != NULL) memcpy(out_logits, logits, rows * outputs * sizeof *logits);
     free(logits);
     free(gradients);
+}
+
+void run_batch(ct_tower *tower, ct_pool *pool, const ct_tower_spec *spec, size_t batch_rows, uint64_t seed, size_t first, size_t rows,
+               float *out_logits) {
+    run(tower, pool, spec, batch_rows, seed, first, rows, false, out_logits);
+}
+
+void run_pass(ct_tower *tower, ct_pool *pool, const ct_tower_spec *spec, size_t batch_rows, uint64_t seed, size_t first, size_t rows) {
+    run(tower, pool, spec, batch_rows, seed, first, rows, true, NULL);
 }
 
 uint64_t tower_hash(ct_tower *tower) {

@@ -48,6 +48,8 @@ float logit_gradient(float logit, float label, size_t rows);
 /* One step's forward and backward of a batch of rows [first, first + rows), blocks on the pool; logits (rows, outputs) may be NULL. */
 void run_batch(ct_tower *tower, ct_pool *pool, const ct_tower_spec *spec, size_t batch_rows, uint64_t seed, size_t first, size_t rows,
                float *out_logits);
+/* The same with the weights' gradients in the same run of the pool. */
+void run_pass(ct_tower *tower, ct_pool *pool, const ct_tower_spec *spec, size_t batch_rows, uint64_t seed, size_t first, size_t rows);
 uint64_t tower_hash(ct_tower *tower); /* of every tensor */
 
 #endif

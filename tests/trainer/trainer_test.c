@@ -614,6 +614,44 @@ static void a_diverging_step_changes_no_score(void **state) {
     ct_batch_destroy(rows);
 }
 
+typedef struct two_rows {
+    size_t row[2];
+} two_rows;
+
+static size_t one_of_two(const void *context, size_t column, size_t row) {
+    (void)column;
+    return ((const two_rows *)context)->row[row];
+}
+
+/* Two rows of great weight, one clicked: the tower's gradient is their sum, which is 0, but each user's row goes its own way, out of
+ * float's range. Nothing else looks at it before it is read again. */
+static void a_row_that_left_the_range_is_not_saved(void **state) {
+    const fixture *f = *state;
+    const char *sets[] = {"precision=fp32",        "features=[user]",    "embedding.optimizer=sgd", "embedding.learning_rate=999",
+                          "embedding.min_count=1", "embedding.id_drop=0"};
+    ct_model *model = make_model(f->schema, "lr", sets, 6, 5, BATCH_ROWS, f->pool);
+    ct_batch *rows = read_all(f->schema, f->later, EVAL_ROWS);
+    const float *labels = ct_column_f32(&rows->columns[SHOP_LABEL]);
+    const uint64_t *users = ct_column_u64(&rows->columns[SHOP_USER]);
+    two_rows two = {{0, 1}};
+    while (two.row[1] < EVAL_ROWS && (labels[two.row[1]] == labels[0] || users[two.row[1]] == users[0])) two.row[1]++;
+    assert_true(two.row[1] < EVAL_ROWS);
+    ct_batch *batch = pick_rows(f->schema, rows, 2, one_of_two, &two, NULL);
+    float *weights = batch->columns[SHOP_WEIGHT].values, logits[2];
+    save_model(model, f->out);
+    weights[0] = weights[1] = 3e38f;
+    assert_ok(ct_model_train(model, batch, 0, logits, &status));
+    json_t *metrics = json_object();
+    assert_refused(CT_INVALID, "diverged: the row of key", ct_model_save(model, f->out, metrics, "", &status));
+    json_decref(metrics);
+    ct_model_destroy(model);
+    model = open_model(f->out, CT_MODEL_TRAIN, f->pool); /* the last good one */
+    assert_int_equal(ct_model_step(model), 0);
+    ct_model_destroy(model);
+    ct_batch_destroy(batch);
+    ct_batch_destroy(rows);
+}
+
 #define TEST(function) cmocka_unit_test_teardown(function, remove_out)
 
 int main(void) {
@@ -631,6 +669,7 @@ int main(void) {
                                        TEST(a_log_without_rows_is_refused),
                                        TEST(a_taken_name_is_refused_before_the_work),
                                        TEST(a_run_that_diverges_is_refused),
-                                       TEST(a_diverging_step_changes_no_score)};
+                                       TEST(a_diverging_step_changes_no_score),
+                                       TEST(a_row_that_left_the_range_is_not_saved)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

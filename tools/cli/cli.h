@@ -21,7 +21,10 @@ ct_code ct_verb_synth(int argc, char **argv, ct_status *status);
 ct_code ct_verb_serve(int argc, char **argv, ct_status *status);
 ct_code ct_verb_score(int argc, char **argv, ct_status *status);
 ct_code ct_verb_load(int argc, char **argv, ct_status *status);
+ct_code ct_verb_example(int argc, char **argv, ct_status *status);
 ct_code ct_verb_inspect(int argc, char **argv, ct_status *status);
+ct_code ct_verb_schema(int argc, char **argv, ct_status *status);
+ct_code ct_verb_devices(int argc, char **argv, ct_status *status);
 ct_code ct_verb_verify(int argc, char **argv, ct_status *status);
 
 /* --- stop.c --- */
@@ -42,6 +45,8 @@ void ct_warn_report(const char *verb, const char *what, const ct_read_report *re
 CT_MUST_CHECK ct_code ct_flush_results(ct_status *status);
 /* JSON to a file, or to standard output for "-". */
 CT_MUST_CHECK ct_code ct_json_output(const char *path, const json_t *json, ct_status *status);
+/* A JSON object on standard output as lines "key value" and tables (json_text.c). */
+void ct_print_object(const json_t *object);
 /* "KEY VALUE" lines; the groups' lines only where there are groups. */
 void ct_print_metrics(FILE *file, const ct_metrics *metrics, bool with_groups);
 /* "auc 0.74 log_loss 0.45 ..." on one line, without a newline; metrics that don't exist are left out. */

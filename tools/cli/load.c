@@ -8,6 +8,7 @@
 #include "serving/client.h"
 #include "serving/load.h"
 #include "serving/rpc.h"
+#include "tools/cli/access.h"
 #include "tools/cli/cli.h"
 
 enum { MAX_REQUESTS = 4096, MAX_BYTES = 256 * 1024 * 1024 };
@@ -88,6 +89,7 @@ ct_code ct_verb_load(int argc, char **argv, ct_status *status) {
     int64_t candidates = 100, concurrency = 0, deadline_ms = 1000, connections = 4;
     double seconds = 10, warmup = 1, rate = 0;
     bool no_context = false, json = false;
+    ct_access_options files = {.tls_ca = NULL};
     const ct_option options[] = {
         {"to", "HOST:PORT", CT_OPTION_ADDRESS, true, &to, "the server", 1, 0, NULL},
         {"data", "SOURCE", CT_OPTION_LIST, true, &data, "logs as text, plain or .gz, whose rows become candidates", 0, 0, NULL},
@@ -106,6 +108,7 @@ ct_code ct_verb_load(int argc, char **argv, ct_status *status) {
         {"deadline-ms", "N", CT_OPTION_INTEGER, false, &deadline_ms, "of each request", 1, 3600000, NULL},
         {"connections", "N", CT_OPTION_INTEGER, false, &connections, "that requests take in turn", 1, 1024, NULL},
         {"json", NULL, CT_OPTION_FLAG, false, &json, "print one JSON object", 0, 0, NULL},
+        CT_ACCESS_OPTIONS(files),
     };
     const ct_command command = {
         "load",
@@ -118,6 +121,7 @@ ct_code ct_verb_load(int argc, char **argv, ct_status *status) {
         options,
         sizeof options / sizeof *options};
     ct_schema *schema = NULL;
+    ct_access access = {.token_count = 0};
     requests *all = calloc(1, sizeof *all);
     ct_load_result *result = calloc(1, sizeof *result);
     ct_code code;
@@ -147,7 +151,9 @@ ct_code ct_verb_load(int argc, char **argv, ct_status *status) {
         code = ct_fail(status, CT_INVALID, "the log has fewer than %" PRId64 " rows: give more, or fewer --candidates", candidates);
         goto done;
     }
+    CT_TRY_GOTO(code, ct_access_read(&files, &access, status), done);
     const ct_load_options load_options = {.target = to,
+                                          .access = &access.rpc,
                                           .requests = all->items,
                                           .request_count = all->count,
                                           .seconds = seconds,
@@ -168,6 +174,7 @@ done:
     free(all);
     free(result);
     ct_schema_destroy(schema);
+    ct_access_deinit(&access);
     ct_text_list_deinit(&data);
     return code;
 }

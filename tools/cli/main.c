@@ -13,31 +13,60 @@ static const struct verb {
     {"train", "a click log in, a model folder out", ct_verb_train},
     {"eval", "metrics and predictions of a model on a log", ct_verb_eval},
     {"compare", "arms of an experiment, offline, with honest intervals", ct_verb_compare},
+    {"schema", "guesses a schema from a log and prints it", ct_verb_schema},
     {"convert", "logs to block files, which read faster", ct_verb_convert},
     {"synth", "a log with a known truth, to try things with", ct_verb_synth},
     {"serve", "answers score requests over gRPC", ct_verb_serve},
     {"score", "a client: rows in, probabilities out", ct_verb_score},
     {"load", "drives a server and measures it", ct_verb_load},
+    {"example", "a filled request for a model, as JSON, Python or Go", ct_verb_example},
     {"inspect", "what a model folder, block file or schema holds", ct_verb_inspect},
     {"verify", "checks every checksum and prints the content's digest", ct_verb_verify},
+    {"devices", "what hardware and libraries are there, what will be used", ct_verb_devices},
 };
 enum { VERB_COUNT = sizeof verbs / sizeof *verbs };
 
+static const char about[] = "Trains click-through-rate models on click logs, compares feature arms, serves the winner.";
+static const char conventions[] =
+    "A SOURCE is a text file, plain or .gz, a block file (.ctb), or - for standard input.\n"
+    "Results go to standard output, everything else to standard error.\n"
+    "Exit codes: 0 done, 1 the input or the run failed, 2 wrong use.\n";
+static const char examples[] =
+    "  clicktower synth --rows 200000 --out log.tsv.gz\n"
+    "  clicktower train --schema criteo --model dcn-v2 --train log.tsv.gz --out model\n";
+
 static void print_help(FILE *file) {
-    (void)fprintf(file,
-                  "Usage: clicktower VERB [OPTION...]\n"
-                  "Trains click-through-rate models on click logs, compares feature arms, serves the winner.\n\n");
+    (void)fprintf(file, "Usage: clicktower VERB [OPTION...]\n%s\n\n", about);
     for (size_t i = 0; i < VERB_COUNT; i++) (void)fprintf(file, "  %-9s %s\n", verbs[i].name, verbs[i].summary);
     (void)fprintf(file,
                   "\n"
                   "  clicktower VERB --help     options of a verb, with examples\n"
                   "  clicktower --version\n\n"
-                  "A SOURCE is a text file, plain or .gz, a block file (.ctb), or - for standard input.\n"
-                  "Results go to standard output, everything else to standard error.\n"
-                  "Exit codes: 0 done, 1 the input or the run failed, 2 wrong use.\n\n"
-                  "Examples:\n"
-                  "  clicktower synth --rows 200000 --out log.tsv.gz\n"
-                  "  clicktower train --schema criteo --model dcn-v2 --train log.tsv.gz --out model\n");
+                  "%s\nExamples:\n%s",
+                  conventions, examples);
+}
+
+/* The manual page: each verb prints its own part of it. */
+static ct_code print_man(ct_status *status) {
+    (void)printf(
+        ".TH CLICKTOWER 1 \"\" \"clicktower %s\" \"User Commands\"\n.SH NAME\nclicktower \\- click\\-through\\-rate models, "
+        "trained and served\n.SH SYNOPSIS\n\\fBclicktower\\fR \\fIVERB\\fR [\\fIOPTION\\fR...]\n.SH DESCRIPTION\n",
+        CT_VERSION);
+    ct_man_text(stdout, about);
+    (void)printf("\n.PP\n");
+    ct_man_text(stdout, conventions);
+    (void)printf(".SH VERBS\n");
+    for (size_t i = 0; i < VERB_COUNT; i++) {
+        char name[32], option[] = "--man";
+        (void)snprintf(name, sizeof name, "%s", verbs[i].name);
+        char *arguments[] = {name, option, NULL};
+        const ct_code code = verbs[i].run(2, arguments, status);
+        if (code != CT_END) return code == CT_OK ? ct_fail(status, CT_INTERNAL, "%s has no manual", name) : code;
+    }
+    (void)printf(".SH EXAMPLES\n.nf\n");
+    ct_man_text(stdout, examples);
+    (void)printf(".fi\n");
+    return CT_OK;
 }
 
 static int wrong_use(const char *word) {
@@ -71,6 +100,12 @@ int main(int argc, char **argv) {
         if (ct_flush_results(&status) == CT_OK) return 0;
         (void)fprintf(stderr, "clicktower: %s\n", status.message);
         return 1;
+    }
+    if (strcmp(word, "--man") == 0) { /* for tools/package */
+        ct_code code = print_man(&status);
+        if (code == CT_OK) code = ct_flush_results(&status);
+        if (code != CT_OK) (void)fprintf(stderr, "clicktower: %s\n", status.message);
+        return code != CT_OK;
     }
     const struct verb *verb = NULL;
     for (size_t i = 0; i < VERB_COUNT; i++)

@@ -195,8 +195,7 @@ static error_t on_key(int key, char *argument, struct argp_state *state) {
     return ARGP_ERR_UNKNOWN;
 }
 
-/* The help of an option with its default behind it; `out` is (out_bytes). */
-static const char *help_text(const ct_option *option, char *out, size_t out_bytes) {
+const char *ct_option_help(const ct_option *option, char *out, size_t out_bytes) {
     char value[64] = "";
     switch (option->kind) {
         case CT_OPTION_TEXT:
@@ -230,8 +229,7 @@ static const char *help_text(const ct_option *option, char *out, size_t out_byte
     return out;
 }
 
-/* What the usage line must show: the needed options and the plain words. */
-static const char *needed_words(const ct_command *command, char *out, size_t out_bytes) {
+const char *ct_command_needed(const ct_command *command, char *out, size_t out_bytes) {
     size_t used = 0;
     *out = '\0';
     for (size_t i = 0; i < command->option_count && used < out_bytes; i++) {
@@ -246,6 +244,10 @@ static const char *needed_words(const ct_command *command, char *out, size_t out
 
 ct_code ct_command_parse(const ct_command *command, int argc, char **argv, ct_status *status) {
     if (command->option_count > MAX_OPTIONS) return ct_fail(status, CT_INTERNAL, "%s has too many options", command->verb);
+    if (argc == 2 && strcmp(argv[1], "--man") == 0) {
+        ct_command_print_man(command, stdout);
+        return CT_END;
+    }
     struct argp_option options[MAX_OPTIONS + 2];
     char helps[MAX_OPTIONS][320], values[MAX_OPTIONS][48];
     memset(options, 0, sizeof options);
@@ -256,7 +258,7 @@ ct_code ct_command_parse(const ct_command *command, int argc, char **argv, ct_st
         options[i] = (struct argp_option){.name = option->name,
                                           .key = FIRST_KEY + (int)i,
                                           .arg = option->value ? values[i] : NULL,
-                                          .doc = help_text(option, helps[i], sizeof helps[i]),
+                                          .doc = ct_option_help(option, helps[i], sizeof helps[i]),
                                           .group = (int)i + 1}; /* keeps the table's order */
     }
     options[command->option_count] = (struct argp_option){.name = "help", .key = HELP_KEY, .doc = "show this help", .group = -1};
@@ -264,7 +266,8 @@ ct_code ct_command_parse(const ct_command *command, int argc, char **argv, ct_st
     char doc[2048], name[64], words[512];
     (void)snprintf(doc, sizeof doc, "%s\vExamples:\n%s", command->summary, command->examples);
     (void)snprintf(name, sizeof name, "clicktower %s", command->verb);
-    const struct argp argp = {.options = options, .parser = on_key, .args_doc = needed_words(command, words, sizeof words), .doc = doc};
+    const struct argp argp = {
+        .options = options, .parser = on_key, .args_doc = ct_command_needed(command, words, sizeof words), .doc = doc};
     parse_state parse = {.command = command, .status = status};
     const error_t error = argp_parse(&argp, argc, argv, ARGP_NO_ERRS | ARGP_NO_HELP | ARGP_IN_ORDER, NULL, &parse);
     if (parse.help) {

@@ -6,6 +6,8 @@
 #ifndef TOOLS_CLI_OPTIONS_H
 #define TOOLS_CLI_OPTIONS_H
 
+#include <stdio.h>
+
 #include "base/status.h"
 
 typedef struct ct_text_list {
@@ -57,8 +59,19 @@ typedef struct ct_command {
     size_t option_count;
 } ct_command;
 
-/* Parses argv[1 ..]. CT_OK: go on. CT_END: --help was asked for and printed. CT_USAGE: the status says what was wrong. */
+/* Parses argv[1 ..]. CT_OK: go on. CT_END: --help, or --man alone, was asked for and printed. CT_USAGE: the status says what was wrong. */
 CT_MUST_CHECK ct_code ct_command_parse(const ct_command *command, int argc, char **argv, ct_status *status);
+
+/* The help of an option with its default behind it; returns out. */
+const char *ct_option_help(const ct_option *option, char *out, size_t out_bytes);
+/* What a usage line must show: the needed options and the plain words; returns out. */
+const char *ct_command_needed(const ct_command *command, char *out, size_t out_bytes);
+
+/* --- man.c: the manual page, from the same tables --- */
+/* The verb's part of it. */
+void ct_command_print_man(const ct_command *command, FILE *out);
+/* Text in troff: what would be taken for a request or an escape is not. */
+void ct_man_text(FILE *out, const char *text);
 
 /* The closest of `names` to `word`, or NULL where none is close. */
 const char *ct_closest_name(const char *word, const char *const *names, size_t count);

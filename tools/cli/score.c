@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "serving/client.h"
+#include "tools/cli/access.h"
 #include "tools/cli/cli.h"
 
 typedef struct answer_sink {
@@ -48,6 +49,7 @@ static ct_code schema_of_server(ct_client *client, const char *model, int64_t ti
 ct_code ct_verb_score(int argc, char **argv, ct_status *status) {
     const char *to = NULL, *schema_name = NULL, *model = NULL;
     ct_text_list data = {0};
+    ct_access_options files = {.tls_ca = NULL};
     int64_t rows_per_request = 256, max_rows = -1;
     double timeout = 10;
     bool context = false, no_context = false, json = false;
@@ -64,6 +66,7 @@ ct_code ct_verb_score(int argc, char **argv, ct_status *status) {
         {"no-context", NULL, CT_OPTION_FLAG, false, &no_context, "send every feature as a candidate's (the default)", 0, 0, NULL},
         {"timeout", "SECONDS", CT_OPTION_NUMBER, false, &timeout, "for each request", 0.001, 86400, NULL},
         {"json", NULL, CT_OPTION_FLAG, false, &json, "print one JSON object", 0, 0, NULL},
+        CT_ACCESS_OPTIONS(files),
     };
     const ct_command command = {
         "score",
@@ -77,6 +80,7 @@ ct_code ct_verb_score(int argc, char **argv, ct_status *status) {
         sizeof options / sizeof *options};
     ct_client *client = NULL;
     ct_schema *schema = NULL;
+    ct_access access = {.token_count = 0};
     answer_sink sink = {.first = true};
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
@@ -87,7 +91,8 @@ ct_code ct_verb_score(int argc, char **argv, ct_status *status) {
     }
     const int64_t timeout_ms = (int64_t)(timeout * 1000);
     if (schema_name) CT_TRY_GOTO(code, ct_schema_load(schema_name, &schema, status), done);
-    CT_TRY_GOTO(code, ct_client_create(to, &client, status), done);
+    CT_TRY_GOTO(code, ct_access_read(&files, &access, status), done);
+    CT_TRY_GOTO(code, ct_client_create(to, &access.rpc, &client, status), done);
     if (!schema) CT_TRY_GOTO(code, schema_of_server(client, model, timeout_ms, &schema, status), done);
     const ct_client_rows rows = {.model = model,
                                  .schema = schema,
@@ -108,6 +113,7 @@ done:
     ct_predictions_abort(sink.lines);
     ct_schema_destroy(schema);
     ct_client_destroy(client);
+    ct_access_deinit(&access);
     ct_text_list_deinit(&data);
     return code;
 }

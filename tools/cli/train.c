@@ -54,15 +54,11 @@ static ct_code begin_with(ct_model *model, const char *folder, json_t **out_line
     return CT_OK;
 }
 
-/* A model is hours of work: nothing writes over one unasked. */
-static ct_code check_out(const char *out, bool resume, bool replace, const char *init, ct_status *status) {
+static ct_code check_out(const char *out, bool resume, const char *init, ct_status *status) {
     if (resume && init != NULL)
         return ct_fail(status, CT_USAGE, "--resume goes on with the training of --out, --init begins a new one: give one of them");
-    if (resume || replace || !ct_model_folder_is(out)) return CT_OK;
-    return ct_fail(status, CT_EXISTS,
-                   "%s holds a model already: --resume goes on with its training, --init %s begins a new one with its weights, --replace "
-                   "writes over it; or give another --out",
-                   out, out);
+    if (!resume && ct_model_folder_is(out)) ct_warn("train", "%s holds a model, which stays until this run writes its own", out);
+    return CT_OK;
 }
 
 static void warn(void *context, const char *text) {
@@ -74,20 +70,17 @@ static void warn(void *context, const char *text) {
 static void print_profile(const ct_model *model, const ct_pool *pool, const ct_train_result *result) {
     ct_model_profile profile;
     ct_model_profile_get(model, &profile);
-    const double threads_time = (double)(profile.gather + profile.forward + profile.backward);
-    const double wall = threads_time > 0 ? (double)profile.blocks_wall / threads_time : 0;
+    const double threads_time = (double)(profile.gather + profile.forward + profile.backward + profile.gradient + profile.sort);
+    const double wall = threads_time > 0 ? (double)profile.pass_wall / threads_time : 0;
     const struct {
         const char *name;
         double ns;
-    } parts[] = {{"waiting for rows", (double)result->waiting_ns},
-                 {"look-up", (double)profile.look_up},
-                 {"number moments", (double)profile.moments},
-                 {"gather", (double)profile.gather * wall},
-                 {"forward", (double)profile.forward * wall},
-                 {"backward", (double)profile.backward * wall},
-                 {"tower update", (double)profile.tower_update},
-                 {"row update", (double)profile.row_update},
-                 {"checkpoints", (double)(result->saving_ns - result->final_saving_ns)}};
+    } parts[] = {
+        {"waiting for rows", (double)result->waiting_ns},     {"look-up", (double)profile.look_up + (double)profile.sort * wall},
+        {"number moments", (double)profile.moments},          {"gather", (double)profile.gather * wall},
+        {"forward", (double)profile.forward * wall},          {"backward", (double)profile.backward * wall},
+        {"weight gradient", (double)profile.gradient * wall}, {"tower update", (double)profile.tower_update},
+        {"row update", (double)profile.row_update},           {"checkpoints", (double)(result->saving_ns - result->final_saving_ns)}};
     double rest = result->train_seconds;
     (void)printf("profile      %zu threads\n", ct_pool_threads(pool));
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
@@ -101,9 +94,11 @@ static void print_profile(const ct_model *model, const ct_pool *pool, const ct_t
 ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     const char *schema_name = NULL, *model_name = NULL, *out = NULL, *precision = NULL, *init = NULL, *device = "auto";
     ct_text_list train = {0}, eval = {0}, sets = {0};
-    int64_t epochs = 1, batch = 2048, threads = 0, early_stop = 0, checkpoint_rows = 0, keep = 1, schedule_rows = 0, memory = 0;
-    bool resume = false, replace = false, profile = false;
+    int64_t epochs = 1, batch = CT_MODEL_DEFAULT_BATCH_ROWS, threads = 0, early_stop = 0, checkpoint_rows = 0, keep = 1, schedule_rows = 0,
+            memory = 0;
+    bool resume = false, profile = false;
     uint64_t seed = 1;
+    int64_t shuffle_rows = 0;
     ct_bad_row_limit bad_rows = CT_BAD_ROW_LIMIT_INIT;
     const ct_option options[] = {
         {"schema", "criteo|FILE.yaml", CT_OPTION_TEXT, true, &schema_name, "what the columns of the log mean", 0, 0, NULL},
@@ -111,8 +106,7 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
         {"train", "SOURCE", CT_OPTION_LIST, true, &train, "logs to learn from, in the order of time", 0, 0, NULL},
         {"eval", "SOURCE", CT_OPTION_LIST, false, &eval, "logs to evaluate on afterwards", 0, 0, NULL},
         {"out", "DIR", CT_OPTION_TEXT, true, &out,
-         "the model folder to write; of a model that is there, see --resume, --init and --replace", 0, 0, NULL},
-        {"replace", NULL, CT_OPTION_FLAG, false, &replace, "writes over the model that --out holds", 0, 0, NULL},
+         "the model folder to write; a model that is there is replaced when this run writes its own", 0, 0, NULL},
         {"set", "PATH=VALUE", CT_OPTION_REPEATED, false, &sets,
          "changes one value of the model, as cross.layers=3 or deep=[500,500,500]; may be repeated", 0, 0, NULL},
         {"epochs", "N", CT_OPTION_INTEGER, false, &epochs, "passes over the log", 1, 10000, NULL},
@@ -134,12 +128,16 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
          0, 1e15, NULL},
         {"memory", "MIB", CT_OPTION_INTEGER, false, &memory,
          "of the embedding rows and all that belongs to them, at most; what does not fit is kept in DIR.live-PID while the run lasts, and "
-         "the "
-         "result is the same; 0 = no limit",
+         "the result is the same; 0 = no limit",
          0, 1 << 30, NULL},
         {"profile", NULL, CT_OPTION_FLAG, false, &profile, "shows where the time went", 0, 0, NULL},
-        {"batch", "N", CT_OPTION_INTEGER, false, &batch, "rows of a step", 1, 1 << 20, NULL},
-        {"seed", "N", CT_OPTION_SEED, false, &seed, "decides first values and id drop", 0, 0, NULL},
+        {"batch", "N", CT_OPTION_INTEGER, false, &batch, "rows of a step; 2048 is faster, and as good for a log of 100 million rows", 1,
+         CT_MODEL_MAX_BATCH_ROWS, NULL},
+        {"seed", "N", CT_OPTION_SEED, false, &seed, "decides first values, id drop and the order in shuffle windows", 0, 0, NULL},
+        {"shuffle-rows", "N", CT_OPTION_INTEGER, false, &shuffle_rows,
+         "rows are drawn from windows of N (rounded up to whole batches), in another order in each epoch; takes the memory of 2 N rows; "
+         "0 = in the log's order",
+         0, 1 << 30, NULL},
         {"threads", "N", CT_OPTION_INTEGER, false, &threads, "0 = all processors; the result does not depend on it", 0, 1024, NULL},
         {"device", "auto|cpu", CT_OPTION_CHOICE, false, &device, "what computes", 0, 0, "auto|cpu"},
         {"precision", "auto|fp32|bf16", CT_OPTION_CHOICE, false, &precision,
@@ -166,7 +164,7 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     char *live = NULL;
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
-    CT_TRY_GOTO(code, check_out(out, resume, replace, init, status), done);
+    CT_TRY_GOTO(code, check_out(out, resume, init, status), done);
     CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&train, &eval}, 2, epochs, status), done);
     const atomic_bool *stop = ct_stop_on_signals();
 
@@ -205,7 +203,6 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
                                       .checkpoint_rows = checkpoint_rows,
                                       .resume = resume,
                                       .keep = (uint32_t)keep,
-                                      .look_ahead = memory > 0,
                                       .out_folder = out,
                                       .pool = pool,
                                       .progress = true,
@@ -217,6 +214,8 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     train_options.train.max_bad_rows = bad_rows.rows;
     train_options.train.max_bad_share = bad_rows.share;
     train_options.train.stop = stop;
+    train_options.train.shuffle_rows = (size_t)shuffle_rows;
+    train_options.train.shuffle_seed = seed;
     ct_train_result result = {0};
     code = ct_train(model, &train_options, &result, status);
     if (code != CT_OK) {

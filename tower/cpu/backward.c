@@ -123,24 +123,36 @@ static void of_fields_back(const ct_cpu *cpu, size_t l, const ct_cpu_rows *kept,
     }
 }
 
+/* A chunk of dz, (rows, out_padded), as the right-hand matrices of the weight gradient's products. */
+static void dz_to_panels(const ct_cpu *cpu, const ct_cpu_layer *layer, const void *dz, size_t row, void *to) {
+    const size_t full = layer->full_panels * CT_PANEL_COLUMNS, n = layer->out_padded, at = ct_cpu_panel_at(cpu, layer->full_panels);
+    const size_t first[] = {0, full}, columns[] = {full, n - full}, to_at[] = {0, at};
+    for (size_t i = 0; i < 2; ++i) {
+        if (columns[i] == 0) continue;
+        const ct_panels *panels = &layer->panels[i].dz;
+        if (cpu->bf16) {
+            ct_loop_to_panels_bf16((const uint16_t *)dz + first[i], n, CT_CHUNK_ROWS, columns[i], panels, row, (uint16_t *)to + to_at[i]);
+        } else {
+            ct_loop_to_panels_f32((const float *)dz + first[i], n, CT_CHUNK_ROWS, columns[i], panels, row, (float *)to + to_at[i]);
+        }
+    }
+}
+
 static void layer_back(const ct_cpu *cpu, size_t l, const ct_cpu_rows *kept, ct_cpu_scratch *scratch, size_t whole) {
     const ct_cpu_layer *layer = &cpu->layers[l];
-    const ct_panels *panels = &layer->dz_panels;
     const size_t item = ct_cpu_item(cpu);
     for (size_t row = 0; row < whole; row += CT_CHUNK_ROWS) {
         layer_dz(cpu, l, kept, scratch, row);
-        if (cpu->bf16) {
-            ct_loop_to_panels_bf16(scratch->dz, CT_CHUNK_ROWS, layer->out_padded, panels, row, kept->dz[l]);
-        } else {
-            ct_loop_to_panels_f32(scratch->dz, CT_CHUNK_ROWS, layer->out_padded, panels, row, kept->dz[l]);
-        }
+        dz_to_panels(cpu, layer, scratch->dz, row, kept->dz[l]);
         float *to = scratch->gradient[layer->input] + row * layer->in_padded;
         ct_product_run(layer->back, scratch->executor, CT_CHUNK_ROWS, scratch->dz, layer->packed_back, to, layer->back_adds);
     }
-    const size_t count = layer->panel_count * CT_PANEL_COLUMNS / panels->width;
-    for (size_t p = 0; p < count && whole < cpu->block_rows; ++p) {
-        char *rest = (char *)kept->dz[l] + (p * panels->panel_stride + whole * panels->width) * item;
-        memset(rest, 0, (cpu->block_rows - whole) * panels->width * item);
+    for (size_t panel = 0; panel < layer->panel_count && whole < cpu->block_rows; ++panel) {
+        const ct_panels *panels = &layer->panels[ct_cpu_panel_kind(layer, panel)].dz;
+        char *from = (char *)kept->dz[l] + ct_cpu_panel_at(cpu, panel) * item;
+        for (size_t p = 0; p < panels->count; ++p) {
+            memset(from + (p * panels->panel_stride + whole * panels->width) * item, 0, (cpu->block_rows - whole) * panels->width * item);
+        }
     }
 }
 

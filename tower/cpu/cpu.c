@@ -36,14 +36,17 @@ static void destroy(ct_tower *tower) {
 
 static void pack_set(const ct_tower *tower, const ct_cpu_weights *weights) {
     const ct_cpu *cpu = ct_cpu_of(tower);
-    for (size_t l = 0; l < cpu->layer_count; ++l) ct_cpu_pack_layer(cpu, weights, l, 0, cpu->layers[l].out);
+    for (size_t l = 0; l < cpu->layer_count; ++l) {
+        const ct_cpu_layer *layer = &cpu->layers[l];
+        for (size_t i = 0; i < layer->part_count; ++i) ct_cpu_pack_part(cpu, weights, l, i, 0, layer->parts[i].k);
+    }
     ct_cpu_pack_small(tower, weights);
 }
 
 static void weights_changed(ct_tower *tower) {
     ct_cpu *cpu = ct_cpu_of(tower);
     pack_set(tower, &cpu->weights);
-    for (size_t l = 0; l < cpu->layer_count; ++l) ct_cpu_pack_back(cpu, l, 0, cpu->layers[l].out);
+    for (size_t l = 0; l < cpu->layer_count; ++l) ct_cpu_pack_back(cpu, l, 0, cpu->layers[l].in);
     atomic_store(&cpu->stale, cpu->two_sets);
 }
 
@@ -96,6 +99,10 @@ const ct_tower_ops *ct_tower_cpu_ops(void) {
                                      .block_raw = block_raw,
                                      .block_forward = ct_cpu_block_forward,
                                      .block_backward = ct_cpu_block_backward,
+                                     .gradients_begin = ct_cpu_gradients_begin,
+                                     .block_done = ct_cpu_block_done,
+                                     .gradient_tasks = ct_cpu_gradient_tasks,
+                                     .gradient_task = ct_cpu_gradient_task,
                                      .update = ct_cpu_update,
                                      .weight_gradient = ct_cpu_weight_gradient};
     return &ops;

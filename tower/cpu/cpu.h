@@ -9,13 +9,14 @@
  * Weights. Training reads the weights, inference the average where there is one. Each set has its own packed copies; those of the average
  * are made when a forward pass first needs them after an update.
  *
- * Layout. A slab's rows are `padded` columns wide (16 for fp32, 32 for bf16, what oneDNN's fast path likes), padding columns are zero:
+ * Layout. A slab's rows are `padded` columns wide (a multiple of 16, or of 32 where bf16 goes through tiles), padding columns are zero:
  * weights' padding is, so they stay so. Layers that read x have one product for the context's columns and one for the candidates'.
  * Work goes in chunks of 128 rows, layer by layer: a chunk of sums stays in the cache between a product and the loop behind it.
  *
  * Training keeps for each block, beside the slabs that backward reads: each product input transposed (columns, block rows), each layer's dz
- * in panels; both feed the weight gradient, panel of 64 output columns by panel, product of a block added after product of a block. Rows
- * behind the last one of a batch are zero in both. Small gradients (biases, HEAD, adapters) are `partial` sums of a block. */
+ * in panels; both feed the weight gradient, panel of 64 output columns (the last one: of what is left) by panel, product of a block added
+ * after product of a block. Rows behind the last one of a batch are zero in both. Small gradients (biases, HEAD, adapters) are `partial`
+ * sums of a block. */
 #ifndef TOWER_CPU_CPU_H
 #define TOWER_CPU_CPU_H
 
@@ -26,7 +27,7 @@
 #include "tower/cpu/products.h"
 #include "tower/tower_internal.h"
 
-enum { CT_CHUNK_ROWS = 128, CT_PANEL_COLUMNS = 64, CT_CPU_MAX_SLABS = CT_TOWER_MAX_LAYERS };
+enum { CT_CHUNK_ROWS = 128, CT_PANEL_COLUMNS = 64, CT_STEP_ROWS = 32, CT_CPU_MAX_SLABS = CT_TOWER_MAX_LAYERS };
 
 /* Columns of x that one product reads. */
 typedef struct ct_cpu_x_part {
@@ -53,12 +54,15 @@ typedef struct ct_cpu_layer {
     /* training */
     const ct_product *back; /* d in = dz W' */
     void *packed_back;
-    bool back_adds;             /* to what another reader of the input has written */
-    bool dx_first;              /* CROSS, FM, DOT, REST: the first to write d x */
-    bool din_in_place;          /* CROSS: d carry continues in d out's memory */
-    const ct_product *gradient; /* (in_padded, 64) = in' dz */
-    ct_panels dz_panels;        /* of a block */
-    size_t panel_count;
+    bool back_adds;                  /* to what another reader of the input has written */
+    bool dx_first;                   /* CROSS, FM, DOT, REST: the first to write d x */
+    bool din_in_place;               /* CROSS: d carry continues in d out's memory */
+    size_t panel_count, full_panels; /* of 64 columns; the last one may be narrower */
+    struct {
+        const ct_product *gradient; /* (in_padded, columns) = in' dz */
+        ct_panels dz;               /* of a block */
+        size_t columns;
+    } panels[2];                                                        /* the full ones, the narrow one */
     size_t gradient_offset, partial_bias, partial_scale, partial_shift; /* floats */
 } ct_cpu_layer;
 
@@ -145,7 +149,8 @@ typedef struct ct_cpu {
     bool pack_lock_made;
     atomic_bool stale; /* the packed average */
     /* training */
-    size_t block_rows, block_count, partial_floats, task_count;
+    size_t block_rows, block_count, partial_floats;
+    size_t task_count, step_count; /* of an update: panels of gradients, pieces of CT_STEP_ROWS rows of weights */
     ct_cpu_rows *blocks;
     void **block_memory;
     float *x_memory;          /* (block_count, block_rows, padded): x of all blocks */
@@ -155,10 +160,12 @@ typedef struct ct_cpu {
     pthread_cond_t returned;
     bool lock_made;
     ct_cpu_scratch *free; /* last in, first out: memory that is still in the cache */
-    float *gradients;     /* of layers: panels of (in_padded, 64) */
+    float *gradients;     /* of layers: panels of (in_padded, columns), each with room for 64 */
     float *small;         /* of everything else: (tower->floats), where the parameters are */
     float *partial;       /* sum of the blocks' (partial_floats) */
-    bool *finite;         /* (task_count) */
+    bool *finite;         /* (task_count + 1) */
+    atomic_bool *done;    /* (block_count): backward has passed the block */
+    size_t begun_rows;    /* of the batch whose gradients are made by tasks of the caller's run; 0 = none */
 } ct_cpu;
 
 typedef struct ct_cpu_workspace {
@@ -175,6 +182,12 @@ static inline ct_cpu *ct_cpu_of(const ct_tower *tower) { return tower->backend; 
 static inline size_t ct_cpu_item(const ct_cpu *cpu) { return cpu->bf16 ? sizeof(uint16_t) : sizeof(float); }
 static inline size_t ct_round_up(size_t value, size_t to) { return (value + to - 1) / to * to; }
 
+/* Which of a layer's panels[] a panel is. */
+static inline size_t ct_cpu_panel_kind(const ct_cpu_layer *layer, size_t panel) { return panel < layer->full_panels ? 0 : 1; }
+static inline size_t ct_cpu_step_pieces(const ct_cpu_part *part) { return (part->k + CT_STEP_ROWS - 1) / CT_STEP_ROWS; }
+/* Where a panel of a block's dz begins, in elements. */
+static inline size_t ct_cpu_panel_at(const ct_cpu *cpu, size_t panel) { return panel * cpu->block_rows * CT_PANEL_COLUMNS; }
+
 /* Gives out pieces of one allocation; without `base` it only counts. */
 typedef struct ct_cpu_pieces {
     char *base;
@@ -188,8 +201,9 @@ static inline void *ct_cpu_take(ct_cpu_pieces *from, size_t bytes) {
 
 /* plan.c */
 CT_MUST_CHECK ct_code ct_cpu_plan(const ct_tower *tower, ct_cpu *cpu, ct_status *status);
-void ct_cpu_pack_layer(const ct_cpu *cpu, const ct_cpu_weights *weights, size_t l, size_t column, size_t end); /* columns of W */
-void ct_cpu_pack_back(const ct_cpu *cpu, size_t l, size_t column, size_t end);
+/* Rows [row, end) of a part's W; see ct_loop_pack_bf16. */
+void ct_cpu_pack_part(const ct_cpu *cpu, const ct_cpu_weights *weights, size_t l, size_t part, size_t row, size_t end);
+void ct_cpu_pack_back(const ct_cpu *cpu, size_t l, size_t row, size_t end);   /* rows of W */
 void ct_cpu_pack_small(const ct_tower *tower, const ct_cpu_weights *weights); /* HEAD and adapters */
 /* The set that inference reads, packed. Thread-safe. */
 const ct_cpu_weights *ct_cpu_for_inference(const ct_tower *tower);
@@ -217,6 +231,10 @@ void ct_cpu_block_forward(ct_tower *tower, size_t block, size_t rows, float *out
 void ct_cpu_block_backward(ct_tower *tower, size_t block, size_t rows, const float *logit_gradients);
 
 /* update.c */
+void ct_cpu_gradients_begin(ct_tower *tower, size_t rows);
+void ct_cpu_block_done(ct_tower *tower, size_t block);
+size_t ct_cpu_gradient_tasks(const ct_tower *tower);
+void ct_cpu_gradient_task(ct_tower *tower, size_t task);
 ct_code ct_cpu_update(ct_tower *tower, size_t rows, ct_status *status);
 void ct_cpu_weight_gradient(ct_tower *tower, size_t rows, size_t parameter, float *out_gradient);
 

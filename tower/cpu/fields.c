@@ -76,7 +76,7 @@ CT_HOT void ct_loop_fm_back(const ct_fields *fields, size_t context_width, const
 
 static size_t padded(size_t count) { return (count + LANES - 1) / LANES * LANES; }
 
-size_t ct_loop_dots_scratch(size_t vectors, size_t dim) { return (vectors + padded(vectors)) * dim + vectors * vectors; }
+size_t ct_loop_dots_scratch(size_t vectors, size_t dim) { return 2 * padded(vectors) * dim + vectors * vectors; }
 
 /* The vectors of a row, one behind the other; returns how many. */
 CT_INLINE size_t collect(const ct_fields *fields, const float *restrict x, const ct_vectors_in *second, size_t r, float *restrict z) {
@@ -94,32 +94,66 @@ CT_INLINE size_t collect(const ct_fields *fields, const float *restrict x, const
     return count + fields->count;
 }
 
+enum { GROUP = 4 }; /* vectors at a time: each keeps a sum of its own, so that additions do not wait for each other */
+
+/* sum[i] = <vector i, columns j .. j + LANES of `turned`>; z: GROUP vectors. */
+CT_INLINE void dots_group(const float *restrict z, const float *restrict turned, size_t width, size_t dim, lanes16 sum[GROUP]) {
+    for (size_t i = 0; i < GROUP; ++i) sum[i] = (lanes16){0};
+    for (size_t d = 0; d < dim; ++d) {
+        lanes16 column;
+        load16(&column, turned + d * width);
+        for (size_t i = 0; i < GROUP; ++i) sum[i] += z[i * dim + d] * column;
+    }
+}
+
 CT_HOT void ct_loop_dots(const ct_fields *fields, const float *restrict x, size_t x_stride, const ct_vectors_in *second, size_t rows,
                          float *restrict scratch, float *restrict y, size_t y_stride) {
     const size_t dim = fields->dim;
     for (size_t r = 0; r < rows; ++r) {
         float *restrict z = scratch;
         const size_t vectors = collect(fields, x + r * x_stride, second, r, z), width = padded(vectors);
-        float *restrict turned = scratch + vectors * dim; /* (dim, width) */
-        for (size_t v = 0; v < width; ++v) {
-            for (size_t d = 0; d < dim; ++d) turned[d * width + v] = v < vectors ? z[v * dim + d] : 0.0f;
+        float *restrict turned = scratch + width * dim; /* (dim, width) */
+        memset(z + vectors * dim, 0, (width - vectors) * dim * sizeof *z);
+        if (dim % LANES == 0) {
+            ct_loop_transpose_f32(z, dim, width, dim, turned, width);
+        } else {
+            for (size_t v = 0; v < width; ++v) {
+                for (size_t d = 0; d < dim; ++d) turned[d * width + v] = z[v * dim + d];
+            }
         }
         float *restrict to = y + r * y_stride;
         if (vectors > fields->count) {
             memcpy(to, z, dim * sizeof *to);
             to += dim;
         }
-        for (size_t i = 1; i < vectors; to += i, ++i) {
-            const float *restrict vector = z + i * dim;
-            for (size_t j = 0; j < i; j += LANES) {
-                float sum[LANES] = {0};
-                for (size_t d = 0; d < dim; ++d) {
-                    for (size_t k = 0; k < LANES; ++k) sum[k] += vector[d] * turned[d * width + j + k];
+        for (size_t i = 0; i < vectors; i += GROUP) {
+            const size_t end = vectors - i < GROUP ? vectors : i + GROUP;
+            for (size_t j = 0; j + 1 < end; j += LANES) {
+                lanes16 sum[GROUP];
+                dots_group(z + i * dim, turned + j, width, dim, sum);
+                for (size_t v = i > j ? i : j + 1; v < end; ++v) { /* <v, j>, <v, j + 1> .. up to <v, v - 1> */
+                    memcpy(to + v * (v - 1) / 2 + j, &sum[v - i], (v - j < LANES ? v - j : LANES) * sizeof *to);
                 }
-                const size_t count = i - j < LANES ? i - j : LANES;
-                memcpy(to + j, sum, count * sizeof *to);
             }
         }
+    }
+}
+
+/* to[i] += sum over j of of_rows[i][j] z_j, LANES columns of them. */
+CT_INLINE void dots_back_group(const float *restrict of_rows, const float *restrict z, size_t vectors, size_t dim, size_t group,
+                               float *const *to) {
+    lanes16 sum[GROUP];
+    for (size_t i = 0; i < group; ++i) sum[i] = (lanes16){0};
+    for (size_t j = 0; j < vectors; ++j) {
+        lanes16 vector;
+        load16(&vector, z + j * dim);
+        for (size_t i = 0; i < group; ++i) sum[i] += of_rows[i * vectors + j] * vector;
+    }
+    for (size_t i = 0; i < group; ++i) {
+        lanes16 value;
+        load16(&value, to[i]);
+        value += sum[i];
+        store16(to[i], &value);
     }
 }
 
@@ -149,11 +183,23 @@ CT_HOT void ct_loop_dots_back(const ct_fields *fields, const float *restrict x, 
             g[i * vectors + i] = 0.0f;
             for (size_t j = 0; j < i; ++j) g[i * vectors + j] = g[j * vectors + i] = d[j];
         }
-        for (size_t i = 0; i < vectors; ++i) {
-            float *restrict to = i < others ? d_second + r * second->stride : dx + r * x_stride + fields->columns[i - others];
+        for (size_t i = 0; i < vectors; i += GROUP) {
+            const size_t group = vectors - i < GROUP ? vectors - i : GROUP;
+            float *to[GROUP];
+            for (size_t v = 0; v < group; ++v) {
+                to[v] = i + v < others ? d_second + r * second->stride : dx + r * x_stride + fields->columns[i + v - others];
+            }
+            const float *of_rows = g + i * vectors;
             size_t at = 0;
-            for (; at + LANES <= dim; at += LANES) dots_back_part(g + i * vectors, z + at, vectors, dim, LANES, to + at);
-            if (at < dim) dots_back_part(g + i * vectors, z + at, vectors, dim, dim - at, to + at);
+            for (; at + LANES <= dim; at += LANES) {
+                if (group == GROUP) {
+                    dots_back_group(of_rows, z + at, vectors, dim, GROUP, to);
+                } else {
+                    dots_back_group(of_rows, z + at, vectors, dim, group, to);
+                }
+                for (size_t v = 0; v < group; ++v) to[v] += LANES;
+            }
+            for (size_t v = 0; v < group && at < dim; ++v) dots_back_part(of_rows + v * vectors, z + at, vectors, dim, dim - at, to[v]);
         }
     }
 }

@@ -58,28 +58,28 @@ CT_HOT void ct_loop_transpose_bf16(const uint16_t *restrict from, size_t from_st
 
 /* --- rows of a right-hand matrix --- */
 
-CT_HOT void ct_loop_to_panels_f32(const float *restrict from, size_t rows, size_t n, const ct_panels *panels, size_t row,
-                                  float *restrict to) {
+CT_HOT void ct_loop_to_panels_f32(const float *restrict from, size_t from_stride, size_t rows, size_t n, const ct_panels *panels,
+                                  size_t row, float *restrict to) {
     const size_t width = panels->width;
     for (size_t c = 0; c < n; c += width) {
         const size_t columns = n - c < width ? n - c : width;
         float *restrict panel = to + c / width * panels->panel_stride + row * width;
-        for (size_t r = 0; r < rows; ++r) memcpy(panel + r * width, from + r * n + c, columns * sizeof *panel);
+        for (size_t r = 0; r < rows; ++r) memcpy(panel + r * width, from + r * from_stride + c, columns * sizeof *panel);
     }
 }
 
-CT_HOT void ct_loop_to_panels_bf16(const uint16_t *restrict from, size_t rows, size_t n, const ct_panels *panels, size_t row,
-                                   uint16_t *restrict to) {
+CT_HOT void ct_loop_to_panels_bf16(const uint16_t *restrict from, size_t from_stride, size_t rows, size_t n, const ct_panels *panels,
+                                   size_t row, uint16_t *restrict to) {
     const size_t width = panels->width;
     for (size_t c = 0; c < n; c += width) {
         const size_t columns = n - c < width ? n - c : width;
         uint16_t *restrict panel = to + c / width * panels->panel_stride + row * width;
         if (panels->pair == 1) {
-            for (size_t r = 0; r < rows; ++r) memcpy(panel + r * width, from + r * n + c, columns * sizeof *panel);
+            for (size_t r = 0; r < rows; ++r) memcpy(panel + r * width, from + r * from_stride + c, columns * sizeof *panel);
             continue;
         }
         for (size_t r = 0; r < rows; r += 2) {
-            const uint16_t *restrict even = from + r * n + c, *restrict odd = even + n;
+            const uint16_t *restrict even = from + r * from_stride + c, *restrict odd = even + from_stride;
             uint32_t *restrict words = (uint32_t *)(void *)(panel + r * width);
             for (size_t i = 0; i < columns; ++i) words[i] = (uint32_t)even[i] | (uint32_t)odd[i] << 16;
         }
@@ -88,86 +88,96 @@ CT_HOT void ct_loop_to_panels_bf16(const uint16_t *restrict from, size_t rows, s
 
 /* --- weights --- */
 
-CT_HOT void ct_loop_pack_f32(const float *restrict weights, size_t stride, size_t k, size_t column, size_t end, const ct_panels *panels,
-                             float *restrict to) {
+CT_HOT void ct_loop_pack_f32(const float *restrict weights, size_t n, size_t row, size_t end, const ct_panels *panels, float *restrict to) {
     const size_t width = panels->width;
-    while (column < end) {
-        const size_t inside = column % width, left = end - column, columns = width - inside < left ? width - inside : left;
-        float *restrict panel = to + column / width * panels->panel_stride + inside;
-        for (size_t i = 0; i < k; ++i) memcpy(panel + i * width, weights + i * stride + column, columns * sizeof *panel);
-        column += columns;
+    for (size_t c = 0; c < n; c += width) {
+        const size_t columns = n - c < width ? n - c : width;
+        float *restrict panel = to + c / width * panels->panel_stride;
+        for (size_t i = row; i < end; ++i) memcpy(panel + i * width, weights + i * n + c, columns * sizeof *panel);
     }
 }
 
-CT_HOT void ct_loop_pack_bf16(const float *restrict weights, size_t stride, size_t k, size_t column, size_t end, const ct_panels *panels,
+CT_HOT void ct_loop_pack_bf16(const float *restrict weights, size_t n, size_t row, size_t end, const ct_panels *panels,
                               uint16_t *restrict to) {
     const size_t width = panels->width, pair = panels->pair;
-    while (column < end) {
-        const size_t inside = column % width, left = end - column, columns = width - inside < left ? width - inside : left;
-        uint16_t *restrict panel = to + column / width * panels->panel_stride + inside * pair;
-        const float *restrict from = weights + column;
-        for (size_t i = 0; i < k; i += pair) {
-            const float *restrict even = from + i * stride;
+    for (size_t c = 0; c < n; c += width) {
+        const size_t columns = n - c < width ? n - c : width;
+        uint16_t *restrict panel = to + c / width * panels->panel_stride;
+        for (size_t i = row; i < end; i += pair) {
+            const float *restrict even = weights + i * n + c;
             if (pair == 1) {
                 uint16_t *restrict out = panel + i * width;
-                for (size_t c = 0; c < columns; ++c) out[c] = ct_bf16_from_f32(even[c]);
+                for (size_t k = 0; k < columns; ++k) out[k] = ct_bf16_from_f32(even[k]);
                 continue;
             }
             uint32_t *restrict words = (uint32_t *)(void *)(panel + i * width);
-            if (i + 1 < k) {
-                const float *restrict odd = even + stride;
-                for (size_t c = 0; c < columns; ++c) words[c] = two_bf16(even[c], odd[c]);
+            if (i + 1 < end) {
+                const float *restrict odd = even + n;
+                for (size_t k = 0; k < columns; ++k) words[k] = two_bf16(even[k], odd[k]);
             } else {
-                for (size_t c = 0; c < columns; ++c) words[c] = two_bf16(even[c], 0.0f);
+                for (size_t k = 0; k < columns; ++k) words[k] = two_bf16(even[k], 0.0f);
             }
         }
-        column += columns;
     }
 }
 
-/* B = W': a panel of B holds `width` rows of W. Taken 8 rows of W by 8 words at a time; what is left over goes one by one. */
-CT_HOT void ct_loop_pack_back_f32(const float *restrict weights, size_t stride, size_t in, size_t row, size_t end, const ct_panels *panels,
+/* How many rows from i on go together: 8 that begin at a multiple of 8, else those before the next multiple. */
+CT_INLINE size_t rows_together(size_t i, size_t end) {
+    const size_t group = 8 - i % 8;
+    return group < end - i ? group : end - i;
+}
+
+/* B = W': a panel of B holds `width` rows of W. Taken 8 rows of W by 8 words at a time; what is left over goes one by one. TILE columns of
+ * W go together, so that the lines that are written in parts stay in the cache until they are whole. */
+enum { TILE = 64 };
+
+CT_HOT void ct_loop_pack_back_f32(const float *restrict weights, size_t n, size_t row, size_t end, const ct_panels *panels,
                                   float *restrict to) {
     const size_t width = panels->width;
-    for (size_t i = 0; i < in; i += 8) {
-        float *restrict panel = to + i / width * panels->panel_stride + i % width;
-        const size_t group = in - i < 8 ? in - i : 8;
-        size_t j = row;
-        for (; group == 8 && width % 8 == 0 && j + 8 <= end; j += 8) {
-            transpose_8x8((const uint32_t *)(const void *)(weights + i * stride + j), stride, (uint32_t *)(void *)(panel + j * width),
-                          width);
-        }
-        for (; j < end; ++j) {
-            for (size_t r = 0; r < group; ++r) {
-                const size_t column = i + r;
-                to[column / width * panels->panel_stride + j * width + column % width] = weights[column * stride + j];
+    for (size_t tile = 0; tile < n; tile += TILE) {
+        const size_t tile_end = n - tile < TILE ? n : tile + TILE;
+        for (size_t i = row, group; i < end; i += group) {
+            float *restrict panel = to + i / width * panels->panel_stride + i % width;
+            size_t j = tile;
+            group = rows_together(i, end);
+            for (; group == 8 && width % 8 == 0 && j + 8 <= tile_end; j += 8) {
+                transpose_8x8((const uint32_t *)(const void *)(weights + i * n + j), n, (uint32_t *)(void *)(panel + j * width), width);
+            }
+            for (; j < tile_end; ++j) {
+                for (size_t r = 0; r < group; ++r) {
+                    const size_t column = i + r;
+                    to[column / width * panels->panel_stride + j * width + column % width] = weights[column * n + j];
+                }
             }
         }
     }
 }
 
-CT_HOT void ct_loop_pack_back_bf16(const float *restrict weights, size_t stride, size_t in, size_t row, size_t end, const ct_panels *panels,
+CT_HOT void ct_loop_pack_back_bf16(const float *restrict weights, size_t n, size_t row, size_t end, const ct_panels *panels,
                                    uint16_t *restrict to) {
     const size_t width = panels->width, pair = panels->pair;
-    for (size_t i = 0; i < in; i += 8) {
-        uint16_t *restrict panel = to + i / width * panels->panel_stride + i % width * pair;
-        const size_t group = in - i < 8 ? in - i : 8;
-        size_t j = row;
-        for (; pair == 2 && group == 8 && width % 8 == 0 && j + 16 <= end; j += 16) {
-            uint32_t words[8][8];
-            for (size_t r = 0; r < 8; ++r) {
-                uint16_t rounded[16];
-                const float *restrict from = weights + (i + r) * stride + j;
-                for (size_t c = 0; c < 16; ++c) rounded[c] = ct_bf16_from_f32(from[c]);
-                memcpy(words[r], rounded, sizeof rounded);
+    for (size_t tile = 0; tile < n; tile += TILE) {
+        const size_t tile_end = n - tile < TILE ? n : tile + TILE;
+        for (size_t i = row, group; i < end; i += group) {
+            uint16_t *restrict panel = to + i / width * panels->panel_stride + i % width * pair;
+            size_t j = tile;
+            group = rows_together(i, end);
+            for (; pair == 2 && group == 8 && width % 8 == 0 && j + 16 <= tile_end; j += 16) {
+                uint32_t words[8][8];
+                for (size_t r = 0; r < 8; ++r) {
+                    uint16_t rounded[16];
+                    const float *restrict from = weights + (i + r) * n + j;
+                    for (size_t c = 0; c < 16; ++c) rounded[c] = ct_bf16_from_f32(from[c]);
+                    memcpy(words[r], rounded, sizeof rounded);
+                }
+                transpose_8x8(&words[0][0], 8, (uint32_t *)(void *)(panel + j * width), width);
             }
-            transpose_8x8(&words[0][0], 8, (uint32_t *)(void *)(panel + j * width), width);
-        }
-        for (; j < end; ++j) {
-            for (size_t r = 0; r < group; ++r) {
-                const size_t column = i + r;
-                uint16_t *restrict at = to + column / width * panels->panel_stride + j / pair * pair * width;
-                at[column % width * pair + j % pair] = ct_bf16_from_f32(weights[column * stride + j]);
+            for (; j < tile_end; ++j) {
+                for (size_t r = 0; r < group; ++r) {
+                    const size_t column = i + r;
+                    uint16_t *restrict at = to + column / width * panels->panel_stride + j / pair * pair * width;
+                    at[column % width * pair + j % pair] = ct_bf16_from_f32(weights[column * n + j]);
+                }
             }
         }
     }

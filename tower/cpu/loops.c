@@ -281,53 +281,75 @@ CT_HOT void ct_loop_adapter_back(const float *restrict raw, size_t raw_stride, c
     }
 }
 
-/* --- optimisers --- */
+/* --- optimisers: row by row, so that weights and state stream; only the gradient is read in pieces --- */
 
-CT_INLINE void adam_rows(const ct_step_rule *rule, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w,
-                         float *m, float *v, float *a, size_t stride, bool decays, bool averages) {
+enum { PIECE = 64 }; /* the usual width of a gradient's panel, as a constant for the compiler */
+
+/* Columns [column, column + *out_count) of a row of the gradient. */
+CT_INLINE const float *gradient_piece(const ct_panel_gradient *gradient, size_t row, size_t column, size_t n, size_t *out_count) {
+    const size_t width = gradient->columns, left = n - column;
+    *out_count = left < width ? left : width;
+    return gradient->values + column / width * gradient->panel_stride + row * (left < width ? gradient->last_columns : width);
+}
+
+CT_INLINE void adam_piece(const ct_step_rule *rule, const float *restrict from, size_t count, float *restrict w, float *restrict m,
+                          float *restrict v, float *restrict a, bool decays, bool averages) {
     const float beta1 = rule->beta1, beta2 = rule->beta2, rest1 = rule->rest1, rest2 = rule->rest2;
     const float rate = rule->rate, root = rule->root, epsilon = rule->epsilon, l2 = rule->l2, share = rule->average;
-    for (size_t r = 0; r < rows; ++r) {
-        const float *restrict from = gradient + r * gradient_stride;
-        float *restrict wr = w + r * stride, *restrict mr = m + r * stride, *restrict vr = v + r * stride;
-        float *restrict ar = averages ? a + r * stride : wr;
-        for (size_t i = 0; i < columns; ++i) {
-            const float g = decays ? from[i] + l2 * wr[i] : from[i];
-            const float first = beta1 * mr[i] + rest1 * g;
-            const float second = beta2 * vr[i] + rest2 * (g * g);
-            mr[i] = first;
-            vr[i] = second;
-            const float next = wr[i] - rate * first / (sqrtf(second) * root + epsilon);
-            wr[i] = next;
-            if (averages) ar[i] += share * (next - ar[i]);
+    for (size_t i = 0; i < count; ++i) {
+        const float g = decays ? from[i] + l2 * w[i] : from[i];
+        const float first = beta1 * m[i] + rest1 * g;
+        const float second = beta2 * v[i] + rest2 * (g * g);
+        m[i] = first;
+        v[i] = second;
+        const float next = w[i] - rate * first / (sqrtf(second) * root + epsilon);
+        w[i] = next;
+        if (averages) a[i] += share * (next - a[i]);
+    }
+}
+
+CT_INLINE void adam_rows(const ct_step_rule *rule, const ct_panel_gradient *gradient, size_t row, size_t end, size_t n, float *w, float *m,
+                         float *v, float *a, bool decays, bool averages) {
+    for (size_t r = row; r < end; ++r) {
+        for (size_t c = 0, count; c < n; c += count) {
+            const float *from = gradient_piece(gradient, r, c, n, &count);
+            const size_t at = r * n + c;
+            float *average = averages ? a + at : NULL;
+            if (count == PIECE) {
+                adam_piece(rule, from, PIECE, w + at, m + at, v + at, average, decays, averages);
+            } else {
+                adam_piece(rule, from, count, w + at, m + at, v + at, average, decays, averages);
+            }
         }
     }
 }
 
-CT_HOT void ct_loop_adam(const ct_step_rule *rule, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w,
-                         float *m, float *v, float *average, size_t stride) {
+CT_HOT void ct_loop_adam(const ct_step_rule *rule, const ct_panel_gradient *gradient, size_t row, size_t end, size_t n, float *w, float *m,
+                         float *v, float *average) {
     if (rule->l2 != 0.0f) {
         if (average != NULL) {
-            adam_rows(rule, gradient, gradient_stride, rows, columns, w, m, v, average, stride, true, true);
+            adam_rows(rule, gradient, row, end, n, w, m, v, average, true, true);
         } else {
-            adam_rows(rule, gradient, gradient_stride, rows, columns, w, m, v, NULL, stride, true, false);
+            adam_rows(rule, gradient, row, end, n, w, m, v, NULL, true, false);
         }
     } else if (average != NULL) {
-        adam_rows(rule, gradient, gradient_stride, rows, columns, w, m, v, average, stride, false, true);
+        adam_rows(rule, gradient, row, end, n, w, m, v, average, false, true);
     } else {
-        adam_rows(rule, gradient, gradient_stride, rows, columns, w, m, v, NULL, stride, false, false);
+        adam_rows(rule, gradient, row, end, n, w, m, v, NULL, false, false);
     }
 }
 
-CT_HOT void ct_loop_sgd(const ct_step_rule *rule, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w,
-                        float *average, size_t stride) {
+CT_HOT void ct_loop_sgd(const ct_step_rule *rule, const ct_panel_gradient *gradient, size_t row, size_t end, size_t n, float *w,
+                        float *average) {
     const float rate = rule->rate, l2 = rule->l2, share = rule->average;
-    for (size_t r = 0; r < rows; ++r) {
-        const float *restrict from = gradient + r * gradient_stride;
-        float *restrict wr = w + r * stride;
-        for (size_t i = 0; i < columns; ++i) wr[i] -= rate * (from[i] + l2 * wr[i]);
-        if (average == NULL) continue;
-        float *restrict ar = average + r * stride;
-        for (size_t i = 0; i < columns; ++i) ar[i] += share * (wr[i] - ar[i]);
+    for (size_t r = row; r < end; ++r) {
+        for (size_t c = 0, count; c < n; c += count) {
+            const float *restrict from = gradient_piece(gradient, r, c, n, &count);
+            float *restrict wr = w + r * n + c;
+            for (size_t i = 0; i < count; ++i) wr[i] -= rate * (from[i] + l2 * wr[i]);
+            if (average == NULL) continue;
+            float *restrict ar = average + r * n + c;
+            for (size_t i = 0; i < count; ++i) ar[i] += share * (wr[i] - ar[i]);
+        }
     }
 }

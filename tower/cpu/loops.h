@@ -68,16 +68,18 @@ void ct_loop_cross_back_bf16(const ct_cross_back *back, size_t rows, size_t n);
 void ct_loop_transpose_f32(const float *from, size_t from_stride, size_t rows, size_t columns, float *to, size_t to_stride);
 void ct_loop_transpose_bf16(const uint16_t *from, size_t from_stride, size_t rows, size_t columns, uint16_t *to, size_t to_stride);
 
-/* Rows [row, row + rows) of a right-hand matrix in panels; from: (rows, n) dense with n <= panels->n; rows and row even. */
-void ct_loop_to_panels_f32(const float *from, size_t rows, size_t n, const ct_panels *panels, size_t row, float *to);
-void ct_loop_to_panels_bf16(const uint16_t *from, size_t rows, size_t n, const ct_panels *panels, size_t row, uint16_t *to);
+/* Rows [row, row + rows) of a right-hand matrix in panels; from: (rows, n), panels behind each other; rows and row even. */
+void ct_loop_to_panels_f32(const float *from, size_t from_stride, size_t rows, size_t n, const ct_panels *panels, size_t row, float *to);
+void ct_loop_to_panels_bf16(const uint16_t *from, size_t from_stride, size_t rows, size_t n, const ct_panels *panels, size_t row,
+                            uint16_t *to);
 
-/* Weights W (in, out), row-major fp32, into panels of B = W rows [from_row, from_row + k): columns [column, end) of it, any. */
-void ct_loop_pack_f32(const float *weights, size_t stride, size_t k, size_t column, size_t end, const ct_panels *panels, float *to);
-void ct_loop_pack_bf16(const float *weights, size_t stride, size_t k, size_t column, size_t end, const ct_panels *panels, uint16_t *to);
-/* The same for B = transposed W: rows [row, end) of B are columns of W; row even. in = rows of W. */
-void ct_loop_pack_back_f32(const float *weights, size_t stride, size_t in, size_t row, size_t end, const ct_panels *panels, float *to);
-void ct_loop_pack_back_bf16(const float *weights, size_t stride, size_t in, size_t row, size_t end, const ct_panels *panels, uint16_t *to);
+/* Rows [row, end) of weights W (in, n), row-major fp32, into panels of B = W. pair rows together: row is even, and so is end but for the
+ * last row's. */
+void ct_loop_pack_f32(const float *weights, size_t n, size_t row, size_t end, const ct_panels *panels, float *to);
+void ct_loop_pack_bf16(const float *weights, size_t n, size_t row, size_t end, const ct_panels *panels, uint16_t *to);
+/* The same rows of W into panels of B = transposed W, whose columns they are; any. */
+void ct_loop_pack_back_f32(const float *weights, size_t n, size_t row, size_t end, const ct_panels *panels, float *to);
+void ct_loop_pack_back_bf16(const float *weights, size_t n, size_t row, size_t end, const ct_panels *panels, uint16_t *to);
 
 /* <a, b> in 16 lanes, the lanes added in a fixed tree; any count. */
 float ct_loop_dot(const float *a, const float *b, size_t count);
@@ -145,11 +147,15 @@ typedef struct ct_step_rule {
     float l2;      /* g is the gradient + l2 w */
     float average; /* a += average (w - a), with the new w */
 } ct_step_rule;
-/* m = beta1 m + rest1 g; v = beta2 v + rest2 g g; w -= rate m / (sqrt(v) root + epsilon), for (rows, columns), any. average: NULL = none.
- */
-void ct_loop_adam(const ct_step_rule *rule, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w, float *m,
-                  float *v, float *average, size_t stride);
-void ct_loop_sgd(const ct_step_rule *rule, const float *gradient, size_t gradient_stride, size_t rows, size_t columns, float *w,
-                 float *average, size_t stride);
+/* A gradient in panels, one `panel_stride` floats behind the other, rows of a panel side by side; the last panel may be narrower. */
+typedef struct ct_panel_gradient {
+    const float *values;
+    size_t panel_stride, columns, last_columns; /* of a panel's row; last_columns: of the one that has less than `columns` of the matrix */
+} ct_panel_gradient;
+/* m = beta1 m + rest1 g; v = beta2 v + rest2 g g; w -= rate m / (sqrt(v) root + epsilon), for rows [row, end) of matrices (rows, n).
+ * average: NULL = none. */
+void ct_loop_adam(const ct_step_rule *rule, const ct_panel_gradient *gradient, size_t row, size_t end, size_t n, float *w, float *m,
+                  float *v, float *average);
+void ct_loop_sgd(const ct_step_rule *rule, const ct_panel_gradient *gradient, size_t row, size_t end, size_t n, float *w, float *average);
 
 #endif

@@ -138,13 +138,14 @@ ct_code ct_cpu_training_create(const ct_tower *tower, ct_cpu *cpu, ct_status *st
     cpu->block_memory = calloc(cpu->block_count, sizeof *cpu->block_memory);
     cpu->scratch = calloc(ct_pool_threads(tower->pool), sizeof *cpu->scratch);
     cpu->finite = calloc(cpu->task_count + 1, sizeof *cpu->finite);
+    cpu->done = calloc(cpu->block_count, sizeof *cpu->done);
     size_t floats = 0;
     for (size_t l = 0; l < cpu->layer_count; ++l) floats += cpu->layers[l].panel_count * cpu->layers[l].in_padded * CT_PANEL_COLUMNS;
     cpu->gradients = ct_tower_memory(floats * sizeof(float));
     cpu->small = ct_tower_memory(tower->floats * sizeof(float));
     cpu->partial = ct_tower_memory(cpu->partial_floats * sizeof(float));
-    if (cpu->blocks == NULL || cpu->block_memory == NULL || cpu->scratch == NULL || cpu->finite == NULL || cpu->gradients == NULL ||
-        cpu->small == NULL || cpu->partial == NULL) {
+    if (cpu->blocks == NULL || cpu->block_memory == NULL || cpu->scratch == NULL || cpu->finite == NULL || cpu->done == NULL ||
+        cpu->gradients == NULL || cpu->small == NULL || cpu->partial == NULL) {
         return ct_fail_memory(status, (floats + tower->floats) * sizeof(float), "the tower's gradients");
     }
     /* The blocks' x follow each other: the store reads their gradients as one matrix. */
@@ -187,6 +188,7 @@ void ct_cpu_training_destroy(ct_cpu *cpu) {
     ct_tower_memory_free(cpu->x_memory);
     free(cpu->block_memory);
     free(cpu->finite);
+    free(cpu->done);
     ct_tower_memory_free(cpu->gradients);
     ct_tower_memory_free(cpu->small);
     ct_tower_memory_free(cpu->partial);

@@ -18,7 +18,7 @@ static ct_code get_product(ct_cpu *cpu, size_t k, size_t n, bool forward, size_t
 }
 
 static void plan_slabs(const ct_tower_spec *spec, ct_cpu *cpu) {
-    cpu->padding = cpu->bf16 ? 32 : 16;
+    cpu->padding = cpu->bf16 && ct_products_tiles() ? 32 : 16;
     cpu->raw_stride = ct_round_up(spec->raw_width, 16);
     cpu->layer_count = spec->layer_count - 1;
     cpu->slab_count = spec->layer_count;
@@ -79,14 +79,22 @@ static ct_code plan_layer(const ct_tower *tower, ct_cpu *cpu, size_t l, ct_statu
     }
     if (!training) return CT_OK;
     CT_TRY(get_product(cpu, layer->out_padded, layer->in_padded, false, CT_CHUNK_ROWS, true, &layer->back, status));
-    CT_TRY(get_product(cpu, cpu->block_rows, CT_PANEL_COLUMNS, false, layer->in_padded, true, &layer->gradient, status));
     layer->panel_count = ct_round_up(layer->out_padded, CT_PANEL_COLUMNS) / CT_PANEL_COLUMNS;
-    layer->dz_panels = *ct_product_panels(layer->gradient);
-    if (layer->dz_panels.elements != cpu->block_rows * CT_PANEL_COLUMNS) {
-        return ct_fail(status, CT_INTERNAL, "layer %s: oneDNN lays a (%zu, %d) matrix out in %zu elements", from->name, cpu->block_rows,
-                       CT_PANEL_COLUMNS, layer->dz_panels.elements);
+    layer->full_panels = layer->out_padded / CT_PANEL_COLUMNS;
+    layer->panels[0].columns = layer->full_panels > 0 ? CT_PANEL_COLUMNS : 0;
+    layer->panels[1].columns = layer->out_padded % CT_PANEL_COLUMNS;
+    for (size_t i = 0; i < 2; ++i) {
+        const size_t columns = layer->panels[i].columns;
+        if (columns == 0) continue;
+        CT_TRY(get_product(cpu, cpu->block_rows, columns, false, layer->in_padded, true, &layer->panels[i].gradient, status));
+        ct_panels *dz = &layer->panels[i].dz;
+        *dz = *ct_product_panels(layer->panels[i].gradient);
+        if (dz->elements > cpu->block_rows * CT_PANEL_COLUMNS) {
+            return ct_fail(status, CT_INTERNAL, "layer %s: oneDNN lays a (%zu, %zu) matrix out in %zu elements", from->name,
+                           cpu->block_rows, columns, dz->elements);
+        }
+        dz->panel_stride = cpu->block_rows * dz->width; /* the panels of all columns, one behind the other */
     }
-    layer->dz_panels.panel_stride = cpu->block_rows * layer->dz_panels.width; /* the panels of all columns, one behind the other */
     return CT_OK;
 }
 
@@ -197,6 +205,7 @@ ct_code ct_cpu_plan(const ct_tower *tower, ct_cpu *cpu, ct_status *status) {
         cpu->layers[l].gradient_offset = floats;
         floats += cpu->layers[l].panel_count * cpu->layers[l].in_padded * CT_PANEL_COLUMNS;
         cpu->task_count += cpu->layers[l].panel_count;
+        for (size_t i = 0; i < cpu->layers[l].part_count; ++i) cpu->step_count += ct_cpu_step_pieces(&cpu->layers[l].parts[i]);
     }
     cpu->two_sets = tower->average != NULL;
     ct_cpu_pieces memory = {NULL, 0};
@@ -214,28 +223,26 @@ ct_code ct_cpu_plan(const ct_tower *tower, ct_cpu *cpu, ct_status *status) {
     return CT_OK;
 }
 
-void ct_cpu_pack_layer(const ct_cpu *cpu, const ct_cpu_weights *weights, size_t l, size_t column, size_t end) {
+void ct_cpu_pack_part(const ct_cpu *cpu, const ct_cpu_weights *weights, size_t l, size_t i, size_t row, size_t end) {
     const ct_cpu_layer *layer = &cpu->layers[l];
-    for (size_t i = 0; i < layer->part_count; ++i) {
-        const ct_cpu_part *part = &layer->parts[i];
-        const ct_panels *panels = ct_product_panels(part->product);
-        const float *from = weights->masters + layer->weight + part->row * layer->out;
-        if (cpu->bf16) {
-            ct_loop_pack_bf16(from, layer->out, part->k, column, end, panels, weights->parts[l][i]);
-        } else {
-            ct_loop_pack_f32(from, layer->out, part->k, column, end, panels, weights->parts[l][i]);
-        }
+    const ct_cpu_part *part = &layer->parts[i];
+    const ct_panels *panels = ct_product_panels(part->product);
+    const float *from = weights->masters + layer->weight + part->row * layer->out;
+    if (cpu->bf16) {
+        ct_loop_pack_bf16(from, layer->out, row, end, panels, weights->parts[l][i]);
+    } else {
+        ct_loop_pack_f32(from, layer->out, row, end, panels, weights->parts[l][i]);
     }
 }
 
-void ct_cpu_pack_back(const ct_cpu *cpu, size_t l, size_t column, size_t end) {
+void ct_cpu_pack_back(const ct_cpu *cpu, size_t l, size_t row, size_t end) {
     const ct_cpu_layer *layer = &cpu->layers[l];
     if (layer->back == NULL) return;
     const float *from = cpu->weights.masters + layer->weight;
     if (cpu->bf16) {
-        ct_loop_pack_back_bf16(from, layer->out, layer->in, column, end, ct_product_panels(layer->back), layer->packed_back);
+        ct_loop_pack_back_bf16(from, layer->out, row, end, ct_product_panels(layer->back), layer->packed_back);
     } else {
-        ct_loop_pack_back_f32(from, layer->out, layer->in, column, end, ct_product_panels(layer->back), layer->packed_back);
+        ct_loop_pack_back_f32(from, layer->out, row, end, ct_product_panels(layer->back), layer->packed_back);
     }
 }
 

@@ -90,6 +90,7 @@ const char *ct_cpu_instruction_set(void) {
 /* An instruction set is a set of bits in which the sets that it includes are contained. */
 static bool offers(dnnl_cpu_isa_t isa) { return ((unsigned)dnnl_get_effective_cpu_isa() & (unsigned)isa) == (unsigned)isa; }
 bool ct_products_bf16_native(void) { return offers(dnnl_cpu_isa_avx512_core_bf16); }
+bool ct_products_tiles(void) { return offers(dnnl_cpu_isa_avx512_core_amx); }
 bool ct_products_bf16_possible(void) { return offers(dnnl_cpu_isa_avx512_core); }
 
 static ct_code from_dnnl(dnnl_status_t result, const ct_product_shape *shape, size_t rows, const char *what, ct_status *status) {

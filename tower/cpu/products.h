@@ -57,5 +57,6 @@ void ct_product_run(const ct_product *product, ct_executor *executor, size_t row
 const char *ct_product_kernel(const ct_product *product); /* oneDNN's name of it, of the base count */
 bool ct_products_bf16_native(void);                       /* does the hardware multiply bf16? */
 bool ct_products_bf16_possible(void);                     /* can oneDNN? */
+bool ct_products_tiles(void); /* are bf16's multiplied by tiles (AMX)? These want rows of a multiple of 32 elements, all else of 16 */
 
 #endif

@@ -1,8 +1,11 @@
-/* Weight gradients and the optimiser's step, in two runs of the pool: first all gradients, each checked for what is not finite; then,
- * only if all are finite, the step. A task is a panel of 64 output columns of one layer; it goes through the batch's blocks in order and
- * adds each block's finished product, so neither the threads nor who computes a block's product change a bit. The step's task packs the
- * new weights of its columns at once, while they are in the cache. */
+/* Weight gradients and the optimiser's step, in two runs of the pool (the first may be the caller's): first all gradients, each checked for
+ * what is not finite; then, only if all are finite, the step. A task of the first is a panel of 64 output columns of one layer; it goes
+ * through the batch's blocks in order and adds each block's finished product, so neither the threads nor who computes a block's product
+ * change a bit. A task of the second is some rows of one layer's weights: they stream through the cache with their state, and are packed at
+ * once, while they are in it.
+ */
 #include <math.h>
+#include <sched.h>
 #include <string.h>
 
 #include "tower/cpu/cpu.h"
@@ -10,14 +13,20 @@
 typedef struct update_task {
     ct_tower *tower;
     ct_cpu *cpu;
-    size_t blocks;
     ct_step_rule rule, small_rule; /* small_rule: without l2, which only some of the small parameters get */
 } update_task;
 
+/* Tasks: first the full panels of all layers, then the narrow ones, so that the last tasks of a run are short. */
 static const ct_cpu_layer *find_layer(const ct_cpu *cpu, size_t task, size_t *out_panel) {
+    for (size_t l = 0; l < cpu->layer_count; ++l) {
+        const ct_cpu_layer *layer = &cpu->layers[l];
+        *out_panel = task;
+        if (task < layer->full_panels) return layer;
+        task -= layer->full_panels;
+    }
     const ct_cpu_layer *layer = cpu->layers;
-    while (task >= layer->panel_count) task -= (layer++)->panel_count;
-    *out_panel = task;
+    while (task >= layer->panel_count - layer->full_panels) task -= layer->panel_count - layer->full_panels, ++layer;
+    *out_panel = layer->full_panels;
     return layer;
 }
 
@@ -59,40 +68,69 @@ static void spread_small(const ct_tower *tower, const ct_cpu *cpu, const float *
     }
 }
 
-static void gradient_task(void *context, size_t task, size_t worker) {
-    const update_task *update = context;
-    ct_cpu *cpu = update->cpu;
+/* --- gradients --- */
+
+void ct_cpu_gradients_begin(ct_tower *tower, size_t rows) {
+    ct_cpu *cpu = ct_cpu_of(tower);
+    for (size_t b = 0; b < cpu->block_count; ++b) atomic_store_explicit(&cpu->done[b], false, memory_order_relaxed);
+    cpu->begun_rows = rows;
+}
+
+void ct_cpu_block_done(ct_tower *tower, size_t block) { atomic_store_explicit(&ct_cpu_of(tower)->done[block], true, memory_order_release); }
+
+size_t ct_cpu_gradient_tasks(const ct_tower *tower) { return ct_cpu_of(tower)->task_count + 1; }
+
+/* A block takes a millisecond at most; but where another program has the processor of the thread that works on it, it takes many. */
+static void wait_for_block(const ct_cpu *cpu, size_t block) {
+    for (size_t spins = 0; !atomic_load_explicit(&cpu->done[block], memory_order_acquire); ++spins) {
+        if (spins > 1000) (void)sched_yield();
+    }
+}
+
+void ct_cpu_gradient_task(ct_tower *tower, size_t task) {
+    ct_cpu *cpu = ct_cpu_of(tower);
+    const size_t blocks = ct_round_up(cpu->begun_rows, cpu->block_rows) / cpu->block_rows;
     if (task == cpu->task_count) { /* the small ones */
         float *partial = cpu->partial;
-        memcpy(partial, cpu->blocks[0].partial, cpu->partial_floats * sizeof *partial);
-        for (size_t b = 1; b < update->blocks; ++b) ct_loop_add(cpu->blocks[b].partial, cpu->partial_floats, partial);
+        for (size_t b = 0; b < blocks; ++b) {
+            wait_for_block(cpu, b);
+            if (b == 0) {
+                memcpy(partial, cpu->blocks[0].partial, cpu->partial_floats * sizeof *partial);
+            } else {
+                ct_loop_add(cpu->blocks[b].partial, cpu->partial_floats, partial);
+            }
+        }
         cpu->finite[task] = ct_loop_finite(partial, cpu->partial_floats);
-        spread_small(update->tower, cpu, partial);
+        spread_small(tower, cpu, partial);
         return;
     }
     size_t panel;
     const ct_cpu_layer *layer = find_layer(cpu, task, &panel);
+    const size_t kind = ct_cpu_panel_kind(layer, panel), at = ct_cpu_panel_at(cpu, panel) * ct_cpu_item(cpu);
     float *gradient = panel_gradient(cpu, layer, panel);
-    const size_t at = panel * cpu->block_rows * CT_PANEL_COLUMNS * ct_cpu_item(cpu);
-    for (size_t b = 0; b < update->blocks; ++b) {
+    ct_cpu_scratch *scratch = ct_cpu_scratch_take(cpu);
+    for (size_t b = 0; b < blocks; ++b) {
+        wait_for_block(cpu, b);
         const ct_cpu_rows *kept = &cpu->blocks[b];
-        const ct_cpu_slab *in = &kept->slabs[layer->input];
-        ct_product_run(layer->gradient, cpu->scratch[worker]->executor, layer->in_padded, in->transposed,
+        ct_product_run(layer->panels[kind].gradient, scratch->executor, layer->in_padded, kept->slabs[layer->input].transposed,
                        (const char *)kept->dz[(size_t)(layer - cpu->layers)] + at, gradient, b > 0);
     }
-    cpu->finite[task] = ct_loop_finite(gradient, layer->in_padded * CT_PANEL_COLUMNS);
+    ct_cpu_scratch_give(cpu, scratch);
+    cpu->finite[task] = ct_loop_finite(gradient, layer->in_padded * layer->panels[kind].columns);
 }
 
-/* The step of (rows, columns) weights that begin at `offset`. */
-static void step_at(const update_task *update, const ct_step_rule *rule, const float *gradient, size_t gradient_stride, size_t offset,
-                    size_t stride, size_t rows, size_t columns) {
+/* --- the step --- */
+
+/* The step of rows [row, end) of a matrix (rows, n) that begins at `offset`. */
+static void step_at(const update_task *update, const ct_step_rule *rule, const ct_panel_gradient *gradient, size_t offset, size_t row,
+                    size_t end, size_t n) {
     ct_tower *tower = update->tower;
     float *w = tower->weights + offset;
     float *average = tower->average == NULL ? NULL : tower->average + offset;
     if (tower->options.optimiser == CT_DENSE_ADAM) {
-        ct_loop_adam(rule, gradient, gradient_stride, rows, columns, w, tower->m + offset, tower->v + offset, average, stride);
+        ct_loop_adam(rule, gradient, row, end, n, w, tower->m + offset, tower->v + offset, average);
     } else {
-        ct_loop_sgd(rule, gradient, gradient_stride, rows, columns, w, average, stride);
+        ct_loop_sgd(rule, gradient, row, end, n, w, average);
     }
 }
 
@@ -120,37 +158,60 @@ static void decay_small(const ct_tower *tower, ct_cpu *cpu) {
     }
 }
 
-static void step_task(void *context, size_t task, size_t worker) {
-    const update_task *update = context;
+static void step_small(const update_task *update) {
     ct_tower *tower = update->tower;
     ct_cpu *cpu = update->cpu;
-    (void)worker;
-    if (task == cpu->task_count) {
-        if (tower->options.l2 > 0) decay_small(tower, cpu);
-        for (size_t i = 0; i < tower->parameter_count; ++i) {
-            const ct_parameter *p = &tower->parameters[i];
-            if (!in_panels(tower, i))
-                step_at(update, &update->small_rule, cpu->small + p->offset, 0, p->offset, 0, 1, p->rows * p->columns);
-        }
-        ct_cpu_pack_small(tower, &cpu->weights);
-        return;
+    if (tower->options.l2 > 0) decay_small(tower, cpu);
+    for (size_t i = 0; i < tower->parameter_count; ++i) {
+        const ct_parameter *p = &tower->parameters[i];
+        const size_t count = p->rows * p->columns;
+        if (in_panels(tower, i) || count == 0) continue;
+        const ct_panel_gradient gradient = {.values = cpu->small + p->offset, .columns = count};
+        step_at(update, &update->small_rule, &gradient, p->offset, 0, 1, count);
     }
-    size_t panel;
-    const ct_cpu_layer *layer = find_layer(cpu, task, &panel);
-    const float *gradient = panel_gradient(cpu, layer, panel);
-    const size_t offset = layer->weight, column = panel * CT_PANEL_COLUMNS;
-    const size_t end = layer->out < column + CT_PANEL_COLUMNS ? layer->out : column + CT_PANEL_COLUMNS;
-    if (column >= end) return; /* padding alone */
-    step_at(update, &update->rule, gradient, CT_PANEL_COLUMNS, offset + column, layer->out, layer->in, end - column);
-    const size_t l = (size_t)(layer - cpu->layers);
-    ct_cpu_pack_layer(cpu, &cpu->weights, l, column, end);
-    ct_cpu_pack_back(cpu, l, column, end);
+    ct_cpu_pack_small(tower, &cpu->weights);
 }
 
-static bool compute_gradients(update_task *update, size_t rows) {
-    ct_cpu *cpu = update->cpu;
-    update->blocks = ct_round_up(rows, cpu->block_rows) / cpu->block_rows;
-    ct_pool_run(update->tower->pool, cpu->task_count + 1, gradient_task, update);
+/* The first one is the small parameters, which are slow for their size; then pieces of rows. */
+static void step_task(void *context, size_t task, size_t worker) {
+    const update_task *update = context;
+    const ct_cpu *cpu = update->cpu;
+    (void)worker;
+    if (task-- == 0) {
+        step_small(update);
+        return;
+    }
+    size_t l = 0, i = 0;
+    for (size_t pieces; task >= (pieces = i < cpu->layers[l].part_count ? ct_cpu_step_pieces(&cpu->layers[l].parts[i]) : 0);) {
+        task -= pieces;
+        if (++i >= cpu->layers[l].part_count) ++l, i = 0;
+    }
+    const ct_cpu_layer *layer = &cpu->layers[l];
+    const ct_cpu_part *part = &layer->parts[i];
+    const size_t row = task * CT_STEP_ROWS, end = part->k - row < CT_STEP_ROWS ? part->k : row + CT_STEP_ROWS;
+    const ct_panel_gradient gradient = {.values = cpu->gradients + layer->gradient_offset,
+                                        .panel_stride = layer->in_padded * CT_PANEL_COLUMNS,
+                                        .columns = CT_PANEL_COLUMNS,
+                                        .last_columns = layer->panels[layer->panel_count > layer->full_panels].columns};
+    step_at(update, &update->rule, &gradient, layer->weight, part->row + row, part->row + end, layer->out);
+    ct_cpu_pack_part(cpu, &cpu->weights, l, i, row, end);
+    ct_cpu_pack_back(cpu, l, part->row + row, part->row + end);
+}
+
+static void own_gradient_task(void *context, size_t task, size_t worker) {
+    (void)worker;
+    ct_cpu_gradient_task(context, task);
+}
+
+/* Makes the gradients, unless tasks of the caller's have; false where one is not finite. */
+static bool finish_gradients(ct_tower *tower, size_t rows) {
+    ct_cpu *cpu = ct_cpu_of(tower);
+    if (cpu->begun_rows != rows) {
+        ct_cpu_gradients_begin(tower, rows);
+        for (size_t b = 0; b < cpu->block_count; ++b) ct_cpu_block_done(tower, b);
+        ct_pool_run(tower->pool, ct_cpu_gradient_tasks(tower), own_gradient_task, tower);
+    }
+    cpu->begun_rows = 0;
     bool finite = true;
     for (size_t i = 0; i <= cpu->task_count; ++i) finite = finite && cpu->finite[i];
     return finite;
@@ -187,14 +248,14 @@ ct_code ct_cpu_update(ct_tower *tower, size_t rows, ct_status *status) {
         return ct_fail(status, CT_INVALID, "tower: an update of %zu rows; must be 1 to the batch of %zu", rows, tower->options.batch_rows);
     }
     update_task update = {.tower = tower, .cpu = cpu};
-    if (!compute_gradients(&update, rows)) {
+    if (!finish_gradients(tower, rows)) {
         return ct_fail(status, CT_INVALID,
                        "tower: diverged at step %lld: a gradient is not finite; nothing was changed; a smaller learning rate may help",
                        (long long)tower->step + 1);
     }
     update.small_rule = update.rule = make_rule(tower);
     update.rule.l2 = tower->options.l2;
-    ct_pool_run(tower->pool, cpu->task_count + 1, step_task, &update);
+    ct_pool_run(tower->pool, cpu->step_count + 1, step_task, &update);
     atomic_store(&cpu->stale, cpu->two_sets);
     return CT_OK;
 }
@@ -202,8 +263,8 @@ ct_code ct_cpu_update(ct_tower *tower, size_t rows, ct_status *status) {
 void ct_cpu_weight_gradient(ct_tower *tower, size_t rows, size_t parameter, float *out_gradient) {
     ct_cpu *cpu = ct_cpu_of(tower);
     const ct_parameter *p = &tower->parameters[parameter];
-    update_task update = {.tower = tower, .cpu = cpu};
-    (void)compute_gradients(&update, rows);
+    cpu->begun_rows = 0;
+    (void)finish_gradients(tower, rows);
     if (!in_panels(tower, parameter)) {
         memcpy(out_gradient, cpu->small + p->offset, p->rows * p->columns * sizeof(float));
         return;
@@ -211,8 +272,8 @@ void ct_cpu_weight_gradient(ct_tower *tower, size_t rows, size_t parameter, floa
     const ct_cpu_layer *layer = &cpu->layers[parameter / CT_PARAMETER_KINDS - tower->spec.adapter_count];
     for (size_t i = 0; i < p->rows; ++i) {
         for (size_t k = 0; k < p->columns; ++k) {
-            const float *gradient = panel_gradient(cpu, layer, k / CT_PANEL_COLUMNS);
-            out_gradient[i * p->columns + k] = gradient[i * CT_PANEL_COLUMNS + k % CT_PANEL_COLUMNS];
+            const size_t panel = k / CT_PANEL_COLUMNS, columns = layer->panels[ct_cpu_panel_kind(layer, panel)].columns;
+            out_gradient[i * p->columns + k] = panel_gradient(cpu, layer, panel)[i * columns + k % CT_PANEL_COLUMNS];
         }
     }
 }

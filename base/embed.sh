@@ -1,7 +1,9 @@
 #!/bin/sh
-# report_embed.sh NAME=FILE...: C source on standard output that holds each file's bytes as NAME[] and their number as NAME_bytes.
+# embed.sh HEADER NAME=FILE...: C source on standard output that holds each file's bytes as NAME[] and their number as NAME_bytes; HEADER
+# declares them.
 set -eu
-echo '#include "trainer/report_resources.h"'
+echo "#include \"$1\""
+shift
 for pair; do
     name=${pair%%=*} file=${pair#*=}
     if [ ! -s "$file" ]; then

@@ -1,0 +1,353 @@
+/* The admin port: sockets and paths; libmicrohttpd speaks HTTP. Its one thread runs everything here but start and stop, so nothing is
+ * locked. */
+#include <errno.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/chart_js.h"
+#include "serving/admin_internal.h"
+#include "serving/server_internal.h"
+
+enum {
+    DEFAULT_MAX_BODY_BYTES = 8 * 1024 * 1024,
+    ALL_BODIES_BYTES = 64 * 1024 * 1024, /* of all requests that are being received */
+    CONNECTIONS = 128,
+    IDLE_SECONDS = 30,
+    BACKLOG = 64
+};
+
+typedef struct reply {
+    unsigned status;
+    const char *type;
+    const void *data;
+    size_t bytes;
+    void *owned;              /* freed once it was sent; NULL = `data` stays */
+    const char *allow;        /* with 405 */
+    const char *authenticate; /* with 401 */
+} reply;
+
+typedef struct body {
+    char *data;
+    size_t bytes, capacity;
+    unsigned refused; /* an HTTP status; 0 = fine */
+} body;
+
+typedef reply (*answer_fn)(ct_admin *admin, const body *from);
+typedef struct route {
+    const char *path, *method;
+    answer_fn answer;
+    bool needs_token; /* where the server has tokens */
+} route;
+
+static reply answer_page(ct_admin *admin, const body *from);
+static reply answer_script(ct_admin *admin, const body *from);
+static reply answer_chart(ct_admin *admin, const body *from);
+static reply answer_health(ct_admin *admin, const body *from);
+static reply answer_ready(ct_admin *admin, const body *from);
+static reply answer_metrics(ct_admin *admin, const body *from);
+static reply answer_score(ct_admin *admin, const body *from);
+
+static const route routes[] = {
+    {"/", "GET", answer_page, false},          {"/admin.js", "GET", answer_script, false}, {"/chart.js", "GET", answer_chart, false},
+    {"/healthz", "GET", answer_health, false}, {"/readyz", "GET", answer_ready, false},    {"/metrics", "GET", answer_metrics, false},
+    {"/v1/score", "POST", answer_score, true},
+};
+enum { ROUTES = sizeof routes / sizeof *routes };
+
+struct ct_admin {
+    struct MHD_Daemon *daemon;
+    ct_server *server;
+    const char *version;
+    size_t max_body_bytes, bodies_bytes;
+    int port;
+    ct_http_counts counts[ROUTES + 1]; /* the last one: every other path */
+};
+
+/* --- answers --- */
+
+static reply text_reply(unsigned status, const char *text) {
+    return (reply){.status = status, .type = "text/plain; charset=utf-8", .data = text, .bytes = strlen(text)};
+}
+
+static reply file_reply(const char *type, const unsigned char *data, size_t bytes) {
+    return (reply){.status = MHD_HTTP_OK, .type = type, .data = data, .bytes = bytes};
+}
+
+/* Takes `json`; NULL is out of memory. A float's nine digits give it back. */
+static reply json_reply(unsigned status, json_t *json) {
+    char *text = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(json);
+    if (!text) return text_reply(MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory\n");
+    return (reply){.status = status, .type = "application/json", .data = text, .bytes = strlen(text), .owned = text};
+}
+
+static reply error_reply(unsigned status, const char *code, const char *message) {
+    return json_reply(status, json_pack("{s:{s:s, s:s}}", "error", "code", code, "message", message));
+}
+
+static reply answer_page(ct_admin *admin, const body *from) {
+    (void)admin, (void)from;
+    return file_reply("text/html; charset=utf-8", ct_admin_page, ct_admin_page_bytes);
+}
+
+static reply answer_script(ct_admin *admin, const body *from) {
+    (void)admin, (void)from;
+    return file_reply("text/javascript; charset=utf-8", ct_admin_script, ct_admin_script_bytes);
+}
+
+static reply answer_chart(ct_admin *admin, const body *from) {
+    (void)admin, (void)from;
+    return file_reply("text/javascript; charset=utf-8", ct_chart_js, ct_chart_js_bytes);
+}
+
+static reply answer_health(ct_admin *admin, const body *from) {
+    (void)admin, (void)from;
+    return text_reply(MHD_HTTP_OK, "ok\n");
+}
+
+static reply answer_ready(ct_admin *admin, const body *from) {
+    (void)from;
+    return ct_server_is_draining(admin->server) ? text_reply(MHD_HTTP_SERVICE_UNAVAILABLE, "going down\n")
+                                                : text_reply(MHD_HTTP_OK, "ready\n");
+}
+
+static reply answer_metrics(ct_admin *admin, const body *from) {
+    (void)from;
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    bool good = out != NULL;
+    if (out) {
+        ct_metrics_write(out, admin->server, admin->version, admin->counts, ROUTES + 1);
+        good = !ferror(out);
+        good = fclose(out) == 0 && good;
+    }
+    if (!good) {
+        free(text);
+        return text_reply(MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory\n");
+    }
+    return (reply){.status = MHD_HTTP_OK, .type = "text/plain; version=0.0.4; charset=utf-8", .data = text, .bytes = bytes, .owned = text};
+}
+
+/* As google.rpc.Code says. */
+static unsigned http_status(ct_code code) {
+    switch (code) {
+        case CT_OK:
+            return MHD_HTTP_OK;
+        case CT_INVALID:
+            return MHD_HTTP_BAD_REQUEST;
+        case CT_NOT_FOUND:
+            return MHD_HTTP_NOT_FOUND;
+        case CT_EXHAUSTED:
+            return MHD_HTTP_TOO_MANY_REQUESTS;
+        case CT_UNSUPPORTED:
+            return MHD_HTTP_NOT_IMPLEMENTED;
+        case CT_UNAVAILABLE:
+            return MHD_HTTP_SERVICE_UNAVAILABLE;
+        default:
+            return MHD_HTTP_INTERNAL_SERVER_ERROR;
+    }
+}
+
+static reply answer_score(ct_admin *admin, const body *from) {
+    ct_status status = CT_STATUS_INIT;
+    json_t *answer = NULL;
+    if (ct_admin_score(admin->server, from->data ? from->data : "", from->bytes, &answer, &status) != CT_OK)
+        return error_reply(http_status(status.code), ct_rpc_code_name(status.code), status.message);
+    return json_reply(MHD_HTTP_OK, answer);
+}
+
+/* --- HTTP --- */
+
+static void count(ct_admin *admin, size_t path, unsigned status) {
+    for (size_t s = 0; s < CT_HTTP_STATUSES; s++)
+        if (ct_http_statuses[s] == status) admin->counts[path].by_status[s]++;
+}
+
+static enum MHD_Result send_reply(ct_admin *admin, struct MHD_Connection *connection, size_t path, reply r) {
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(r.bytes, (void *)(uintptr_t)r.data, r.owned ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+    if (!response) {
+        free(r.owned);
+        return MHD_NO;
+    }
+    (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, r.type);
+    (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+    (void)MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    (void)MHD_add_response_header(response, "Content-Security-Policy",
+                                  "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+                                  "frame-ancestors 'none'");
+    if (r.allow) (void)MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, r.allow);
+    if (r.authenticate) (void)MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, r.authenticate);
+    const enum MHD_Result result = MHD_queue_response(connection, r.status, response);
+    MHD_destroy_response(response);
+    count(admin, path, r.status);
+    return result;
+}
+
+/* Keeps a piece of a request's body, or notes why not. */
+static void receive(ct_admin *admin, body *into, const char *data, size_t bytes) {
+    if (into->refused) return;
+    if (bytes > admin->max_body_bytes - into->bytes) {
+        into->refused = MHD_HTTP_CONTENT_TOO_LARGE;
+        return;
+    }
+    if (into->bytes + bytes > into->capacity) {
+        size_t capacity = into->capacity ? 2 * into->capacity : 4096;
+        while (capacity < into->bytes + bytes) capacity *= 2;
+        char *larger = admin->bodies_bytes + capacity - into->capacity > ALL_BODIES_BYTES ? NULL : realloc(into->data, capacity);
+        if (!larger) {
+            into->refused = MHD_HTTP_SERVICE_UNAVAILABLE;
+            return;
+        }
+        admin->bodies_bytes += capacity - into->capacity;
+        into->data = larger;
+        into->capacity = capacity;
+    }
+    memcpy(into->data + into->bytes, data, bytes);
+    into->bytes += bytes;
+}
+
+static void on_completed(void *context, struct MHD_Connection *connection, void **request, enum MHD_RequestTerminationCode why) {
+    (void)connection, (void)why;
+    ct_admin *admin = context;
+    body *from = *request;
+    if (!from) return;
+    admin->bodies_bytes -= from->capacity;
+    free(from->data);
+    free(from);
+    *request = NULL;
+}
+
+static reply refused_body(const ct_admin *admin, unsigned status) {
+    char message[96];
+    if (status == MHD_HTTP_CONTENT_TOO_LARGE) {
+        (void)snprintf(message, sizeof message, "the body is larger than %zu bytes: send fewer candidates", admin->max_body_bytes);
+        return error_reply(status, "RESOURCE_EXHAUSTED", message);
+    }
+    return error_reply(status, "UNAVAILABLE", "too many large requests at once; try again later");
+}
+
+/* libmicrohttpd calls this once when a request's head has come, for each piece of its body, and when all has come. */
+static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *path, const char *method,
+                                  const char *http_version, const char *data, size_t *bytes, void **request) {
+    (void)http_version;
+    ct_admin *admin = context;
+    body *from = *request;
+    if (!from) {
+        *request = calloc(1, sizeof *from);
+        return *request ? MHD_YES : MHD_NO;
+    }
+    if (*bytes) {
+        receive(admin, from, data, *bytes);
+        *bytes = 0;
+        return MHD_YES;
+    }
+    size_t at = 0;
+    while (at < ROUTES && strcmp(routes[at].path, path) != 0) at++;
+    if (at == ROUTES)
+        return send_reply(admin, connection, at,
+                          text_reply(MHD_HTTP_NOT_FOUND,
+                                     "nothing here; see /, /metrics, /healthz, /readyz, "
+                                     "and POST /v1/score\n"));
+    const bool get = strcmp(routes[at].method, MHD_HTTP_METHOD_GET) == 0;
+    if (strcmp(method, routes[at].method) != 0 && !(get && strcmp(method, MHD_HTTP_METHOD_HEAD) == 0)) {
+        reply wrong = text_reply(MHD_HTTP_METHOD_NOT_ALLOWED, get ? "GET only\n" : "POST only\n");
+        wrong.allow = get ? "GET, HEAD" : "POST";
+        return send_reply(admin, connection, at, wrong);
+    }
+    const char *authorization = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
+    if (routes[at].needs_token && !ct_server_allows(admin->server, authorization)) {
+        reply unknown = error_reply(MHD_HTTP_UNAUTHORIZED, "UNAUTHENTICATED", "a token is needed: Authorization: Bearer TOKEN");
+        unknown.authenticate = "Bearer";
+        return send_reply(admin, connection, at, unknown);
+    }
+    if (from->refused) return send_reply(admin, connection, at, refused_body(admin, from->refused));
+    return send_reply(admin, connection, at, routes[at].answer(admin, from));
+}
+
+/* --- start and stop --- */
+
+static int bound_port(int fd) {
+    struct sockaddr_storage address;
+    socklen_t bytes = sizeof address;
+    if (getsockname(fd, (struct sockaddr *)&address, &bytes) != 0) return 0;
+    return ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port : ((struct sockaddr_in *)&address)->sin_port);
+}
+
+static ct_code listen_on(const char *address, int *out_fd, ct_status *status) {
+    const char *colon = strrchr(address, ':');
+    if (!colon || colon == address) return ct_fail(status, CT_INVALID, "address \"%s\" is not HOST:PORT", address);
+    const bool bracketed = address[0] == '[' && colon[-1] == ']';
+    char host[256];
+    (void)snprintf(host, sizeof host, "%.*s", (int)(colon - address) - 2 * bracketed, address + bracketed);
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    struct addrinfo *found = NULL;
+    const int lookup = getaddrinfo(host, colon + 1, &hints, &found);
+    if (lookup != 0) return ct_fail(status, CT_UNAVAILABLE, "cannot listen on %s: %s", address, gai_strerror(lookup));
+    int error = 0, fd = -1;
+    for (const struct addrinfo *a = found; a && fd < 0; a = a->ai_next) {
+        const int on = 1;
+        fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0) {
+            error = errno;
+            continue;
+        }
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        if (bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0) break;
+        error = errno;
+        (void)close(fd);
+        fd = -1;
+    }
+    freeaddrinfo(found);
+    if (fd < 0)
+        return ct_fail(status, CT_UNAVAILABLE, "cannot listen on %s: %s", address,
+                       error == EADDRINUSE ? "the port is in use; stop the other program or choose another port" : strerror(error));
+    *out_fd = fd;
+    return CT_OK;
+}
+
+ct_code ct_admin_start(const ct_admin_options *options, ct_admin **out_admin, ct_status *status) {
+    ct_admin *admin = calloc(1, sizeof *admin);
+    if (!admin) return ct_fail_memory(status, sizeof *admin, "the admin port");
+    admin->server = options->server;
+    admin->version = options->version;
+    admin->max_body_bytes = options->max_body_bytes ? options->max_body_bytes : DEFAULT_MAX_BODY_BYTES;
+    for (size_t r = 0; r < ROUTES; r++) admin->counts[r].path = routes[r].path;
+    admin->counts[ROUTES].path = "other";
+    int fd = -1;
+    const ct_code code = listen_on(options->listen, &fd, status);
+    if (code != CT_OK) {
+        free(admin);
+        return code;
+    }
+    admin->port = bound_port(fd);
+    sigset_t all, before; /* signals are for the program's own threads */
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    admin->daemon =
+        MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO, 0, NULL, NULL, on_request, admin, MHD_OPTION_LISTEN_SOCKET, fd,
+                         MHD_OPTION_NOTIFY_COMPLETED, on_completed, admin, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
+                         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS, MHD_OPTION_END);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!admin->daemon) {
+        (void)close(fd);
+        free(admin);
+        return ct_fail(status, CT_UNAVAILABLE, "cannot serve HTTP on %s: libmicrohttpd does not start", options->listen);
+    }
+    *out_admin = admin;
+    return CT_OK;
+}
+
+int ct_admin_port(const ct_admin *admin) { return admin->port; }
+
+void ct_admin_stop(ct_admin *admin) {
+    if (!admin) return;
+    MHD_stop_daemon(admin->daemon);
+    free(admin);
+}

@@ -1,0 +1,31 @@
+/* Admin: an HTTP port beside gRPC, for people and for what watches over a server (libmicrohttpd).
+ *
+ *     GET  /            a page that shows the server's figures, live
+ *     GET  /healthz     200 while the process answers
+ *     GET  /readyz      200 while it serves, 503 while it goes down
+ *     GET  /metrics     the figures as Prometheus' text (serving/metrics.h)
+ *     POST /v1/score    a ScoreRequest as JSON, a ScoreResponse as JSON (docs/api.md)
+ *
+ * One thread does all of it: one JSON request is scored at a time, beside what gRPC's threads do and without their queue, so it is for
+ * people and scripts, not for load. Where the server has tokens, POST /v1/score needs one, as gRPC does; the rest asks nobody who they are,
+ * so it belongs on the loopback or where only those can reach it that may see it. */
+#ifndef SERVING_ADMIN_H
+#define SERVING_ADMIN_H
+
+#include "serving/server.h"
+
+typedef struct ct_admin_options {
+    const char *listen;    /* HOST:PORT; port 0 = any free one; [::1]:PORT for IPv6 */
+    ct_server *server;     /* must outlive the admin */
+    const char *version;   /* of the program; must outlive the admin */
+    size_t max_body_bytes; /* default 8 MiB. Beyond: 413 */
+} ct_admin_options;
+
+typedef struct ct_admin ct_admin;
+/* Answers when it returns. A port in use: CT_UNAVAILABLE naming the address. */
+CT_MUST_CHECK ct_code ct_admin_start(const ct_admin_options *options, ct_admin **out_admin, ct_status *status);
+int ct_admin_port(const ct_admin *admin);
+/* Ends what is being answered, closes all connections; NULL is fine. */
+void ct_admin_stop(ct_admin *admin);
+
+#endif

@@ -1,0 +1,279 @@
+/* The server's figures as Prometheus' text. Counters count from the start of the process, but those of a model from when it was loaded:
+ * they begin anew at a swap, which Prometheus takes for what it is. */
+#include <dirent.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "model/scorer_stats.h"
+#include "serving/admin_internal.h"
+#include "serving/server_internal.h"
+
+const unsigned ct_http_statuses[CT_HTTP_STATUSES] = {200, 400, 401, 404, 405, 413, 429, 500, 501, 503};
+
+static void head(FILE *out, const char *name, const char *type, const char *help) {
+    (void)fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void one(FILE *out, const char *name, const char *type, const char *help, double value) {
+    head(out, name, type, help);
+    (void)fprintf(out, "%s %.17g\n", name, value);
+}
+
+/* label="value", with what the format wants escaped. */
+static void label(FILE *out, const char *name, const char *value) {
+    (void)fprintf(out, "%s=\"", name);
+    for (; *value != '\0'; value++) {
+        if (*value == '\n') {
+            (void)fputs("\\n", out);
+        } else {
+            if (*value == '"' || *value == '\\') (void)fputc('\\', out);
+            (void)fputc(*value, out);
+        }
+    }
+    (void)fputc('"', out);
+}
+
+/* `label_name` NULL = none. counts: (bounds + 1), not cumulative. */
+static void histogram(FILE *out, const char *name, const char *label_name, const char *label_value, const double *bounds,
+                      size_t bound_count, const uint64_t *counts, double sum) {
+    uint64_t total = 0;
+    for (size_t b = 0; b <= bound_count; b++) {
+        total += counts[b];
+        (void)fprintf(out, "%s_bucket{", name);
+        if (label_name) {
+            label(out, label_name, label_value);
+            (void)fputc(',', out);
+        }
+        if (b < bound_count)
+            (void)fprintf(out, "le=\"%g\"} %llu\n", bounds[b], (unsigned long long)total);
+        else
+            (void)fprintf(out, "le=\"+Inf\"} %llu\n", (unsigned long long)total);
+    }
+    static const char *const ends[] = {"sum", "count"};
+    for (size_t e = 0; e < 2; e++) {
+        (void)fprintf(out, "%s_%s", name, ends[e]);
+        if (label_name) {
+            (void)fputc('{', out);
+            label(out, label_name, label_value);
+            (void)fputc('}', out);
+        }
+        (void)fprintf(out, " %.17g\n", e == 0 ? sum : (double)total);
+    }
+}
+
+/* --- requests --- */
+
+static void put_requests(FILE *out, ct_server *server, const ct_server_stats *stats) {
+    static const double bounds[] = CT_SERVER_LATENCY_BOUNDS;
+    const size_t bound_count = sizeof bounds / sizeof *bounds;
+    head(out, "clicktower_requests_total", "counter", "Score requests over gRPC, by the code that they ended with.");
+    /* Several of our codes are one of gRPC's. */
+    for (int code = 0; code < CT_SERVER_CODES; code++) {
+        const char *name = ct_rpc_code_name((ct_code)code);
+        uint64_t count = 0;
+        bool first = true;
+        for (int other = 0; other < CT_SERVER_CODES; other++) {
+            if (strcmp(ct_rpc_code_name((ct_code)other), name) != 0) continue;
+            first = first && other >= code;
+            count += stats->ended[other];
+        }
+        if (first) (void)fprintf(out, "clicktower_requests_total{code=\"%s\"} %llu\n", name, (unsigned long long)count);
+    }
+    one(out, "clicktower_candidates_total", "counter", "Candidates of Score requests that were answered.", (double)stats->candidates);
+    head(out, "clicktower_requests_refused_total", "counter", "Requests refused because the server was busy: no room, or waited too long.");
+    (void)fprintf(out, "clicktower_requests_refused_total{reason=\"full\"} %llu\n", (unsigned long long)stats->refused_full);
+    (void)fprintf(out, "clicktower_requests_refused_total{reason=\"waited\"} %llu\n", (unsigned long long)stats->refused_waited);
+    head(out, "clicktower_calls_refused_total", "counter", "Calls of any method that were refused before they were looked at.");
+    (void)fprintf(out, "clicktower_calls_refused_total{reason=\"no_token\"} %llu\n", (unsigned long long)stats->no_token);
+    (void)fprintf(out, "clicktower_calls_refused_total{reason=\"peer_limit\"} %llu\n", (unsigned long long)stats->peer_limit);
+    (void)fprintf(out, "clicktower_calls_refused_total{reason=\"no_method\"} %llu\n", (unsigned long long)stats->no_method);
+    const struct {
+        const char *name, *help;
+        const ct_latency_histogram *histogram;
+    } stages[] = {
+        {"clicktower_request_duration_seconds", "From a request's arrival to its answer, of those that were answered.", &stats->latency},
+        {"clicktower_queue_duration_seconds", "From a request's arrival to the begin of its work.", &stats->waited},
+        {"clicktower_decode_duration_seconds", "From a request's message to its batch.", &stats->decoding},
+        {"clicktower_compute_duration_seconds", "Look-ups and network; of requests that are computed together each has all of it.",
+         &stats->computing},
+        {"clicktower_answer_duration_seconds", "Packing and sending an answer.", &stats->answering},
+    };
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) {
+        head(out, stages[i].name, "histogram", stages[i].help);
+        histogram(out, stages[i].name, NULL, NULL, bounds, bound_count, stages[i].histogram->counts,
+                  (double)stages[i].histogram->sum_ns * 1e-9);
+    }
+    one(out, "clicktower_merged_requests_total", "counter", "Requests that were computed together with others.",
+        (double)stats->merged_requests);
+    one(out, "clicktower_merged_groups_total", "counter", "Groups of requests that were computed together.", (double)stats->merged_groups);
+    one(out, "clicktower_queue_requests", "gauge", "Requests that wait now.", (double)stats->queued);
+    one(out, "clicktower_queue_limit_requests", "gauge", "Requests that may wait.", (double)stats->queue_calls);
+    one(out, "clicktower_active_requests", "gauge", "Requests taken and not yet answered, those that wait included.",
+        (double)stats->scoring);
+    one(out, "clicktower_threads", "gauge", "Threads that score.", (double)stats->threads);
+    one(out, "clicktower_ready", "gauge", "1 while the server takes requests, 0 while it goes down.",
+        ct_server_is_draining(server) ? 0 : 1);
+    head(out, "clicktower_model_swaps_total", "counter",
+         "New models that took over, that could not be served, and that were not complete yet.");
+    (void)fprintf(out, "clicktower_model_swaps_total{result=\"done\"} %llu\n", (unsigned long long)stats->replaced);
+    (void)fprintf(out, "clicktower_model_swaps_total{result=\"refused\"} %llu\n", (unsigned long long)stats->replace_refused);
+    (void)fprintf(out, "clicktower_model_swaps_total{result=\"not_yet\"} %llu\n", (unsigned long long)stats->not_yet);
+}
+
+/* --- models --- */
+
+static void model_value(FILE *out, const char *name, const ct_served_model *model, double value) {
+    (void)fprintf(out, "%s{", name);
+    label(out, "model", model->name);
+    (void)fprintf(out, "} %.17g\n", value);
+}
+
+static void put_model_facts(FILE *out, const ct_model_set *set) {
+    head(out, "clicktower_model_info", "gauge", "What is served.");
+    for (size_t m = 0; m < set->model_count; m++) {
+        const ct_served_model *served = &set->models[m];
+        const char *const labels[][2] = {
+            {"model", served->name},
+            {"version", served->version},
+            {"architecture", ct_architecture_name(ct_model_spec_of(served->model)->architecture)},
+            {"schema", ct_model_schema(served->model)->name},
+            {"precision", ct_model_precision(served->model) == CT_PRECISION_BF16 ? "bf16" : "fp32"},
+            {"instruction_set", ct_tower_instruction_set()},
+            {"trained_instruction_set", ct_model_instruction_set(served->model)},
+        };
+        (void)fputs("clicktower_model_info{", out);
+        for (size_t l = 0; l < sizeof labels / sizeof *labels; l++) {
+            if (l) (void)fputc(',', out);
+            label(out, labels[l][0], labels[l][1]);
+        }
+        (void)fputs("} 1\n", out);
+    }
+    static const char age[] = "clicktower_model_age_seconds";
+    head(out, age, "gauge", "Since the model's folder was written.");
+    const int64_t now_ms = ct_clock_unix_ms();
+    for (size_t m = 0; m < set->model_count; m++)
+        model_value(out, age, &set->models[m], (double)(now_ms - ct_model_created_ms(set->models[m].model)) * 1e-3);
+    static const char trained[] = "clicktower_model_trained_rows";
+    head(out, trained, "gauge", "Rows that the model was trained on.");
+    for (size_t m = 0; m < set->model_count; m++) model_value(out, trained, &set->models[m], (double)ct_model_rows(set->models[m].model));
+    one(out, "clicktower_models_loaded_timestamp_seconds", "gauge", "When the models that are served now took over.",
+        (double)set->since_unix_ms * 1e-3);
+}
+
+typedef double (*table_value_fn)(const ct_model_table *table);
+static double rows_of(const ct_model_table *table) { return (double)table->rows; }
+static double bytes_of(const ct_model_table *table) { return (double)table->bytes; }
+static double lookups_of(const ct_model_table *table) { return (double)(table->found + table->unknown); }
+static double unknown_of(const ct_model_table *table) { return (double)table->unknown; }
+
+static void put_tables(FILE *out, const ct_model_set *set) {
+    static const struct {
+        const char *name, *type, *help;
+        table_value_fn value;
+    } figures[] = {
+        {"clicktower_table_rows", "gauge", "Rows of a model's table.", rows_of},
+        {"clicktower_table_bytes", "gauge", "Memory of a model's table.", bytes_of},
+        {"clicktower_table_lookups_total", "counter", "Keys looked up in a model's table.", lookups_of},
+        {"clicktower_table_unknown_total", "counter", "Keys looked up that have no row: they read the rare row, or zeros.", unknown_of},
+    };
+    for (size_t f = 0; f < sizeof figures / sizeof *figures; f++) {
+        head(out, figures[f].name, figures[f].type, figures[f].help);
+        for (size_t m = 0; m < set->model_count; m++) {
+            for (size_t t = 0; t < ct_model_table_count(set->models[m].model); t++) {
+                ct_model_table table;
+                ct_model_table_get(set->models[m].model, t, &table);
+                (void)fprintf(out, "%s{", figures[f].name);
+                label(out, "model", set->models[m].name);
+                (void)fputc(',', out);
+                label(out, "table", table.name);
+                (void)fprintf(out, "} %.17g\n", figures[f].value(&table));
+            }
+        }
+    }
+}
+
+static void stats_of(const ct_model_set *set, size_t model, ct_scorer_stats *out_stats) {
+    *out_stats = (ct_scorer_stats){0};
+    for (size_t s = model; s < set->scorer_count; s += set->model_count) ct_scorer_stats_add(set->scorers[s], out_stats);
+}
+
+static void put_scores(FILE *out, const ct_model_set *set) {
+    static const double score_bounds[] = CT_SCORE_BOUNDS, time_bounds[] = CT_RUN_TIME_BOUNDS;
+    static const struct {
+        const char *name, *help;
+    } stages[CT_RUN_STAGES] = {
+        {"clicktower_look_up_duration_seconds", "From keys and numbers to the network's first input, for each block of up to 256 rows."},
+        {"clicktower_forward_duration_seconds", "The network, for each block of up to 256 rows."},
+    };
+    static const char scores[] = "clicktower_scores";
+    ct_scorer_stats stats;
+    head(out, scores, "histogram", "Probabilities of the model's first output.");
+    for (size_t m = 0; m < set->model_count; m++) {
+        stats_of(set, m, &stats);
+        histogram(out, scores, "model", set->models[m].name, score_bounds, CT_SCORE_BUCKETS - 1, stats.scores, stats.score_sum);
+    }
+    for (size_t stage = 0; stage < CT_RUN_STAGES; stage++) {
+        head(out, stages[stage].name, "histogram", stages[stage].help);
+        for (size_t m = 0; m < set->model_count; m++) {
+            stats_of(set, m, &stats);
+            histogram(out, stages[stage].name, "model", set->models[m].name, time_bounds, CT_RUN_TIME_BUCKETS - 1, stats.run_times[stage],
+                      (double)stats.run_ns[stage] * 1e-9);
+        }
+    }
+}
+
+/* --- the process; names as Prometheus' own libraries have them --- */
+
+static size_t open_files(void) {
+    DIR *folder = opendir("/proc/self/fd");
+    if (!folder) return 0;
+    size_t count = 0;
+    while (readdir(folder)) count++;
+    (void)closedir(folder);
+    return count > 3 ? count - 3 : 0; /* . and .. and the folder's own */
+}
+
+static void put_process(FILE *out) {
+    FILE *file = fopen("/proc/self/statm", "r");
+    unsigned long pages = 0, resident = 0;
+    if (file) {
+        if (fscanf(file, "%lu %lu", &pages, &resident) != 2) pages = resident = 0;
+        (void)fclose(file);
+    }
+    const double page_bytes = (double)sysconf(_SC_PAGESIZE);
+    one(out, "process_resident_memory_bytes", "gauge", "Resident memory.", (double)resident * page_bytes);
+    one(out, "process_virtual_memory_bytes", "gauge", "Virtual memory.", (double)pages * page_bytes);
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) == 0) {
+        const double seconds = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec);
+        const double micros = (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+        one(out, "process_cpu_seconds_total", "counter", "Time of the processors, user and system.", seconds + micros * 1e-6);
+    }
+    struct rlimit files;
+    one(out, "process_open_fds", "gauge", "Open files.", (double)open_files());
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) one(out, "process_max_fds", "gauge", "Files that may be open.", (double)files.rlim_cur);
+}
+
+void ct_metrics_write(FILE *out, ct_server *server, const char *version, const ct_http_counts *http, size_t http_count) {
+    ct_server_stats stats;
+    ct_server_stats_get(server, &stats);
+    head(out, "clicktower_build_info", "gauge", "The program.");
+    (void)fputs("clicktower_build_info{", out);
+    label(out, "version", version);
+    (void)fputs("} 1\n", out);
+    put_requests(out, server, &stats);
+    ct_model_set *set = ct_server_take_set(server);
+    put_model_facts(out, set);
+    put_tables(out, set);
+    put_scores(out, set);
+    ct_server_give_set(server, set);
+    head(out, "clicktower_http_requests_total", "counter", "Requests to the admin port, by path and HTTP status.");
+    for (size_t h = 0; h < http_count; h++)
+        for (size_t s = 0; s < CT_HTTP_STATUSES; s++)
+            if (http[h].by_status[s] || s == 0)
+                (void)fprintf(out, "clicktower_http_requests_total{path=\"%s\",code=\"%u\"} %llu\n", http[h].path, ct_http_statuses[s],
+                              (unsigned long long)http[h].by_status[s]);
+    put_process(out);
+}

@@ -1,0 +1,168 @@
+/* Who may call: TLS, bearer tokens, and how many calls of one address may be in work at once. */
+#include <grpc/support/alloc.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "serving/rpc_internal.h"
+
+/* --- tokens --- */
+
+void token_list_init(token_list *list) {
+    *list = (token_list){.count = 0};
+    (void)pthread_rwlock_init(&list->lock, NULL);
+}
+
+void token_list_deinit(token_list *list) {
+    (void)pthread_rwlock_destroy(&list->lock);
+    free(list->tokens);
+}
+
+static void put_token(uint8_t out[CT_RPC_TOKEN_BYTES + 1], const void *token, size_t bytes) {
+    memset(out, 0, CT_RPC_TOKEN_BYTES + 1);
+    out[0] = (uint8_t)(bytes - 1);
+    memcpy(out + 1, token, bytes);
+}
+
+ct_code ct_rpc_server_set_tokens(ct_rpc_server *server, const char *const *tokens, size_t count, ct_status *status) {
+    if (count > CT_RPC_MAX_TOKENS) return ct_fail(status, CT_INVALID, "%zu tokens: at most %d", count, CT_RPC_MAX_TOKENS);
+    uint8_t(*fresh)[CT_RPC_TOKEN_BYTES + 1] = calloc(count + 1, sizeof *fresh);
+    if (!fresh) return ct_fail_memory(status, count * sizeof *fresh, "tokens");
+    for (size_t i = 0; i < count; i++) {
+        const size_t bytes = strlen(tokens[i]);
+        if (bytes == 0 || bytes > CT_RPC_TOKEN_BYTES) {
+            free(fresh);
+            return ct_fail(status, CT_INVALID, "token %zu has %zu bytes: 1 to %d", i + 1, bytes, CT_RPC_TOKEN_BYTES);
+        }
+        put_token(fresh[i], tokens[i], bytes);
+    }
+    (void)pthread_rwlock_wrlock(&server->tokens.lock);
+    uint8_t(*before)[CT_RPC_TOKEN_BYTES + 1] = server->tokens.tokens;
+    server->tokens.tokens = fresh;
+    server->tokens.count = count;
+    (void)pthread_rwlock_unlock(&server->tokens.lock);
+    free(before);
+    return CT_OK;
+}
+
+bool token_list_allows(token_list *list, const grpc_metadata_array *metadata) {
+    static const char SCHEME[] = "Bearer ";
+    enum { SCHEME_BYTES = sizeof SCHEME - 1 };
+    uint8_t given[CT_RPC_TOKEN_BYTES + 1] = {0};
+    bool found = false;
+    for (size_t i = 0; i < metadata->count && !found; i++) {
+        if (grpc_slice_str_cmp(metadata->metadata[i].key, "authorization") != 0) continue;
+        const uint8_t *value = GRPC_SLICE_START_PTR(metadata->metadata[i].value);
+        const size_t bytes = GRPC_SLICE_LENGTH(metadata->metadata[i].value);
+        if (bytes <= SCHEME_BYTES || bytes > SCHEME_BYTES + CT_RPC_TOKEN_BYTES || memcmp(value, SCHEME, SCHEME_BYTES) != 0) break;
+        put_token(given, value + SCHEME_BYTES, bytes - SCHEME_BYTES);
+        found = true;
+    }
+    (void)pthread_rwlock_rdlock(&list->lock);
+    /* Every byte of every token is looked at, whatever was given: the time says nothing about how much of it was right. */
+    bool allowed = list->count == 0;
+    for (size_t t = 0; t < list->count; t++) {
+        volatile uint8_t differs = 0;
+        for (size_t b = 0; b < sizeof given; b++) differs = (uint8_t)(differs | (list->tokens[t][b] ^ given[b]));
+        allowed |= (differs == 0) & found;
+    }
+    (void)pthread_rwlock_unlock(&list->lock);
+    return allowed;
+}
+
+bool ct_rpc_server_allows(ct_rpc_server *server, const char *authorization) {
+    grpc_metadata one = {.key = grpc_slice_from_static_string("authorization"),
+                         .value = grpc_slice_from_static_string(authorization ? authorization : "")};
+    const grpc_metadata_array all = {.count = 1, .capacity = 1, .metadata = &one};
+    return token_list_allows(&server->tokens, &all);
+}
+
+/* --- peers --- */
+
+enum { PEER_SLOTS = 4096, PEER_BYTES = 64 };
+
+/* Addresses that have calls in work now: few, since each of them has at least one. */
+typedef struct peer {
+    char address[PEER_BYTES];
+    size_t calls;
+    struct peer *next;
+} peer;
+
+struct peer_table {
+    size_t max_calls;
+    pthread_mutex_t lock;
+    peer *slots[PEER_SLOTS];
+};
+
+peer_table *peer_table_create(size_t max_calls) {
+    peer_table *table = calloc(1, sizeof *table);
+    if (!table) return NULL;
+    table->max_calls = max_calls;
+    (void)pthread_mutex_init(&table->lock, NULL);
+    return table;
+}
+
+void peer_table_destroy(peer_table *table) {
+    if (!table) return;
+    for (size_t i = 0; i < PEER_SLOTS; i++)
+        for (peer *at = table->slots[i]; at;) {
+            peer *next = at->next;
+            free(at);
+            at = next;
+        }
+    (void)pthread_mutex_destroy(&table->lock);
+    free(table);
+}
+
+/* "ipv4:127.0.0.1:5000" without the port. */
+static size_t peer_address(grpc_call *call, char out[PEER_BYTES]) {
+    char *text = grpc_call_get_peer(call);
+    const char *colon = strrchr(text, ':');
+    size_t bytes = colon ? (size_t)(colon - text) : strlen(text);
+    if (bytes > PEER_BYTES - 1) bytes = PEER_BYTES - 1;
+    memcpy(out, text, bytes);
+    out[bytes] = '\0';
+    gpr_free(text);
+    return bytes;
+}
+
+peer *peer_table_enter(peer_table *table, grpc_call *call) {
+    char address[PEER_BYTES];
+    const size_t bytes = peer_address(call, address), slot = (size_t)ct_hash64(address, bytes, 0) % PEER_SLOTS;
+    (void)pthread_mutex_lock(&table->lock);
+    peer *found = table->slots[slot];
+    while (found && strcmp(found->address, address) != 0) found = found->next;
+    if (!found) {
+        found = calloc(1, sizeof *found);
+        if (found) {
+            memcpy(found->address, address, bytes + 1);
+            found->next = table->slots[slot];
+            table->slots[slot] = found;
+        }
+    }
+    if (found && found->calls >= table->max_calls) found = NULL;
+    if (found) found->calls++;
+    (void)pthread_mutex_unlock(&table->lock);
+    return found;
+}
+
+void peer_table_leave(peer_table *table, peer *peer_) {
+    (void)pthread_mutex_lock(&table->lock);
+    if (--peer_->calls == 0) {
+        struct peer **at = &table->slots[(size_t)ct_hash64(peer_->address, strlen(peer_->address), 0) % PEER_SLOTS];
+        while (*at != peer_) at = &(*at)->next;
+        *at = peer_->next;
+        free(peer_);
+    }
+    (void)pthread_mutex_unlock(&table->lock);
+}
+
+/* --- TLS --- */
+
+grpc_server_credentials *server_credentials(const char *certificate, const char *key, const char *client_ca) {
+    if (!certificate) return grpc_insecure_server_credentials_create();
+    grpc_ssl_pem_key_cert_pair pair = {.private_key = key, .cert_chain = certificate};
+    return grpc_ssl_server_credentials_create_ex(
+        client_ca, &pair, 1,
+        client_ca ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY : GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE, NULL);
+}

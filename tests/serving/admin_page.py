@@ -1,0 +1,148 @@
+"""Opens the admin page in Chromium without a window, sends requests meanwhile, and looks at what is there.
+
+Usage: admin_page.py URL PROGRAM GRPC_ADDRESS ROWS.tsv SCREENSHOT.png
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+LINE, SECOND = (0x25, 0x63, 0xA8), (0xC2, 0x41, 0x0C)
+
+COLOURS = """
+const canvas = document.getElementById(arguments[0]);
+const pixels = new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+const counts = {};
+for (const pixel of pixels) counts[pixel] = (counts[pixel] || 0) + 1;
+return counts;
+"""
+
+# Colours of the screenshot itself, as the page's own decoder sees it.
+SCREENSHOT_COLOURS = """
+const [png, done] = arguments, image = new Image();
+image.onload = () => {
+  const canvas = document.createElement("canvas");
+  canvas.width = image.width;
+  canvas.height = image.height;
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0);
+  const counts = {};
+  for (const pixel of new Uint32Array(context.getImageData(0, 0, image.width, image.height).data.buffer)) counts[pixel] = (counts[pixel] || 0) + 1;
+  done({ width: image.width, height: image.height, counts });
+};
+image.src = "data:image/png;base64," + png;
+"""
+
+
+def pixels_of(counts, colour):
+    red, green, blue = colour
+    return counts.get(str(0xFF000000 | blue << 16 | green << 8 | red), 0)
+
+
+def text(driver, name):
+    return driver.find_element(By.ID, name).text
+
+
+def number(driver, name):
+    return int(text(driver, name).replace(",", ""))
+
+
+def table(driver, name):
+    # In one call: the page draws its tables anew every two seconds.
+    return driver.execute_script("return [...document.querySelectorAll(`#${arguments[0]} tr`)].map((row) => "
+                                 "[...row.cells].map((cell) => cell.innerText))", name)
+
+
+def readings(driver):
+    return int(driver.find_element(By.TAG_NAME, "html").get_attribute("data-readings") or 0)
+
+
+def wait_for(driver, what):
+    WebDriverWait(driver, 600, poll_frequency=0.1).until(what)
+
+
+def check(driver, url, program, address, rows, screenshot):
+    driver.get(url)
+    wait_for(driver, lambda d: readings(d) >= 1)
+    assert text(driver, "lead").startswith("Ready · version ") and "2 threads" in text(driver, "lead"), text(driver, "lead")
+    assert number(driver, "requests") == 0 and text(driver, "p99") == "–"
+    assert "none yet" in text(driver, "scores-note")
+    scored = []
+    for model in ("lr", "fm", "fm"):
+        said = subprocess.run([program, "score", "--to", address, "--schema", "criteo", "--model", model, "--rows-per-request", "10",
+                               "--data", rows], stdout=subprocess.PIPE, check=True, text=True).stdout
+        scored.append([float(line) for line in said.split()])
+        assert len(scored[-1]) == 1000
+    wait_for(driver, lambda d: number(d, "requests") == 300)
+    seen = readings(driver)
+    wait_for(driver, lambda d: readings(d) >= seen + 2)  # points of a line before and after
+
+    assert number(driver, "candidates") == 3000
+    assert text(driver, "waiting") == "0" and float(text(driver, "p99")) >= float(text(driver, "p50")) > 0
+    models = table(driver, "models")
+    assert [row[:3] for row in models[1:]] == [["lr", "lr", "criteo"], ["fm", "fm", "criteo"]], models
+    assert all(len(row[-1]) == 32 and row[5] == "3,000" for row in models[1:]), models
+    codes = dict(table(driver, "codes")[1:])
+    assert codes == {"OK": "300", "refused: full": "0", "refused: waited": "0", "model swaps: done": "0", "model swaps: refused": "0"}, codes
+    stages = {row[0]: row[1:] for row in table(driver, "stages")[1:]}
+    names = ["waiting", "message to batch", "look-ups and network", "a block's look-up", "a block's network", "answer", "request"]
+    assert list(stages) == names and [row[0] for row in stages.values()] == ["300"] * len(names), stages
+    assert float(stages["request"][1]) > float(stages["look-ups and network"][1]) > float(stages["a block's network"][1]) > 0, stages
+    tables = table(driver, "tables")[1:]
+    assert len(tables) == 2 and all(int(row[3].replace(",", "")) >= 26000 and row[4].endswith(" %") for row in tables), tables
+    assert "no feedback" in text(driver, "calibration-note")
+    for i, model in enumerate(("lr", "fm")):
+        mean = sum(scored[i]) / 1000
+        assert f"{model}: mean {float(f'{mean:.4g}'):g} of {1000 * (i + 1):,}" in text(driver, "scores-note"), (mean, text(driver, "scores-note"))
+        # What Chart.js was given, asked from itself: the share of each bucket, counted anew.
+        labels, shares = driver.execute_script(
+            f"const c = Chart.getChart('scores-chart'); return [c.data.labels.map(Number), c.data.datasets[{i}].data]")
+        low = -1.0
+        for bound, share in zip(labels, shares):
+            wanted = sum(low < p <= bound for p in scored[i]) / 10
+            assert abs(share - wanted) < 0.11, (model, bound, share, wanted)  # a score on a bound may be rounded to either side
+            low = bound
+    rates = driver.execute_script("return Chart.getChart('rate-chart').data.datasets[0].data")
+    assert len(rates) >= 3 and max(rate for rate in rates if rate is not None) > 0, rates
+    for chart, colours in (("rate-chart", [LINE]), ("latency-chart", [LINE, SECOND]), ("scores-chart", [LINE, SECOND])):
+        counts = driver.execute_script(COLOURS, chart)
+        assert len(counts) > 20, (chart, "is blank")
+        assert all(pixels_of(counts, colour) > 20 for colour in colours), (chart, "has no line")
+    errors = [entry["message"] for entry in driver.get_log("browser")
+              if entry["level"] in ("SEVERE", "WARNING") and "favicon" not in entry["message"]]
+    assert not errors, errors
+
+    driver.save_screenshot(screenshot)
+    seen = driver.execute_async_script(SCREENSHOT_COLOURS, driver.get_screenshot_as_base64())
+    area = seen["width"] * seen["height"]
+    assert area >= 1280 * 1500 and len(seen["counts"]) > 100, (seen["width"], seen["height"], len(seen["counts"]))
+    assert max(seen["counts"].values()) < 0.9 * area, "the screenshot is almost of one colour"
+    assert pixels_of(seen["counts"], LINE) > 500 and pixels_of(seen["counts"], SECOND) > 200, "the screenshot shows no charts"
+
+
+def main(url, program, address, rows, screenshot):
+    profile = tempfile.mkdtemp()
+    options = Options()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,1700",
+                     "--proxy-server=direct://", "--user-data-dir=" + profile):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(service=Service(shutil.which("chromedriver")), options=options)
+    try:
+        driver.set_window_size(1280, 1700)
+        check(driver, url, program, address, rows, screenshot)
+    finally:
+        driver.quit()
+        shutil.rmtree(profile, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

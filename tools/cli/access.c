@@ -1,0 +1,85 @@
+#include "tools/cli/access.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+
+enum { MAX_FILE_BYTES = 1 << 20 };
+
+ct_code ct_read_pem(const char *path, char **out_text, ct_status *status) {
+    size_t bytes = 0;
+    if (!path) return CT_OK;
+    char *text = NULL;
+    CT_TRY(ct_file_read(path, MAX_FILE_BYTES, &text, &bytes, status));
+    if (!strstr(text, "-----BEGIN ")) {
+        free(text);
+        return ct_fail(status, CT_INVALID, "%s is no PEM file: it must have a line that begins with -----BEGIN", path);
+    }
+    *out_text = text;
+    return CT_OK;
+}
+
+void ct_free_tokens(char **tokens, size_t count) {
+    for (size_t i = 0; tokens && i < count; i++) {
+        explicit_bzero(tokens[i], strlen(tokens[i]));
+        free(tokens[i]);
+    }
+    free(tokens);
+}
+
+ct_code ct_read_tokens(const char *path, char ***out_tokens, size_t *out_count, ct_status *status) {
+    char *text = NULL;
+    size_t bytes = 0, count = 0;
+    CT_TRY(ct_file_read(path, MAX_FILE_BYTES, &text, &bytes, status));
+    size_t lines = 1;
+    for (size_t i = 0; i < bytes; i++) lines += text[i] == '\n';
+    char **tokens = calloc(lines, sizeof *tokens);
+    ct_code code = tokens ? CT_OK : ct_fail_memory(status, lines * sizeof *tokens, "tokens");
+    for (char *at = text, *next = NULL; code == CT_OK && at; at = next) {
+        next = strchr(at, '\n');
+        if (next) *next++ = '\0';
+        at += strspn(at, " \t");
+        size_t length = strcspn(at, "\r");
+        while (length && (at[length - 1] == ' ' || at[length - 1] == '\t')) length--;
+        if (length == 0 || at[0] == '#') continue;
+        tokens[count] = strndup(at, length);
+        if (!tokens[count]) code = ct_fail_memory(status, length, "a token");
+        if (tokens[count]) count++;
+    }
+    explicit_bzero(text, bytes);
+    free(text);
+    if (code == CT_OK && count == 0) code = ct_fail(status, CT_INVALID, "%s has no token: write one a line", path);
+    if (code != CT_OK) {
+        ct_free_tokens(tokens, count);
+        return code;
+    }
+    *out_tokens = tokens;
+    *out_count = count;
+    return CT_OK;
+}
+
+ct_code ct_access_read(const ct_access_options *options, ct_access *out_access, ct_status *status) {
+    *out_access = (ct_access){.token_count = 0};
+    if ((options->tls_certificate || options->tls_key) && !(options->tls_ca && options->tls_certificate && options->tls_key))
+        return ct_fail(status, CT_USAGE, "--tls-cert and --tls-key belong together, and beside --tls-ca");
+    const char *const paths[] = {options->tls_ca, options->tls_certificate, options->tls_key};
+    ct_code code = CT_OK;
+    for (size_t i = 0; i < 3; i++) CT_TRY_GOTO(code, ct_read_pem(paths[i], &out_access->texts[i], status), fail);
+    if (options->token_file)
+        CT_TRY_GOTO(code, ct_read_tokens(options->token_file, &out_access->tokens, &out_access->token_count, status), fail);
+    out_access->rpc = (ct_rpc_access){.tls_ca = out_access->texts[0],
+                                      .tls_certificate = out_access->texts[1],
+                                      .tls_key = out_access->texts[2],
+                                      .token = out_access->tokens ? out_access->tokens[0] : NULL};
+    return CT_OK;
+fail:
+    ct_access_deinit(out_access);
+    return code;
+}
+
+void ct_access_deinit(ct_access *access) {
+    for (size_t i = 0; i < 3; i++) free(access->texts[i]);
+    ct_free_tokens(access->tokens, access->token_count);
+    *access = (ct_access){.token_count = 0};
+}

@@ -1,0 +1,432 @@
+#include "tools/cli/served.h"
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "tools/cli/access.h"
+#include "tools/cli/refusals.h"
+
+/* A folder in which something was written less long ago may still be in the making: what does not fit in it is "not yet", not "broken". */
+enum { SETTLED_SECONDS = 3 };
+
+typedef struct served_folder {
+    char *name;
+    const char *folder;
+    bool versions;     /* a folder of versions */
+    int64_t version;   /* that is served; -1 = none yet */
+    bool not_yet_said; /* of the version that is looked at */
+    int64_t looked_at;
+    int64_t broken; /* the version that was refused, as it stood at broken_ns; -1 = none */
+    int64_t broken_ns;
+} served_folder;
+
+struct ct_served {
+    served_folder *folders;
+    ct_server_model *models; /* (count); models[i] is of folders[i] */
+    size_t count;
+    ct_pool *pool;
+    uint64_t memory_bytes; /* of the rows of each; 0 = no limit */
+    ct_served_options options;
+    pthread_t thread;
+    bool started;
+    bool again; /* SIGHUP came, and a folder was not complete: to be looked at again */
+    atomic_bool stop;
+};
+
+/* --- the command line's words --- */
+
+/* "[NAME=]DIR"; without a name it is the folder's last part. */
+static ct_code parse_folder(const char *text, served_folder *out, ct_status *status) {
+    const char *equals = strchr(text, '='), *slash = strchr(text, '/');
+    *out = (served_folder){.version = -1, .looked_at = -1, .broken = -1};
+    if (equals && (!slash || equals < slash)) {
+        if (equals == text || !equals[1]) return ct_fail(status, CT_USAGE, "--model is '%s': give NAME=DIR or DIR", text);
+        out->folder = equals + 1;
+        out->name = strndup(text, (size_t)(equals - text));
+    } else {
+        size_t end = strlen(text);
+        while (end > 1 && text[end - 1] == '/') end--;
+        size_t begin = end;
+        while (begin > 0 && text[begin - 1] != '/') begin--;
+        out->folder = text;
+        out->name = strndup(text + begin, end - begin);
+    }
+    return out->name ? CT_OK : ct_fail_memory(status, strlen(text), "the name of a model");
+}
+
+static ct_code parse_folders(ct_served *served, const ct_text_list *texts, ct_status *status) {
+    for (size_t i = 0; i < texts->count; i++) {
+        served_folder *folders = served->folders;
+        CT_TRY(parse_folder(texts->items[i], &folders[i], status));
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(folders[i].name, folders[j].name) == 0)
+                return ct_fail(status, CT_USAGE, "two models are called '%s': name them, as --model a=%s b=%s", folders[i].name,
+                               folders[j].folder, folders[i].folder);
+    }
+    return CT_OK;
+}
+
+/* --- versions --- */
+
+static bool version_of_name(const char *name, int64_t *out_version) {
+    return name[0] >= '0' && name[0] <= '9' && ct_parse_i64(name, strlen(name), out_version);
+}
+
+static int descending(const void *a, const void *b) {
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x < y) - (x > y);
+}
+
+/* The numbers of a folder's numbered folders, highest first; caller frees. */
+static int64_t *list_versions(const char *folder, size_t *out_count) {
+    size_t count = 0, capacity = 0;
+    int64_t *versions = NULL;
+    DIR *directory = opendir(folder);
+    *out_count = 0;
+    if (!directory) return NULL;
+    for (const struct dirent *entry; (entry = readdir(directory));) {
+        int64_t version = 0;
+        if (!version_of_name(entry->d_name, &version)) continue;
+        if (count == capacity) {
+            capacity = capacity ? 2 * capacity : 16;
+            int64_t *more = realloc(versions, capacity * sizeof *versions);
+            if (!more) break;
+            versions = more;
+        }
+        versions[count++] = version;
+    }
+    (void)closedir(directory);
+    if (count) qsort(versions, count, sizeof *versions, descending);
+    *out_count = count;
+    return versions;
+}
+
+/* The folder of a version, whatever zeros stand before its number: the first one that reads as it. Caller frees; NULL = gone. */
+static char *version_folder(const char *folder, int64_t version) {
+    char *found = NULL;
+    DIR *directory = opendir(folder);
+    if (!directory) return NULL;
+    for (const struct dirent *entry; !found && (entry = readdir(directory));) {
+        int64_t other = 0;
+        if (version_of_name(entry->d_name, &other) && other == version) found = ct_path_join(folder, entry->d_name);
+    }
+    (void)closedir(directory);
+    return found;
+}
+
+/* --- is it all there? --- */
+
+static int64_t changed_ns(const struct stat *found) { return (int64_t)found->st_ctim.tv_sec * 1000000000 + found->st_ctim.tv_nsec; }
+
+static bool look_at(const char *folder, const char *name, struct stat *out) {
+    char *path = ct_path_join(folder, name);
+    const bool there = path && stat(path, out) == 0;
+    free(path);
+    return there;
+}
+
+/* Whether every file that the manifest lists is there in its whole length; *out_newest: when the last one of them changed. CT_NOT_FOUND
+ * says what is missing. */
+static ct_code check_complete(const char *folder, int64_t *out_newest, ct_status *status) {
+    struct stat found;
+    if (!look_at(folder, "manifest", &found)) return ct_fail(status, CT_NOT_FOUND, "%s has no manifest yet", folder);
+    *out_newest = changed_ns(&found);
+    json_t *manifest = NULL;
+    CT_TRY(ct_model_manifest(folder, false, &manifest, status));
+    ct_code code = CT_OK;
+    size_t index;
+    json_t *file;
+    json_array_foreach(json_object_get(manifest, "files"), index, file) {
+        const char *name = json_string_value(json_object_get(file, "name"));
+        if (code != CT_OK || !name) continue;
+        const json_int_t bytes = json_integer_value(json_object_get(file, "bytes"));
+        if (!look_at(folder, name, &found)) {
+            code = ct_fail(status, CT_NOT_FOUND, "%s: %s is not there yet", folder, name);
+        } else {
+            if (changed_ns(&found) > *out_newest) *out_newest = changed_ns(&found);
+            if (found.st_size < bytes)
+                code = ct_fail(status, CT_NOT_FOUND, "%s: %s has %lld of %lld bytes yet", folder, name, (long long)found.st_size,
+                               (long long)bytes);
+        }
+    }
+    json_decref(manifest);
+    return code;
+}
+
+/* Opens a model folder. CT_NOT_FOUND: it is not complete yet; any other failure: it is broken. *out_newest as above. */
+static ct_code open_folder(const char *folder, uint64_t memory_bytes, ct_pool *pool, ct_model **out_model, int64_t *out_newest,
+                           ct_status *status) {
+    *out_newest = 0;
+    ct_code code = check_complete(folder, out_newest, status);
+    if (code == CT_OK) code = ct_model_open_within(folder, CT_MODEL_READ, memory_bytes, NULL, NULL, pool, out_model, status);
+    if (code == CT_OK || code == CT_NOT_FOUND) return code;
+    const int64_t newest_before = *out_newest;
+    ct_status ignored = CT_STATUS_INIT;
+    (void)check_complete(folder, out_newest, &ignored);
+    const bool settled = *out_newest == newest_before && ct_clock_unix_ms() - *out_newest / 1000000 > SETTLED_SECONDS * 1000;
+    if (settled) return code;
+    status->code = CT_NOT_FOUND;
+    return CT_NOT_FOUND;
+}
+
+/* --- looking for something new --- */
+
+static void say_not_yet(ct_served *served, served_folder *f, int64_t version, const char *message) {
+    char quoted[2 * CT_STATUS_MESSAGE_BYTES], name[256];
+    if (served->options.server) ct_server_count_not_yet(served->options.server);
+    if (f->not_yet_said && f->looked_at == version) return;
+    f->not_yet_said = true;
+    f->looked_at = version;
+    ct_log_line(CT_LOG_INFO, "serve.reload", "result=not_yet model=%s reason=%s", ct_log_quote(f->name, name, sizeof name),
+                ct_log_quote(message, quoted, sizeof quoted));
+}
+
+static void say_refused(ct_served *served, const served_folder *f, const char *message) {
+    char quoted[2 * CT_STATUS_MESSAGE_BYTES], name[256];
+    if (served->options.server) ct_server_count_refused_swap(served->options.server);
+    ct_log_line(CT_LOG_ERROR, "serve.reload", "result=refused model=%s reason=%s", ct_log_quote(f->name, name, sizeof name),
+                ct_log_quote(message, quoted, sizeof quoted));
+}
+
+/* The highest version that can be opened, unless that is the one that is served. CT_END: nothing new. CT_NOT_FOUND: none can be; the status
+ * says why of the highest. */
+static ct_code open_version(ct_served *served, served_folder *f, ct_model **out_model, int64_t *out_version, ct_status *status) {
+    size_t count = 0;
+    int64_t *versions = list_versions(f->folder, &count);
+    ct_code code = ct_fail(status, CT_NOT_FOUND, "%s has no numbered model folder in it", f->folder);
+    bool first = true;
+    for (size_t i = 0; i < count; i++) {
+        char *folder = version_folder(f->folder, versions[i]);
+        if (!folder) continue;
+        if (versions[i] == f->version) {
+            code = CT_END;
+            free(folder);
+            break;
+        }
+        ct_status why = CT_STATUS_INIT;
+        struct stat found;
+        const bool known_broken = f->broken == versions[i] && look_at(folder, "manifest", &found) && changed_ns(&found) <= f->broken_ns;
+        int64_t newest = 0;
+        const ct_code opened =
+            known_broken ? CT_CORRUPT : open_folder(folder, served->memory_bytes, served->pool, out_model, &newest, &why);
+        free(folder);
+        if (opened == CT_OK) {
+            *out_version = versions[i];
+            code = CT_OK;
+            break;
+        }
+        if (known_broken) {
+            first = false;
+            continue;
+        }
+        if (opened == CT_NOT_FOUND) {
+            say_not_yet(served, f, versions[i], why.message);
+        } else {
+            say_refused(served, f, why.message);
+            f->broken = versions[i];
+            f->broken_ns = newest;
+        }
+        if (first) *status = why;
+        first = false;
+    }
+    free(versions);
+    return code;
+}
+
+/* CT_OK, CT_END (nothing new), CT_NOT_FOUND (not complete yet), or the folder is broken. */
+static ct_code open_one(ct_served *served, size_t i, bool anew, ct_model **out_model, int64_t *out_version, ct_status *status) {
+    served_folder *f = &served->folders[i];
+    int64_t newest = 0;
+    if (f->versions) return open_version(served, f, out_model, out_version, status);
+    return anew ? open_folder(f->folder, served->memory_bytes, served->pool, out_model, &newest, status) : CT_END;
+}
+
+static void log_model(const ct_served *served, size_t i) {
+    const ct_server_model *model = &served->models[i];
+    const served_folder *f = &served->folders[i];
+    char version[CT_DIGEST_HEX_BYTES], name[256], folder[32] = "";
+    ct_status ignored = CT_STATUS_INIT;
+    if (ct_model_digest(model->model, version, &ignored) != CT_OK) return;
+    (void)ct_log_quote(model->name, name, sizeof name);
+    if (f->version >= 0) (void)snprintf(folder, sizeof folder, " folder=%" PRId64, f->version);
+    ct_log_line(CT_LOG_INFO, "serve.model", "model=%s version=%s rows=%lld%s", name, version, (long long)ct_model_rows(model->model),
+                folder);
+    const char *trained = ct_model_instruction_set(model->model), *here = ct_tower_instruction_set();
+    if (strcmp(trained, here) != 0)
+        ct_log_line(CT_LOG_WARNING, "serve.model", "model=%s trained_instruction_set=%s instruction_set=%s note=%s", name, trained, here,
+                    "\"scores may differ from eval's there in the last digits\"");
+}
+
+void ct_served_log(const ct_served *served) {
+    for (size_t i = 0; i < served->count; i++) log_model(served, i);
+}
+
+/* Reads what is new (with `anew` every folder) beside what is served, and hands it over at once. With `anew`, where one folder can't be
+ * read, nothing changes. */
+static void look(ct_served *served, bool anew) {
+    ct_status status = CT_STATUS_INIT;
+    const int64_t began = ct_clock_ns();
+    ct_server_model *fresh = calloc(served->count, sizeof *fresh);
+    int64_t *versions = calloc(served->count, sizeof *versions);
+    bool some = false, all = true;
+    for (size_t i = 0; fresh && versions && i < served->count; i++) {
+        served_folder *f = &served->folders[i];
+        fresh[i] = served->models[i];
+        versions[i] = f->version;
+        ct_model *model = NULL;
+        const ct_code code = open_one(served, i, anew, &model, &versions[i], &status);
+        if (code == CT_OK) {
+            fresh[i].model = model;
+            some = true;
+        } else if (code != CT_END && !f->versions) {
+            all = false;
+            if (code == CT_NOT_FOUND) {
+                say_not_yet(served, f, 0, status.message);
+                served->again = true;
+            } else {
+                say_refused(served, f, status.message);
+            }
+        }
+    }
+    const bool ready = some && (all || !anew);
+    ct_code code = CT_OK;
+    if (ready) code = ct_server_replace(served->options.server, fresh, served->count, &status);
+    if (code != CT_OK) say_refused(served, &served->folders[0], status.message);
+    size_t changed = 0;
+    for (size_t i = 0; fresh && i < served->count; i++) {
+        if (fresh[i].model == served->models[i].model) continue;
+        if (!ready || code != CT_OK) {
+            ct_model_destroy(fresh[i].model);
+            continue;
+        }
+        ct_model_destroy(served->models[i].model);
+        served->models[i].model = fresh[i].model;
+        served->folders[i].version = versions[i];
+        served->folders[i].not_yet_said = false;
+        log_model(served, i);
+        changed++;
+    }
+    if (ready && code == CT_OK)
+        ct_log_line(CT_LOG_INFO, "serve.reload", "result=done models=%zu ms=%lld", changed, (long long)((ct_clock_ns() - began) / 1000000));
+    free(versions);
+    free(fresh);
+}
+
+/* --- tokens --- */
+
+static void read_tokens(ct_served *served) {
+    char **tokens = NULL, quoted[2 * CT_STATUS_MESSAGE_BYTES];
+    size_t count = 0;
+    ct_status status = CT_STATUS_INIT;
+    ct_code code = ct_read_tokens(served->options.token_file, &tokens, &count, &status);
+    if (code == CT_OK) code = ct_server_set_tokens(served->options.server, (const char *const *)tokens, count, &status);
+    if (code == CT_OK)
+        ct_log_line(CT_LOG_INFO, "serve.tokens", "result=done tokens=%zu", count);
+    else
+        ct_log_line(CT_LOG_ERROR, "serve.tokens", "result=refused reason=%s", ct_log_quote(status.message, quoted, sizeof quoted));
+    ct_free_tokens(tokens, count);
+}
+
+/* --- life --- */
+
+ct_code ct_served_open(const ct_text_list *texts, uint64_t memory_bytes, ct_pool *pool, ct_served **out_served, ct_status *status) {
+    ct_served *served = calloc(1, sizeof *served);
+    if (!served) return ct_fail_memory(status, sizeof *served, "the models");
+    ct_code code = CT_OK;
+    served->pool = pool;
+    served->memory_bytes = memory_bytes;
+    served->count = texts->count;
+    served->folders = calloc(texts->count, sizeof *served->folders);
+    served->models = calloc(texts->count, sizeof *served->models);
+    if (!served->folders || !served->models) {
+        code = ct_fail_memory(status, texts->count * sizeof *served->folders, "the models");
+        goto fail;
+    }
+    CT_TRY_GOTO(code, parse_folders(served, texts, status), fail);
+    for (size_t i = 0; i < served->count; i++) {
+        served_folder *f = &served->folders[i];
+        size_t versions = 0;
+        if (!ct_model_folder_is(f->folder)) free(list_versions(f->folder, &versions));
+        f->versions = versions > 0;
+        served->models[i].name = f->name;
+        code = f->versions ? open_version(served, f, &served->models[i].model, &f->version, status)
+                           : ct_model_open_within(f->folder, CT_MODEL_READ, served->memory_bytes, NULL, NULL, pool,
+                                                  &served->models[i].model, status);
+        if (code != CT_OK) goto fail;
+    }
+    *out_served = served;
+    return CT_OK;
+fail:
+    ct_served_close(served);
+    return code;
+}
+
+void ct_served_close(ct_served *served) {
+    if (!served) return;
+    for (size_t i = 0; served->models && i < served->count; i++) ct_model_destroy(served->models[i].model);
+    for (size_t i = 0; served->folders && i < served->count; i++) free(served->folders[i].name);
+    free(served->models);
+    free(served->folders);
+    free(served);
+}
+
+const ct_server_model *ct_served_models(const ct_served *served, size_t *out_count) {
+    *out_count = served->count;
+    return served->models;
+}
+
+void ct_served_block_signals(void) {
+    sigset_t hangup;
+    (void)sigemptyset(&hangup);
+    (void)sigaddset(&hangup, SIGHUP);
+    (void)pthread_sigmask(SIG_BLOCK, &hangup, NULL);
+}
+
+static void *served_main(void *argument) {
+    ct_served *served = argument;
+    sigset_t hangup;
+    (void)sigemptyset(&hangup);
+    (void)sigaddset(&hangup, SIGHUP);
+    const int64_t every_ns = (int64_t)(served->options.look_seconds * 1e9);
+    const struct timespec every = {.tv_sec = every_ns / 1000000000, .tv_nsec = every_ns % 1000000000};
+    ct_refusal_log refusals = {0};
+    for (;;) {
+        const bool signal = sigtimedwait(&hangup, NULL, &every) == SIGHUP;
+        if (atomic_load(&served->stop)) break;
+        if (signal && served->options.token_file) read_tokens(served);
+        const bool anew = signal || served->again;
+        served->again = false;
+        look(served, anew);
+        ct_refusals_log(&refusals, served->options.server);
+    }
+    ct_refusals_log(&refusals, served->options.server);
+    return NULL;
+}
+
+ct_code ct_served_start(ct_served *served, const ct_served_options *options, ct_status *status) {
+    served->options = *options;
+    atomic_store(&served->stop, false);
+    if (pthread_create(&served->thread, NULL, served_main, served) != 0) return ct_fail(status, CT_EXHAUSTED, "cannot start a thread");
+    served->started = true;
+    return CT_OK;
+}
+
+void ct_served_stop(ct_served *served) {
+    if (!served || !served->started) return;
+    atomic_store(&served->stop, true);
+    (void)pthread_kill(served->thread, SIGHUP);
+    (void)pthread_join(served->thread, NULL);
+    served->started = false;
+}

@@ -1,0 +1,31 @@
+/* The model folders of `clicktower serve`, and what becomes of them while it runs. A DIR is a model folder, or a folder of versions:
+ * numbered model folders, of which the highest one that is complete is served. A thread of its own looks at folders of versions again and
+ * again, reads every folder (and the tokens) again on SIGHUP, and logs what the server refused. */
+#ifndef TOOLS_CLI_SERVED_H
+#define TOOLS_CLI_SERVED_H
+
+#include "base/pool.h"
+#include "serving/server.h"
+#include "tools/cli/options.h"
+
+typedef struct ct_served ct_served;
+/* texts: "[NAME=]DIR". Opens every model. CT_USAGE where two have one name; where a folder of versions holds none that can be served, the
+ * status says why. The pool must outlive it. */
+/* memory_bytes: of the rows of each model; 0 = no limit. */
+CT_MUST_CHECK ct_code ct_served_open(const ct_text_list *texts, uint64_t memory_bytes, ct_pool *pool, ct_served **out_served, ct_status *status);
+void ct_served_close(ct_served *served); /* after the server; NULL is fine */
+const ct_server_model *ct_served_models(const ct_served *served, size_t *out_count);
+/* Logs a line for each model: version, rows, and a warning where its scores may differ from those of training. */
+void ct_served_log(const ct_served *served);
+
+typedef struct ct_served_options {
+    ct_server *server;
+    double look_seconds;    /* at folders of versions */
+    const char *token_file; /* NULL = none */
+} ct_served_options;
+/* SIGHUP must be blocked in all threads (ct_served_block_signals, before any is made). */
+CT_MUST_CHECK ct_code ct_served_start(ct_served *served, const ct_served_options *options, ct_status *status);
+void ct_served_stop(ct_served *served); /* before the server stops; not started is fine */
+void ct_served_block_signals(void);
+
+#endif
