@@ -45,4 +45,8 @@ CT_MUST_CHECK ct_code ct_folder_commit(const char *staged, const char *path, ct_
 /* The older folder at `path`, if there is one, becomes `kept`, on the same file system, in the place of what may be there. */
 CT_MUST_CHECK ct_code ct_folder_commit_keeping(const char *staged, const char *path, const char *kept, ct_status *status);
 
+/* PATH.live-PID, malloc'd: a folder for this process beside `path`, which it must remove itself. Makes the parent, not the folder; removes
+ * what dead processes left under such names. */
+CT_MUST_CHECK ct_code ct_folder_scratch(const char *path, char **out_scratch, ct_status *status);
+
 #endif

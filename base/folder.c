@@ -251,8 +251,16 @@ void ct_file_list_deinit(ct_file_list *list) {
 
 /* --- stage and commit --- */
 
-/* Is `name` BASE.partial-N or BASE.old-N of a process N that is dead, or of our own number? A folder staged in this process for the same
- * path is replaced: one at a time. */
+/* Is `text` the number of a process that is dead? `own`: or of this one. */
+static bool is_dead(const char *text, bool own) {
+    int64_t pid;
+    if (!ct_parse_i64(text, strlen(text), &pid) || pid <= 0 || pid > INT32_MAX || text[0] == '+') return false;
+    if (pid == (int64_t)getpid()) return own;
+    return kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+}
+
+/* Is `name` BASE.partial-N, BASE.old-N or BASE.live-N of a process N that is dead, or of our own number? A folder staged in this process
+ * for the same path is replaced: one at a time. */
 static bool is_left_over(const char *name, const char *base) {
     const size_t length = strlen(base);
     if (strncmp(name, base, length) != 0) return false;
@@ -261,11 +269,11 @@ static bool is_left_over(const char *name, const char *base) {
         name += 9;
     else if (strncmp(name, ".old-", 5) == 0)
         name += 5;
+    else if (strncmp(name, ".live-", 6) == 0)
+        return is_dead(name + 6, false);
     else
         return false;
-    int64_t pid;
-    if (!ct_parse_i64(name, strlen(name), &pid) || pid <= 0 || pid > INT32_MAX || name[0] == '+') return false;
-    return pid == (int64_t)getpid() || (kill((pid_t)pid, 0) != 0 && errno == ESRCH);
+    return is_dead(name, true);
 }
 
 static ct_code remove_left_overs(const char *path, const char *parent, ct_status *status) {
@@ -392,4 +400,25 @@ fail:
 
 ct_code ct_folder_commit(const char *staged, const char *path, ct_status *status) {
     return ct_folder_commit_keeping(staged, path, NULL, status);
+}
+
+ct_code ct_folder_scratch(const char *path, char **out_scratch, ct_status *status) {
+    char *scratch = NULL, *parent = NULL, *trimmed = path_trim(path);
+    ct_code code = CT_OK;
+    if (!trimmed || !(parent = ct_path_parent(trimmed)) || asprintf(&scratch, "%s.live-%ld", trimmed, (long)getpid()) < 0) {
+        scratch = NULL;
+        code = ct_fail_memory(status, strlen(path), "a folder's name");
+    }
+    if (code == CT_OK && !is_name(trimmed))
+        code = ct_fail(status, CT_INVALID, "\"%s\" cannot be the name of a new folder: give one that can be renamed", path);
+    if (code == CT_OK) code = ct_folder_create(parent, status);
+    if (code == CT_OK) code = remove_left_overs(trimmed, parent, status);
+    if (code == CT_OK) {
+        *out_scratch = scratch;
+        scratch = NULL;
+    }
+    free(scratch);
+    free(parent);
+    free(trimmed);
+    return code;
 }

@@ -7,6 +7,12 @@
 
 uint64_t ct_hash64(const void *data, size_t bytes, uint64_t seed) { return XXH3_64bits_withSeed(data, bytes, seed); }
 
+void ct_hash128(const void *data, size_t bytes, uint64_t seed, uint64_t out_hash[2]) {
+    const XXH128_hash_t hash = XXH3_128bits_withSeed(data, bytes, seed);
+    out_hash[0] = hash.low64;
+    out_hash[1] = hash.high64;
+}
+
 /* ct_digest is xxHash's own state under our name. */
 static XXH3_state_t *state_of(ct_digest *digest) { return (XXH3_state_t *)(void *)digest; }
 

@@ -6,6 +6,8 @@
 
 uint64_t ct_hash64(const void *data, size_t bytes, uint64_t seed);
 
+void ct_hash128(const void *data, size_t bytes, uint64_t seed, uint64_t out_hash[2]);
+
 enum { CT_DIGEST_HEX_BYTES = 33 }; /* 32 hex digits and NUL */
 
 /* A running 128-bit digest. Not for secrets. */

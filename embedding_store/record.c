@@ -32,6 +32,28 @@ size_t ct_record_encode(const ct_table *table, const ct_partition *partition, co
     return n + table->spec.dim * sizeof(float);
 }
 
+void ct_sum_add(ct_sum *sum, uint64_t key, const char *record, size_t bytes) {
+    uint64_t hash[2];
+    ct_hash128(record, bytes, key, hash);
+    for (size_t i = 0; i < 2; i++) sum->word[i] += hash[i];
+}
+
+void ct_sum_take(ct_sum *sum, uint64_t key, const char *record, size_t bytes) {
+    uint64_t hash[2];
+    ct_hash128(record, bytes, key, hash);
+    for (size_t i = 0; i < 2; i++) sum->word[i] -= hash[i];
+}
+
+void ct_sum_add_entry(ct_sum *sum, const ct_table *table, const ct_partition *partition, const ct_index_entry *entry) {
+    char record[CT_RECORD_MAX_BYTES];
+    ct_sum_add(sum, entry->key, record, ct_record_encode(table, partition, entry, record));
+}
+
+void ct_sum_take_entry(ct_sum *sum, const ct_table *table, const ct_partition *partition, const ct_index_entry *entry) {
+    char record[CT_RECORD_MAX_BYTES];
+    ct_sum_take(sum, entry->key, record, ct_record_encode(table, partition, entry, record));
+}
+
 bool ct_record_finite(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry) {
     if (table->spec.kind != CT_TABLE_TRAINED || entry->slot == CT_SLOT_STUB) return true;
     const float *values = ct_slab_at(&partition->values, entry->slot - 1);

@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "embedding_store/live.h"
+#include "embedding_store/record.h"
 #include "embedding_store/tier.h"
 
 /* --- tables --- */
@@ -302,20 +303,19 @@ done:
 
 /* --- digest --- */
 
-typedef struct sort_work {
+typedef struct sum_work {
     const ct_table *table;
-    size_t first; /* partition of task 0 */
-    ct_index_entry **sorted;
-    ct_failure failure;
-} sort_work;
+    ct_sum *sums; /* (partitions) */
+} sum_work;
 
-static void sort_task(void *context, size_t task, size_t worker) {
+static void sum_task(void *context, size_t part, size_t worker) {
     (void)worker;
-    sort_work *work = context;
-    ct_status status;
-    work->sorted[task] = NULL;
-    if (ct_partition_sorted(&work->table->partitions[work->first + task], &work->sorted[task], &status) != CT_OK)
-        ct_failure_put(&work->failure, &status);
+    const sum_work *work = context;
+    const ct_partition *partition = &work->table->partitions[part];
+    for (size_t place = 0; place < (size_t)1 << partition->index_bits; place++) {
+        const ct_index_entry *entry = ct_partition_entry(partition, place);
+        if (entry->slot != CT_SLOT_EMPTY) ct_sum_add_entry(&work->sums[part], work->table, partition, entry);
+    }
 }
 
 static void digest_spec(const ct_table *table, ct_digest *digest) {
@@ -340,53 +340,31 @@ static void digest_spec(const ct_table *table, ct_digest *digest) {
     ct_digest_update_text(digest, spec->content_hash);
 }
 
-static void digest_entries(const ct_table *table, const ct_partition *partition, const ct_index_entry *entries, ct_digest *digest) {
-    for (size_t i = 0; i < partition->used; i++) {
-        const bool has_row = entries[i].slot != CT_SLOT_STUB;
-        ct_digest_update_u64(digest, entries[i].key);
-        ct_digest_update_u64(digest, (uint64_t)entries[i].count << 1 | has_row);
-        if (table->spec.target_stats) {
-            const ct_key_counts *counts = ct_entry_counts(ct_partition_find(partition, entries[i].key));
-            ct_digest_update_u64(digest, (uint64_t)counts->impressions << 32 | counts->clicks);
-            ct_digest_update_u64(digest, counts->epoch);
-        }
-        if (!has_row) continue;
-        ct_digest_update(digest, ct_slab_at(&partition->values, entries[i].slot - 1), table->spec.dim * sizeof(float));
-        if (partition->state.floats)
-            ct_digest_update(digest, ct_slab_at(&partition->state, entries[i].slot - 1), partition->state.floats * sizeof(float));
-    }
-}
-
 ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status) {
     if (store->mode != CT_STORE_TRAIN) return ct_fail(status, CT_INVALID, "digest: the store was opened for reading");
-    const size_t threads = store->pool ? ct_pool_threads(store->pool) : 1;
     if (store->tier) CT_TRY(ct_tier_flush(store->tier, status));
-    ct_index_entry **sorted = calloc(threads, sizeof *sorted);
-    if (!sorted) return ct_fail_memory(status, threads * sizeof *sorted, "a digest");
-    ct_code code = CT_OK;
+    const size_t parts = (size_t)1 << store->partition_bits;
+    ct_sum *sums = malloc(parts * sizeof *sums);
+    if (!sums) return ct_fail_memory(status, parts * sizeof *sums, "a digest");
     ct_digest_update_u64(digest, store->table_count);
-    for (size_t i = 0; i < store->table_count && code == CT_OK; i++) {
+    for (size_t i = 0; i < store->table_count; i++) {
         const ct_table *table = &store->tables[i];
         ct_table_info info;
         ct_store_table_info(store, i, &info);
         digest_spec(table, digest);
-        ct_digest_update_u64(digest, (uint64_t)(info.rows + info.stubs));
+        ct_digest_update_u64(digest, (uint64_t)info.rows);
+        ct_digest_update_u64(digest, (uint64_t)info.stubs);
+        memset(sums, 0, parts * sizeof *sums);
         if (store->tier && table->spec.kind == CT_TABLE_TRAINED) {
-            code = ct_tier_digest(store, i, digest, status);
-            continue;
+            sums[0] = ct_tier_sum(store->tier, i);
+        } else {
+            sum_work work = {table, sums};
+            ct_run(store->pool, parts, sum_task, &work);
         }
-        /* As many partitions at a time as there are threads: sorted side by side, fed one after the other. */
-        for (size_t first = 0; first < table->partition_count && code == CT_OK; first += threads) {
-            const size_t count = table->partition_count - first < threads ? table->partition_count - first : threads;
-            sort_work work = {.table = table, .first = first, .sorted = sorted, .failure = {.status = status}};
-            ct_run(store->pool, count, sort_task, &work);
-            code = ct_failure_code(&work.failure);
-            for (size_t j = 0; j < count; j++) {
-                if (code == CT_OK) digest_entries(table, &table->partitions[first + j], sorted[j], digest);
-                free(sorted[j]);
-            }
-        }
+        for (size_t p = 1; p < parts; p++)
+            for (size_t n = 0; n < 2; n++) sums[0].word[n] += sums[p].word[n];
+        for (size_t n = 0; n < 2; n++) ct_digest_update_u64(digest, sums[0].word[n]);
     }
-    free(sorted);
-    return code;
+    free(sums);
+    return CT_OK;
 }

@@ -91,8 +91,9 @@ CT_MUST_CHECK ct_code ct_store_open_within(const char *folder, ct_store_mode mod
 void ct_store_destroy(ct_store *store); /* NULL is fine */
 /* Writes all tables into `folder`, which must not exist. The caller renames. */
 CT_MUST_CHECK ct_code ct_store_snapshot(ct_store *store, const char *folder, ct_status *status);
-/* Feeds table specs, then every row and stub in the order (table, key), counts, target statistics, values and state: equal stores, equal
- * digests, whatever their files or partitions look like. Only for CT_STORE_TRAIN stores. */
+/* Feeds table specs, and of each table the sum of hashes of every row and stub: key, count, target statistics, values and state. Equal
+ * stores, equal digests, whatever their files or partitions look like. Within a limit on memory the cost is that of what has changed.
+ * Only for CT_STORE_TRAIN stores. */
 CT_MUST_CHECK ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status);
 
 /* Puts rows into a frozen table. keys: (count), distinct; values: (count, dim), copied. */

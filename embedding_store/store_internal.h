@@ -167,7 +167,9 @@ CT_MUST_CHECK ct_code ct_disk_write(ct_store *store, const char *folder, ct_stat
 CT_MUST_CHECK ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table *stored, bool frozen_only, ct_status *status);
 /* snapshot.c: of a store within a limit. */
 CT_MUST_CHECK ct_code ct_tier_snapshot(ct_store *store, const char *folder, ct_status *status);
-CT_MUST_CHECK ct_code ct_tier_digest(ct_store *store, size_t table, ct_digest *digest, ct_status *status);
+/* The rows of table `from` of a snapshot become those of table `number`, which has none; target statistics as ct_store_take says. */
+CT_MUST_CHECK ct_code ct_tier_take(ct_store *store, size_t number, const char *folder, const ct_stored_table *stored, size_t count,
+                                   size_t from, ct_status *status);
 CT_MUST_CHECK ct_code ct_disk_count(const char *folder, const ct_stored_table *stored, size_t count, uint64_t *out_entries /* (count) */,
                                     uint64_t *out_bytes /* (count) */, ct_status *status);
 

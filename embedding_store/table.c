@@ -138,7 +138,7 @@ static ct_code index_grow(ct_table *table, ct_partition *partition, ct_status *s
     const size_t old_count = (size_t)1 << old.index_bits, mask = 2 * old_count - 1;
     uint32_t *touched = NULL;
     if (old.touched) {
-        touched = malloc(2 * old_count * sizeof *touched);
+        touched = calloc(2 * old_count, sizeof *touched);
         if (!touched) return ct_fail_memory(status, 2 * old_count * sizeof *touched, "a table's index");
     }
     const ct_code code = index_create(table, partition, old.index_bits + 1, &partition->index, status);

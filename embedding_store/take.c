@@ -24,7 +24,6 @@ ct_code ct_store_take(ct_store *store, size_t number, const char *folder, ct_sto
     ct_table *table = &store->tables[number];
     ct_table_info info;
     ct_store_table_info(store, number, &info);
-    if (store->tier) return ct_fail(status, CT_UNSUPPORTED, "another model's rows can't be taken into a table with a memory limit");
     if (info.rows + info.stubs > 0) return ct_fail(status, CT_INVALID, "table %s has rows already", table->spec.name);
     CT_TRY(ct_store_manifest_read(folder, &stored, &count, NULL, status));
     while (from < count && strcmp(stored[from].spec.name, table->spec.name) != 0) from++;
@@ -39,13 +38,15 @@ ct_code ct_store_take(ct_store *store, size_t number, const char *folder, ct_sto
         taken.counts_taken = taken.rows_taken && other->spec.target_stats && table->spec.target_stats;
         if (!taken.state_taken)
             for (size_t i = 0; i < CT_STATE_COLUMNS; i++) other->state[i].present = false;
-        if (taken.rows_taken) {
+        if (taken.rows_taken && store->tier) {
+            code = ct_tier_take(store, number, folder, stored, count, from, status);
+        } else if (taken.rows_taken) {
             ct_store view = *store; /* of this one table */
             view.tables = table;
             view.table_count = 1;
             code = ct_disk_read(&view, folder, other, false, status);
         }
-        if (code == CT_OK && taken.counts_taken) begin_epoch(table, other->counted_epoch);
+        if (code == CT_OK && taken.counts_taken && !store->tier) begin_epoch(table, other->counted_epoch);
         if (code == CT_OK && taken.rows_taken) {
             taken.rows = other->rows;
             taken.stubs = other->stubs;

@@ -9,7 +9,7 @@
 #include "embedding_store/tier_internal.h"
 
 enum {
-    DATABASE_BYTES = 12 << 20, /* RocksDB's own: readers of files, the file in work, a compaction's buffers */
+    DATABASE_BYTES = 24 << 20, /* RocksDB's own: readers of files, the file in work, a compaction's buffers; what malloc keeps */
     MOST_DIRTY_BYTES = 64 << 20,
     DIRTY_PART = 8,       /* of the cache, at most */
     SPARE_PART = 32,      /* of a partition, evicted at once beyond what is needed, so that it is searched seldom */
@@ -48,10 +48,9 @@ static size_t ticket_bytes(const ct_ticket *ticket) {
     return bytes;
 }
 
-/* All that is not the cache, with two tickets in work and every key of a batch missing. */
-static uint64_t other_bytes(const ct_tier *tier, const ct_ticket *ticket) {
-    const size_t keys = ticket->occurrences + ticket->rare_count;
-    uint64_t bytes = DATABASE_BYTES + 2 * (ticket_bytes(ticket) + keys * (2 * sizeof(uint64_t) + ct_record_bytes(ticket->table)));
+/* All that is not the cache, with two tickets in work and all of a batch's `keys` distinct keys missing. */
+static uint64_t other_bytes(const ct_tier *tier, const ct_ticket *ticket, uint64_t keys) {
+    uint64_t bytes = DATABASE_BYTES + 2 * ticket_bytes(ticket) + keys * (2 * sizeof(uint64_t) + ct_record_bytes(ticket->table));
     for (size_t i = 0; i < tier->store->table_count; i++) {
         const ct_table *table = &tier->store->tables[i];
         for (size_t p = 0; p < table->partition_count && table->spec.kind == CT_TABLE_FROZEN; p++) bytes += table->partitions[p].bytes;
@@ -62,35 +61,37 @@ static uint64_t other_bytes(const ct_tier *tier, const ct_ticket *ticket) {
 /* What leaves at once, and what is dirty, is a part of the cache beside it. */
 static uint64_t cache_of(uint64_t bytes) { return bytes / 6 * 5; }
 
+static ct_code fail_small(const ct_tier *tier, const ct_ticket *ticket, uint64_t keys, uint64_t other, ct_status *status) {
+    const ct_table *table = ticket->table;
+    const uint64_t each = (place_bytes(&table->partitions[0]) * 3 + row_bytes(&table->partitions[0])) * (table->spec.min_count > 1 ? 3 : 1);
+    const uint64_t least = other + keys * each * tier->trained * 6 / 5;
+    return ct_fail(status, CT_INVALID, "a memory limit of %llu MiB is too small for batches of %zu rows; give %llu MiB, or smaller batches",
+                   (unsigned long long)(tier->memory_bytes >> 20), ticket->lookup.rows, (unsigned long long)((least >> 20) + 1));
+}
+
 /* Sets the sizes of the table's partitions by what the largest batch so far leaves. */
 static ct_code set_sizes(ct_tier *tier, const ct_ticket *ticket, ct_status *status) {
     ct_table *table = ticket->table;
     tier_table *state = &tier->tables[table - tier->store->tables];
-    const uint64_t keys = ticket->occurrences + ticket->rare_count, parts = table->partition_count;
+    const uint64_t parts = table->partition_count;
+    uint64_t keys = ticket->rare_count;
+    for (size_t p = 0; p < parts; p++) keys += ticket->unique_counts[p];
     if (state->sized_for >= keys) return CT_OK;
+    keys += keys / 4; /* others may have more */
     uint64_t cache = tier->cache_bytes;
-    const uint64_t other = other_bytes(tier, ticket);
+    const uint64_t other = other_bytes(tier, ticket, keys);
     if (!cache && tier->memory_bytes > other) cache = cache_of(tier->memory_bytes - other);
     uint32_t rows = 0;
     for (size_t p = 0; p < parts; p++) {
         ct_partition *partition = &table->partitions[p];
         divide(table, partition, cache / tier->trained / parts, &rows, &state->most_entries);
-        if (partition->rows > rows) rows = partition->rows; /* slabs do not shrink */
-        uint32_t *free_rows = realloc(partition->free_rows, ((size_t)rows + 1) * sizeof *free_rows);
-        if (!free_rows) return ct_fail_memory(status, rows * sizeof *free_rows, "a table's free rows");
+        const uint32_t most = partition->rows > rows ? partition->rows : rows; /* slabs do not shrink */
+        uint32_t *free_rows = realloc(partition->free_rows, ((size_t)most + 1) * sizeof *free_rows);
+        if (!free_rows) return ct_fail_memory(status, most * sizeof *free_rows, "a table's free rows");
         partition->free_rows = free_rows;
-        partition->most_rows = rows;
+        partition->most_rows = most;
     }
-    /* Two batches of nothing but distinct keys, and an eighth for partitions that get more than others. */
-    const uint64_t needed = tier->cache_bytes ? 0 : 2 * keys + keys / 4;
-    if (rows * parts < needed) {
-        const uint64_t each = place_bytes(&table->partitions[0]) * 3 + row_bytes(&table->partitions[0]);
-        const uint64_t least = other + needed * each * (table->spec.min_count > 1 ? 3 : 1) * tier->trained * 6 / 5;
-        return ct_fail(status, CT_INVALID,
-                       "a memory limit of %llu MiB is too small for batches of %zu rows with %zu keys; give %llu MiB, or smaller batches",
-                       (unsigned long long)(tier->memory_bytes >> 20), ticket->lookup.rows, (size_t)keys,
-                       (unsigned long long)((least >> 20) + 1));
-    }
+    if (rows * parts < 2 * keys && !tier->cache_bytes) return fail_small(tier, ticket, 2 * keys, other, status); /* two batches */
     state->sized_for = keys;
     state->most_dirty = cache / DIRTY_PART < MOST_DIRTY_BYTES ? cache / DIRTY_PART : MOST_DIRTY_BYTES;
     return CT_OK;
@@ -98,8 +99,8 @@ static ct_code set_sizes(ct_tier *tier, const ct_ticket *ticket, ct_status *stat
 
 /* --- records on their way out --- */
 
-static ct_code out_put(ct_tier *tier, tier_out_part *out, const ct_table *table, const ct_partition *partition, const ct_index_entry *entry,
-                       ct_status *status) {
+static ct_code out_put(ct_tier *tier, tier_out_part *out, ct_sum *sum, const ct_table *table, const ct_partition *partition,
+                       const ct_index_entry *entry, ct_status *status) {
     const size_t most = ct_record_bytes(table);
     if (out->count == out->room) {
         const size_t room = out->room ? out->room * 3 / 2 : 64;
@@ -120,6 +121,7 @@ static ct_code out_put(ct_tier *tier, tier_out_part *out, const ct_table *table,
         atomic_store(&tier->bad_table, table);
     }
     const size_t bytes = ct_record_encode(table, partition, entry, out->records + out->bytes);
+    ct_sum_add(sum, entry->key, out->records + out->bytes, bytes);
     out->entries[out->count++] = (tier_out_entry){.key = entry->key, .offset = out->bytes, .bytes = bytes};
     out->bytes += bytes;
     return CT_OK;
@@ -205,7 +207,7 @@ static ct_code make_room(const plan_work *work, size_t part, uint64_t rows, uint
 
     uint32_t all[64] = {0}, with_row[64] = {0};
     const size_t mask = ((size_t)1 << partition->index_bits) - 1;
-    const uint32_t now = work->ticket->tier->sequence;
+    const uint32_t now = work->tier->plan.sequence;
     for (size_t at = 0; at <= mask; at++) {
         const ct_index_entry *entry = ct_partition_entry(partition, at);
         if (entry->slot == CT_SLOT_EMPTY || partition->touched[at] >= work->evictable) continue;
@@ -230,7 +232,7 @@ static ct_code make_room(const plan_work *work, size_t part, uint64_t rows, uint
             continue;
         }
         if (touched > state->written) {
-            CT_TRY(out_put(work->tier, &work->out->part[part], table, partition, entry, status));
+            CT_TRY(out_put(work->tier, &work->out->part[part], &state->sum, table, partition, entry, status));
             state->dirty--;
         }
         gone++;
@@ -258,11 +260,10 @@ static ct_code write_back(const plan_work *work, size_t part, ct_status *status)
     for (size_t at = 0; at <= mask; at++) {
         const ct_index_entry *entry = ct_partition_entry(partition, at);
         if (entry->slot == CT_SLOT_EMPTY || partition->touched[at] <= state->written) continue;
-        if (partition->touched[at] > work->final) {
-            dirty++;
-            if (work->ticket) continue; /* it changes soon; at a flush it may have changed before it was asked for again */
-        }
-        CT_TRY(out_put(work->tier, &work->out->part[part], table, partition, entry, status));
+        const bool pending = partition->touched[at] > work->final;
+        dirty += pending;
+        if (pending && work->ticket) continue; /* it changes soon; at a flush it may have changed before it was asked for again */
+        CT_TRY(out_put(work->tier, &work->out->part[part], pending ? &state->pending : &state->sum, table, partition, entry, status));
     }
     state->written = work->final;
     state->dirty = dirty;
@@ -275,6 +276,17 @@ static void sort_out(tier_out_part *out) {
 
 /* --- plan --- */
 
+/* What is in the database as it is will not be so for long. */
+static void will_change(tier_part *state, const ct_table *table, const ct_partition *partition, const ct_index_entry *entry,
+                        uint32_t sequence) {
+    uint32_t *touched = &partition->touched[ct_partition_place(partition, entry)];
+    if (*touched <= state->written) {
+        ct_sum_take_entry(&state->sum, table, partition, entry);
+        state->dirty++;
+    }
+    *touched = sequence;
+}
+
 static int by_number(const void *a, const void *b) {
     const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
     return x < y ? -1 : x > y;
@@ -285,7 +297,7 @@ static void plan_task(void *context, size_t part, size_t worker) {
     plan_work *work = context;
     const ct_ticket *ticket = work->ticket;
     const ct_table *table = ticket->table;
-    ct_tier_ticket *mine = ticket->tier;
+    ct_tier_ticket *mine = &work->tier->plan;
     ct_partition *partition = &table->partitions[part];
     tier_part *state = &work->state->part[part];
     const ct_unique *uniques = &ticket->uniques[ticket->bases[part]];
@@ -301,9 +313,7 @@ static void plan_task(void *context, size_t part, size_t worker) {
             continue;
         }
         stubs += entry->slot == CT_SLOT_STUB;
-        uint32_t *touched = &partition->touched[ct_partition_place(partition, entry)];
-        state->dirty += *touched <= state->written;
-        *touched = mine->sequence;
+        will_change(state, table, partition, entry, mine->sequence);
     }
     qsort(missing, n, sizeof *missing, by_number);
     mine->missing_counts[part] = n;
@@ -328,9 +338,8 @@ static ct_code reserve(ct_tier_ticket *mine, size_t keys, size_t parts, ct_statu
 }
 
 /* Rare keys that are nowhere in memory, and no ordinary keys of the batch: behind the others, sorted. */
-static void find_rare(tier_table *state, const ct_ticket *ticket) {
+static void find_rare(ct_tier_ticket *mine, tier_table *state, const ct_ticket *ticket) {
     const ct_table *table = ticket->table;
-    ct_tier_ticket *mine = ticket->tier;
     uint64_t *rare = &mine->missing[mine->count];
     mine->rare_count = 0;
     for (size_t i = 0; i < ticket->rare_count; i++) {
@@ -339,9 +348,7 @@ static void find_rare(tier_table *state, const ct_ticket *ticket) {
         const ct_partition *partition = &table->partitions[part];
         const ct_index_entry *entry = ct_partition_find(partition, key);
         if (entry) {
-            uint32_t *touched = &partition->touched[ct_partition_place(partition, entry)];
-            state->part[part].dirty += *touched <= state->part[part].written;
-            *touched = mine->sequence;
+            will_change(&state->part[part], table, partition, entry, mine->sequence);
         } else if (!bsearch(&key, &mine->missing[mine->first[part]], mine->first[part + 1] - mine->first[part], sizeof key, by_number)) {
             rare[mine->rare_count++] = key;
         }
@@ -405,13 +412,13 @@ ct_code ct_tier_plan(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
     ct_table *table = ticket->table;
     const size_t number = (size_t)(table - tier->store->tables), parts = table->partition_count;
     tier_table *state = &tier->tables[number];
+    if (tier->failed.code != CT_OK) {
+        *status = tier->failed;
+        return status->code;
+    }
     if (tier->planned)
         return ct_fail(status, CT_INVALID, "prefetch: another batch is prefetched already; with a memory limit one ahead is possible");
-    if (!ticket->tier) {
-        ticket->tier = calloc(1, sizeof *ticket->tier);
-        if (!ticket->tier) return ct_fail_memory(status, sizeof *ticket->tier, "a ticket");
-    }
-    ct_tier_ticket *mine = ticket->tier;
+    ct_tier_ticket *mine = &tier->plan;
     CT_TRY(reserve(mine, ticket->occurrences + ticket->rare_count, parts, status));
     CT_TRY(set_sizes(tier, ticket, status));
     mine->sequence = ++tier->sequence;
@@ -424,13 +431,16 @@ ct_code ct_tier_plan(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
                       .final = tier->current ? tier->acquired - 1 : tier->acquired,
                       .failure = {.status = status}};
     CT_TRY(out_take(tier, state, &work.out, status));
-    ct_run(tier->store->pool, parts, plan_task, &work);
+    ct_run(ticket->lookup.alone ? NULL : tier->store->pool, parts, plan_task, &work);
     for (size_t p = 0; p < parts; p++) {
         table->outside_rows += state->part[p].evicted_rows;
         table->outside_stubs += state->part[p].evicted_stubs;
         state->part[p].evicted_rows = state->part[p].evicted_stubs = 0;
     }
-    CT_TRY(ct_failure_code(&work.failure));
+    if (ct_failure_code(&work.failure) != CT_OK) { /* rows have left that are nowhere now */
+        tier->failed = *status;
+        return status->code;
+    }
     size_t n = 0;
     for (size_t p = 0; p < parts; p++) { /* together */
         mine->first[p] = n;
@@ -438,7 +448,7 @@ ct_code ct_tier_plan(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
         n += mine->missing_counts[p];
     }
     mine->first[parts] = mine->count = n;
-    find_rare(state, ticket);
+    find_rare(mine, state, ticket);
     tier->misses += (int64_t)n;
     mine->fetch = (fetch){.ticket = mine, .live = tier->live, .table = number, .layout = &tier->layouts[number]};
     CT_TRY(ct_helper_submit(tier->helper, fetch_job, &mine->fetch, &mine->job, status));
@@ -459,7 +469,7 @@ typedef struct admit_work {
 /* Of missing[at]: out of the database into its partition. */
 static ct_code bring_in(const admit_work *work, size_t part, size_t at, ct_status *status) {
     ct_table *table = work->ticket->table;
-    const ct_tier_ticket *mine = work->ticket->tier;
+    const ct_tier_ticket *mine = &work->tier->plan;
     ct_partition *partition = &table->partitions[part];
     tier_part *state = &work->state->part[part];
     ct_index_entry *entry;
@@ -468,8 +478,9 @@ static ct_code bring_in(const admit_work *work, size_t part, size_t at, ct_statu
     state->dirty++;
     if (mine->offsets[at] == SIZE_MAX) return CT_OK;
     const bool row = mine->offsets[at] & 1;
-    CT_TRY(ct_record_decode(table, partition, mine->fetch.layout, (const char *)mine->records.memory + (mine->offsets[at] >> 1), row, entry,
-                            status));
+    const char *record = (const char *)mine->records.memory + (mine->offsets[at] >> 1);
+    CT_TRY(ct_record_decode(table, partition, mine->fetch.layout, record, row, entry, status));
+    ct_sum_take(&state->sum, entry->key, record, row ? mine->fetch.layout->row_bytes : mine->fetch.layout->stub_bytes);
     state->evicted_rows -= row;
     state->evicted_stubs -= !row;
     return CT_OK;
@@ -478,7 +489,7 @@ static ct_code bring_in(const admit_work *work, size_t part, size_t at, ct_statu
 static void admit_task(void *context, size_t part, size_t worker) {
     (void)worker;
     admit_work *work = context;
-    const ct_tier_ticket *mine = work->ticket->tier;
+    const ct_tier_ticket *mine = &work->tier->plan;
     ct_status status;
     for (size_t i = mine->first[part]; i < mine->first[part + 1]; i++) {
         if (i + AHEAD < mine->first[part + 1]) ct_table_prefetch(work->ticket->table, mine->missing[i + AHEAD]);
@@ -490,7 +501,7 @@ static void admit_task(void *context, size_t part, size_t worker) {
 
 ct_code ct_tier_admit(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
     ct_table *table = ticket->table;
-    ct_tier_ticket *mine = ticket->tier;
+    const ct_tier_ticket *mine = &tier->plan;
     tier_table *state = &tier->tables[table - tier->store->tables];
     CT_TRY(ct_helper_wait(tier->helper, mine->job, status));
     admit_work work = {.tier = tier, .ticket = ticket, .state = state, .failure = {.status = status}};
@@ -515,17 +526,20 @@ void ct_tier_acquired(ct_tier *tier, ct_ticket *ticket) {
         const ct_index_entry *entry = ct_partition_find(partition, ticket->rare_keys[i]);
         if (!entry) continue;
         uint32_t *touched = &partition->touched[ct_partition_place(partition, entry)];
-        state->part[part].dirty += *touched <= state->part[part].written;
-        *touched = ticket->tier->sequence;
+        state->part[part].dirty += *touched != tier->plan.sequence; /* it is new; the others were seen by the plan */
+        *touched = tier->plan.sequence;
     }
-    tier->acquired = ticket->tier->sequence;
+    tier->acquired = tier->plan.sequence;
     tier->current = ticket;
     tier->planned = NULL;
 }
 
 void ct_tier_applied(ct_tier *tier, const ct_ticket *ticket) {
     if (tier->current == ticket) tier->current = NULL;
-    if (tier->planned == ticket) tier->planned = NULL; /* released without being acquired */
+    if (tier->planned != ticket) return;
+    tier->planned = NULL; /* released without being acquired: its fetch must not run on */
+    ct_status ignored = CT_STATUS_INIT;
+    if (ct_helper_wait(tier->helper, tier->plan.job, &ignored) != CT_OK) return; /* the next wait says so */
 }
 
 /* --- all of it --- */
@@ -546,6 +560,7 @@ ct_code ct_tier_flush(ct_tier *tier, ct_status *status) {
         tier_table *state = &tier->tables[i];
         const size_t parts = table->partition_count;
         if (table->spec.kind != CT_TABLE_TRAINED) continue;
+        for (size_t p = 0; p < parts; p++) state->part[p].pending = (ct_sum){{0, 0}};
         for (size_t first = 0; first < parts;) { /* a few partitions at a time: the records of all would be too many */
             uint64_t bytes = 0;
             size_t end = first;
@@ -568,6 +583,18 @@ ct_code ct_tier_flush(ct_tier *tier, ct_status *status) {
 ct_code ct_tier_check_finite(ct_tier *tier, ct_status *status) {
     const ct_table *table = atomic_load(&tier->bad_table);
     return table ? ct_record_fail_finite(table, atomic_load(&tier->bad_key), status) : CT_OK;
+}
+
+ct_sum ct_tier_sum(const ct_tier *tier, size_t table) {
+    ct_sum sum = {{0, 0}};
+    const tier_part *part = tier->tables[table].part;
+    for (size_t p = 0; p < tier->store->tables[table].partition_count; p++)
+        for (size_t n = 0; n < 2; n++) sum.word[n] += part[p].sum.word[n] + part[p].pending.word[n];
+    return sum;
+}
+
+void ct_tier_count(ct_tier *tier, size_t table, uint64_t key, const char *record, size_t bytes) {
+    ct_sum_add(&tier->tables[table].part[ct_partition_of(key, tier->store->partition_bits)].sum, key, record, bytes);
 }
 
 ct_live *ct_tier_live(ct_tier *tier) { return tier->live; }
@@ -615,11 +642,52 @@ static ct_code init_table(ct_tier *tier, size_t number, ct_status *status) {
     return CT_OK;
 }
 
+typedef struct sum_work {
+    ct_tier *tier;
+    size_t table;
+    int64_t rows, stubs;
+} sum_work;
+
+static ct_code sum_record(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status) {
+    sum_work *work = context;
+    bool row;
+    (void)number;
+    CT_TRY(ct_record_check(&work->tier->layouts[work->table], record, bytes, &row, status));
+    work->rows += row;
+    work->stubs += !row;
+    ct_tier_count(work->tier, work->table, key, record, bytes);
+    return CT_OK;
+}
+
+/* Reads all that the table begins with. */
+static ct_code sum_table(ct_tier *tier, size_t number, const char *from, ct_status *status) {
+    sum_work work = {.tier = tier, .table = number};
+    const ct_table *table = &tier->store->tables[number];
+    CT_TRY(ct_live_scan(tier->live, number, sum_record, &work, status));
+    if (work.rows == table->outside_rows && work.stubs == table->outside_stubs) return CT_OK;
+    return ct_fail(status, CT_CORRUPT, "%s: table %s has %lld rows and %lld stubs, store.json says %lld and %lld", from, table->spec.name,
+                   (long long)work.rows, (long long)work.stubs, (long long)table->outside_rows, (long long)table->outside_stubs);
+}
+
+/* Records are written as this program lays them out; what is there already must be so too. */
+static ct_code check_layout(const ct_stored_table *stored, ct_status *status) {
+    ct_stored_table ours;
+    ct_record_layout(&stored->spec, &ours);
+    bool same = ours.row_bytes == stored->row_bytes && ours.stub_bytes == stored->stub_bytes && ours.value.offset == stored->value.offset;
+    ct_state_column columns[CT_STATE_COLUMNS];
+    for (size_t i = ct_state_columns(&stored->spec, columns); i > 0; i--)
+        same &= stored->state[i - 1].present && ours.state[i - 1].offset == stored->state[i - 1].offset;
+    if (same) return CT_OK;
+    return ct_fail(status, CT_UNSUPPORTED, "table %s has other columns than this program writes; open it without a memory limit",
+                   stored->spec.name);
+}
+
 ct_code ct_tier_create(ct_store *store, uint64_t memory_bytes, uint64_t cache_bytes, const char *folder, const char *from,
                        const ct_stored_table *stored, ct_status *status) {
     ct_tier *tier;
     ct_code code;
     const char *names[CT_STORE_MAX_TABLES] = {NULL};
+    for (size_t i = 0; stored && i < store->table_count; i++) CT_TRY(check_layout(&stored[i], status));
     CT_TRY(tier_init(store, stored, &tier, status));
     tier->memory_bytes = memory_bytes;
     tier->cache_bytes = cache_bytes;
@@ -627,12 +695,19 @@ ct_code ct_tier_create(ct_store *store, uint64_t memory_bytes, uint64_t cache_by
     CT_TRY_GOTO(code, ct_live_create(folder, from, names, store->table_count, &tier->live, status), fail);
     for (size_t i = 0; i < store->table_count; i++)
         if (store->tables[i].spec.kind == CT_TABLE_TRAINED) CT_TRY_GOTO(code, init_table(tier, i, status), fail);
+    for (size_t i = 0; from && i < store->table_count; i++)
+        if (store->tables[i].spec.kind == CT_TABLE_TRAINED) CT_TRY_GOTO(code, sum_table(tier, i, from, status), fail);
     CT_TRY_GOTO(code, ct_helper_create(&tier->helper, status), fail);
     store->tier = tier;
     return CT_OK;
 fail:
     ct_tier_destroy(tier);
     return code;
+}
+
+static void ticket_deinit(ct_tier_ticket *ticket) {
+    for (size_t i = 0; i < sizeof ticket->scratch / sizeof *ticket->scratch; i++) free(ticket->scratch[i].memory);
+    free(ticket->records.memory);
 }
 
 void ct_tier_destroy(ct_tier *tier) {
@@ -650,6 +725,7 @@ void ct_tier_destroy(ct_tier *tier) {
         free(tier->tables[i].part);
     }
     ct_live_close(tier->live);
+    ticket_deinit(&tier->plan);
     free(tier->tables);
     free(tier->layouts);
     free(tier);
@@ -657,8 +733,7 @@ void ct_tier_destroy(ct_tier *tier) {
 
 void ct_tier_ticket_destroy(ct_tier_ticket *ticket) {
     if (!ticket) return;
-    for (size_t i = 0; i < sizeof ticket->scratch / sizeof *ticket->scratch; i++) free(ticket->scratch[i].memory);
-    free(ticket->records.memory);
+    ticket_deinit(ticket);
     free(ticket);
 }
 

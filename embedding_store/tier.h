@@ -10,7 +10,7 @@
 #ifndef EMBEDDING_STORE_TIER_H
 #define EMBEDDING_STORE_TIER_H
 
-#include "embedding_store/store_internal.h"
+#include "embedding_store/record.h"
 
 /* memory_bytes: of all of the store. cache_bytes: of the rows and their index alone; for tests, 0 = what memory_bytes leaves. folder: of
  * the live database. from: the snapshot that it begins with, or NULL; its rows and stubs are counted by the caller as outside. */
@@ -38,6 +38,10 @@ CT_MUST_CHECK ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *
 
 /* Writes all that has changed. Not between acquire and apply. */
 CT_MUST_CHECK ct_code ct_tier_flush(ct_tier *tier, ct_status *status);
+/* After a flush: of all of the table. */
+ct_sum ct_tier_sum(const ct_tier *tier, size_t table);
+/* A record was put into the database by the caller. */
+void ct_tier_count(ct_tier *tier, size_t table, uint64_t key, const char *record, size_t bytes);
 /* After a flush: CT_INVALID where a row is not finite. */
 CT_MUST_CHECK ct_code ct_tier_check_finite(ct_tier *tier, ct_status *status);
 ct_live *ct_tier_live(ct_tier *tier);

@@ -30,6 +30,8 @@ typedef struct tier_part {
     uint32_t written;                    /* what was touched up to here is in the database as it is */
     uint32_t dirty;                      /* entries that were touched later */
     bool to_write;                       /* now */
+    ct_sum sum;                          /* of what is in the database as it is, resident or not */
+    ct_sum pending;                      /* of what the last flush wrote that counts as changed all the same */
     int64_t evicted_rows, evicted_stubs; /* by a task; negative = brought in */
 } tier_part;
 
@@ -43,22 +45,6 @@ typedef struct tier_table {
     size_t next_out;
 } tier_table;
 
-struct ct_tier {
-    ct_store *store;
-    ct_live *live;
-    ct_helper *helper; /* NULL = for reading only */
-    uint64_t memory_bytes, cache_bytes;
-    size_t trained;              /* tables */
-    tier_table *tables;          /* (table_count); of trained ones */
-    ct_stored_table *layouts;    /* (table_count): of the database's records */
-    uint32_t sequence, acquired; /* numbers of the plans made, and acquired, last */
-    ct_ticket *current;          /* acquired and not applied; NULL = none */
-    ct_ticket *planned;          /* prefetched and not acquired; NULL = none */
-    int64_t misses;
-    _Atomic uint64_t bad_key;            /* of a row that left with a value that is not finite */
-    _Atomic(const ct_table *) bad_table; /* its table; NULL = there is none */
-};
-
 typedef struct fetch {
     ct_tier_ticket *ticket;
     ct_live *live;
@@ -66,6 +52,7 @@ typedef struct fetch {
     const ct_stored_table *layout;
 } fetch;
 
+/* What a batch misses. */
 struct ct_tier_ticket {
     uint32_t sequence;
     /* keys that are not resident, rising: partition p's at [first[p], first[p + 1]); rare ones behind them, count .. count + rare_count */
@@ -78,6 +65,24 @@ struct ct_tier_ticket {
     fetch fetch;
     uint64_t job; /* the helper's */
     ct_scratch scratch[8];
+};
+
+struct ct_tier {
+    ct_store *store;
+    ct_live *live;
+    ct_helper *helper; /* NULL = for reading only */
+    uint64_t memory_bytes, cache_bytes;
+    size_t trained;              /* tables */
+    tier_table *tables;          /* (table_count); of trained ones */
+    ct_stored_table *layouts;    /* (table_count): of the database's records */
+    uint32_t sequence, acquired; /* numbers of the plans made, and acquired, last */
+    ct_ticket *current;          /* acquired and not applied; NULL = none */
+    ct_ticket *planned;          /* prefetched and not acquired; NULL = none */
+    ct_tier_ticket plan;         /* of that one, or else of the last; tickets that read have their own */
+    int64_t misses;
+    ct_status failed;                    /* of a plan; nothing is right from there on */
+    _Atomic uint64_t bad_key;            /* of a row that left with a value that is not finite */
+    _Atomic(const ct_table *) bad_table; /* its table; NULL = there is none */
 };
 
 #endif

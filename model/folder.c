@@ -440,7 +440,8 @@ static ct_code read_tower(ct_model *model, const char *path, int64_t tower_step,
     return code;
 }
 
-ct_code ct_model_open(const char *folder, ct_model_mode mode, ct_device *device, ct_pool *pool, ct_model **out_model, ct_status *status) {
+ct_code ct_model_open_within(const char *folder, ct_model_mode mode, uint64_t memory_bytes, const char *live_folder, ct_device *device,
+                             ct_pool *pool, ct_model **out_model, ct_status *status) {
     json_t *manifest = NULL;
     char *schema = ct_path_join(folder, "schema.yaml"), *spec = ct_path_join(folder, "model.yaml");
     char *tables = ct_path_join(folder, "tables"), *tower = ct_path_join(folder, "tower.safetensors"), *text = NULL;
@@ -453,6 +454,8 @@ ct_code ct_model_open(const char *folder, ct_model_mode mode, ct_device *device,
         goto done;
     }
     model->mode = mode;
+    model->memory_bytes = memory_bytes;
+    const ct_store_limit limit = {memory_bytes, live_folder};
     model->device = device != NULL ? device : ct_device_cpu();
     model->pool = pool;
     CT_TRY_GOTO(code, ct_model_manifest(folder, true, &manifest, status), done);
@@ -461,7 +464,8 @@ ct_code ct_model_open(const char *folder, ct_model_mode mode, ct_device *device,
     CT_TRY_GOTO(code, ct_model_spec_load(spec, NULL, 0, &model->spec, status), done);
     CT_TRY_GOTO(code, read_numbers(model, manifest, folder, &tower_step, status), done);
     CT_TRY_GOTO(code,
-                ct_store_open(tables, mode == CT_MODEL_TRAIN ? CT_STORE_TRAIN : CT_STORE_READ, model->device, pool, &model->store, status),
+                ct_store_open_within(tables, mode == CT_MODEL_TRAIN ? CT_STORE_TRAIN : CT_STORE_READ, &limit, model->device, pool,
+                                     &model->store, status),
                 done);
     CT_TRY_GOTO(code, read_layout(model, manifest, folder, status), done);
     code = model_finish(model, status);
@@ -487,4 +491,8 @@ done:
     free(tower);
     free(text);
     return code;
+}
+
+ct_code ct_model_open(const char *folder, ct_model_mode mode, ct_device *device, ct_pool *pool, ct_model **out_model, ct_status *status) {
+    return ct_model_open_within(folder, mode, 0, NULL, device, pool, out_model, status);
 }

@@ -94,7 +94,7 @@ static ct_code vector_files_init(vector_files *files, const ct_schema *schema, c
 }
 
 /* Table 0 holds the ids' rows; each vector file of its own content has one frozen table, shared by the fields that use it. */
-static ct_code create_store(ct_model *model, const vector_files *files, ct_status *status) {
+static ct_code create_store(ct_model *model, const vector_files *files, const char *live_folder, ct_status *status) {
     ct_table_spec tables[CT_STORE_MAX_TABLES];
     size_t count = 1;
     const ct_model_spec *spec = model->spec;
@@ -126,7 +126,8 @@ static ct_code create_store(ct_model *model, const vector_files *files, ct_statu
         memcpy(tables[count].content_hash, files->loaded[vector->field]->content_hash, CT_DIGEST_HEX_BYTES);
         owner[count++] = vector->field;
     }
-    CT_TRY(ct_store_create(tables, count, model->device, model->pool, &model->store, status));
+    const ct_store_limit limit = {model->memory_bytes, live_folder};
+    CT_TRY(ct_store_create_within(tables, count, &limit, model->device, model->pool, &model->store, status));
     for (size_t table = 1; table < count; table++) {
         const ct_vectors *vectors = files->loaded[owner[table]];
         CT_TRY(ct_store_fill(model->store, table, vectors->keys, vectors->values, vectors->count, status));
@@ -148,6 +149,7 @@ ct_code ct_model_create(const ct_schema *schema, const ct_model_spec *spec, cons
     model->pool = options->pool;
     model->seed = options->seed;
     model->batch_rows = options->batch_rows;
+    model->memory_bytes = options->memory_bytes;
     model->precision = spec->precision;
     snprintf(model->instruction_set, sizeof model->instruction_set, "%s", ct_tower_instruction_set());
     CT_TRY_GOTO(code, ct_schema_parse(schema->text, schema->text_bytes, schema->name, &model->schema, status), done);
@@ -156,7 +158,7 @@ ct_code ct_model_create(const ct_schema *schema, const ct_model_spec *spec, cons
     CT_TRY_GOTO(
         code, model_layout_init(&model->layout, model->schema, spec, files.dims, (const char(*)[CT_TABLE_NAME_BYTES])files.tables, status),
         done);
-    CT_TRY_GOTO(code, create_store(model, &files, status), done);
+    CT_TRY_GOTO(code, create_store(model, &files, options->live_folder, status), done);
     CT_TRY_GOTO(code, model_finish(model, status), done);
     *out_model = model;
 done:

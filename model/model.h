@@ -42,6 +42,10 @@ typedef struct ct_model_options {
     ct_device *device;        /* NULL = the CPU */
     ct_pool *pool;            /* must outlive the model */
     uint64_t shuffle_vectors; /* not 0: a placebo, whose vectors are dealt anew among their ids by this seed */
+    /* Of the rows of ids and all that belongs to them, 0 = no limit: what does not fit is kept in `live_folder`, scratch that is made anew
+     * and removed in the end. The result is the same, to the bit. */
+    uint64_t memory_bytes;
+    const char *live_folder;
 } ct_model_options;
 
 /* Copies what it needs of schema and spec. CT_INVALID names the feature or the setting at fault. Loads the vector files. */
@@ -61,6 +65,9 @@ typedef enum ct_model_mode { CT_MODEL_TRAIN, CT_MODEL_READ } ct_model_mode;
  * required feature that this program lacks. READ: only what a forward needs. */
 CT_MUST_CHECK ct_code ct_model_open(const char *folder, ct_model_mode mode, ct_device *device, ct_pool *pool, ct_model **out_model,
                                     ct_status *status);
+/* The same within ct_model_options' limit. READ needs no live_folder: rows are read from the folder itself. */
+CT_MUST_CHECK ct_code ct_model_open_within(const char *folder, ct_model_mode mode, uint64_t memory_bytes, const char *live_folder,
+                                           ct_device *device, ct_pool *pool, ct_model **out_model, ct_status *status);
 void ct_model_destroy(ct_model *model); /* NULL is fine */
 /* A text that is written into the folder as it is, as curve.jsonl or train.html; the model does not read it. */
 typedef struct ct_model_text {
@@ -127,8 +134,9 @@ double ct_model_flops_per_row(const ct_model *model); /* products of one forward
 CT_MUST_CHECK ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, float *out_logits, ct_status *status);
 bool ct_model_diverged(const ct_model *model); /* was that why the last step failed? */
 
-/* Which batch (and of which epoch) will come after the next ct_model_train; NULL = unknown. Its keys are sorted beside that step; no result
- * depends on it. It must stay as it is until it is learned, or until this is called with NULL. */
+/* Which batch (and of which epoch) will come after the next ct_model_train; NULL = unknown. Its keys are sorted beside that step, and its
+ * rows fetched, where there is a limit on memory; no result depends on it. It must stay as it is until it is learned, or until this is
+ * called with NULL. */
 void ct_model_look_ahead(ct_model *model, const ct_batch *next, uint32_t epoch);
 
 /* Where the time of training went so far, in nanoseconds. `look_up`, `moments`, `tower_update` and `row_update` are wall time; the others

@@ -126,16 +126,17 @@ struct ct_model {
 
     /* training only (train.c) */
     size_t block_rows, block_capacity;
-    batch_keys keys[2];   /* of the batch at work, and of the one that comes (keys.c) */
-    size_t side;          /* of the batch at work */
-    const ct_batch *next; /* behind the one of the coming step; NULL = unknown */
+    uint64_t memory_bytes; /* of the ids' rows; 0 = no limit */
+    batch_keys keys[2];    /* of the batch at work, and of the one that comes (keys.c) */
+    size_t side;           /* of the batch at work */
+    const ct_batch *next;  /* behind the one of the coming step; NULL = unknown */
     uint32_t next_epoch;
     sorted_batch sorted;           /* the other side's */
     read_scratch *scratch;         /* (threads) */
     number_moments *block_moments; /* (blocks, number_count) */
     number_moments *saved_moments; /* (number_count) */
     ct_model_profile profile;
-    bool diverged; /* the last step did */
+    bool diverged;          /* the last step did */
     float *logit_gradients; /* (batch_rows) */
 };
 

@@ -78,7 +78,7 @@ static void print_importance(FILE *file, const json_t *importance) {
 ct_code ct_verb_eval(int argc, char **argv, ct_status *status) {
     const char *folder = NULL, *json_path = NULL, *predictions_path = NULL;
     ct_text_list data = {0}, slice_fields = {0};
-    int64_t threads = 0, repeats = CT_IMPORTANCE_REPEATS;
+    int64_t threads = 0, memory = 0, repeats = CT_IMPORTANCE_REPEATS;
     bool with_importance = false;
     ct_bad_row_limit bad_rows = CT_BAD_ROW_LIMIT_INIT;
     const ct_option options[] = {
@@ -95,6 +95,11 @@ ct_code ct_verb_eval(int argc, char **argv, ct_status *status) {
          "also how much worse it gets when one feature is shuffled among the rows; scores the log once for each feature and repeat", 0, 0,
          NULL},
         {"repeats", "N", CT_OPTION_INTEGER, false, &repeats, "shuffles of each feature", 1, 1000, NULL},
+        {"memory", "MIB", CT_OPTION_INTEGER, false, &memory,
+         "of the embedding rows, at most: the rows that were counted most are kept in memory, the others read from DIR when they are asked "
+         "for; 0 = "
+         "all are in memory",
+         0, 1 << 30, NULL},
         {"threads", "N", CT_OPTION_INTEGER, false, &threads, "0 = all processors; the result does not depend on it", 0, 1024, NULL},
         {"max-bad-rows", "N|P%", CT_OPTION_BAD_ROWS, false, &bad_rows, "more bad rows than this are a failure", 0, 0, NULL},
     };
@@ -126,7 +131,7 @@ ct_code ct_verb_eval(int argc, char **argv, ct_status *status) {
     }
     const atomic_bool *stop = ct_stop_on_signals();
     CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);
-    CT_TRY_GOTO(code, ct_model_open(folder, CT_MODEL_READ, NULL, pool, &model, status), done);
+    CT_TRY_GOTO(code, ct_model_open_within(folder, CT_MODEL_READ, (uint64_t)memory << 20, NULL, NULL, pool, &model, status), done);
     if (predictions_path) CT_TRY_GOTO(code, ct_predictions_open(predictions_path, &sink.file, status), done);
     sink.outputs = ct_model_output_count(model);
 

@@ -53,7 +53,7 @@ static void print_address(char *out, size_t bytes, const char *asked, int port) 
 ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_text_list folders = {0};
     const char *listen = "127.0.0.1:8500", *admin_listen = NULL;
-    int64_t threads = 0, queue = 256, queue_ms = 50, max_candidates = 10000, max_message_mib = 16, max_calls_of_peer = 0;
+    int64_t threads = 0, queue = 256, queue_ms = 50, max_candidates = 10000, max_message_mib = 16, max_calls_of_peer = 0, memory = 0;
     double grace = 10, look = 1, max_age = 0;
     access_files files = {0};
     const ct_option options[] = {
@@ -67,6 +67,10 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
          "keep it on 127.0.0.1 or where only monitoring reaches it; none by default",
          0, 0, NULL},
         {"threads", "N", CT_OPTION_INTEGER, false, &threads, "that score at once; 0 = one for each processor", 0, 1024, NULL},
+        {"memory", "MIB", CT_OPTION_INTEGER, false, &memory,
+         "of the embedding rows of each model, at most: the rows that were counted most are kept in memory, the others read from DIR when "
+         "they are asked for; 0 = all are in memory",
+         0, 1 << 30, NULL},
         {"queue", "N", CT_OPTION_INTEGER, false, &queue, "requests that may wait for a thread; one beyond is refused at once", 1, 65536,
          NULL},
         {"queue-ms", "N", CT_OPTION_INTEGER, false, &queue_ms,
@@ -111,7 +115,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
 
     const int64_t started = ct_clock_ns();
     CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);
-    CT_TRY_GOTO(code, ct_served_open(&folders, pool, &served, status), done);
+    CT_TRY_GOTO(code, ct_served_open(&folders, (uint64_t)memory << 20, pool, &served, status), done);
     ct_server_options server_options = {.listen = listen,
                                         .threads = (size_t)threads,
                                         .queue_calls = (size_t)queue,

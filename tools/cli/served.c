@@ -37,6 +37,7 @@ struct ct_served {
     ct_server_model *models; /* (count); models[i] is of folders[i] */
     size_t count;
     ct_pool *pool;
+    uint64_t memory_bytes; /* of the rows of each; 0 = no limit */
     ct_served_options options;
     pthread_t thread;
     bool started;
@@ -165,10 +166,11 @@ static ct_code check_complete(const char *folder, int64_t *out_newest, ct_status
 }
 
 /* Opens a model folder. CT_NOT_FOUND: it is not complete yet; any other failure: it is broken. *out_newest as above. */
-static ct_code open_folder(const char *folder, ct_pool *pool, ct_model **out_model, int64_t *out_newest, ct_status *status) {
+static ct_code open_folder(const char *folder, uint64_t memory_bytes, ct_pool *pool, ct_model **out_model, int64_t *out_newest,
+                           ct_status *status) {
     *out_newest = 0;
     ct_code code = check_complete(folder, out_newest, status);
-    if (code == CT_OK) code = ct_model_open(folder, CT_MODEL_READ, NULL, pool, out_model, status);
+    if (code == CT_OK) code = ct_model_open_within(folder, CT_MODEL_READ, memory_bytes, NULL, NULL, pool, out_model, status);
     if (code == CT_OK || code == CT_NOT_FOUND) return code;
     const int64_t newest_before = *out_newest;
     ct_status ignored = CT_STATUS_INIT;
@@ -217,7 +219,8 @@ static ct_code open_version(ct_served *served, served_folder *f, ct_model **out_
         struct stat found;
         const bool known_broken = f->broken == versions[i] && look_at(folder, "manifest", &found) && changed_ns(&found) <= f->broken_ns;
         int64_t newest = 0;
-        const ct_code opened = known_broken ? CT_CORRUPT : open_folder(folder, served->pool, out_model, &newest, &why);
+        const ct_code opened =
+            known_broken ? CT_CORRUPT : open_folder(folder, served->memory_bytes, served->pool, out_model, &newest, &why);
         free(folder);
         if (opened == CT_OK) {
             *out_version = versions[i];
@@ -247,7 +250,7 @@ static ct_code open_one(ct_served *served, size_t i, bool anew, ct_model **out_m
     served_folder *f = &served->folders[i];
     int64_t newest = 0;
     if (f->versions) return open_version(served, f, out_model, out_version, status);
-    return anew ? open_folder(f->folder, served->pool, out_model, &newest, status) : CT_END;
+    return anew ? open_folder(f->folder, served->memory_bytes, served->pool, out_model, &newest, status) : CT_END;
 }
 
 static void log_model(const ct_served *served, size_t i) {
@@ -338,11 +341,12 @@ static void read_tokens(ct_served *served) {
 
 /* --- life --- */
 
-ct_code ct_served_open(const ct_text_list *texts, ct_pool *pool, ct_served **out_served, ct_status *status) {
+ct_code ct_served_open(const ct_text_list *texts, uint64_t memory_bytes, ct_pool *pool, ct_served **out_served, ct_status *status) {
     ct_served *served = calloc(1, sizeof *served);
     if (!served) return ct_fail_memory(status, sizeof *served, "the models");
     ct_code code = CT_OK;
     served->pool = pool;
+    served->memory_bytes = memory_bytes;
     served->count = texts->count;
     served->folders = calloc(texts->count, sizeof *served->folders);
     served->models = calloc(texts->count, sizeof *served->models);
@@ -358,7 +362,8 @@ ct_code ct_served_open(const ct_text_list *texts, ct_pool *pool, ct_served **out
         f->versions = versions > 0;
         served->models[i].name = f->name;
         code = f->versions ? open_version(served, f, &served->models[i].model, &f->version, status)
-                           : ct_model_open(f->folder, CT_MODEL_READ, NULL, pool, &served->models[i].model, status);
+                           : ct_model_open_within(f->folder, CT_MODEL_READ, served->memory_bytes, NULL, NULL, pool,
+                                                  &served->models[i].model, status);
         if (code != CT_OK) goto fail;
     }
     *out_served = served;

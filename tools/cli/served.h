@@ -11,7 +11,8 @@
 typedef struct ct_served ct_served;
 /* texts: "[NAME=]DIR". Opens every model. CT_USAGE where two have one name; where a folder of versions holds none that can be served, the
  * status says why. The pool must outlive it. */
-CT_MUST_CHECK ct_code ct_served_open(const ct_text_list *texts, ct_pool *pool, ct_served **out_served, ct_status *status);
+/* memory_bytes: of the rows of each model; 0 = no limit. */
+CT_MUST_CHECK ct_code ct_served_open(const ct_text_list *texts, uint64_t memory_bytes, ct_pool *pool, ct_served **out_served, ct_status *status);
 void ct_served_close(ct_served *served); /* after the server; NULL is fine */
 const ct_server_model *ct_served_models(const ct_served *served, size_t *out_count);
 /* Logs a line for each model: version, rows, and a warning where its scores may differ from those of training. */

@@ -1,7 +1,10 @@
 /* clicktower train: a log through a model, ends with a model folder. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "base/file.h"
 
 #include "tools/cli/cli.h"
 #include "trainer/trainer.h"
@@ -30,7 +33,8 @@ static ct_code open_again(const char *out, const ct_schema *schema, const ct_mod
     char *folder = ct_model_resume_folder(out);
     if (folder == NULL) return ct_fail_memory(status, strlen(out), "a path");
     ct_model *model = NULL;
-    ct_code code = ct_model_open(folder, CT_MODEL_TRAIN, options->device, options->pool, &model, status);
+    ct_code code = ct_model_open_within(folder, CT_MODEL_TRAIN, options->memory_bytes, options->live_folder, options->device, options->pool,
+                                        &model, status);
     free(folder);
     if (code == CT_OK) code = ct_model_check_same(model, schema, spec, options->seed, options->batch_rows, status);
     if (code != CT_OK) {
@@ -90,7 +94,8 @@ static void print_profile(const ct_model *model, const ct_pool *pool, const ct_t
 ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     const char *schema_name = NULL, *model_name = NULL, *out = NULL, *precision = NULL, *init = NULL, *device = "auto";
     ct_text_list train = {0}, eval = {0}, sets = {0};
-    int64_t epochs = 1, batch = CT_MODEL_DEFAULT_BATCH_ROWS, threads = 0, early_stop = 0, checkpoint_rows = 0, keep = 1, schedule_rows = 0;
+    int64_t epochs = 1, batch = CT_MODEL_DEFAULT_BATCH_ROWS, threads = 0, early_stop = 0, checkpoint_rows = 0, keep = 1, schedule_rows = 0,
+            memory = 0;
     bool resume = false, profile = false;
     uint64_t seed = 1;
     int64_t shuffle_rows = 0;
@@ -121,6 +126,10 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
          "learning rates fall linearly to 0 over N rows (of all epochs); as --set schedule.rows=N; 0 = as the model says, by default they "
          "stay",
          0, 1e15, NULL},
+        {"memory", "MIB", CT_OPTION_INTEGER, false, &memory,
+         "of the embedding rows and all that belongs to them, at most; what does not fit is kept in DIR.live-PID while the run lasts, and "
+         "the result is the same; 0 = no limit",
+         0, 1 << 30, NULL},
         {"profile", NULL, CT_OPTION_FLAG, false, &profile, "shows where the time went", 0, 0, NULL},
         {"batch", "N", CT_OPTION_INTEGER, false, &batch, "rows of a step; 2048 is faster, and as good for a log of 100 million rows", 1,
          CT_MODEL_MAX_BATCH_ROWS, NULL},
@@ -152,6 +161,7 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     ct_pool *pool = NULL;
     ct_model *model = NULL;
     json_t *init_lines = NULL;
+    char *live = NULL;
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
     CT_TRY_GOTO(code, check_out(out, resume, init, status), done);
@@ -171,7 +181,13 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
         CT_TRY_GOTO(code, ct_model_spec_set(spec, assignment, status), done);
     }
     CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);
-    const ct_model_options model_options = {.seed = seed, .batch_rows = (size_t)batch, .device = NULL, .pool = pool};
+    if (memory > 0) CT_TRY_GOTO(code, ct_folder_scratch(out, &live, status), done);
+    const ct_model_options model_options = {.seed = seed,
+                                            .batch_rows = (size_t)batch,
+                                            .device = NULL,
+                                            .pool = pool,
+                                            .memory_bytes = (uint64_t)memory << 20,
+                                            .live_folder = live};
     CT_TRY_GOTO(code,
                 resume ? open_again(out, schema, spec, &model_options, &model, status)
                        : ct_model_create(schema, spec, &model_options, &model, status),
@@ -221,6 +237,7 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
 done:
     json_decref(init_lines);
     ct_model_destroy(model);
+    free(live);
     ct_pool_destroy(pool);
     ct_model_spec_destroy(spec);
     ct_schema_destroy(schema);

@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# Tables that outgrow their memory: the promise is held on a log whose table is ten times the limit, the result is the same to the bit, and
+# nothing but the model folder is left, also after kill -9, from where a run is resumed.
+set -u
+
+program=$PWD/tools/clicktower
+kill_at=$PWD/tests/tools/kill_at.so
+memory=/dev/shm # folders are synced often, which costs nothing there
+[ -w $memory ] || memory=${TEST_TMPDIR:-/tmp}
+work=$(mktemp -d "$memory/memory.XXXXXX")
+cd "$work" || exit 1
+trap 'rm -rf "$work"' EXIT
+
+failures=0
+wrong() {
+    failures=$((failures + 1))
+    echo "  FAILED: $*"
+    [ -s err ] && tail -n 2 err
+}
+train() { # CODE ARGUMENT...
+    local expected=$1
+    shift
+    "$program" train --schema criteo "$@" >out 2>err </dev/null
+    local code=$?
+    [ $code -eq "$expected" ] || wrong "train $* ended with $code, expected $expected"
+}
+says() { grep -qE -- "$2" "$1" || wrong "no '$2' in $1: $(tail -n 3 "$1")"; }
+digest() { "$program" verify "$1" 2>>err | sed -n 's/^digest //p'; }
+same() { [ -n "$1" ] && [ "$1" = "$2" ] || wrong "$3: digest $1, should be $2"; }
+nothing_left() { ls -d ./*.live-* ./*.partial-* >/dev/null 2>&1 && wrong "$1: left $(ls -d ./*.live-* ./*.partial-*)"; }
+# Peak of the anonymous memory of a command, in KiB, as sampled.
+peak() {
+    "$program" train --schema criteo "$@" >out 2>err </dev/null &
+    local child=$! now most=0 key value
+    while kill -0 $child 2>/dev/null; do
+        while read -r key value _; do [ "$key" = RssAnon: ] && now=$value; done 2>/dev/null <"/proc/$child/status"
+        [ "${now:-0}" -gt $most ] && most=$now
+        read -rt 0.02 <> <(:) # a pause, so that the sampling costs little
+    done
+    wait $child || wrong "train $* ended with $?"
+    echo $most
+}
+# rows, distinct tokens of a column, seed: many tokens are seen once or twice, some again and again
+make_log() {
+    awk -v rows="$1" -v tokens="$2" -v seed="$3" 'BEGIN {
+        srand(seed)
+        for (r = 0; r < rows; r++) {
+            line = int(rand() * 1.3)
+            for (i = 0; i < 13; i++) line = line "\t" int(rand() * 50)
+            for (i = 0; i < 26; i++) line = line "\t" sprintf("%x", int(rand() ^ 2 * tokens))
+            print line
+        }
+    }'
+}
+
+sanitized=$(ldd "$program" 2>/dev/null | grep -c 'libasan\|libtsan')
+echo "a table ten times the limit"
+# 144 floats of values and 1 of state are 580 bytes a row; about 1.1 million rows are 640 MiB
+big=(--model dnn --set 'deep=[4]' --set embedding.dim=144 --set embedding.min_count=1 --batch 256)
+make_log 60000 90000 1 >big.tsv
+make_log 4000 5 2 >small.tsv
+if [ "$sanitized" -eq 0 ]; then
+    base=$(peak "${big[@]}" --train small.tsv --out base)
+    held=$(peak "${big[@]}" --train big.tsv --out held --memory 64)
+    free=$(peak "${big[@]}" --train big.tsv --out free)
+    echo "  KiB: $base without a large table, $held with a limit of 64 MiB, $free without one"
+    [ $((free - base)) -gt $((600 * 1024)) ] || wrong "the table is too small for this test: $free KiB"
+    [ $((held - base)) -le $((64 * 1024)) ] || wrong "64 MiB were promised, $(((held - base) / 1024)) were used"
+    same "$(digest held)" "$(digest free)" "64 MiB"
+else
+    echo "  SKIP: a sanitizer's memory is not the program's"
+fi
+nothing_left "two runs"
+
+echo "the same bits, by kinds of tables, limits and threads"
+make_log 6000 3000 4 >log.tsv
+make_log 1000 3000 5 >eval.tsv
+for set in "embedding.optimizer=adam embedding.min_count=2" "embedding.target_stats=true embedding.l2=0.001" "embedding.optimizer=adagrad numbers.buckets=true"; do
+    settings=()
+    for one in $set; do settings+=(--set "$one"); done
+    with=(--model dnn --set 'deep=[8]' --set embedding.dim=16 "${settings[@]}" --batch 64 --train log.tsv --eval eval.tsv)
+    train 0 "${with[@]}" --out free
+    wanted=$(digest free)
+    "$program" eval --model free --data eval.tsv --predictions wanted.txt >/dev/null 2>err || wrong "eval"
+    for threads in 1 2 8; do
+        train 0 "${with[@]}" --out held --memory 32 --threads $threads
+        same "$(digest held)" "$wanted" "$set, $threads threads"
+        grep -v '^model\|^report\|seconds' out >held.out
+    done
+    for folder in free held; do # read with a limit
+        "$program" eval --model $folder --data eval.tsv --predictions got.txt --memory 9 >/dev/null 2>err || wrong "eval --memory"
+        cmp -s got.txt wanted.txt || wrong "eval --memory of $folder: other predictions"
+    done
+    train 0 --model dnn --set 'deep=[8]' --set embedding.dim=16 "${settings[@]}" --batch 64 --train eval.tsv --init free --out one
+    train 0 --model dnn --set 'deep=[8]' --set embedding.dim=16 "${settings[@]}" --batch 64 --train eval.tsv --init free --out two \
+        --memory 32
+    same "$(digest two)" "$(digest one)" "--init with a limit"
+done
+nothing_left "runs with limits"
+
+echo "a limit that is too small says what would do"
+train 1 --model dnn --batch 4096 --train log.tsv --out small --memory 16
+says err 'a memory limit of 16 MiB is too small for batches of 4096 rows; give [0-9]+ MiB, or smaller batches$'
+least=$(sed -n 's/.*give \([0-9]*\) MiB.*/\1/p' err)
+train 0 --model dnn --batch 4096 --train log.tsv --out small --memory "${least:-1}"
+nothing_left "a limit that is too small"
+
+echo "killed ahead of any change to the file system, and resumed: no row that was learned after the checkpoint is read"
+kills=(--model dnn --set 'deep=[8]' --set embedding.dim=16 --batch 64 --train log.tsv --checkpoint-rows 1024 --memory 32)
+train 0 "${kills[@]}" --out killed
+wanted=$(digest killed)
+rm -rf killed
+if [ "$sanitized" -eq 0 ]; then
+    env LD_PRELOAD="$kill_at" CT_KILL_COUNT=count "$program" train --schema criteo "${kills[@]}" --out killed >out 2>err </dev/null ||
+        wrong "counting the changes"
+    changes=$(cat count)
+    for part in 4 7 10 13; do
+        rm -rf killed
+        {
+            env LD_PRELOAD="$kill_at" CT_KILL_AT=$((changes * part / 14)) "$program" train --schema criteo "${kills[@]}" --out killed \
+                >out 2>err </dev/null
+            code=$?
+        } 2>/dev/null # the shell's own word about it
+        [ $code -eq 137 ] || wrong "not killed at change $((changes * part / 14)) of $changes"
+        if [ -e killed ]; then
+            train 0 "${kills[@]}" --out killed --resume
+        else
+            train 0 "${kills[@]}" --out killed
+        fi
+        same "$(digest killed)" "$wanted" "killed at change $((changes * part / 14)) of $changes"
+        nothing_left "resumed"
+    done
+else
+    echo "  SKIP: a preloaded library does not go with a sanitizer"
+fi
+
+[ $failures -eq 0 ] || exit 1
+echo "passed"
