@@ -9,7 +9,7 @@
 #include "embedding_store/tier_internal.h"
 
 enum {
-    DATABASE_BYTES = 24 << 20, /* RocksDB's own: readers of files, the file in work, a compaction's buffers; what malloc keeps */
+    DATABASE_BYTES = 32 << 20, /* RocksDB's own: readers of files, the file in work, a compaction's buffers; what malloc keeps */
     MOST_DIRTY_BYTES = 64 << 20,
     DIRTY_PART = 8,       /* of the cache, at most */
     SPARE_PART = 32,      /* of a partition, evicted at once beyond what is needed, so that it is searched seldom */

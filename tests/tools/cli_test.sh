@@ -101,7 +101,7 @@ wrong_use_ends_with_2() {
     expect 2 "cannot share standard output" eval --model m --data d --json - --predictions -
     expect 2 "two models are called 'm'" serve --model a/m b/m
     # Flags of the contract that are not built must be refused, not swallowed.
-    for flag in --memory --publish; do expect 2 "unknown option '$flag'" train "$flag"; done
+    for flag in --publish --follow; do expect 2 "unknown option '$flag'" train "$flag"; done
 }
 
 a_full_disk_is_a_failure() {

@@ -83,7 +83,7 @@ for set in "embedding.optimizer=adam embedding.min_count=2" "embedding.target_st
     wanted=$(digest free)
     "$program" eval --model free --data eval.tsv --predictions wanted.txt >/dev/null 2>err || wrong "eval"
     for threads in 1 2 8; do
-        train 0 "${with[@]}" --out held --memory 32 --threads $threads
+        train 0 "${with[@]}" --out held --memory 40 --threads $threads
         same "$(digest held)" "$wanted" "$set, $threads threads"
         grep -v '^model\|^report\|seconds' out >held.out
     done
@@ -93,7 +93,7 @@ for set in "embedding.optimizer=adam embedding.min_count=2" "embedding.target_st
     done
     train 0 --model dnn --set 'deep=[8]' --set embedding.dim=16 "${settings[@]}" --batch 64 --train eval.tsv --init free --out one
     train 0 --model dnn --set 'deep=[8]' --set embedding.dim=16 "${settings[@]}" --batch 64 --train eval.tsv --init free --out two \
-        --memory 32
+        --memory 40
     same "$(digest two)" "$(digest one)" "--init with a limit"
 done
 nothing_left "runs with limits"
@@ -106,7 +106,7 @@ train 0 --model dnn --batch 4096 --train log.tsv --out small --memory "${least:-
 nothing_left "a limit that is too small"
 
 echo "killed ahead of any change to the file system, and resumed: no row that was learned after the checkpoint is read"
-kills=(--model dnn --set 'deep=[8]' --set embedding.dim=16 --batch 64 --train log.tsv --checkpoint-rows 1024 --memory 32)
+kills=(--model dnn --set 'deep=[8]' --set embedding.dim=16 --batch 64 --train log.tsv --checkpoint-rows 1024 --memory 40)
 train 0 "${kills[@]}" --out killed
 wanted=$(digest killed)
 rm -rf killed
