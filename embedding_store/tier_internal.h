@@ -1,4 +1,4 @@
-/* What tier.c and tier_read.c share. */
+/* What the tier's files share. */
 #ifndef EMBEDDING_STORE_TIER_INTERNAL_H
 #define EMBEDDING_STORE_TIER_INTERNAL_H
 
@@ -84,5 +84,35 @@ struct ct_tier {
     _Atomic uint64_t bad_key;            /* of a row that left with a value that is not finite */
     _Atomic(const ct_table *) bad_table; /* its table; NULL = there is none */
 };
+
+/* What tasks over a table's partitions share, where rows leave or are written. */
+typedef struct tier_work {
+    ct_tier *tier;
+    ct_ticket *ticket; /* that is planned; NULL = a flush */
+    tier_table *state;
+    tier_out *out;
+    uint32_t evictable; /* touched must be less */
+    uint32_t final;     /* what was touched up to here will not change before it is asked for again */
+    ct_failure failure;
+} tier_work;
+
+/* tier.c: with nothing but the store and the layouts; stored: NULL = as this program writes. */
+CT_MUST_CHECK ct_code tier_init(ct_store *store, const ct_stored_table *stored, ct_tier **out_tier, ct_status *status);
+
+/* tier_sizes.c: of an index's place, and of a row. */
+size_t tier_place_bytes(const ct_partition *partition);
+size_t tier_row_bytes(const ct_partition *partition);
+/* Sets the sizes of the table's partitions by what the largest batch so far leaves. */
+CT_MUST_CHECK ct_code tier_set_sizes(ct_tier *tier, const ct_ticket *ticket, ct_status *status);
+
+/* tier_write.c: one that no job holds. */
+CT_MUST_CHECK ct_code tier_out_take(ct_tier *tier, tier_table *state, tier_out **out_out, ct_status *status);
+void tier_out_sort(tier_out_part *out);
+/* Has the helper write it, if there is anything. */
+CT_MUST_CHECK ct_code tier_out_send(ct_tier *tier, tier_out *out, ct_status *status);
+/* Makes room for `rows` rows and `entries` entries. */
+CT_MUST_CHECK ct_code tier_make_room(const tier_work *work, size_t part, uint64_t rows, uint64_t entries, ct_status *status);
+/* All that has changed and will not change before it is asked for again. */
+CT_MUST_CHECK ct_code tier_write_back(const tier_work *work, size_t part, ct_status *status);
 
 #endif

@@ -1,5 +1,5 @@
-/* Reading tables that are not all in memory: the resident rows, then the database, into the ticket's own memory. Changes nothing else but
- * the table's counters. */
+/* Reading tables that are not all in memory: the resident rows, then the database, into the ticket's own memory. That changes nothing else
+ * but the table's counters. Behind it: opening a store for reading, where the rows that were counted most become resident. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +9,12 @@
 #include "embedding_store/record.h"
 #include "embedding_store/tier_internal.h"
 
-enum { AHEAD = 16 };
+enum {
+    AHEAD = 16,
+    READ_BYTES = 8 << 20 /* of the limit, beside the rows: tickets, readers of files */
+};
+
+/* --- reading --- */
 
 /* A key that is not resident, and the occurrence that asks for it. */
 typedef struct missed {
@@ -185,4 +190,91 @@ ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
         atomic_fetch_add_explicit(&ticket->table->unknown, (int64_t)work.unknown, memory_order_relaxed);
     }
     return CT_OK;
+}
+
+/* --- opening --- */
+
+/* How many keys were counted so often: buckets of a quarter of a power of two. */
+enum { BUCKETS = 128 };
+
+static size_t bucket_of(uint32_t count) {
+    if (count < 4) return count;
+    const int bits = 31 - __builtin_clz(count);
+    return (size_t)(4 * (bits - 1) + (int)(count >> (bits - 2) & 3));
+}
+
+typedef struct warming {
+    ct_table *table;
+    const ct_stored_table *layout;
+    uint64_t histogram[BUCKETS];
+    size_t least;        /* bucket whose keys become resident, as those above it */
+    uint64_t room;       /* of rows */
+    int64_t rows, stubs; /* seen */
+} warming;
+
+static size_t count_bucket(const ct_stored_table *layout, const char *record) {
+    return layout->spec.kind == CT_TABLE_TRAINED ? bucket_of(ct_get_le32(record + layout->count.offset)) : 1;
+}
+
+static ct_code count_record(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status) {
+    warming *work = context;
+    bool row;
+    (void)number;
+    (void)key;
+    CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
+    work->rows += row;
+    work->stubs += !row;
+    if (row) work->histogram[count_bucket(work->layout, record)]++;
+    return CT_OK;
+}
+
+static ct_code warm_record(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status) {
+    warming *work = context;
+    ct_table *table = work->table;
+    bool row;
+    (void)number;
+    CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
+    if (!row || count_bucket(work->layout, record) < work->least || !work->room) return CT_OK;
+    ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
+    ct_index_entry *entry;
+    CT_TRY(ct_partition_claim(table, partition, key, &entry, status));
+    CT_TRY(ct_record_decode(table, partition, work->layout, record, row, entry, status));
+    work->room--;
+    table->outside_rows--;
+    return CT_OK;
+}
+
+ct_code ct_tier_open(ct_store *store, uint64_t memory_bytes, const char *folder, const ct_stored_table *stored, ct_status *status) {
+    ct_tier *tier;
+    ct_code code = CT_OK;
+    const char *names[CT_STORE_MAX_TABLES] = {NULL};
+    uint64_t records = 0;
+    CT_TRY(tier_init(store, stored, &tier, status));
+    tier->memory_bytes = memory_bytes;
+    store->tier = tier; /* the store's from now on, in failure too */
+    for (size_t i = 0; i < store->table_count; i++) {
+        names[i] = store->tables[i].spec.name;
+        records += (uint64_t)stored[i].rows * stored[i].spec.dim;
+    }
+    CT_TRY(ct_live_open(folder, names, store->table_count, &tier->live, status));
+    const uint64_t cache = memory_bytes > READ_BYTES ? memory_bytes - READ_BYTES : 0;
+    for (size_t i = 0; i < store->table_count && code == CT_OK; i++) {
+        ct_table *table = &store->tables[i];
+        const ct_partition *partition = &table->partitions[0];
+        warming work = {.table = table, .layout = &tier->layouts[i], .least = BUCKETS};
+        code = ct_live_scan(tier->live, i, count_record, &work, status);
+        if (code == CT_OK && (work.rows != stored[i].rows || work.stubs != stored[i].stubs))
+            code = ct_fail(status, CT_CORRUPT, "%s: table %s has %lld rows and %lld stubs, store.json says %lld and %lld", folder,
+                           table->spec.name, (long long)work.rows, (long long)work.stubs, (long long)stored[i].rows,
+                           (long long)stored[i].stubs);
+        if (code != CT_OK) break;
+        table->outside_rows = work.rows;
+        table->outside_stubs = table->spec.target_stats ? work.stubs : 0; /* else nobody asks for them */
+        /* A part of the limit by the tables' sizes; an index that has just doubled is a third full. */
+        const uint64_t share = records ? (uint64_t)((double)cache * ((double)work.rows * table->spec.dim / (double)records)) : 0;
+        work.room = share / (tier_row_bytes(partition) + 3 * tier_place_bytes(partition));
+        for (uint64_t n = 0; work.least > 0 && n < work.room;) n += work.histogram[--work.least];
+        code = ct_live_scan(tier->live, i, warm_record, &work, status);
+    }
+    return code;
 }
