@@ -37,7 +37,7 @@ ct_code ct_verb_convert(int argc, char **argv, ct_status *status) {
     };
     const ct_command command = {
         "convert",
-        "Writes logs as one block file: typed columns with ids hashed, which reads faster\nthan text and trains to the "
+        "Writes logs as one block file: typed columns with ids hashed, which reads faster than text and trains to the "
         "same model.",
         "  clicktower convert --schema criteo --in day_0.gz --out day_0.ctb",
         NULL,

@@ -112,7 +112,7 @@ ct_code ct_verb_load(int argc, char **argv, ct_status *status) {
     };
     const ct_command command = {
         "load",
-        "Sends requests to a server for a while and prints rates, latencies in ms and how\nrequests ended. Rows of the log become requests "
+        "Sends requests to a server for a while and prints rates, latencies in ms and how requests ended. Rows of the log become requests "
         "before the clock starts.",
         "  clicktower load --to 127.0.0.1:8500 --data day_1.gz --candidates 100 --concurrency 16\n"
         "  clicktower load --to 127.0.0.1:8500 --data day_1.gz --rate 2000 --deadline-ms 100 --json",

@@ -219,7 +219,7 @@ const char *ct_option_help(const ct_option *option, char *out, size_t out_bytes)
             if (*(const char **)option->to) (void)snprintf(value, sizeof value, "%s", *(const char **)option->to);
             break;
         case CT_OPTION_INTEGER:
-            if (!option->required) (void)snprintf(value, sizeof value, "%lld", (long long)*(int64_t *)option->to);
+            (void)snprintf(value, sizeof value, "%lld", (long long)*(int64_t *)option->to);
             break;
         case CT_OPTION_SEED:
             (void)snprintf(value, sizeof value, "%llu", (unsigned long long)*(uint64_t *)option->to);
@@ -240,7 +240,7 @@ const char *ct_option_help(const ct_option *option, char *out, size_t out_bytes)
             break;
     }
     const char *need = option->required ? "needed: " : "";
-    if (*value)
+    if (*value && !option->required)
         (void)snprintf(out, out_bytes, "%s%s (default %s)", need, option->help, value);
     else
         (void)snprintf(out, out_bytes, "%s%s", need, option->help);

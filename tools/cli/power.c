@@ -33,7 +33,7 @@ ct_code ct_verb_power(int argc, char **argv, ct_status *status) {
         {"json", NULL, CT_OPTION_FLAG, false, &json, "one JSON object", 0, 0, NULL},
     };
     const ct_command command = {"power",
-                                "Says how much traffic an experiment needs to find a lift, or which lift some traffic finds:\n"
+                                "Says how much traffic an experiment needs to find a lift, or which lift some traffic finds, "
                                 "for one look at a time fixed before, and for looks at any time (a confidence sequence).",
                                 "  clicktower power --rate 0.03 --lift 0.02 --rows-per-unit 20 --correlation 0.05\n"
                                 "  clicktower power --rate 0.03 --units 100000",

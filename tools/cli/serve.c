@@ -94,7 +94,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     const ct_command command = {"serve",
                                 "Answers score requests over gRPC until SIGINT or SIGTERM; prints `listening on\nHOST:PORT` once it is "
                                 "ready, and with --admin also `admin on http://HOST:PORT/`. SIGHUP reads the model "
-                                "folders again and serves what\nthey hold now, unless one of them is broken.",
+                                "folders again and serves what they hold now, unless one of them is broken.",
                                 "  clicktower serve --model model --admin 127.0.0.1:8501\n"
                                 "  clicktower serve --model a=model-a b=model-b --listen 0.0.0.0:8500",
                                 NULL,

@@ -58,7 +58,7 @@ ct_code ct_verb_synth(int argc, char **argv, ct_status *status) {
     };
     const ct_command command = {
         "synth",
-        "Makes a click log with a planted truth and prints what the best possible model\nwould reach on it (tail: on "
+        "Makes a click log with a planted truth and prints what the best possible model would reach on it (tail: on "
         "its last fifth).",
         "  clicktower synth --rows 200000 --out log.tsv.gz\n"
         "  clicktower synth --rows 1000000 --seed 7 --out log.tsv.gz \\\n"
