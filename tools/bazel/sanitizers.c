@@ -27,6 +27,11 @@ const char *__tsan_default_suppressions(void) {
            "called_from_lib:libgomp.so\n"
            "race:libabsl_\n"
            "race:libcrypto.so\n"
+           "race:libssl.so\n"
+           "race:libupb.so\n"
+           "race:libcares.so\n"
+           "race:libaddress_sorting.so\n"
+           "race:libmicrohttpd.so\n"
            "race:ct_rpc_caller_next\n" /* reads what gRPC's threads wrote */
            "race:libstdc++.so\n"
            "race:libgrpc.so\n"
