@@ -45,7 +45,7 @@ class Server:
     def __init__(self, *arguments, credentials=None, token=None):
         self.log_path = tempfile.mkstemp(dir=work)[1]
         with open(self.log_path, "w") as log:
-            self.process = subprocess.Popen([program, "serve", "--listen", "127.0.0.1:0", *arguments], stdout=subprocess.PIPE, stderr=log, text=True)
+            self.process = subprocess.Popen([program, "serve", "--listen", "127.0.0.1:0", "--queue-ms", "600000", *arguments], stdout=subprocess.PIPE, stderr=log, text=True)
         Server.running.append(self)
         line = self.process.stdout.readline().strip()
         assert line.startswith("listening on 127.0.0.1:"), (line, self.log())

@@ -463,7 +463,7 @@ a_signal_stops_the_other_verbs() {
 start_server() {
     rm -f ready
     mkfifo ready
-    "$program" serve --listen 127.0.0.1:0 "$@" >ready 2>serve.err </dev/null &
+    "$program" serve --listen 127.0.0.1:0 --queue-ms 600000 "$@" >ready 2>serve.err </dev/null &
     child=$!
     children+=("$child")
     local line=
