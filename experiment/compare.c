@@ -13,19 +13,9 @@
 #include "base/hash.h"
 #include "base/progress.h"
 #include "experiment/compare_internal.h"
+#include "experiment/report_internal.h"
 
 enum { PATIENCE = 2 }; /* epochs without a gain of any model */
-
-ct_code compare_warn(compare_run *run, ct_status *status, const char *format, ...) {
-    char text[1024];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    json_t *json = json_string(text); /* NULL where a file's name is no UTF-8 */
-    if (json == NULL) json = json_string("a warning that names a file whose name is not UTF-8");
-    return json_array_append_new(run->warnings, json) == 0 ? CT_OK : ct_fail_memory(status, sizeof text, "the report");
-}
 
 /* --- checks --- */
 

@@ -2,14 +2,9 @@
 #include <string.h>
 
 #include "experiment/compare.h"
+#include "experiment/report_internal.h"
 #include "experiment/report_resources.h"
 #include "trainer/page.h"
-
-static const json_t *member(const json_t *object, const char *name) { return json_object_get(object, name); }
-static const char *text_of(const json_t *object, const char *name) {
-    const char *text = json_string_value(member(object, name));
-    return text != NULL ? text : "";
-}
 
 static void put_number(ct_page *page, const json_t *value) {
     ct_page_put(page, "<td>");

@@ -82,7 +82,6 @@ typedef struct compare_run {
 } compare_run;
 
 /* --- compare.c --- */
-ct_code compare_warn(compare_run *run, ct_status *status, const char *format, ...) CT_PRINTF(3, 4);
 ct_reader_options compare_reader(const ct_compare_options *options, const char *const *sources, size_t count);
 
 /* --- test_rows.c --- */

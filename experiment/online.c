@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "experiment/distributions.h"
 #include "experiment/online_internal.h"
+#include "experiment/report_internal.h"
 #include "experiment/statistics.h"
 
 enum { FEW_UNITS = 50 };
@@ -63,15 +64,6 @@ static ct_code parse_weights(online_run *run, ct_status *status) {
     for (size_t i = 0; i < run->table.arm_count; i++)
         if (!(run->weights[i] > 0.0)) return ct_fail(status, CT_INVALID, "weights '%s': arm '%s' has none", text, run->table.arms[i]);
     return CT_OK;
-}
-
-static ct_code warn(online_run *run, ct_status *status, const char *format, ...) CT_PRINTF(3, 4);
-static ct_code warn(online_run *run, ct_status *status, const char *format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    json_t *text = json_vsprintf(format, arguments);
-    va_end(arguments);
-    return json_array_append_new(run->warnings, text) == 0 ? CT_OK : ct_fail_memory(status, 256, "the report");
 }
 
 /* --- intervals as JSON --- */
@@ -182,17 +174,18 @@ static ct_code add_warnings(online_run *run, ct_status *status) {
     run->mismatch = run->ratio_p < CT_MISMATCH_P;
     run->mixed = (double)table->in_two_arms > MANY_IN_TWO_ARMS * (double)table->unit_count;
     if (run->mismatch)
-        CT_TRY(
-            warn(run, status,
-                 "sample ratio mismatch: of %.0f units too many or too few are in an arm (p %.2g); something loses units or assigns them "
-                 "wrongly, and no difference can be trusted",
-                 all, run->ratio_p));
+        CT_TRY(report_warn(
+            run->warnings, status,
+            "sample ratio mismatch: of %.0f units too many or too few are in an arm (p %.2g); something loses units or assigns them "
+            "wrongly, and no difference can be trusted",
+            all, run->ratio_p));
     if (table->in_two_arms > 0)
-        CT_TRY(warn(run, status, "%zu of %zu units were in two arms and are left out", table->in_two_arms, table->unit_count));
+        CT_TRY(report_warn(run->warnings, status, "%zu of %zu units were in two arms and are left out", table->in_two_arms,
+                           table->unit_count));
     if (table->arm_count > 2)
-        CT_TRY(warn(run, status,
-                    "%zu arms against the control: the confidence sequences are at alpha %.4g each, so that together they keep %.4g",
-                    table->arm_count - 1, run->sequence_alpha, run->options->alpha));
+        CT_TRY(report_warn(run->warnings, status,
+                           "%zu arms against the control: the confidence sequences are at alpha %.4g each, so that together they keep %.4g",
+                           table->arm_count - 1, run->sequence_alpha, run->options->alpha));
     return CT_OK;
 }
 

@@ -1,14 +1,8 @@
 /* The report of an experiment as a page: experiment/online_page.html with its marks filled from the JSON alone. */
 #include "experiment/online.h"
+#include "experiment/report_internal.h"
 #include "experiment/report_resources.h"
 #include "trainer/page.h"
-
-static const json_t *member(const json_t *object, const char *name) { return json_object_get(object, name); }
-static double number(const json_t *object, const char *name) { return json_number_value(member(object, name)); }
-static const char *text_of(const json_t *object, const char *name) {
-    const char *text = json_string_value(member(object, name));
-    return text != NULL ? text : "";
-}
 
 static void put_title(ct_page *page, const void *report) {
     ct_page_put(page, "Experiment: ");

@@ -3,11 +3,9 @@
 #include <stdlib.h>
 
 #include "experiment/online.h"
+#include "experiment/report_internal.h"
 
 enum { NAME_COLUMNS = 24 };
-
-static const json_t *member(const json_t *object, const char *name) { return json_object_get(object, name); }
-static double number(const json_t *object, const char *name) { return json_number_value(member(object, name)); }
 
 /* A name in plain ASCII, cut to its columns. */
 static void put_name(FILE *to, const json_t *object, const char *name) {

@@ -32,6 +32,7 @@
 
 #include "base/text.h"
 #include "experiment/compare_internal.h"
+#include "experiment/report_internal.h"
 
 static double metric_value(const ct_metrics *metrics, size_t metric) {
     switch (metric) {
@@ -124,11 +125,11 @@ static json_t *arm_json(const compare_run *run, size_t index, bool grouped) {
 
 static ct_code warn_of_reading(compare_run *run, const char *role, const ct_read_report *report, ct_status *status) {
     if (report->bad_total > 0)
-        CT_TRY(compare_warn(run, status, "%s: bad rows left out: %lld; the first: %s", role, (long long)report->bad_total,
-                            report->shown > 0 ? report->first_bad[0] : "?"));
+        CT_TRY(report_warn(run->warnings, status, "%s: bad rows left out: %lld; the first: %s", role, (long long)report->bad_total,
+                           report->shown > 0 ? report->first_bad[0] : "?"));
     if (report->unsorted_times > 0)
-        CT_TRY(compare_warn(run, status, "%s: %lld rows have an earlier time than the row before them", role,
-                            (long long)report->unsorted_times));
+        CT_TRY(report_warn(run->warnings, status, "%s: %lld rows have an earlier time than the row before them", role,
+                           (long long)report->unsorted_times));
     return CT_OK;
 }
 
@@ -136,26 +137,28 @@ static ct_code add_warnings(compare_run *run, ct_status *status) {
     const ct_compare_options *options = run->options;
     const ct_schema *schema = options->schema;
     if (options->seeds == 1)
-        CT_TRY(compare_warn(run, status, "one seed: the intervals do not cover the chance in training; use 3 seeds or more"));
+        CT_TRY(report_warn(run->warnings, status, "one seed: the intervals do not cover the chance in training; use 3 seeds or more"));
     if (run->test.units == NULL)
-        CT_TRY(compare_warn(run, status, "%s: blocks of %d consecutive rows are resampled, which misses what a user's rows have in common",
-                            run->unit < 0 ? "the schema has no unit field" : "the test sources have no unit column", UNIT_BLOCK_ROWS));
+        CT_TRY(report_warn(run->warnings, status,
+                           "%s: blocks of %d consecutive rows are resampled, which misses what a user's rows have in common",
+                           run->unit < 0 ? "the schema has no unit field" : "the test sources have no unit column", UNIT_BLOCK_ROWS));
     if (run->options->epochs > 1 && options->valid_source_count == 0)
-        CT_TRY(compare_warn(run, status, "no validation sources: all %u epochs were trained, and the last one is judged", run->epochs));
+        CT_TRY(report_warn(run->warnings, status, "no validation sources: all %u epochs were trained, and the last one is judged",
+                           run->epochs));
     if (run->repeated_rows > 0)
-        CT_TRY(compare_warn(run, status, "%lld training rows are also test rows, value for value: are they the same events?",
-                            (long long)run->repeated_rows));
+        CT_TRY(report_warn(run->warnings, status, "%lld training rows are also test rows, value for value: are they the same events?",
+                           (long long)run->repeated_rows));
     if (run->later_rows > 0)
-        CT_TRY(compare_warn(run, status,
-                            "%lld training rows are later than the first test row: what came after it may be known to the models",
-                            (long long)run->later_rows));
+        CT_TRY(report_warn(run->warnings, status,
+                           "%lld training rows are later than the first test row: what came after it may be known to the models",
+                           (long long)run->later_rows));
     if (run->test.unit_count < FEW_UNITS)
-        CT_TRY(compare_warn(run, status, "only %zu units in the test: intervals of so few are too narrow", run->test.unit_count));
+        CT_TRY(report_warn(run->warnings, status, "only %zu units in the test: intervals of so few are too narrow", run->test.unit_count));
     if (run->item < 0)
-        CT_TRY(
-            compare_warn(run, status, "no item field is known (`item: FIELD` in the arms file), so there are no slices by training count"));
+        CT_TRY(report_warn(run->warnings, status,
+                           "no item field is known (`item: FIELD` in the arms file), so there are no slices by training count"));
     if (ct_schema_find_kind(schema, CT_FIELD_WEIGHT) >= 0)
-        CT_TRY(compare_warn(run, status, "the arms' metrics are weighted; the comparisons count each row once"));
+        CT_TRY(report_warn(run->warnings, status, "the arms' metrics are weighted; the comparisons count each row once"));
     CT_TRY(warn_of_reading(run, "training", &run->train_report, status));
     if (options->valid_source_count > 0) CT_TRY(warn_of_reading(run, "validation", &run->valid_report, status));
     return warn_of_reading(run, "test", &run->test_report, status);
@@ -248,12 +251,12 @@ static ct_code warn_of_controls(compare_run *run, const json_t *comparisons, ct_
         for (size_t arm = 0; arm < run->arm_count && differs; arm++) {
             const char *of = ct_arms_name(run->arms_file, ct_arms_of(run->arms_file, arm));
             if (run->arms[arm].kind == CT_ARM_AGAIN && strcmp(run->arms[arm].name, b) == 0 && strcmp(of, a) == 0)
-                CT_TRY(compare_warn(run, status, "A/A: '%s' and '%s' are the same arm, yet differ: trust no verdict here; use more seeds",
-                                    a, b));
+                CT_TRY(report_warn(run->warnings, status,
+                                   "A/A: '%s' and '%s' are the same arm, yet differ: trust no verdict here; use more seeds", a, b));
             if (run->arms[arm].kind == CT_ARM_PLACEBO && strcmp(run->arms[arm].name, b) == 0 && is_better &&
                 json_is_true(json_object_get(comparison, "control")))
-                CT_TRY(compare_warn(run, status,
-                                    "placebo: '%s' has no content and still beats the control: what '%s' gains is not all content", b, of));
+                CT_TRY(report_warn(run->warnings, status,
+                                   "placebo: '%s' has no content and still beats the control: what '%s' gains is not all content", b, of));
         }
     }
     return CT_OK;

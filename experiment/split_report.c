@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "experiment/counts.h"
+#include "experiment/report_internal.h"
 #include "experiment/split_internal.h"
 
 #define MANY_NEW_UNITS 0.5 /* of the test rows */
@@ -82,39 +83,30 @@ done:
     return code;
 }
 
-static ct_code warn(split_run *run, ct_status *status, const char *format, ...) CT_PRINTF(3, 4);
-static ct_code warn(split_run *run, ct_status *status, const char *format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    json_t *text = json_vsprintf(format, arguments);
-    va_end(arguments);
-    return json_array_append_new(run->warnings, text) == 0 ? CT_OK : ct_fail_memory(status, 256, "the report of a split");
-}
-
 static ct_code add_warnings(split_run *run, const part_numbers numbers[CT_SPLIT_PARTS], ct_status *status) {
     const split_rows *rows = &run->rows;
     const part_numbers *test = &numbers[CT_SPLIT_TEST];
     size_t later = 0;
     if (run->report.unsorted_times > 0)
-        CT_TRY(warn(run, status, "%lld rows had an earlier time than the row before them; the parts are in order of time",
-                    (long long)run->report.unsorted_times));
+        CT_TRY(report_warn(run->warnings, status, "%lld rows had an earlier time than the row before them; the parts are in order of time",
+                           (long long)run->report.unsorted_times));
     for (size_t p = 1; p < CT_SPLIT_PARTS; p++)
         if (numbers[p].repeated_rows > 0)
-            CT_TRY(warn(run, status, "%zu of %zu %s rows are also in training, byte for byte: are they the same events?",
-                        numbers[p].repeated_rows, numbers[p].rows, split_names[p]));
+            CT_TRY(report_warn(run->warnings, status, "%zu of %zu %s rows are also in training, byte for byte: are they the same events?",
+                               numbers[p].repeated_rows, numbers[p].rows, split_names[p]));
     for (size_t p = 0; p < CT_SPLIT_PARTS && run->label >= 0; p++)
         if (numbers[p].rows > 0 && (numbers[p].clicks == 0 || numbers[p].clicks == numbers[p].rows))
-            CT_TRY(warn(run, status, "%s has %s", split_names[p], numbers[p].clicks == 0 ? "no clicks" : "clicks only"));
+            CT_TRY(report_warn(run->warnings, status, "%s has %s", split_names[p], numbers[p].clicks == 0 ? "no clicks" : "clicks only"));
     if (rows->has_unit && (double)test->new_unit_rows > MANY_NEW_UNITS * (double)test->rows)
-        CT_TRY(warn(
-            run, status,
+        CT_TRY(report_warn(
+            run->warnings, status,
             "%.0f %% of the test rows are of units that training lacks: results speak for new units; --by user-time splits within units",
             100.0 * (double)test->new_unit_rows / (double)test->rows));
     if (run->options->by == CT_SPLIT_BY_UNIT_TIME) {
         for (size_t i = 0; i < rows->count; i++) later += rows->part[i] == CT_SPLIT_TRAIN && rows->time[i] > test->first_time;
         if (later > 0)
-            CT_TRY(warn(
-                run, status,
+            CT_TRY(report_warn(
+                run->warnings, status,
                 "%zu training rows are later than the first test row (of other units): what happened to an item after a test row may be "
                 "known; --by time has no such rows",
                 later));

@@ -5,15 +5,12 @@
 #include <string.h>
 
 #include "experiment/compare.h"
+#include "experiment/report_internal.h"
 
 enum { COLUMNS = 100, NAME_COLUMNS = 25, SLICE_COLUMNS = 18, CELL_BYTES = 64 };
 
-static const json_t *member(const json_t *object, const char *name) { return json_object_get(object, name); }
+static const char *text_or_dash(const json_t *object, const char *name) { return *text_of(object, name) ? text_of(object, name) : "-"; }
 static long long whole(const json_t *object, const char *name) { return (long long)json_integer_value(member(object, name)); }
-static const char *text_of(const json_t *object, const char *name) {
-    const char *text = json_string_value(member(object, name));
-    return text != NULL ? text : "-";
-}
 
 /* Printable ASCII, cut to `columns`, with "..." where cut. A character of several bytes becomes one '?'. */
 static const char *plain(const char *text, size_t columns, char out[CELL_BYTES]) {
@@ -80,8 +77,8 @@ static void print_head(FILE *to, const json_t *report) {
              whole(rows, "test"), whole(report, "test_clicks"), seed_count, seed_count == 1 ? "" : "s",
              (long long)json_integer_value(json_array_get(seeds, 0)));
     wrap(to, "", line);
-    if (strcmp(text_of(units, "by"), "field") == 0)
-        snprintf(by, sizeof by, "field '%s'", plain(text_of(units, "field"), 32, field));
+    if (strcmp(text_or_dash(units, "by"), "field") == 0)
+        snprintf(by, sizeof by, "field '%s'", plain(text_or_dash(units, "field"), 32, field));
     else
         snprintf(by, sizeof by, "blocks of %lld consecutive rows", whole(units, "block_rows"));
     if (clusters < unit_count) snprintf(hashed, sizeof hashed, ", hashed into %lld clusters", clusters);
@@ -98,8 +95,8 @@ static void print_arms(FILE *to, const json_t *report) {
         const json_t *arm = json_array_get(arms, i), *test = member(arm, "test"), *auc = member(test, "auc"),
                      *loss = member(test, "log_loss");
         char cells[9][CELL_BYTES];
-        fprintf(to, "%-*s %-6s %7s %7s %7s %8s %7s %7s %8s %8.1f\n", NAME_COLUMNS, plain(text_of(arm, "name"), NAME_COLUMNS, cells[0]),
-                plain(text_of(arm, "model"), 6, cells[1]), fit(member(auc, "mean"), false, 4, 7, cells[2]),
+        fprintf(to, "%-*s %-6s %7s %7s %7s %8s %7s %7s %8s %8.1f\n", NAME_COLUMNS, plain(text_or_dash(arm, "name"), NAME_COLUMNS, cells[0]),
+                plain(text_or_dash(arm, "model"), 6, cells[1]), fit(member(auc, "mean"), false, 4, 7, cells[2]),
                 fit(member(auc, "deviation"), false, 4, 7, cells[3]),
                 grouped ? fit(member(member(test, "grouped_auc"), "mean"), false, 4, 7, cells[4]) : "-",
                 fit(member(loss, "mean"), false, 4, 8, cells[5]), fit(member(loss, "deviation"), false, 4, 7, cells[6]),
@@ -110,7 +107,7 @@ static void print_arms(FILE *to, const json_t *report) {
 
 /* A verdict in at most 14 columns. */
 static const char *short_verdict(const json_t *slice) {
-    const char *verdict = text_of(slice, "verdict");
+    const char *verdict = text_or_dash(slice, "verdict");
     if (strcmp(verdict, "no difference shown") == 0) return "not shown";
     if (strcmp(verdict, "B ahead, not sure") == 0) return "B? not sure";
     if (strcmp(verdict, "A ahead, not sure") == 0) return "A? not sure";
@@ -119,22 +116,22 @@ static const char *short_verdict(const json_t *slice) {
 
 static void print_comparison(FILE *to, const json_t *report, const json_t *comparison) {
     const json_t *slices = member(comparison, "slices");
-    const bool grouped = strcmp(text_of(report, "decided_by"), "grouped_auc") == 0;
+    const bool grouped = strcmp(text_or_dash(report, "decided_by"), "grouped_auc") == 0;
     const char *metrics[] = {grouped ? "grouped_auc" : "auc", grouped ? "auc" : "log_loss"};
     const char *of = "all";
     char a[CELL_BYTES], b[CELL_BYTES];
-    fprintf(to, "\nB = %s against A = %s%s\n", plain(text_of(comparison, "b"), 32, b), plain(text_of(comparison, "a"), 32, a),
+    fprintf(to, "\nB = %s against A = %s%s\n", plain(text_or_dash(comparison, "b"), 32, b), plain(text_or_dash(comparison, "a"), 32, a),
             json_is_true(member(comparison, "control")) ? " (control)" : "");
     fprintf(to, "%-*s %9s  %-25s  %-25s  %s\n", SLICE_COLUMNS, "slice", "rows", grouped ? "grouped AUC, B - A" : "AUC, B - A",
             grouped ? "AUC, B - A" : "log loss, B - A", "verdict");
     for (size_t i = 0; i < json_array_size(slices); i++) {
         const json_t *slice = json_array_get(slices, i);
-        const char *slice_of = text_of(slice, "of");
+        const char *slice_of = text_or_dash(slice, "of");
         char cells[4][CELL_BYTES];
         const bool field = strcmp(slice_of, "all") != 0 && strcmp(slice_of, "items") != 0 && strcmp(slice_of, "units") != 0;
         if (field && strcmp(slice_of, of) != 0) fprintf(to, "%s\n", plain(slice_of, COLUMNS, cells[3]));
         of = slice_of;
-        fprintf(to, "%-*s %9s  %-25s  %-25s  %.14s\n", SLICE_COLUMNS, plain(text_of(slice, "slice"), SLICE_COLUMNS, cells[3]),
+        fprintf(to, "%-*s %9s  %-25s  %-25s  %.14s\n", SLICE_COLUMNS, plain(text_or_dash(slice, "slice"), SLICE_COLUMNS, cells[3]),
                 fit(member(slice, "rows"), false, 0, 9, cells[0]), interval(member(slice, metrics[0]), cells[1]),
                 interval(member(slice, metrics[1]), cells[2]), short_verdict(slice));
     }
@@ -148,14 +145,14 @@ static void print_notes(FILE *to, const json_t *report) {
     wrap(to, "note: ", "brackets hold 95 % intervals; B is better where its AUC is higher and its log loss lower");
     if (json_is_string(member(report, "grouped_by"))) {
         snprintf(line, sizeof line, "the verdict goes by the grouped AUC: the mean AUC inside each value of field '%s'",
-                 plain(text_of(report, "grouped_by"), 32, field));
+                 plain(text_or_dash(report, "grouped_by"), 32, field));
         wrap(to, "note: ", line);
     } else {
         wrap(to, "note: ", "the verdict goes by the AUC, as there is no field that groups rows");
     }
     if (json_is_string(member(report, "item"))) {
         snprintf(line, sizeof line, "items by their training rows (field '%s'): new 0, cold 1 to 4, warm 5 to 99, hot 100 or more",
-                 plain(text_of(report, "item"), 32, field));
+                 plain(text_or_dash(report, "item"), 32, field));
         wrap(to, "note: ", line);
     }
     if (pairs > 1) {
