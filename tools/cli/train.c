@@ -21,6 +21,8 @@ static void print_summary(const char *out, int64_t epochs, const ct_train_result
         ct_print_metrics_line(stdout, &result->evaluation);
         (void)printf("\n");
     }
+    (void)printf("keys         admitted %" PRId64 "  waiting %" PRId64 "  expired %" PRId64 "\n", result->admitted, result->waiting,
+                 result->expired);
     if (result->train_report.bad_total || result->eval_report.bad_total)
         (void)printf("bad_rows     training %" PRId64 "  evaluation %" PRId64 "\n", result->train_report.bad_total,
                      result->eval_report.bad_total);
