@@ -210,6 +210,7 @@ ct_code ct_store_acquire(ct_store *store, ct_ticket *ticket, ct_status *status) 
         else
             ct_read_acquire(ticket);
     } else {
+        if (ticket->table->spec.expire_days) CT_TRY(ct_expire(store, ticket->table, ticket->lookup.day, status));
         if (store->tier) CT_TRY(ct_tier_admit(store->tier, ticket, status));
         CT_TRY(ct_train_acquire(ticket, status));
         if (store->tier) ct_tier_acquired(store->tier, ticket);

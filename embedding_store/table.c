@@ -105,7 +105,7 @@ ct_code ct_table_init(ct_table *table, const ct_table_spec *spec, ct_device *dev
     for (size_t i = 0; i < count; i++) {
         ct_partition *partition = &table->partitions[i];
         partition->index_bits = FIRST_INDEX_BITS;
-        partition->entry_shift = spec->target_stats;
+        partition->entry_shift = ct_entry_shift(spec);
         partition->most_rows = CT_SLOT_STUB - 2;
         CT_TRY_GOTO(code, index_create(table, partition, FIRST_INDEX_BITS, &partition->index, status), fail);
         table->partition_count = i + 1;
@@ -197,10 +197,15 @@ ct_code ct_partition_add_row(ct_table *table, ct_partition *partition, ct_index_
     return CT_OK;
 }
 
+void ct_partition_free_row(ct_partition *partition, ct_index_entry *entry) {
+    if (entry->slot != CT_SLOT_STUB) partition->free_rows[partition->free_count++] = entry->slot - 1;
+    entry->slot = CT_SLOT_STUB;
+}
+
 void ct_partition_remove(ct_partition *partition, size_t place) {
     const size_t mask = ((size_t)1 << partition->index_bits) - 1;
-    const ct_index_entry *entry = ct_partition_entry(partition, place);
-    if (entry->slot != CT_SLOT_STUB) partition->free_rows[partition->free_count++] = entry->slot - 1;
+    ct_index_entry *entry = ct_partition_entry(partition, place);
+    ct_partition_free_row(partition, entry);
     size_t hole = place;
     for (size_t at = (place + 1) & mask;; at = (at + 1) & mask) {
         entry = ct_partition_entry(partition, at);
@@ -208,7 +213,7 @@ void ct_partition_remove(ct_partition *partition, size_t place) {
         const size_t home = ct_key_home(entry->key, partition->index_bits);
         if (((at - home) & mask) < ((at - hole) & mask)) continue; /* it would stand before its home */
         memcpy(ct_partition_entry(partition, hole), entry, sizeof *entry << partition->entry_shift);
-        partition->touched[hole] = partition->touched[at];
+        if (partition->touched) partition->touched[hole] = partition->touched[at];
         hole = at;
     }
     memset(ct_partition_entry(partition, hole), 0, sizeof *entry << partition->entry_shift); /* with its target statistics */
