@@ -69,7 +69,8 @@ static const layout_vector *find_vector(const ct_model *old, const char *name) {
 }
 
 static uint32_t adapter_width(const ct_model *model) {
-    return model->layout.tower.adapter_count > 0 ? (uint32_t)model->layout.tower.adapters[0].out : 0;
+    const ct_tower_spec *tower = &model->layout.tower; /* the last one writes into x */
+    return tower->adapter_count > 0 ? (uint32_t)tower->adapters[tower->adapter_count - 1].out : 0;
 }
 
 static void map_x(take_over *take) {
@@ -334,7 +335,8 @@ static void take_adapter(take_over *take, const ct_adapter_spec *adapter, const 
     }
     const ct_architecture architecture = take->model->spec->architecture;
     /* Here its output enters a sum as it is, so 0 stands in it; elsewhere the weights over it do. */
-    if (architecture == CT_ARCHITECTURE_LR || architecture == CT_ARCHITECTURE_FM || architecture == CT_ARCHITECTURE_DEEPFM)
+    if (!adapter->hidden &&
+        (architecture == CT_ARCHITECTURE_LR || architecture == CT_ARCHITECTURE_FM || architecture == CT_ARCHITECTURE_DEEPFM))
         clear_tensor(to, adapter->name, "weight");
     say(take, "adapter %s: new", adapter->name);
 }

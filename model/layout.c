@@ -67,7 +67,7 @@ static void place_side(model_layout *layout, const ct_schema *schema, const bool
         *vector = (layout_vector){
             .field = f, .raw_column = (uint32_t)layout->raw_width, .dim = vector_dims[f], .column = (uint32_t)layout->width};
         snprintf(vector->table_name, sizeof vector->table_name, "%s", vector_tables[f]);
-        layout->raw_width += vector->dim;
+        layout->raw_width += vector->dim + spec->vector_hidden;
         layout->width += adapter_width;
     }
     for (size_t f = 0; f < schema->field_count; f++) {
@@ -199,6 +199,23 @@ static ct_code add_fields(model_layout *layout, ct_architecture architecture, ct
     return CT_OK;
 }
 
+/* hidden: 0, or the width of a first layer, which stands behind the vector in the raw input. */
+static void add_adapter(ct_tower_spec *tower, const layout_vector *vector, const char *field, uint32_t hidden, uint32_t out) {
+    size_t from = vector->raw_column, in = vector->dim;
+    if (hidden > 0) {
+        ct_adapter_spec *first = &tower->adapters[tower->adapter_count++];
+        *first = (ct_adapter_spec){.raw_column = from, .in = in, .column = from + in, .out = hidden, .hidden = true};
+        const int length = snprintf(first->name, sizeof first->name, "vector.%s.hidden", field);
+        if (length >= (int)sizeof first->name) snprintf(first->name, sizeof first->name, "vector.%zu.hidden", vector->field);
+        from += in;
+        in = hidden;
+    }
+    ct_adapter_spec *last = &tower->adapters[tower->adapter_count++];
+    *last = (ct_adapter_spec){.raw_column = from, .in = in, .column = vector->column, .out = out};
+    const int length = snprintf(last->name, sizeof last->name, "vector.%s", field);
+    if (length >= (int)sizeof last->name) snprintf(last->name, sizeof last->name, "vector.%zu", vector->field);
+}
+
 ct_code model_layout_init(model_layout *layout, const ct_schema *schema, const ct_model_spec *spec, const uint32_t *vector_dims,
                           const char (*vector_tables)[CT_TABLE_NAME_BYTES], ct_status *status) {
     *layout = (model_layout){0};
@@ -227,21 +244,17 @@ ct_code model_layout_init(model_layout *layout, const ct_schema *schema, const c
     layout->context_numbers = layout->number_count;
     layout->context_vectors = layout->vector_count;
     place_side(layout, schema, used, CT_SIDE_CANDIDATE, spec, adapter, vector_dims, vector_tables);
-    if (layout->vector_count > CT_TOWER_MAX_ADAPTERS) {
-        code = ct_fail(status, CT_INVALID, "%zu vector features; at most %d are possible", layout->vector_count, CT_TOWER_MAX_ADAPTERS);
+    const size_t most_vectors = spec->vector_hidden > 0 ? CT_TOWER_MAX_ADAPTERS / 2 : CT_TOWER_MAX_ADAPTERS;
+    if (layout->vector_count > most_vectors) {
+        code = ct_fail(status, CT_INVALID, "%zu vector features; at most %zu are possible", layout->vector_count, most_vectors);
         goto done;
     }
     ct_tower_spec *tower = &layout->tower;
     tower->context_width = layout->context_width;
     tower->width = layout->width;
     tower->raw_width = layout->raw_width;
-    for (size_t i = 0; i < layout->vector_count; i++) {
-        const layout_vector *vector = &layout->vectors[i];
-        ct_adapter_spec *spec_out = &tower->adapters[tower->adapter_count++];
-        *spec_out = (ct_adapter_spec){.raw_column = vector->raw_column, .in = vector->dim, .column = vector->column, .out = adapter};
-        const int length = snprintf(spec_out->name, sizeof spec_out->name, "vector.%s", schema->fields[vector->field].name);
-        if (length >= (int)sizeof spec_out->name) snprintf(spec_out->name, sizeof spec_out->name, "vector.%zu", vector->field);
-    }
+    for (size_t i = 0; i < layout->vector_count; i++)
+        add_adapter(tower, &layout->vectors[i], schema->fields[layout->vectors[i].field].name, spec->vector_hidden, adapter);
     if (has_fields(spec->architecture)) CT_TRY_GOTO(code, add_fields(layout, spec->architecture, status), done);
     add_layers(layout, spec);
     if (linear) add_unit_ranges(layout);

@@ -344,6 +344,23 @@ CT_HOT void ct_loop_adapter_back(const float *restrict raw, size_t raw_stride, c
     }
 }
 
+CT_HOT void ct_loop_adapter_relu_back(const float *restrict a_padded, const float *restrict dx, size_t dx_stride, size_t rows, size_t in,
+                                      size_t out, float *restrict h, size_t h_stride) {
+    const size_t padded = (out + LANES - 1) / LANES * LANES;
+    for (size_t r = 0; r < rows; ++r) {
+        for (size_t k = 0; k < in; ++k) {
+            float *restrict value = h + r * h_stride + k;
+            *value = *value > 0.0f ? ct_loop_dot(a_padded + k * padded, dx + r * dx_stride, out) : 0.0f;
+        }
+    }
+}
+
+CT_HOT void ct_loop_relu(size_t rows, size_t count, float *restrict v, size_t stride) {
+    for (size_t r = 0; r < rows; ++r) {
+        for (size_t k = 0; k < count; ++k) v[r * stride + k] = v[r * stride + k] > 0.0f ? v[r * stride + k] : 0.0f;
+    }
+}
+
 /* --- optimisers: row by row, so that weights and state stream; only the gradient is read in pieces --- */
 
 enum { PIECE = 64 }; /* the usual width of a gradient's panel, as a constant for the compiler */
