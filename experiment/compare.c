@@ -103,8 +103,9 @@ static ct_code find_slices(compare_run *run, ct_status *status) {
     for (size_t i = 0; i < ct_arms_slice_count(run->arms_file); i++) {
         const char *name = ct_arms_slice(run->arms_file, i);
         const int64_t field = ct_schema_find(schema, name);
-        const bool good = field >= 0 && (schema->fields[field].kind == CT_FIELD_NUMBER ||
-                                         (schema->fields[field].kind == CT_FIELD_ID && schema->fields[field].value_separator == 0));
+        const bool good = field >= 0 && !schema->fields[field].derived &&
+                          (schema->fields[field].kind == CT_FIELD_NUMBER ||
+                           (schema->fields[field].kind == CT_FIELD_ID && schema->fields[field].value_separator == 0));
         if (!good)
             return ct_fail(status, CT_INVALID, "%s: slices: '%s' is no number and no id with one value of schema %s",
                            run->options->arms_path, name, schema->name);
@@ -144,6 +145,7 @@ static ct_code open_arm(compare_run *run, size_t index, ct_status *status) {
                                         .batch_rows = options->batch_rows,
                                         .device = NULL,
                                         .pool = options->pool,
+                                        .no_histories = true,
                                         .shuffle_vectors = arm->kind == CT_ARM_PLACEBO ? ct_hash64(&seed, sizeof seed, 0) | 1 : 0};
         if (ct_model_create(options->schema, arm->spec, &model, &arm->models[s], status) != CT_OK ||
             ct_trainer_create(arm->models[s], 0, &arm->trainers[s], status) != CT_OK)
@@ -192,7 +194,10 @@ ct_reader_options compare_reader(const ct_compare_options *options, const char *
 
 static ct_code train_epoch(compare_run *run, uint32_t epoch, ct_status *status) {
     const ct_compare_options *options = run->options;
-    const ct_reader_options reading = compare_reader(options, options->train_sources, options->train_source_count);
+    ct_reader_options reading = compare_reader(options, options->train_sources, options->train_source_count);
+    if (run->learned != NULL) ct_histories_clear(run->learned); /* told anew in each epoch */
+    reading.histories = run->learned;
+    reading.live = true;
     ct_reader *reader = NULL;
     ct_batch *batch = NULL;
     ct_progress progress;
@@ -237,18 +242,38 @@ static ct_code collect(void *context, const ct_batch *batch, const float *logits
     return CT_OK;
 }
 
+/* Evaluates with histories that begin as `begin` and go on with the rows: live features of a frozen model. out_end: where they end, the
+ * caller's; may be NULL. Without histories all of these are NULL. */
+static ct_code evaluate_live(ct_model *model, ct_evaluate_options *evaluation, const ct_histories *begin, ct_metrics *out_metrics,
+                             ct_read_report *out_report, ct_histories **out_end, ct_status *status) {
+    ct_histories *histories = NULL;
+    if (begin != NULL) CT_TRY(ct_histories_copy(begin, &histories, status));
+    evaluation->reader.histories = histories;
+    evaluation->reader.live = true;
+    const ct_code code = ct_evaluate(model, evaluation, out_metrics, out_report, status);
+    if (code == CT_OK && out_end != NULL)
+        *out_end = histories;
+    else
+        ct_histories_destroy(histories);
+    return code;
+}
+
 /* The test rows' logits of one model, in the place of those of an earlier epoch. */
 static ct_code judge_model(compare_run *run, arm_run *arm, uint32_t seed, ct_status *status) {
     const ct_compare_options *options = run->options;
     if (arm->logits[seed] == NULL) arm->logits[seed] = malloc(run->test.count * sizeof(float));
     if (arm->logits[seed] == NULL) return ct_fail_memory(status, run->test.count * sizeof(float), "the predictions");
     collection c = {run->test.count, 0, arm->logits[seed]};
-    const ct_evaluate_options evaluation = {.pool = options->pool,
-                                            .progress = options->progress,
-                                            .reader = compare_reader(options, options->test_sources, options->test_source_count),
-                                            .predictions = collect,
-                                            .predictions_context = &c};
-    CT_TRY(ct_evaluate(arm->models[seed], &evaluation, &arm->test[seed], &run->test_report, status));
+    ct_evaluate_options evaluation = {.pool = options->pool,
+                                      .progress = options->progress,
+                                      .reader = compare_reader(options, options->test_sources, options->test_source_count),
+                                      .predictions = collect,
+                                      .predictions_context = &c};
+    const ct_histories *begin = run->after_valid != NULL ? run->after_valid : run->learned;
+    ct_histories *end = NULL;
+    CT_TRY(evaluate_live(arm->models[seed], &evaluation, begin, &arm->test[seed], &run->test_report, &end, status));
+    if (end != NULL) run->late_rows = ct_histories_late(end);
+    ct_histories_destroy(end);
     if (c.count != run->test.count)
         return ct_fail(status, CT_INVALID, "the test sources changed between two readings: %zu rows, then %zu", run->test.count, c.count);
     return CT_OK;
@@ -260,10 +285,11 @@ static ct_code judge_epoch(compare_run *run, arm_run *arm, uint32_t seed, uint32
     *out_better = true;
     if (options->valid_source_count > 0) {
         ct_metrics valid;
-        const ct_evaluate_options evaluation = {.pool = options->pool,
-                                                .progress = options->progress,
-                                                .reader = compare_reader(options, options->valid_sources, options->valid_source_count)};
-        CT_TRY(ct_evaluate(arm->models[seed], &evaluation, &valid, &run->valid_report, status));
+        ct_evaluate_options evaluation = {.pool = options->pool,
+                                          .progress = options->progress,
+                                          .reader = compare_reader(options, options->valid_sources, options->valid_source_count)};
+        ct_histories **end = run->after_valid == NULL ? &run->after_valid : NULL; /* the same after each epoch and model */
+        CT_TRY(evaluate_live(arm->models[seed], &evaluation, run->learned, &valid, &run->valid_report, end, status));
         *out_better = epoch == 0 || valid.log_loss < arm->valid[seed].log_loss;
         if (!*out_better) return CT_OK;
         arm->valid[seed] = valid;
@@ -314,6 +340,7 @@ static ct_code open_run(compare_run *run, ct_status *status) {
     CT_TRY(find_slices(run, status));
     if (run->item >= 0) CT_TRY(ct_counts_create(&run->item_counts, status));
     if (run->unit >= 0) CT_TRY(ct_counts_create(&run->unit_counts, status));
+    if (ct_schema_has_histories(schema)) CT_TRY(ct_histories_create(schema, &run->learned, status));
     for (size_t a = 0; a < arms; a++) CT_TRY(open_arm(run, a, status));
     return CT_OK;
 }
@@ -335,6 +362,8 @@ done:
     free(run.arms);
     ct_counts_destroy(run.item_counts);
     ct_counts_destroy(run.unit_counts);
+    ct_histories_destroy(run.learned);
+    ct_histories_destroy(run.after_valid);
     slices_deinit(&run.slices);
     test_rows_deinit(&run.test);
     json_decref(run.warnings);

@@ -75,8 +75,10 @@ typedef struct compare_run {
     test_rows test;
     slices slices;
     ct_tally_metric decides;
-    int64_t repeated_rows, later_rows; /* training rows that are test rows, byte for byte; that are later than the first test row */
-    uint32_t epochs;                   /* trained */
+    ct_histories *learned, *after_valid; /* of the training rows of the epoch; with the validation rows; NULL = none (yet) */
+    int64_t late_rows;                   /* of training, validation and test: see data/history.h */
+    int64_t repeated_rows, later_rows;   /* training rows that are test rows, byte for byte; that are later than the first test row */
+    uint32_t epochs;                     /* trained */
     ct_read_report train_report, valid_report, test_report;
     json_t *warnings; /* array */
 } compare_run;

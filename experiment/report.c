@@ -81,7 +81,7 @@ static json_t *features_json(const ct_schema *schema, const ct_model_spec *spec)
     json_t *features = json_array();
     for (size_t i = 0; i < schema->field_count; i++) {
         const ct_field *field = &schema->fields[i];
-        if (field->kind != CT_FIELD_NUMBER && field->kind != CT_FIELD_ID && field->kind != CT_FIELD_VECTOR) continue;
+        if (field->kind != CT_FIELD_NUMBER && field->kind != CT_FIELD_ID && field->kind != CT_FIELD_VECTOR && !field->derived) continue;
         if (spec->features != NULL && !has_name(spec->features, spec->feature_count, field->name)) continue;
         if (has_name(spec->exclude, spec->exclude_count, field->name)) continue;
         json_array_append_new(features, json_string(field->name));
@@ -152,6 +152,11 @@ static ct_code add_warnings(compare_run *run, ct_status *status) {
         CT_TRY(report_warn(run->warnings, status,
                            "%lld training rows are later than the first test row: what came after it may be known to the models",
                            (long long)run->later_rows));
+    if (run->late_rows > 0)
+        CT_TRY(report_warn(run->warnings, status,
+                           "%lld rows are earlier than what the history of their unit held already; what is later was left out of theirs, "
+                           "but sources in order of time give them more",
+                           (long long)run->late_rows));
     if (run->test.unit_count < FEW_UNITS)
         CT_TRY(report_warn(run->warnings, status, "only %zu units in the test: intervals of so few are too narrow", run->test.unit_count));
     if (run->item < 0)
