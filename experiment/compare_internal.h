@@ -50,8 +50,8 @@ enum { SLICE_TEXT_BYTES = 64, CODES_MAX = 2 + CT_ARMS_MAX_SLICES, SLICES_MAX = 9
 typedef struct slice {
     char of[SLICE_TEXT_BYTES];   /* "all", "items", "units" or a field's name */
     char name[SLICE_TEXT_BYTES]; /* "all", "new", "cold", ... */
-    const uint8_t *codes;        /* rows with this code; NULL = all */
-    uint8_t code;
+    const uint8_t *codes;        /* rows with codes first .. last; NULL = all */
+    uint8_t first, last;
 } slice;
 typedef struct slices {
     slice list[SLICES_MAX];

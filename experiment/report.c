@@ -5,7 +5,7 @@
  *     bad_rows      {train, valid, test}
  *     units         {by: "field" | "blocks", field (or null), block_rows (or null), units, clusters}
  *     item          field whose training count makes the slices, or null; item_values: distinct ones in training
- *     slices        [{of, name}]: "all"; by "items" (training count new 0, cold 1 to 4, warm 5 to 99, hot 100 or more); by "units" (new,
+ *     slices        [{of, name}]: "all"; by "items" (training count new 0, cold below 5, warm 5 to 99, hot 100 or more); by "units" (new,
  *                   old); by features
  *     grouped_by    field of grouped AUC, nDCG and MRR, or null
  *     decided_by    "grouped_auc" | "auc"
