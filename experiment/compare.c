@@ -1,6 +1,6 @@
 /* A run: open the arms; read the test rows, so that faults there are told before the work; train an epoch, each batch given to every model
  * in turn; judge every model that gained on the validation rows on the test rows too, and keep those logits (4 bytes a row and model); and
- * so on; differences; report. All models, arms times seeds, are in memory at once. */
+ * so on, until no model gains any more; differences; report. All models, arms times seeds, are in memory at once. */
 #include "experiment/compare.h"
 
 #include <stdio.h>
@@ -15,7 +15,7 @@
 #include "experiment/compare_internal.h"
 #include "experiment/report_internal.h"
 
-enum { PATIENCE = 2 }; /* epochs without a gain of any model */
+enum { PATIENCE = 3 }; /* epochs without a gain, after which a model trains no more, whatever the others do */
 
 /* --- checks --- */
 
@@ -137,7 +137,8 @@ static ct_code open_arm(compare_run *run, size_t index, ct_status *status) {
     arm->valid = calloc(options->seeds, sizeof *arm->valid);
     arm->test = calloc(options->seeds, sizeof *arm->test);
     arm->best_epoch = calloc(options->seeds, sizeof *arm->best_epoch);
-    if (!arm->models || !arm->trainers || !arm->logits || !arm->valid || !arm->test || !arm->best_epoch)
+    arm->stopped = calloc(options->seeds, sizeof *arm->stopped);
+    if (!arm->models || !arm->trainers || !arm->logits || !arm->valid || !arm->test || !arm->best_epoch || !arm->stopped)
         return ct_fail_memory(status, options->seeds * sizeof *arm->test, "the arms");
     for (uint32_t s = 0; s < options->seeds; s++) {
         const uint64_t seed = options->seed + s + (arm->kind == CT_ARM_AGAIN ? options->seeds : 0);
@@ -166,6 +167,7 @@ static void close_arm(arm_run *arm, uint32_t seeds) {
     free(arm->valid);
     free(arm->test);
     free(arm->best_epoch);
+    free(arm->stopped);
     ct_model_spec_destroy(arm->spec);
 }
 
@@ -176,7 +178,7 @@ static ct_code train_batch(compare_run *run, const ct_batch *batch, uint32_t epo
         arm_run *arm = &run->arms[a];
         const int64_t started = ct_clock_ns();
         for (uint32_t s = 0; s < run->options->seeds; s++)
-            if (ct_trainer_batch(arm->trainers[s], batch, epoch, status) != CT_OK)
+            if (!arm->stopped[s] && ct_trainer_batch(arm->trainers[s], batch, epoch, status) != CT_OK)
                 return ct_fail_within(status, "arm '%s', seed %llu", arm->name, (unsigned long long)ct_model_seed(arm->models[s]));
         arm->train_ns += ct_clock_ns() - started;
     }
@@ -302,21 +304,21 @@ static ct_code train_and_judge(compare_run *run, ct_status *status) {
     const ct_compare_options *options = run->options;
     const bool chooses = options->valid_source_count > 0;
     const uint32_t epochs = options->epochs > 0 ? options->epochs : 1;
-    uint32_t last_gain = 0;
-    for (uint32_t epoch = 0; epoch < epochs && epoch <= last_gain + PATIENCE; epoch++) {
+    bool training = true;
+    for (uint32_t epoch = 0; epoch < epochs && training; epoch++) {
         CT_TRY(train_epoch(run, epoch, status));
         run->epochs = epoch + 1;
-        if (!chooses && epoch + 1 < epochs) {
-            last_gain = epoch;
-            continue;
-        }
+        training = false;
         for (size_t a = 0; a < run->arm_count; a++)
             for (uint32_t s = 0; s < options->seeds; s++) {
-                bool better = false;
-                if (judge_epoch(run, &run->arms[a], s, epoch, &better, status) != CT_OK)
-                    return ct_fail_within(status, "arm '%s', seed %llu", run->arms[a].name,
-                                          (unsigned long long)ct_model_seed(run->arms[a].models[s]));
-                if (better) last_gain = epoch;
+                arm_run *arm = &run->arms[a];
+                bool better = true;
+                if (arm->stopped[s]) continue;
+                arm->epochs++;
+                if ((chooses || epoch + 1 == epochs) && judge_epoch(run, arm, s, epoch, &better, status) != CT_OK)
+                    return ct_fail_within(status, "arm '%s', seed %llu", arm->name, (unsigned long long)ct_model_seed(arm->models[s]));
+                arm->stopped[s] = !better && epoch >= arm->best_epoch[s] + PATIENCE;
+                training = training || !arm->stopped[s];
             }
     }
     return CT_OK;

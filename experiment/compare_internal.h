@@ -18,6 +18,8 @@ typedef struct arm_run {
     float **logits;           /* (seeds): (test rows), in the log's order, of the best epoch */
     ct_metrics *valid, *test; /* (seeds), of the best epoch */
     uint32_t *best_epoch;     /* (seeds), from 0 */
+    bool *stopped;            /* (seeds): has gained nothing for too long, and trains no more */
+    int64_t epochs;           /* trained, of all seeds */
     int64_t train_ns;         /* all seeds and epochs */
 } arm_run;
 

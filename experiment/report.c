@@ -116,9 +116,10 @@ static json_t *arm_json(const compare_run *run, size_t index, bool grouped) {
         arm->kind == CT_ARM_OWN ? json_null() : json_string(ct_arms_name(run->arms_file, ct_arms_of(run->arms_file, index))), "model",
         ct_architecture_name(arm->spec->architecture), "features", features_json(run->options->schema, arm->spec), "parameters",
         tower + trained, "tower_parameters", tower, "table_rows", table_rows, "table_bytes", table_bytes, "train_seconds", seconds,
-        "rows_per_second", ct_json_real((double)run->train_report.rows * (double)run->epochs / seconds), "best_epochs",
-        epochs_json(run, arm), "valid", run->options->valid_source_count > 0 ? metrics_json(arm->valid, seeds, grouped) : json_null(),
-        "test", metrics_json(arm->test, seeds, grouped));
+        "rows_per_second", ct_json_real((double)run->train_report.rows * (double)arm->epochs / ((double)arm->train_ns / 1e9)),
+        "best_epochs", epochs_json(run, arm), "valid",
+        run->options->valid_source_count > 0 ? metrics_json(arm->valid, seeds, grouped) : json_null(), "test",
+        metrics_json(arm->test, seeds, grouped));
     json_decref(model);
     return json;
 }
