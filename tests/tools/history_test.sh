@@ -2,21 +2,9 @@
 # Features that follow from histories, from one end to the other: training gives the same digest from any form of the log, with any number
 # of threads and when it goes on; eval --live and compare give what the same log gives in which each history is written out; a server answers
 # from the model's table what eval prints.
-set -u
+. tests/frame.sh
 
-program=$PWD/tools/clicktower
-log=$PWD/tests/tools/history_log.py
-work=$(mktemp -d "${TEST_TMPDIR:-/tmp}/history.XXXXXX")
-cd "$work" || exit 1
-child=
-trap '[ -z "$child" ] || kill "$child"; rm -rf "$work"' EXIT
-
-failures=0
-wrong() {
-    failures=$((failures + 1))
-    echo "  FAILED: $*"
-    [ -s err ] && tail -n 2 err
-}
+log=$root/tests/tools/history_log.py
 run() { "$program" "$@" >out 2>err </dev/null; }
 refused() { # WORD, then the command
     local word=$1
@@ -24,7 +12,6 @@ refused() { # WORD, then the command
     run "$@" && wrong "$* is not refused"
     grep -qi -- "$word" err || wrong "$*: '$word' is not said"
 }
-digest() { "$program" verify "$1" 2>>err | sed -n 's/^digest //p'; }
 
 /usr/bin/python3 "$log" . || wrong "the log"
 model=(--model dcn-v2 --set 'deep=[16]' --set embedding.dim=4 --set cross.layers=1 --set embedding.min_count=1 --set embedding.id_drop=0.1
@@ -88,6 +75,7 @@ start_server() {
     mkfifo ready
     "$program" serve --listen 127.0.0.1:0 --queue-ms 600000 "$@" >ready 2>serve.err </dev/null &
     child=$!
+    children+=("$child")
     local line=
     read -r line <ready
     rm -f ready
@@ -102,7 +90,6 @@ for shape in "--rows-per-request 1" "--rows-per-request 50" "--rows-per-request 
 done
 kill "$child"
 wait "$child"
-child=
 
 echo "what makes no sense is refused"
 refused "histories" train --schema derived.yaml "${model[@]}" --train train.tsv --shuffle-rows 1000 --out never
@@ -111,4 +98,4 @@ grep -q '"similarity"' out || grep -q similarity out || wrong "inspect does not 
 sort -R --random-source=v.npy train.tsv >disorder.tsv
 train --train disorder.tsv --out disorder || wrong "training out of order"
 grep -q "earlier than what the history" err || wrong "nothing is said of rows out of order"
-exit $((failures > 0))
+finish
