@@ -56,9 +56,17 @@ static const layout_id *find_id(const ct_model *old, const char *name, const lay
     return NULL;
 }
 
-static size_t find_number(const ct_model *old, const char *name) {
+/* Which part of its field: a number is one, a similarity has several. */
+static size_t part_of(const ct_model *model, size_t number) {
+    const layout_number *numbers = model->layout.numbers;
+    size_t first = number;
+    while (first > 0 && numbers[first - 1].field == numbers[number].field) first--;
+    return number - first;
+}
+
+static size_t find_number(const ct_model *old, const char *name, size_t part) {
     for (size_t i = 0; i < old->layout.number_count; i++)
-        if (strcmp(field_name(old, old->layout.numbers[i].field), name) == 0) return i;
+        if (part_of(old, i) == part && strcmp(field_name(old, old->layout.numbers[i].field), name) == 0) return i;
     return NONE;
 }
 
@@ -69,7 +77,8 @@ static const layout_vector *find_vector(const ct_model *old, const char *name) {
 }
 
 static uint32_t adapter_width(const ct_model *model) {
-    return model->layout.tower.adapter_count > 0 ? (uint32_t)model->layout.tower.adapters[0].out : 0;
+    const ct_tower_spec *tower = &model->layout.tower; /* the last one writes into x */
+    return tower->adapter_count > 0 ? (uint32_t)tower->adapters[tower->adapter_count - 1].out : 0;
 }
 
 static void map_x(take_over *take) {
@@ -85,9 +94,9 @@ static void map_x(take_over *take) {
     }
     for (size_t i = 0; i < model->layout.number_count; i++) {
         const layout_number *number = &model->layout.numbers[i];
-        const size_t other = find_number(old, field_name(model, number->field));
-        if (other == NONE) continue;
-        map_range(columns, number->column, old->layout.numbers[other].column, model->spec->number_flags && old->spec->number_flags ? 2 : 1);
+        const size_t other = find_number(old, field_name(model, number->field), part_of(model, i));
+        if (other == NONE || (number->part == NOT_A_PART) != (old->layout.numbers[other].part == NOT_A_PART)) continue;
+        map_range(columns, number->column, old->layout.numbers[other].column, number->flag && old->layout.numbers[other].flag ? 2 : 1);
         take->model->moments[i] = old->moments[other];
     }
     for (size_t i = 0; i < model->layout.vector_count; i++) {
@@ -334,7 +343,8 @@ static void take_adapter(take_over *take, const ct_adapter_spec *adapter, const 
     }
     const ct_architecture architecture = take->model->spec->architecture;
     /* Here its output enters a sum as it is, so 0 stands in it; elsewhere the weights over it do. */
-    if (architecture == CT_ARCHITECTURE_LR || architecture == CT_ARCHITECTURE_FM || architecture == CT_ARCHITECTURE_DEEPFM)
+    if (!adapter->hidden &&
+        (architecture == CT_ARCHITECTURE_LR || architecture == CT_ARCHITECTURE_FM || architecture == CT_ARCHITECTURE_DEEPFM))
         clear_tensor(to, adapter->name, "weight");
     say(take, "adapter %s: new", adapter->name);
 }

@@ -28,9 +28,16 @@ static void moments_task(void *context, size_t block, size_t worker) {
     const step_context *step = context;
     ct_model *model = step->model;
     const size_t numbers = model->layout.number_count;
-    const size_t rows = rows_of_block(model, step->batch->rows, block);
+    const size_t first = block * model->block_rows, rows = rows_of_block(model, step->batch->rows, block);
+    read_scratch *scratch = &model->scratch[worker];
+    if (write_similarities(model, step->batch, 0, model->layout.similarity_count, first, rows, scratch, model->parts + first,
+                           model->batch_rows, &scratch->status) != CT_OK)
+        return;
     for (size_t i = 0; i < numbers; i++) {
-        const float *raw = ct_column_f32(&step->batch->columns[model->layout.numbers[i].field]) + block * model->block_rows;
+        const layout_number *number = &model->layout.numbers[i];
+        const float *raw = (number->part != NOT_A_PART ? model->parts + number->part * model->batch_rows
+                                                       : ct_column_f32(&step->batch->columns[number->field])) +
+                           first;
         model->block_moments[block * numbers + i] = moments_of(raw, model->scratch[worker].numbers, rows);
     }
 }
@@ -47,7 +54,7 @@ static void block_task(void *context, size_t block, size_t worker) {
     const ct_ticket *ticket = model->keys[model->side].ticket;
     if (layout->id_count > 0) ct_store_gather(model->store, ticket, first, rows, false, x, x_stride);
     if (model->spec->target_stats) write_target_stats(model, ticket, 0, layout->id_count, first, rows, scratch, x, x_stride);
-    write_numbers(model, step->batch, 0, layout->number_count, first, rows, scratch, x, x_stride);
+    write_numbers(model, step->batch, 0, layout->number_count, first, rows, model->parts + first, model->batch_rows, scratch, x, x_stride);
     if (layout->vector_count > 0) {
         float *raw = ct_tower_block_raw(model->tower, block, &raw_stride);
         if (write_vectors(model, step->batch, 0, layout->vector_count, first, rows, scratch, raw, raw_stride, &scratch->status) != CT_OK) {
@@ -171,7 +178,9 @@ ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, f
     model->step++;
     model->epoch = epoch;
     model->epoch_rows = batch->first_row + (int64_t)batch->rows;
-    return CT_OK;
+    if (model->histories == NULL) return CT_OK;
+    if (batch->first_row == 0) ct_histories_clear(model->histories); /* told anew in each epoch */
+    return ct_histories_add(model->histories, batch, status);
 }
 
 bool ct_model_diverged(const ct_model *model) { return model->diverged; }
@@ -199,7 +208,7 @@ ct_code read_scratch_init(read_scratch *scratch, ct_model *model, ct_status *sta
     scratch->vector_tickets = calloc(vectors + 1, sizeof(ct_ticket *));
     if (scratch->vector_tickets == NULL) return ct_fail_memory(status, vectors * sizeof(ct_ticket *), "vector look-ups");
     for (size_t i = 0; i < vectors; i++) CT_TRY(ct_ticket_create(model->store, &scratch->vector_tickets[i], status));
-    return CT_OK;
+    return model->layout.similarity_count == 0 ? CT_OK : similarity_scratch_create(model, &scratch->similar, status);
 }
 
 void read_scratch_deinit(read_scratch *scratch, const ct_model *model) {
@@ -207,6 +216,8 @@ void read_scratch_deinit(read_scratch *scratch, const ct_model *model) {
     for (size_t i = 0; i < model->layout.vector_count; i++) ct_ticket_destroy(scratch->vector_tickets[i]);
     free(scratch->vector_tickets);
     scratch->vector_tickets = NULL;
+    similarity_scratch_destroy(scratch->similar);
+    scratch->similar = NULL;
 }
 
 ct_code training_init(ct_model *model, ct_status *status) {
@@ -216,8 +227,10 @@ ct_code training_init(ct_model *model, ct_status *status) {
     model->scratch = calloc(threads, sizeof *model->scratch);
     model->block_moments = calloc(blocks * numbers + 1, sizeof *model->block_moments);
     model->saved_moments = calloc(numbers + 1, sizeof *model->saved_moments);
+    model->parts = calloc(model->layout.part_count * model->batch_rows + 1, sizeof *model->parts);
     model->logit_gradients = calloc(blocks * model->block_rows, sizeof *model->logit_gradients);
-    if (model->scratch == NULL || model->block_moments == NULL || model->saved_moments == NULL || model->logit_gradients == NULL)
+    if (model->scratch == NULL || model->block_moments == NULL || model->saved_moments == NULL || model->parts == NULL ||
+        model->logit_gradients == NULL)
         return ct_fail_memory(status, blocks * model->block_rows * sizeof(float), "training");
     for (size_t worker = 0; worker < threads; worker++) CT_TRY(read_scratch_init(&model->scratch[worker], model, status));
     /* The store reads the gradients of a whole batch as one matrix: blocks of x must follow each other. */
@@ -238,5 +251,6 @@ void training_deinit(ct_model *model) {
     free(model->scratch);
     free(model->block_moments);
     free(model->saved_moments);
+    free(model->parts);
     free(model->logit_gradients);
 }
