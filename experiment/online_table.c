@@ -97,7 +97,7 @@ static ct_code arm_at(reading *r, const ct_line *line, const text_part *part, ui
     return CT_OK;
 }
 
-static bool grow(void **array, size_t *capacity, size_t needed, size_t bytes_each) {
+bool online_grow(void **array, size_t *capacity, size_t needed, size_t bytes_each) {
     if (needed <= *capacity) return true;
     const size_t larger = *capacity + *capacity / 2 + 1024;
     void *grown = realloc(*array, larger * bytes_each);
@@ -128,7 +128,7 @@ static ct_code take_row(reading *r, const ct_line *line, ct_status *status) {
     uint64_t number = ct_counts_get(r->numbers, hash);
     if (number == 0) {
         if (table->unit_count + 1 >= TWO_ARMS ||
-            !grow((void **)&table->units, &table->unit_capacity, table->unit_count + 1, sizeof *table->units))
+            !online_grow((void **)&table->units, &table->unit_capacity, table->unit_count + 1, sizeof *table->units))
             return ct_fail_memory(status, table->unit_count * sizeof *table->units, "the units");
         table->units[table->unit_count++] = (online_unit){.arm = row.arm, .covariate = covariate};
         number = table->unit_count;
@@ -140,7 +140,7 @@ static ct_code take_row(reading *r, const ct_line *line, ct_status *status) {
         unit->arm = TWO_ARMS;
         table->in_two_arms++;
     }
-    if (!grow((void **)&table->rows, &table->row_capacity, table->row_count + 1, sizeof row))
+    if (!online_grow((void **)&table->rows, &table->row_capacity, table->row_count + 1, sizeof row))
         return ct_fail_memory(status, table->row_count * sizeof row, "the rows");
     table->rows[table->row_count++] = row;
     return CT_OK;
@@ -151,6 +151,8 @@ static int by_time(const void *left, const void *right) {
     if (a->time != b->time) return a->time < b->time ? -1 : 1;
     return (a->unit > b->unit) - (a->unit < b->unit);
 }
+
+void online_table_sort(online_table *table) { qsort(table->rows, table->row_count, sizeof *table->rows, by_time); }
 
 /* Arms by name, whatever the order of the rows. */
 static void sort_arms(online_table *table) {
@@ -194,7 +196,7 @@ ct_code online_table_read(const ct_online_options *options, online_table *out_ta
         goto done;
     }
     sort_arms(&table);
-    qsort(table.rows, table.row_count, sizeof *table.rows, by_time);
+    online_table_sort(&table);
     *out_table = table;
     table = (online_table){0};
 done:
