@@ -67,7 +67,7 @@ static double weight_of(const arm *arm) { return arm->weight != NULL ? *arm->wei
 static const char *salt_of(const ct_experiment *e) { return e->file->salt != NULL ? e->file->salt : e->file->name; }
 
 const char *ct_assign_how_name(ct_assign_how how) {
-    static const char *const names[] = {"drawn", "waiting", "held out", "forced", "outside"};
+    static const char *const names[CT_ASSIGN_HOWS] = {"bucket", "ramp", "holdout", "forced", "outside", "fallback", "none"};
     return names[how];
 }
 
