@@ -2,7 +2,32 @@
 #ifndef EXPERIMENT_ONLINE_INTERNAL_H
 #define EXPERIMENT_ONLINE_INTERNAL_H
 
+#include "data/source.h"
 #include "experiment/online.h"
+
+/* --- online_columns.c: tables with a header --- */
+
+enum { ONLINE_MAX_COLUMNS = 64, ONLINE_MAX_NAMES = 8 };
+typedef struct online_part {
+    const char *text;
+    size_t bytes;
+} online_part;
+typedef struct online_header {
+    const char *const *names; /* of the columns that are read */
+    char separator;
+    size_t columns;
+    size_t at[ONLINE_MAX_NAMES]; /* by name; ONLINE_MAX_COLUMNS = absent */
+} online_header;
+/* The first `needed` of the `count` names must be there; `grammar` says so in messages. */
+CT_MUST_CHECK ct_code online_header_read(online_header *header, const char *const *names, size_t count, size_t needed, const char *grammar,
+                                         const ct_line *line, ct_status *status);
+bool online_header_has(const online_header *header, size_t column);
+CT_MUST_CHECK ct_code online_header_split(const online_header *header, const ct_line *line, online_part parts[ONLINE_MAX_COLUMNS],
+                                          ct_status *status);
+CT_MUST_CHECK ct_code online_header_number(const online_header *header, const ct_line *line, const online_part *parts, size_t column,
+                                           double *out, ct_status *status);
+
+/* --- online_table.c --- */
 
 typedef struct online_row {
     double time, value, count;
