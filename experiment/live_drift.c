@@ -9,8 +9,9 @@
  * Half a row is added to each bin.
  *
  * Without any drift the index of B bins from n and m rows is (1 / n + 1 / m) times a chi-square of B - 1 degrees (Yurdakul, Naranjo,
- * "Statistical properties of the population stability index", Journal of Risk Model Validation, 2020), whose mean is `expected`. What goes
- * beyond it is told: below 0.1 "stable", below 0.25 "shifted", else "strongly shifted" (Siddiqi's steps).
+ * "Statistical properties of the population stability index", Journal of Risk Model Validation, 2020), whose mean is `expected`.
+ * Impressions of one request share its context, so chance gives a context's features somewhat more. What goes beyond it is told: below 0.1
+ * "stable", below 0.25 "shifted", else "strongly shifted" (Siddiqi's steps).
  *
  * `unseen`: the share of an id's served values that training never had, at least: training's keys are bits of a table of 2^22, so one that
  * shares its bit is taken for seen. */

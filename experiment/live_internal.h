@@ -77,7 +77,7 @@ CT_MUST_CHECK ct_code live_column_find(const live_exposure *exposure, const char
                                        bool *out_found, ct_status *status);
 /* Where a candidate's values stand. */
 void live_column_row(const live_column *column, size_t candidate, size_t *out_first, size_t *out_count);
-/* Value `i` as the text of an id (integers in decimal; `buffer` may be used for it), or as a number. */
+/* Value `i` as the text of an id (integers in decimal; `buffer` may be used for it), or as a number (NaN: it was not finite). */
 enum { LIVE_INTEGER_BYTES = 24 };
 CT_MUST_CHECK ct_code live_column_token(const live_exposure *exposure, const live_column *column, size_t i, char buffer[LIVE_INTEGER_BYTES],
                                         const char **out_text, size_t *out_bytes, ct_status *status);

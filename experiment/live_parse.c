@@ -244,9 +244,28 @@ void live_column_row(const live_column *column, size_t candidate, size_t *out_fi
     *out_count = column->lengths != NULL ? (size_t)json_integer_value(json_array_get(column->lengths, row)) : 1;
 }
 
+static int hex_digit(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; }
+
+/* {"hex": "c3"}: bytes that are not UTF-8. They take their place in the list as a text. */
+static bool unhex(const live_column *column, size_t i) {
+    const char *hex = json_string_value(json_object_get(json_array_get(column->values, i), "hex"));
+    const size_t bytes = hex != NULL ? strlen(hex) / 2 : 0;
+    char *text = bytes > 0 && strlen(hex) % 2 == 0 ? malloc(bytes) : NULL;
+    bool good = text != NULL;
+    for (size_t b = 0; good && b < bytes; b++) {
+        const int high = hex_digit(hex[2 * b]), low = hex_digit(hex[2 * b + 1]);
+        good = high >= 0 && low >= 0;
+        text[b] = (char)(high * 16 + low);
+    }
+    good = good && json_array_set_new((json_t *)(uintptr_t)column->values, i, json_stringn_nocheck(text, bytes)) == 0;
+    free(text);
+    return good;
+}
+
 ct_code live_column_token(const live_exposure *exposure, const live_column *column, size_t i, char buffer[LIVE_INTEGER_BYTES],
                           const char **out_text, size_t *out_bytes, ct_status *status) {
     const json_t *value = json_array_get(column->values, i);
+    if (json_is_object(value) && unhex(column, i)) value = json_array_get(column->values, i);
     if (json_is_string(value)) {
         *out_text = json_string_value(value);
         *out_bytes = json_string_length(value);
@@ -261,6 +280,10 @@ ct_code live_column_token(const live_exposure *exposure, const live_column *colu
 ct_code live_column_number(const live_exposure *exposure, const live_column *column, size_t i, float *out_value, ct_status *status) {
     const json_t *value = json_array_get(column->values, i);
     const float number = (float)json_number_value(value);
+    if (json_is_null(value)) { /* it was not finite: no number */
+        *out_value = NAN;
+        return CT_OK;
+    }
     if (!json_is_number(value) || !isfinite(number)) return fail_column(exposure, column, status, "no number is value", i);
     *out_value = number;
     return CT_OK;

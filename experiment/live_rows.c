@@ -284,7 +284,7 @@ static ct_code put_field(live_rows *rows, size_t f, const live_shown *shown, ct_
             if (field->kind == CT_FIELD_ID) return put_values(rows, f, first, count, status);
             if (count > 0) {
                 CT_TRY(live_column_number(exposure, &rows->fields[f].column, first, &value, status));
-                (void)snprintf(text, sizeof text, "%.9g", (double)value);
+                if (!isnan(value)) (void)snprintf(text, sizeof text, "%.9g", (double)value);
             }
             break;
     }

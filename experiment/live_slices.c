@@ -114,7 +114,7 @@ static ct_code code_of(slice_feature *feature, const live_exposure *exposure, co
     feature->number = true;
     float value = 0.0f;
     CT_TRY(live_column_number(exposure, column, first, &value, status));
-    *out_code = ct_score_key(value);
+    if (!isnan(value)) *out_code = ct_score_key(value);
     return CT_OK;
 }
 

@@ -1,7 +1,7 @@
 /* The sections that only a report of a server's experiment has, for a terminal. */
 #include "experiment/online_render_internal.h"
 
-enum { DRIFT_LINES = 12, TITLE_COLUMNS = 36 };
+enum { DRIFT_LINES = 12, LINE_COLUMNS = 100, TITLE_COLUMNS = 30 };
 
 const char *online_slice_name(const json_t *slice, char *out, size_t out_bytes) {
     if (member(slice, "value") != NULL)
@@ -137,15 +137,24 @@ static void put_slices(FILE *to, const json_t *report) {
     }
 }
 
+/* Those that are not 0, in lines. */
 static void put_counts(FILE *to, const json_t *counts, const char *what) {
-    const char *name = NULL;
+    const char *name = NULL, *comma = "";
     json_t *value = NULL;
-    fprintf(to, "%s:", what);
+    int column = fprintf(to, "%s:", what);
     json_object_foreach((json_t *)(uintptr_t)counts, name, value) {
+        char text[96];
         if (json_integer_value(value) == 0) continue;
-        fputc(' ', to);
-        for (const char *c = name; *c != '\0'; c++) fputc(*c == '_' ? ' ' : *c, to);
-        fprintf(to, " %" JSON_INTEGER_FORMAT ",", json_integer_value(value));
+        const int length = snprintf(text, sizeof text, "%s %" JSON_INTEGER_FORMAT, name, json_integer_value(value));
+        for (char *c = text; *c != '\0'; c++)
+            if (*c == '_') *c = ' ';
+        if (column + length + 3 > LINE_COLUMNS) {
+            fprintf(to, "%s\n   ", comma);
+            column = 3;
+            comma = "";
+        }
+        column += fprintf(to, "%s %s", comma, text);
+        comma = ",";
     }
     fputc('\n', to);
 }
