@@ -56,6 +56,8 @@ const char *ct_experiment_arm_name(const ct_experiment *experiment, size_t arm);
 const char *ct_experiment_arm_model(const ct_experiment *experiment, size_t arm);
 double ct_experiment_arm_weight(const ct_experiment *experiment, size_t arm); /* as in the file */
 size_t ct_experiment_control(const ct_experiment *experiment);
+double ct_experiment_holdout(const ct_experiment *experiment); /* percent */
+double ct_experiment_ramp(const ct_experiment *experiment);    /* percent */
 /* The arm of that name, or the number of arms. */
 size_t ct_experiment_find_arm(const ct_experiment *experiment, const char *name, size_t bytes);
 

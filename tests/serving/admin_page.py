@@ -97,7 +97,7 @@ def check(driver, url, program, address, rows, screenshot):
     assert float(stages["request"][1]) > float(stages["look-ups and network"][1]) > float(stages["a block's network"][1]) > 0, stages
     tables = table(driver, "tables")[1:]
     assert len(tables) == 2 and all(int(row[3].replace(",", "")) >= 26000 and row[4].endswith(" %") for row in tables), tables
-    assert "no feedback" in text(driver, "calibration-note")
+    assert "clicktower report" in text(driver, "calibration-note")
     for i, model in enumerate(("lr", "fm")):
         mean = sum(scored[i]) / 1000
         assert f"{model}: mean {float(f'{mean:.4g}'):g} of {1000 * (i + 1):,}" in text(driver, "scores-note"), (mean, text(driver, "scores-note"))
