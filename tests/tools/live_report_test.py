@@ -259,8 +259,8 @@ def moved(line):
 
 def test_verdicts():
     """A planted lift is found within its interval; nothing is found where nothing is; lost units forbid a verdict; CUPED helps."""
-    log = LiveLog(seed=11, users=10000, lift=0.2)
-    log.write("lift", seed=11)
+    log = LiveLog(seed=21, users=10000, lift=0.2)
+    log.write("lift", seed=21)
     write("before.tsv", "unit\tvalue\n" + "".join(f"{unit}\t{value}\n" for unit, value in log.covariates.items()))
     made = report("lift", "--covariate", "before.tsv")
     one = made["differences"][0]
