@@ -276,7 +276,7 @@ def test_verdicts():
     nothing = LiveLog(seed=12, users=2000)
     nothing.write("nothing", seed=12)
     assert report("nothing")["differences"][0]["verdict"] == "no difference shown"
-    lossy = LiveLog(seed=13, users=10000, lift=0.2, lose_new=0.1)
+    lossy = LiveLog(seed=13, users=8000, lift=0.2, lose_new=0.2)
     lossy.write("lossy", seed=13)
     made = report("lossy")
     assert made["sample_ratio"]["mismatch"] and made["differences"][0]["verdict"] == "no verdict"
