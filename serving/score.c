@@ -227,8 +227,9 @@ static ct_code run_merged(ct_worker *worker, ct_score_work *const *works, size_t
 /* Takes the works of the first one's model out of the list into `out`, in order, as long as their rows fit into a block. */
 static size_t take_same(ct_score_work **list, size_t *count, ct_score_work **out) {
     size_t taken = 0, kept = 0, rows = 0;
+    const ct_score_work *const first = list[0]; /* its place is taken by the first that is kept */
     for (size_t i = 0; i < *count; i++) {
-        const bool same = list[i]->model == list[0]->model && list[i]->set == list[0]->set;
+        const bool same = list[i]->model == first->model && list[i]->set == first->set;
         if (i == 0 || (same && rows + list[i]->batch.rows <= CT_SERVE_BLOCK_ROWS)) {
             rows += list[i]->batch.rows;
             out[taken++] = list[i];
