@@ -156,9 +156,9 @@ class User:
             self.rows.append((at, clicked, candidate))
 
 
-def train(name, model, data, features=None):
-    write(f"{name}.yaml", f"model: {model}\nembedding: {{dim: 8}}\n" + (f"features: {features}\n" if features else ""))
-    run("train", "--schema", "shop.yaml", "--model", f"{name}.yaml", "--train", data, "--out", name, "--threads", "2", "--epochs", "2")
+def train(name, data, features="[taste, item, genre, price]"):
+    write(f"{name}.yaml", f"model: fm\nembedding: {{dim: 8, learning_rate: 0.1, first_value_scale: 0.1}}\nfeatures: {features}\n")
+    run("train", "--schema", "shop.yaml", "--model", f"{name}.yaml", "--train", data, "--out", name, "--threads", "2", "--epochs", "3")
 
 
 def serve_and_visit(world):
@@ -220,8 +220,8 @@ def check_join(world, users, until):
     run("join", "--exposures", "log", "--feedback", "log", "--schema", "shop.yaml", "--until", str(until), "--out", "joined.tsv")
     with open("joined.tsv", encoding="utf-8") as joined, open("truth.tsv", encoding="utf-8") as truth:
         assert joined.read() == truth.read(), "the joined rows are not those that were shown"
-    train("from_join", "fm", "joined.ctb")
-    train("from_truth", "fm", "truth.tsv")
+    train("from_join", "joined.ctb")
+    train("from_truth", "truth.tsv")
     digests = [line for folder in ("from_join", "from_truth") for line in run("verify", folder).splitlines() if line.startswith("digest ")]
     assert digests[0] == digests[1], digests
     text, chances = world.log(20000)
@@ -242,8 +242,8 @@ def main():
         write("shop.yaml", SCHEMA)
         write("taste.yaml", EXPERIMENT)
         write("train.tsv", world.log(30000)[0])
-        train("popular", "lr", "train.tsv", "[item, price]")
-        train("personal", "fm", "train.tsv")
+        train("popular", "train.tsv", "[item, price]")
+        train("personal", "train.tsv")
         users, until = serve_and_visit(world)
         check_report(users, until)
         check_join(world, users, until)
