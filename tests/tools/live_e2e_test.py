@@ -179,8 +179,9 @@ def serve_and_visit(world):
 
 
 def check_report(users, until):
-    run("report", "--exposures", "log", "--feedback", "log", "--experiment", "taste.yaml", "--wait-seconds", "1800", "--until", str(until),
-        "--plan", str(USERS), "--event", "order", "--slice", "taste", "--training", "train.tsv", "--schema", "shop.yaml", "--out", "report")
+    print(run("report", "--exposures", "log", "--feedback", "log", "--experiment", "taste.yaml", "--wait-seconds", "1800",
+              "--until", str(until), "--plan", str(USERS), "--event", "order", "--slice", "taste",
+              "--training", "train.tsv", "--schema", "shop.yaml", "--out", "report"))
     with open("report/report.json", encoding="utf-8") as file:
         made = json.load(file)
     compared = [user for user in users if user.answer.assigned == "bucket"]
@@ -203,7 +204,8 @@ def check_report(users, until):
     assert left_out["assigned"]["forced"] == {"popular": 1, "personal": 1} and set(left_out["assigned"]) == {"forced", "outside"}
     assert sum(left_out["assigned"]["outside"].values()) == USERS
     assert left_out["feedback"]["unknown_requests"] == 0 and left_out["feedback"]["duplicates"] > 0
-    assert [arm["errors"] for arm in made["guardrails"]["arms"]] == [0, 0] and made["guardrails"]["arms"][0]["latency_us"]["p99"]["value"] > 0
+    arms = made["guardrails"]["arms"]
+    assert [arm["errors"] for arm in arms] == [0, 0] and arms[0]["latency_us"]["p99"]["value"] > 0
     orders = [metric["differences"][0]["estimate"] for metric in made["metrics"] if metric["metric"] == "order by unit"]
     assert len(orders) == 1 and orders[0] > 0
     drift = {feature["feature"]: feature for feature in made["drift"]}
@@ -213,7 +215,7 @@ def check_report(users, until):
 
 
 def check_join(world, users, until):
-    run("join", "--exposures", "log", "--feedback", "log", "--schema", "shop.yaml", "--until", str(until), "--out", "joined.ctb")
+    print(run("join", "--exposures", "log", "--feedback", "log", "--schema", "shop.yaml", "--until", str(until), "--out", "joined.ctb"))
     rows = sorted((at, user.answer.request_id, candidate, clicked, user) for user in users for at, clicked, candidate in user.rows)
     write("truth.tsv", "".join(world.line(int(clicked), at, user.unit, user.taste, user.items[candidate])
                                for at, _, candidate, clicked, user in rows))
@@ -226,7 +228,8 @@ def check_join(world, users, until):
     assert digests[0] == digests[1], digests
     text, chances = world.log(20000)
     write("later.tsv", text)
-    made = [json.loads(run("eval", "--model", folder, "--data", "later.tsv", "--json", "-")) for folder in ("from_join", "from_truth", "popular")]
+    made = [json.loads(run("eval", "--model", folder, "--data", "later.tsv", "--json", "-"))
+            for folder in ("from_join", "from_truth", "popular")]
     labels = numpy.array([float(line[0]) for line in text.splitlines()])
     best = -(labels * numpy.log(chances) + (1 - labels) * numpy.log1p(-numpy.array(chances))).mean()
     print(f"log loss on later rows: from join {made[0]['log_loss']:.5f}, from the truth {made[1]['log_loss']:.5f}, the chances themselves "
