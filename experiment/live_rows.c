@@ -29,7 +29,7 @@ struct live_rows {
 };
 
 static bool is_feature(const ct_field *field) {
-    return field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID || field->kind == CT_FIELD_VECTOR;
+    return !field->derived && (field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID || field->kind == CT_FIELD_VECTOR);
 }
 
 /* Where fields stand in a line: at their positions, and with a header, behind those, under their names in the order of the schema. */
@@ -171,6 +171,7 @@ ct_code live_rows_add(live_rows *rows, const live_shown *shown, ct_batch *batch,
     for (size_t f = 0; f < rows->schema->field_count; f++) {
         const ct_field *field = &rows->schema->fields[f];
         ct_column *column = &batch->columns[f];
+        if (field->derived) continue; /* from the rows before, when they are read */
         switch (field->kind) {
             case CT_FIELD_LABEL:
                 ((float *)column->values)[row] = shown->positive ? 1.0f : 0.0f;
@@ -191,6 +192,9 @@ ct_code live_rows_add(live_rows *rows, const live_shown *shown, ct_batch *batch,
             case CT_FIELD_ID:
             case CT_FIELD_VECTOR:
                 CT_TRY(add_feature(rows, f, shown->candidate, column, batch, status));
+                break;
+            case CT_FIELD_HISTORY:
+            case CT_FIELD_SIMILARITY:
                 break;
         }
     }
@@ -255,6 +259,7 @@ static ct_code put_field(live_rows *rows, size_t f, const live_shown *shown, ct_
     size_t first = 0, count = 0;
     float value = 0.0f;
     char text[64] = "";
+    if (field->derived) return CT_OK; /* in no text */
     switch (field->kind) {
         case CT_FIELD_LABEL:
             if (field->has_at_least)
@@ -277,6 +282,9 @@ static ct_code put_field(live_rows *rows, size_t f, const live_shown *shown, ct_
             return put_cell(rows, f, exposure->unit, strlen(exposure->unit), status);
         case CT_FIELD_VECTOR:
             return CT_OK; /* its id's text */
+        case CT_FIELD_HISTORY:
+        case CT_FIELD_SIMILARITY:
+            return CT_OK;
         case CT_FIELD_NUMBER:
         case CT_FIELD_ID:
             find_values(&rows->fields[f], field, shown->candidate, &first, &count);
