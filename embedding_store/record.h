@@ -1,6 +1,7 @@
 /* A key's record: all that belongs to it, as it stands in the sorted files. The layout is that of store.json: u32 count, u8 admitted; where
  * the table has target statistics u32 impressions, clicks, epoch; where it expires u32 day; for rows the optimiser's state and the values,
- * as floats. Frozen tables: the values alone. Little-endian, no gaps. A stub ends before the state. Internal to the store. */
+ * as floats, or as halves where the table is fp16. Frozen tables: the values alone. Little-endian, no gaps. A stub ends before the state.
+ * Internal to the store. */
 #ifndef EMBEDDING_STORE_RECORD_H
 #define EMBEDDING_STORE_RECORD_H
 

@@ -75,6 +75,9 @@ static ct_code clean_spec(const ct_table_spec *spec, size_t number, ct_table_spe
         return ct_fail(status, CT_INVALID, "table %s: rows expire after %u days; at most %d are possible", name, spec->expire_days,
                        CT_TABLE_MAX_EXPIRE_DAYS);
     if (spec->min_count < 1) return ct_fail(status, CT_INVALID, "table %s: min_count must be at least 1", name);
+    if (spec->precision != CT_ROW_FP32 && spec->precision != CT_ROW_FP16)
+        return ct_fail(status, CT_UNSUPPORTED, "table %s: unknown precision %d", name, (int)spec->precision);
+    out_spec->precision = spec->precision;
     out_spec->optimiser = spec->optimiser;
     out_spec->learning_rate = spec->learning_rate;
     out_spec->l2 = spec->l2;
@@ -334,7 +337,7 @@ static void digest_spec(const ct_table *table, ct_digest *digest) {
     ct_digest_update_u64(digest, (uint64_t)spec->kind);
     ct_digest_update_u64(digest, spec->dim);
     ct_digest_update_u64(digest, (uint64_t)spec->optimiser | (uint64_t)decays << 8 | (uint64_t)spec->target_stats << 9 |
-                                     (uint64_t)(spec->expire_days > 0) << 10);
+                                     (uint64_t)(spec->expire_days > 0) << 10 | (uint64_t)spec->precision << 11);
     if (spec->optimiser == CT_ROW_ADAM) {
         ct_digest_update(digest, &spec->beta1, sizeof(float));
         ct_digest_update(digest, &spec->beta2, sizeof(float));

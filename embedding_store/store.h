@@ -42,6 +42,11 @@ const char *ct_row_optimiser_name(ct_row_optimiser optimiser);
 /* false = no optimiser is called so. */
 bool ct_row_optimiser_find(const char *name, ct_row_optimiser *out_optimiser);
 
+/* What a row's values are kept as, everywhere. fp16: arithmetic is in fp32, and after each update every value is rounded up or down at
+ * random, by bits that are a function of seed, key, epoch and batch, so that small steps are not lost; first values to the nearest. The
+ * optimiser's state stays in fp32. */
+typedef enum ct_row_precision { CT_ROW_FP32 = 0, CT_ROW_FP16 = 1 } ct_row_precision;
+
 enum {
     CT_TABLE_NAME_BYTES = 64,
     CT_STORE_MAX_TABLES = 64,
@@ -55,6 +60,7 @@ typedef struct ct_table_spec {
     ct_table_kind kind;
     uint32_t dim; /* floats of a row, 1 .. CT_TABLE_MAX_DIM */
     /* trained only */
+    ct_row_precision precision;
     ct_row_optimiser optimiser;
     float learning_rate;
     float initial_accumulator; /* both Adagrads: of the (mean) squared gradient; > 0 */

@@ -103,6 +103,7 @@ static ct_code create_store(ct_model *model, const vector_files *files, const ch
                                        .kind = CT_TABLE_TRAINED,
                                        .dim = model->layout.embedding_dim,
                                        .optimiser = spec->row_optimiser,
+                                       .precision = spec->row_precision,
                                        .learning_rate = spec->embedding_learning_rate,
                                        .initial_accumulator = spec->initial_accumulator,
                                        .beta1 = spec->row_beta1,

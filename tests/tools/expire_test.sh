@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Rows that expire: the same model and the same counts whatever the limit on memory, the threads, and whether the run was broken off; what an
+# Rows that expire, and rows of halves: the same model and the same counts whatever the limit on memory, the threads, and whether the run was broken off; what an
 # independent count of the log says; and a log without times is refused.
 set -u
 
@@ -89,9 +89,10 @@ says out "^keys         admitted [0-9]+  waiting [0-9]+  expired [1-9][0-9]*$"
 says model/model.yaml "expire_days: 3"
 says model/train.html "<th scope=\"col\" class=\"number\">expired</th>"
 
-echo "the same bits by row optimiser, limit on memory and threads, and from where a run was broken off"
-for optimiser in adagrad_rowwise adagrad adam sgd; do
-    with=(--schema timed.yaml --set embedding.optimizer=$optimiser --set embedding.dim=32 --set embedding.expire_days=3
+echo "the same bits by row optimiser and precision, limit on memory and threads, and from where a run was broken off"
+for kind in adagrad_rowwise,fp16 adagrad,fp32 adam,fp16 sgd,fp32; do
+    optimiser=${kind%,*}
+    with=(--schema timed.yaml --set "embedding.optimizer=$optimiser" --set "embedding.precision=${kind#*,}" --set embedding.dim=32 --set embedding.expire_days=3
         --set embedding.target_stats=true)
     train 0 "${with[@]}" --train log.tsv --eval eval.tsv --out free
     wanted=$(digest free)
