@@ -177,3 +177,17 @@ void ct_record_layout(const ct_table_spec *spec, ct_stored_table *out_stored) {
     out_stored->value = (ct_stored_column){true, at};
     out_stored->row_bytes = at + (uint32_t)ct_value_bytes(spec);
 }
+
+ct_code ct_record_check_layout(const ct_stored_table *stored, ct_status *status) {
+    ct_stored_table ours;
+    ct_record_layout(&stored->spec, &ours);
+    bool same = ours.row_bytes == stored->row_bytes && ours.stub_bytes == stored->stub_bytes && ours.value.offset == stored->value.offset &&
+                ours.day.offset == stored->day.offset;
+    ct_state_column columns[CT_STATE_COLUMNS];
+    for (size_t i = ct_state_columns(&stored->spec, columns); i > 0; i--)
+        same &= stored->state[i - 1].present && ours.state[i - 1].offset == stored->state[i - 1].offset;
+    if (same) return CT_OK;
+    return ct_fail(status, CT_UNSUPPORTED,
+                   "table %s has other columns than this program writes; open it without a memory limit, or write it anew",
+                   stored->spec.name);
+}
