@@ -1,21 +1,8 @@
 #!/usr/bin/env bash
 # What `inspect` says of a model's tables, against an independent count of the log; what it says of tokens, against the log and against what
 # it says of the table.
-set -u
+. tests/frame.sh
 
-program=$PWD/tools/clicktower
-memory=/dev/shm # folders are synced often, which costs nothing there
-[ -w $memory ] || memory=${TEST_TMPDIR:-/tmp}
-work=$(mktemp -d "$memory/inspect.XXXXXX")
-cd "$work" || exit 1
-trap 'rm -rf "$work"' EXIT
-
-failures=0
-wrong() {
-    failures=$((failures + 1))
-    echo "  FAILED: $*"
-    [ -s err ] && tail -n 2 err
-}
 awk 'BEGIN {
     srand(5)
     for (r = 0; r < 4000; r++) print int(rand() * 1.3) "\t" int(rand() ^ 3 * 900) "\t" "t" int(rand() ^ 4 * 2000) "\t" int(rand() * 40)
@@ -109,5 +96,4 @@ refused 1 'item.*five' model --tokens item=five
 refused 2 "'item' is not FEATURE=TOKEN" model --tokens item
 refused 2 'shop.yaml is no model folder' shop.yaml --tokens item=5
 
-[ $failures -eq 0 ] || exit 1
-echo "passed"
+finish
