@@ -17,7 +17,10 @@ struct ct_store {
     size_t table_count;
     ct_table *tables; /* (table_count) */
     ct_tier *tier;    /* NULL = all rows are in memory */
-    bool frozen_live; /* tier: its database has the frozen tables too */
+    /* CT_STORE_LOOK */
+    char *folder;
+    struct ct_stored_table *stored; /* (table_count) */
+    bool frozen_live;               /* tier: its database has the frozen tables too */
 };
 
 /* As ct_store_create, in either mode, with 2^partition_bits partitions, 0 .. CT_MAX_PARTITION_BITS. */
@@ -183,7 +186,4 @@ CT_MUST_CHECK ct_code ct_tier_snapshot(ct_store *store, const char *folder, ct_s
 /* The rows of table `from` of a snapshot become those of table `number`, which has none; target statistics as ct_store_take says. */
 CT_MUST_CHECK ct_code ct_tier_take(ct_store *store, size_t number, const char *folder, const ct_stored_table *stored, size_t count,
                                    size_t from, ct_status *status);
-CT_MUST_CHECK ct_code ct_disk_count(const char *folder, const ct_stored_table *stored, size_t count, uint64_t *out_entries /* (count) */,
-                                    uint64_t *out_bytes /* (count) */, ct_status *status);
-
 #endif
