@@ -19,33 +19,6 @@ static void allow_many_files(void) {
     (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-typedef struct access_files {
-    const char *certificate, *key, *client_ca, *tokens;
-} access_files;
-
-typedef struct access_texts {
-    char *certificate, *key, *client_ca;
-    char **tokens;
-    size_t token_count;
-} access_texts;
-
-static ct_code read_access(const access_files *files, access_texts *out, ct_status *status) {
-    if (!files->certificate != !files->key) return ct_fail(status, CT_USAGE, "--tls-cert and --tls-key belong together: give both");
-    if (files->client_ca && !files->certificate) return ct_fail(status, CT_USAGE, "--tls-client-ca needs --tls-cert and --tls-key");
-    CT_TRY(ct_read_pem(files->certificate, &out->certificate, status));
-    CT_TRY(ct_read_pem(files->key, &out->key, status));
-    CT_TRY(ct_read_pem(files->client_ca, &out->client_ca, status));
-    return files->tokens ? ct_read_tokens(files->tokens, &out->tokens, &out->token_count, status) : CT_OK;
-}
-
-static void access_deinit(access_texts *texts) {
-    free(texts->certificate);
-    if (texts->key) explicit_bzero(texts->key, strlen(texts->key));
-    free(texts->key);
-    free(texts->client_ca);
-    ct_free_tokens(texts->tokens, texts->token_count);
-}
-
 /* When nothing is scored any more. Both are closed in any case; the status is the first failure. */
 static ct_code close_logs(ct_exposures **exposures, ct_feedback **feedback, ct_status *status) {
     ct_exposures_stats written = {0};
@@ -73,7 +46,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     const char *experiment = NULL, *exposures_folder = NULL, *feedback_folder = NULL;
     double exposure_sample = 1, rotate_seconds = 300;
     int64_t exposure_buffer = 64, rotate_mib = 64;
-    access_files files = {0};
+    ct_access_files files = {0};
     const ct_option options[] = {
         {"model", "[NAME=]DIR", CT_OPTION_LIST, true, &folders,
          "model folders, or folders of numbered ones, of which the highest that is complete is served, now and whenever there is a higher "
@@ -113,8 +86,8 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
          1000000, NULL},
         {"max-connection-age", "SECONDS", CT_OPTION_NUMBER, false, &max_age,
          "then a client is asked to connect anew, so that balancers can spread them; 0 = for ever", 0, 31536000, NULL},
-        {"tls-cert", "FILE", CT_OPTION_TEXT, false, &files.certificate, "speak TLS, with this certificate (PEM, with its chain)", 0, 0,
-         NULL},
+        {"tls-cert", "FILE", CT_OPTION_TEXT, false, &files.certificate,
+         "speak TLS, with this certificate (PEM, with its chain); it, its key and the CA are read again on SIGHUP", 0, 0, NULL},
         {"tls-key", "FILE", CT_OPTION_TEXT, false, &files.key, "of that certificate (PEM)", 0, 0, NULL},
         {"tls-client-ca", "FILE", CT_OPTION_TEXT, false, &files.client_ca,
          "clients must show a certificate that one of these has signed (PEM)", 0, 0, NULL},
@@ -124,7 +97,8 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     const ct_command command = {"serve",
                                 "Answers score requests over gRPC until SIGINT or SIGTERM; prints `listening on\nHOST:PORT` once it is "
                                 "ready, and with --admin also `admin on http://HOST:PORT/`. SIGHUP reads the model "
-                                "folders again and serves what they hold now, unless one of them is broken.",
+                                "folders again and serves what they hold now, unless one of them is broken; and the\ntokens and the "
+                                "certificate.",
                                 "  clicktower serve --model model --admin 127.0.0.1:8501\n"
                                 "  clicktower serve --model a=model-a b=model-b --listen 0.0.0.0:8500",
                                 NULL,
@@ -137,10 +111,10 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_admin *admin = NULL;
     ct_exposures *exposures = NULL;
     ct_feedback *feedback = NULL;
-    access_texts texts = {0};
+    ct_access_texts texts = {0};
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
-    CT_TRY_GOTO(code, read_access(&files, &texts, status), done);
+    CT_TRY_GOTO(code, ct_access_files_read(&files, &texts, status), done);
     ct_served_block_signals();
     (void)ct_stop_on_signals();
     allow_many_files();
@@ -187,7 +161,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
                 texts.token_count, (long long)((ct_clock_ns() - started) / 1000000));
     ct_served_log(served);
     const ct_served_options served_options = {
-        .server = server, .look_seconds = look, .token_file = files.tokens, .exposures = exposures, .feedback = feedback};
+        .server = server, .look_seconds = look, .files = files, .exposures = exposures, .feedback = feedback};
     CT_TRY_GOTO(code, ct_served_start(served, &served_options, status), done);
     if (admin_listen) {
         const ct_admin_options admin_options = {.listen = admin_listen, .server = server, .version = CT_VERSION};
@@ -221,7 +195,7 @@ done:
         if (close_logs(&exposures, &feedback, &later) != CT_OK) ct_warn("serve", "%s", later.message);
     }
     ct_served_close(served);
-    access_deinit(&texts);
+    ct_access_texts_deinit(&texts);
     ct_pool_destroy(pool);
     ct_text_list_deinit(&folders);
     return code;
