@@ -1,6 +1,5 @@
 #include "serving/line_text.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -62,8 +61,24 @@ static void put_hex(ct_line_text *text, const uint8_t *data, size_t bytes) {
     ct_line_text_put(text, "\"}");
 }
 
+/* Printable ASCII but for quote and backslash: most tokens. */
+static bool is_plain(const unsigned char *data, size_t bytes) {
+    bool plain = true;
+    for (size_t i = 0; i < bytes; i++) plain &= data[i] >= 0x20 && data[i] < 0x80 && data[i] != '"' && data[i] != '\\';
+    return plain;
+}
+
 void ct_line_text_string(ct_line_text *text, const void *data, size_t bytes) {
     const char *at = data;
+    if (is_plain(data, bytes)) {
+        char *out = room(text, bytes + 2);
+        if (!out) return;
+        out[0] = '"';
+        if (bytes) memcpy(out + 1, data, bytes);
+        out[bytes + 1] = '"';
+        text->bytes += bytes + 2;
+        return;
+    }
     if (!ct_utf8_is_valid(data, bytes)) {
         put_hex(text, data, bytes);
         return;
@@ -88,8 +103,16 @@ void ct_line_text_string(ct_line_text *text, const void *data, size_t bytes) {
 }
 
 void ct_line_text_integer(ct_line_text *text, int64_t value) {
+    char reversed[NUMBER_BYTES];
+    size_t digits = 0;
     char *out = room(text, NUMBER_BYTES);
-    if (out) text->bytes += (size_t)snprintf(out, NUMBER_BYTES, "%" PRId64, value);
+    if (!out) return;
+    uint64_t left = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    do reversed[digits++] = (char)('0' + left % 10);
+    while ((left /= 10) != 0);
+    if (value < 0) reversed[digits++] = '-';
+    text->bytes += digits;
+    while (digits) *out++ = reversed[--digits];
 }
 
 static void put_real(ct_line_text *text, double value, int digits) {
@@ -101,7 +124,13 @@ static void put_real(ct_line_text *text, double value, int digits) {
         ct_line_text_put(text, "null");
 }
 
-void ct_line_text_float(ct_line_text *text, float value) { put_real(text, (double)value, 9); }
+void ct_line_text_float(ct_line_text *text, float value) {
+    const float whole_below = 1e9f; /* nine digits: the same text, and printed much faster */
+    if (value > -whole_below && value < whole_below && value == (float)(int64_t)value && (value != 0.0f || !signbit(value)))
+        ct_line_text_integer(text, (int64_t)value);
+    else
+        put_real(text, (double)value, 9);
+}
 void ct_line_text_double(ct_line_text *text, double value) { put_real(text, value, 17); }
 
 void ct_line_text_member(ct_line_text *text, const char *name) {
