@@ -54,8 +54,8 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
          0, 0, NULL},
         {"listen", "HOST:PORT", CT_OPTION_ADDRESS, false, &listen, "0.0.0.0:PORT = every address; port 0 = any free one", 0, 0, NULL},
         {"admin", "HOST:PORT", CT_OPTION_ADDRESS, false, &admin_listen,
-         "HTTP for people and monitoring: a page, /metrics, /healthz, /readyz, POST /v1/score (which needs a token where gRPC does); "
-         "keep it on 127.0.0.1 or where only monitoring reaches it; none by default",
+         "HTTP for people and monitoring: a page, /metrics, /healthz, /readyz, POST /v1/score and POST /v1/feedback (which need a token "
+         "where gRPC does); keep it on 127.0.0.1 or where only monitoring reaches it; none by default",
          0, 0, NULL},
         {"experiment", "FILE", CT_OPTION_TEXT, false, &experiment,
          "assigns units to arms (docs/ab.md); an arm's model is the --model of that name; read again on SIGHUP", 0, 0, NULL},
@@ -97,10 +97,11 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     const ct_command command = {"serve",
                                 "Answers score requests over gRPC until SIGINT or SIGTERM; prints `listening on\nHOST:PORT` once it is "
                                 "ready, and with --admin also `admin on http://HOST:PORT/`. SIGHUP reads the model "
-                                "folders again and serves what they hold now, unless one of them is broken; and the\ntokens and the "
-                                "certificate.",
+                                "folders again and serves what they hold now, unless one of them is broken; and the "
+                                "experiment, the tokens and the certificate.",
                                 "  clicktower serve --model model --admin 127.0.0.1:8501\n"
-                                "  clicktower serve --model a=model-a b=model-b --listen 0.0.0.0:8500",
+                                "  clicktower serve --model a=model-a b=model-b --listen 0.0.0.0:8500\n"
+                                "  clicktower serve --model old=id new=text --experiment ranker.yaml --exposures shown --feedback clicks",
                                 NULL,
                                 NULL,
                                 options,
