@@ -66,7 +66,7 @@ static ct_code find_rows(join_run *run, ct_status *status) {
         CT_TRY(add_found(run, exposure, shown, count, status));
     }
     if (code != CT_END) return code;
-    qsort(run->found, run->count, sizeof *run->found, by_time);
+    online_sort(run->found, run->count, sizeof *run->found, by_time);
     return CT_OK;
 }
 

@@ -42,8 +42,6 @@ struct live_drift {
     double served;
 };
 
-static bool is_counted(const ct_field *field) { return field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID; }
-
 ct_code live_drift_create(const ct_schema *schema, live_drift **out_drift, ct_status *status) {
     ct_code code;
     live_drift *drift = calloc(1, sizeof *drift);
@@ -52,7 +50,7 @@ ct_code live_drift_create(const ct_schema *schema, live_drift **out_drift, ct_st
     drift->fields = calloc(schema->field_count + 1, sizeof *drift->fields);
     for (size_t f = 0; drift->fields != NULL && f < schema->field_count; f++) {
         drift_field *field = &drift->fields[f];
-        if (!is_counted(&schema->fields[f])) continue;
+        if (!live_is_feature(&schema->fields[f])) continue;
         const bool id = schema->fields[f].kind == CT_FIELD_ID;
         for (int side = 0; side < SIDES; side++) field->bins[side] = calloc(id ? ID_BINS : FINE_BINS, sizeof(double));
         if (id) field->seen = calloc((1u << SEEN_BITS) / 64, sizeof *field->seen);

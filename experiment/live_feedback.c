@@ -61,7 +61,7 @@ static bool is_same(const kept_event *a, const kept_event *b) {
 
 static void drop_duplicates(live_feedback *f) {
     size_t kept = 0;
-    qsort(f->events, f->count, sizeof *f->events, by_id);
+    online_sort(f->events, f->count, sizeof *f->events, by_id);
     for (size_t i = 0; i < f->count; i++) {
         if (kept > 0 && f->events[kept - 1].id == f->events[i].id) {
             f->counts.duplicates++;
@@ -71,7 +71,7 @@ static void drop_duplicates(live_feedback *f) {
         f->events[kept++] = f->events[i];
     }
     f->count = kept;
-    qsort(f->events, f->count, sizeof *f->events, by_request);
+    online_sort(f->events, f->count, sizeof *f->events, by_request);
 }
 
 static ct_code keep(live_feedback *f, const live_event *event, ct_status *status) {

@@ -72,7 +72,7 @@ static void quantiles_of(guard_arm *arm, const live_request_cost *requests, size
     size_t n = 0;
     for (size_t i = 0; i < count; i++)
         if (requests[i].latency_us >= 0) scratch[n++] = requests[i].latency_us;
-    qsort(scratch, n, sizeof *scratch, by_value);
+    online_sort(scratch, n, sizeof *scratch, by_value);
     for (int p = 0; p < PERCENTILES; p++) {
         arm->quantile[p] = (ct_estimate){(double)NAN, (double)NAN};
         arm->quantile_range[p] = (ct_range){(double)NAN, (double)NAN};
@@ -146,7 +146,7 @@ ct_code live_guardrails_json(live_guardrails *g, const online_design *design, co
         json_decref(differences);
         return ct_fail_memory(status, g->count * sizeof *scratch, "the latencies");
     }
-    qsort(g->requests, g->count, sizeof *g->requests, by_arm_and_unit);
+    online_sort(g->requests, g->count, sizeof *g->requests, by_arm_and_unit);
     for (size_t arm = 0, first = 0, end; arm < table->arm_count; arm++, first = end) {
         for (end = first; end < g->count && g->requests[end].arm == arm; end++) arms[arm].errors += g->requests[end].failed;
         const live_request_cost *requests = g->requests + first;

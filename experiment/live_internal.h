@@ -158,6 +158,11 @@ json_t *live_exposures_json(const live_exposures *exposures);
 
 /* --- live_rows.c --- */
 
+/* Is it a feature whose values stand in a source, and so in a request? */
+static inline bool live_is_feature(const ct_field *field) {
+    return (field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID) && (field->column >= 0 || field->column_name != NULL);
+}
+
 /* The fields of a schema, found among an exposure's columns: labels, times, weights, groups and units come from what was logged beside
  * them (label: positive or not; time: when it was shown; weight: 1 / sample_rate; group: the request; unit: the unit). */
 typedef struct live_rows live_rows;

@@ -28,10 +28,6 @@ struct live_rows {
     size_t line_capacity, line_bytes;
 };
 
-static bool is_feature(const ct_field *field) {
-    return !field->derived && (field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID || field->kind == CT_FIELD_VECTOR);
-}
-
 /* Where fields stand in a line: at their positions, and with a header, behind those, under their names in the order of the schema. */
 static ct_code find_text_columns(live_rows *rows, ct_status *status) {
     const ct_field *fields = rows->schema->fields;
@@ -65,8 +61,9 @@ ct_code live_rows_create(const ct_schema *schema, live_rows **out_rows, ct_statu
         goto fail;
     }
     for (size_t f = 0; f < schema->field_count; f++) {
-        rows->fields[f].is_feature = is_feature(&schema->fields[f]);
-        rows->fields[f].source = schema->fields[f].kind == CT_FIELD_VECTOR ? schema->fields[f].of : f;
+        const bool vector = schema->fields[f].kind == CT_FIELD_VECTOR;
+        rows->fields[f].is_feature = vector || live_is_feature(&schema->fields[f]);
+        rows->fields[f].source = vector ? schema->fields[f].of : f;
     }
     CT_TRY_GOTO(code, find_text_columns(rows, status), fail);
     *out_rows = rows;
@@ -171,7 +168,6 @@ ct_code live_rows_add(live_rows *rows, const live_shown *shown, ct_batch *batch,
     for (size_t f = 0; f < rows->schema->field_count; f++) {
         const ct_field *field = &rows->schema->fields[f];
         ct_column *column = &batch->columns[f];
-        if (field->derived) continue; /* from the rows before, when they are read */
         switch (field->kind) {
             case CT_FIELD_LABEL:
                 ((float *)column->values)[row] = shown->positive ? 1.0f : 0.0f;
@@ -188,13 +184,8 @@ ct_code live_rows_add(live_rows *rows, const live_shown *shown, ct_batch *batch,
             case CT_FIELD_UNIT:
                 CT_TRY(text_key(rows, field, rows->exposure->unit, (uint64_t *)column->values + row, status));
                 break;
-            case CT_FIELD_NUMBER:
-            case CT_FIELD_ID:
-            case CT_FIELD_VECTOR:
-                CT_TRY(add_feature(rows, f, shown->candidate, column, batch, status));
-                break;
-            case CT_FIELD_HISTORY:
-            case CT_FIELD_SIMILARITY:
+            default:
+                if (rows->fields[f].is_feature) CT_TRY(add_feature(rows, f, shown->candidate, column, batch, status));
                 break;
         }
     }
@@ -259,7 +250,6 @@ static ct_code put_field(live_rows *rows, size_t f, const live_shown *shown, ct_
     size_t first = 0, count = 0;
     float value = 0.0f;
     char text[64] = "";
-    if (field->derived) return CT_OK; /* in no text */
     switch (field->kind) {
         case CT_FIELD_LABEL:
             if (field->has_at_least)
@@ -280,13 +270,8 @@ static ct_code put_field(live_rows *rows, size_t f, const live_shown *shown, ct_
             return put_cell(rows, f, exposure->request_id, strlen(exposure->request_id), status);
         case CT_FIELD_UNIT:
             return put_cell(rows, f, exposure->unit, strlen(exposure->unit), status);
-        case CT_FIELD_VECTOR:
-            return CT_OK; /* its id's text */
-        case CT_FIELD_HISTORY:
-        case CT_FIELD_SIMILARITY:
-            return CT_OK;
-        case CT_FIELD_NUMBER:
-        case CT_FIELD_ID:
+        default:
+            if (!live_is_feature(field)) return CT_OK; /* a vector: its id's text */
             find_values(&rows->fields[f], field, shown->candidate, &first, &count);
             rows->fields[f].missing += !rows->fields[f].found;
             if (field->kind == CT_FIELD_ID) return put_values(rows, f, first, count, status);
@@ -342,12 +327,9 @@ ct_code live_rows_header(live_rows *rows, const char **out_text, size_t *out_byt
     if (!rows->schema->header) return CT_OK;
     for (size_t f = 0; f < rows->schema->field_count; f++) {
         const ct_field *field = &rows->schema->fields[f];
-        if (field->kind == CT_FIELD_VECTOR) continue;
-        if (field->column_name != NULL) {
-            CT_TRY(put_cell(rows, f, field->column_name, strlen(field->column_name), status));
-        } else {
-            CT_TRY(put_cell(rows, f, field->name, strlen(field->name), status));
-        }
+        if (field->column < 0 && field->column_name == NULL) continue;
+        const char *name = field->column_name != NULL ? field->column_name : field->name;
+        CT_TRY(put_cell(rows, f, name, strlen(name), status));
     }
     CT_TRY(put_line(rows, status));
     *out_text = rows->line;

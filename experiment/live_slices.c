@@ -171,7 +171,7 @@ static int by_code_and_unit(const void *left, const void *right) {
 static size_t divide_texts(slice_feature *feature, slice_line *lines) {
     size_t count = 0;
     bool other = false, missing = false;
-    qsort(feature->values, feature->value_count, sizeof *feature->values, most_shown);
+    online_sort(feature->values, feature->value_count, sizeof *feature->values, most_shown);
     const size_t named = feature->value_count < SLICE_VALUES ? feature->value_count : SLICE_VALUES;
     for (; count < named; count++) lines[count] = (slice_line){.kind = VALUE, .text = feature->values[count].text};
     for (size_t i = 0; i < feature->count; i++) {
@@ -203,7 +203,7 @@ static float value_of(uint64_t code) {
 /* Quarters of the impressions; equal values stay together, in the quarter in which their middle lies. */
 static size_t divide_numbers(slice_feature *feature, slice_line *lines) {
     size_t count = 0, known = 0, first = 0;
-    qsort(feature->parts, feature->count, sizeof *feature->parts, by_code);
+    online_sort(feature->parts, feature->count, sizeof *feature->parts, by_code);
     while (known < feature->count && feature->parts[known].code != missing_code) known++;
     while (first < known) {
         const uint64_t code = feature->parts[first].code;
@@ -268,7 +268,7 @@ static json_t *feature_json(slice_feature *feature, const online_design *design,
     json_t *json = json_array();
     const size_t count = feature->number ? divide_numbers(feature, lines) : divide_texts(feature, lines);
     const double alpha = count > 0 ? design->alpha / (double)(count * (table->arm_count - 1)) : design->alpha;
-    qsort(feature->parts, feature->count, sizeof *feature->parts, by_code_and_unit);
+    online_sort(feature->parts, feature->count, sizeof *feature->parts, by_code_and_unit);
     size_t first = 0;
     for (size_t i = 0; i < count; i++) {
         size_t end = first;

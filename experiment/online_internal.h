@@ -2,6 +2,8 @@
 #ifndef EXPERIMENT_ONLINE_INTERNAL_H
 #define EXPERIMENT_ONLINE_INTERNAL_H
 
+#include <stdlib.h>
+
 #include "data/source.h"
 #include "experiment/online.h"
 
@@ -74,6 +76,11 @@ CT_MUST_CHECK ct_code online_compare(const online_design *design, online_table *
 CT_MUST_CHECK ct_code online_check(double plan, double alpha, ct_status *status);
 json_t *online_range_json(double low, double high);
 enum { ONLINE_FEW_UNITS = 50 }; /* fewer in an arm: no sequence */
+
+/* qsort, which takes no NULL, of an array that may be empty. */
+static inline void online_sort(void *array, size_t count, size_t bytes_each, int (*order)(const void *, const void *)) {
+    if (count > 0) qsort(array, count, bytes_each, order);
+}
 
 /* Room for `needed` elements, of which *capacity are there; false when out of memory. */
 bool online_grow(void **array, size_t *capacity, size_t needed, size_t bytes_each);

@@ -105,7 +105,7 @@ static int by_time(const void *left, const void *right) {
     return (a->unit > b->unit) - (a->unit < b->unit);
 }
 
-void online_table_sort(online_table *table) { qsort(table->rows, table->row_count, sizeof *table->rows, by_time); }
+void online_table_sort(online_table *table) { online_sort(table->rows, table->row_count, sizeof *table->rows, by_time); }
 
 /* Arms by name, whatever the order of the rows. */
 static void sort_arms(online_table *table) {

@@ -125,7 +125,7 @@ class LiveLog:
                 if r.random() < 0.05:
                     self.event(exposure, time + 5000, candidate, "click")
                 continue
-            at = time + r.randrange(10_000)
+            at = (time + r.randrange(10_000)) // 4000 * 4000  # so that several rows have the same time
             self.event(exposure, at, candidate, "shown")
             clicked, bought = r.random() < chance, 0.0
             if r.random() < 0.1:  # shown once more, later
