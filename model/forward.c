@@ -21,8 +21,10 @@ ct_code batch_check(const ct_model *model, const ct_batch *batch, bool training,
     for (size_t i = 0; i < layout->id_count; i++) CT_TRY(check_column(model, batch, layout->ids[i].field, training, status));
     for (size_t i = 0; i < layout->vector_count; i++) CT_TRY(check_column(model, batch, layout->vectors[i].field, training, status));
     for (size_t i = 0; i < layout->number_count; i++) CT_TRY(check_column(model, batch, layout->numbers[i].field, training, status));
-    for (size_t i = 0; i < layout->similarity_count; i++)
+    for (size_t i = 0; i < layout->similarity_count; i++) {
+        CT_TRY(check_column(model, batch, layout->similarities[i].field, training, status));
         CT_TRY(check_column(model, batch, layout->similarities[i].vector_field, training, status));
+    }
     if (!training) return CT_OK;
     if (batch->rows > model->batch_rows)
         return ct_fail(status, CT_INVALID, "a batch of %zu rows, but the model was made for %zu", batch->rows, model->batch_rows);
@@ -86,13 +88,13 @@ void id_columns(const ct_model *model, const ct_batch *batch, size_t first, size
 }
 
 void write_numbers(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
-                   const float *parts, size_t part_stride, read_scratch *scratch, float *x, size_t stride) {
+                   read_scratch *scratch, float *x, size_t stride) {
     for (size_t i = first; i < last; i++) {
         const layout_number *number = &model->layout.numbers[i];
         const ct_column *column = &batch->columns[number->field];
-        const bool part = number->part != NOT_A_PART, shared = !part && column->shared;
-        const float *raw = part ? parts + number->part * part_stride : ct_column_f32(column) + (shared ? 0 : first_row);
-        number_write(raw, shared ? 0 : 1, &model->scales[i], number->flag, scratch->numbers, x + number->column, stride, rows);
+        const float *raw = ct_column_f32(column) + (column->shared ? 0 : first_row);
+        number_write(raw, column->shared ? 0 : 1, &model->scales[i], model->spec->number_flags, scratch->numbers, x + number->column,
+                     stride, rows);
     }
 }
 

@@ -56,18 +56,16 @@ static const layout_id *find_id(const ct_model *old, const char *name, const lay
     return NULL;
 }
 
-/* Which part of its field: a number is one, a similarity has several. */
-static size_t part_of(const ct_model *model, size_t number) {
-    const layout_number *numbers = model->layout.numbers;
-    size_t first = number;
-    while (first > 0 && numbers[first - 1].field == numbers[number].field) first--;
-    return number - first;
+static size_t find_number(const ct_model *old, const char *name) {
+    for (size_t i = 0; i < old->layout.number_count; i++)
+        if (strcmp(field_name(old, old->layout.numbers[i].field), name) == 0) return i;
+    return NONE;
 }
 
-static size_t find_number(const ct_model *old, const char *name, size_t part) {
-    for (size_t i = 0; i < old->layout.number_count; i++)
-        if (part_of(old, i) == part && strcmp(field_name(old, old->layout.numbers[i].field), name) == 0) return i;
-    return NONE;
+static const layout_similarity *find_similarity(const ct_model *old, const char *name) {
+    for (size_t i = 0; i < old->layout.similarity_count; i++)
+        if (strcmp(field_name(old, old->layout.similarities[i].field), name) == 0) return &old->layout.similarities[i];
+    return NULL;
 }
 
 static const layout_vector *find_vector(const ct_model *old, const char *name) {
@@ -94,10 +92,16 @@ static void map_x(take_over *take) {
     }
     for (size_t i = 0; i < model->layout.number_count; i++) {
         const layout_number *number = &model->layout.numbers[i];
-        const size_t other = find_number(old, field_name(model, number->field), part_of(model, i));
-        if (other == NONE || (number->part == NOT_A_PART) != (old->layout.numbers[other].part == NOT_A_PART)) continue;
-        map_range(columns, number->column, old->layout.numbers[other].column, number->flag && old->layout.numbers[other].flag ? 2 : 1);
+        const size_t other = find_number(old, field_name(model, number->field));
+        if (other == NONE) continue;
+        map_range(columns, number->column, old->layout.numbers[other].column, model->spec->number_flags && old->spec->number_flags ? 2 : 1);
         take->model->moments[i] = old->moments[other];
+    }
+    for (size_t i = 0; i < model->layout.similarity_count; i++) {
+        const layout_similarity *similarity = &model->layout.similarities[i],
+                                *other = find_similarity(old, field_name(model, similarity->field));
+        if (other != NULL && other->tiers == similarity->tiers && model->spec->number_flags == old->spec->number_flags)
+            map_range(columns, similarity->column, other->column, (model->spec->number_flags ? 2 : 1) + similarity->tiers);
     }
     for (size_t i = 0; i < model->layout.vector_count; i++) {
         const layout_vector *vector = &model->layout.vectors[i], *other = find_vector(old, field_name(model, vector->field));

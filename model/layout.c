@@ -48,17 +48,8 @@ static uint64_t bucket_salt(const char *name) {
     return ct_hash64(text, (size_t)length < sizeof text ? (size_t)length : sizeof text - 1, 0);
 }
 
-static void place_number(model_layout *layout, size_t field, bool flag, size_t part) {
-    layout->numbers[layout->number_count++] = (layout_number){field, (uint32_t)layout->width, flag, part};
-    layout->width += flag ? 2 : 1;
-}
-
-/* Numbers, then the parts of similarities. */
-static void place_numbers(model_layout *layout, const ct_schema *schema, const bool *used, ct_side side, const ct_model_spec *spec,
-                          const uint32_t *vector_dims, const char (*vector_tables)[CT_TABLE_NAME_BYTES]) {
-    for (size_t f = 0; f < schema->field_count; f++)
-        if (used[f] && schema->fields[f].kind == CT_FIELD_NUMBER && schema->fields[f].side == side)
-            place_number(layout, f, spec->number_flags, NOT_A_PART);
+static void place_similarities(model_layout *layout, const ct_schema *schema, const bool *used, ct_side side, const ct_model_spec *spec,
+                               const uint32_t *vector_dims, const char (*vector_tables)[CT_TABLE_NAME_BYTES]) {
     for (size_t f = 0; f < schema->field_count; f++) {
         const ct_field *field = &schema->fields[f];
         if (!used[f] || field->kind != CT_FIELD_SIMILARITY || field->side != side) continue;
@@ -67,9 +58,9 @@ static void place_numbers(model_layout *layout, const ct_schema *schema, const b
                                           .vector_field = field->vector,
                                           .dim = vector_dims[field->vector],
                                           .tiers = field->tiers,
-                                          .first_part = layout->part_count};
+                                          .column = (uint32_t)layout->width};
         snprintf(similarity->table_name, sizeof similarity->table_name, "%s", vector_tables[field->vector]);
-        for (uint32_t i = 0; i <= field->tiers; i++) place_number(layout, f, i == 0 && spec->number_flags, layout->part_count++);
+        layout->width += (spec->number_flags ? 2 : 1) + field->tiers;
     }
 }
 
@@ -98,7 +89,12 @@ static void place_side(model_layout *layout, const ct_schema *schema, const bool
         layout->raw_width += vector->dim + spec->vector_hidden;
         layout->width += adapter_width;
     }
-    place_numbers(layout, schema, used, side, spec, vector_dims, vector_tables);
+    for (size_t f = 0; f < schema->field_count; f++) {
+        if (!used[f] || schema->fields[f].kind != CT_FIELD_NUMBER || side_of(schema, &schema->fields[f]) != side) continue;
+        layout->numbers[layout->number_count++] = (layout_number){f, (uint32_t)layout->width};
+        layout->width += spec->number_flags ? 2 : 1;
+    }
+    place_similarities(layout, schema, used, side, spec, vector_dims, vector_tables);
     for (size_t i = first_id; i < layout->id_count && spec->target_stats; i++) {
         layout->ids[i].odds_column = (uint32_t)layout->width++;
     }
@@ -244,13 +240,11 @@ ct_code model_layout_init(model_layout *layout, const ct_schema *schema, const c
                           const char (*vector_tables)[CT_TABLE_NAME_BYTES], ct_status *status) {
     *layout = (model_layout){0};
     const size_t fields = schema->field_count;
-    size_t most_numbers = fields;
-    for (size_t f = 0; f < fields; f++) most_numbers += schema->fields[f].tiers;
     const bool linear = spec->architecture == CT_ARCHITECTURE_LR;
     ct_code code = CT_OK;
     bool *used = calloc(fields + 1, sizeof *used);
     layout->ids = calloc(2 * fields + 1, sizeof *layout->ids);
-    layout->numbers = calloc(most_numbers + 1, sizeof *layout->numbers);
+    layout->numbers = calloc(fields + 1, sizeof *layout->numbers);
     layout->similarities = calloc(fields + 1, sizeof *layout->similarities);
     layout->vectors = calloc(fields + 1, sizeof *layout->vectors);
     layout->tower.layers = calloc(CT_TOWER_MAX_LAYERS, sizeof *layout->tower.layers);

@@ -256,9 +256,9 @@ bool ct_model_uses_field(const ct_model *model, size_t field) {
         if (layout->numbers[i].field == field) return true;
     for (size_t i = 0; i < layout->vector_count; i++)
         if (layout->vectors[i].field == field || model->schema->fields[layout->vectors[i].field].of == field) return true;
-    for (size_t i = 0; i < layout->similarity_count; i++) { /* its own field is among the numbers' */
+    for (size_t i = 0; i < layout->similarity_count; i++) {
         const size_t vector = layout->similarities[i].vector_field;
-        if (vector == field || model->schema->fields[vector].of == field) return true;
+        if (layout->similarities[i].field == field || vector == field || model->schema->fields[vector].of == field) return true;
     }
     return false;
 }
@@ -268,8 +268,7 @@ ct_histories *ct_model_histories(const ct_model *model) { return model->historie
 bool ct_model_typical_number(const ct_model *model, size_t field, double *out_value) {
     for (size_t i = 0; i < model->layout.number_count; i++) {
         const number_moments *moments = &model->moments[i];
-        const layout_number *number = &model->layout.numbers[i];
-        if (number->field != field || number->part != NOT_A_PART || moments->count == 0) continue;
+        if (model->layout.numbers[i].field != field || moments->count == 0) continue;
         const double value = ct_exp(fabs(moments->mean)) - 1; /* of sign(v) log(1 + |v|) */
         *out_value = moments->mean < 0 ? -value : value;
         return true;

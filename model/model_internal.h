@@ -19,21 +19,15 @@ typedef struct layout_id {
     uint32_t odds_column; /* in x, of its smoothed log odds, where the spec asks for target statistics */
 } layout_id;
 
-#define NOT_A_PART SIZE_MAX
-
 typedef struct layout_number {
-    size_t field;    /* a number, or a similarity */
-    uint32_t column; /* in x; the value, then the missing flag where there is one */
-    bool flag;       /* as the spec asks; of a similarity its cosine has one, its counts have none */
-    size_t part;     /* of a similarity: which of all similarities' parts it is; NOT_A_PART for a number */
+    size_t field;
+    uint32_t column; /* in x; the value, then the missing flag where the spec asks for it */
 } layout_number;
 
-/* Its raw values are parts: the cosine of the row's vector to the sum of the history's, then how many of those lie in each tier of the
- * cosine to them one by one. */
 typedef struct layout_similarity {
     size_t field, vector_field;
     uint32_t dim, tiers;
-    size_t first_part; /* 1 + tiers of them */
+    uint32_t column; /* in x: the cosine, the missing flag where the spec asks for it, then the tiers */
     char table_name[CT_TABLE_NAME_BYTES];
     size_t table;
 } layout_similarity;
@@ -56,8 +50,7 @@ typedef struct model_layout {
     size_t vector_count, context_vectors;
     layout_similarity *similarities;
     size_t similarity_count, context_similarities;
-    size_t part_count; /* of all similarities */
-    bool histories;    /* does any feature follow from one? */
+    bool histories; /* does any feature follow from one? */
     uint32_t embedding_dim;
     size_t context_width, width, raw_width;
     ct_tower_spec tower;
@@ -159,7 +152,6 @@ struct ct_model {
     read_scratch *scratch;         /* (threads) */
     number_moments *block_moments; /* (blocks, number_count) */
     number_moments *saved_moments; /* (number_count) */
-    float *parts;                  /* (part_count, batch_rows): raw values of the similarities */
     ct_model_profile profile;
     bool diverged;          /* the last step did */
     float *logit_gradients; /* (batch_rows) */
@@ -198,10 +190,9 @@ void write_target_stats(const ct_model *model, const ct_ticket *ticket, size_t f
 /* Key columns of ids [first, last) for rows from first_row on; bucket_keys: those of these rows, bucket b's at bucket_keys + b * stride. */
 void id_columns(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, const uint64_t *bucket_keys,
                 size_t stride, ct_key_column *out_columns);
-/* Numbers [first, last) of rows [first_row, first_row + rows) into x. parts: the similarities' of these rows, part p's at
- * parts + p * part_stride. */
+/* Numbers [first, last) of rows [first_row, first_row + rows) into x. */
 void write_numbers(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
-                   const float *parts, size_t part_stride, read_scratch *scratch, float *x, size_t stride);
+                   read_scratch *scratch, float *x, size_t stride);
 /* Raw vectors [first, last) into raw. */
 ct_code write_vectors(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
                       read_scratch *scratch, float *raw, size_t stride, ct_status *status);
@@ -210,10 +201,9 @@ ct_code write_vectors(const ct_model *model, const ct_batch *batch, size_t first
 
 ct_code similarity_scratch_create(ct_model *model, similarity_scratch **out_scratch, ct_status *status);
 void similarity_scratch_destroy(similarity_scratch *scratch); /* NULL is fine */
-/* Parts of similarities [first, last) for rows [first_row, first_row + rows): part p's at out_parts + p * stride. A cosine is NaN, missing,
- * where the row has no vector or its history has none. */
+/* Similarities [first, last) of rows [first_row, first_row + rows) into x. */
 ct_code write_similarities(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
-                           read_scratch *scratch, float *out_parts, size_t stride, ct_status *status);
+                           read_scratch *scratch, float *x, size_t stride, ct_status *status);
 /* The mean of `count` vectors (count, dim). */
 void similarity_centre(const float *vectors, size_t count, size_t dim, float *out_centre);
 

@@ -13,7 +13,6 @@ struct ct_scorer {
     ct_ticket *ids;
     ct_key_column *key_columns; /* (id_count) */
     uint64_t *bucket_keys;      /* (bucket_count, CT_TOWER_MAX_ROWS) */
-    float *parts;               /* (part_count, CT_TOWER_MAX_ROWS): raw values of the similarities */
     read_scratch scratch;       /* its status: the first failure of ct_scorers_run */
     scorer_counts counts;
 };
@@ -26,8 +25,7 @@ ct_code ct_scorer_create(ct_model *model, ct_scorer **out_scorer, ct_status *sta
     ct_code code = CT_OK;
     scorer->key_columns = calloc(model->layout.id_count + 1, sizeof *scorer->key_columns);
     scorer->bucket_keys = calloc(model->layout.bucket_count * CT_TOWER_MAX_ROWS + 1, sizeof *scorer->bucket_keys);
-    scorer->parts = calloc(model->layout.part_count * CT_TOWER_MAX_ROWS + 1, sizeof *scorer->parts);
-    if (scorer->key_columns == NULL || scorer->bucket_keys == NULL || scorer->parts == NULL) {
+    if (scorer->key_columns == NULL || scorer->bucket_keys == NULL) {
         code = ct_fail_memory(status, model->layout.id_count * sizeof *scorer->key_columns, "a scorer");
         goto fail;
     }
@@ -48,7 +46,6 @@ void ct_scorer_destroy(ct_scorer *scorer) {
     ct_ticket_destroy(scorer->ids);
     free(scorer->key_columns);
     free(scorer->bucket_keys);
-    free(scorer->parts);
     free(scorer);
 }
 
@@ -73,7 +70,8 @@ static bool all_shared(const ct_model *model, const ct_batch *batch, const featu
     for (size_t i = range->numbers[0]; i < range->numbers[1]; i++)
         if (!batch->columns[layout->numbers[i].field].shared) return false;
     for (size_t i = range->similarities[0]; i < range->similarities[1]; i++)
-        if (!batch->columns[layout->similarities[i].vector_field].shared) return false;
+        if (!batch->columns[layout->similarities[i].field].shared || !batch->columns[layout->similarities[i].vector_field].shared)
+            return false;
     return true;
 }
 
@@ -99,10 +97,9 @@ static ct_code write_features(ct_scorer *scorer, const ct_batch *batch, const fe
             write_target_stats(model, scorer->ids, range->ids[0], range->ids[1], 0, rows, &scorer->scratch, x, x_stride);
         ct_store_release(model->store, scorer->ids);
     }
-    CT_TRY(write_similarities(model, batch, range->similarities[0], range->similarities[1], first_row, rows, &scorer->scratch,
-                              scorer->parts, CT_TOWER_MAX_ROWS, status));
-    write_numbers(model, batch, range->numbers[0], range->numbers[1], first_row, rows, scorer->parts, CT_TOWER_MAX_ROWS, &scorer->scratch,
-                  x, x_stride);
+    write_numbers(model, batch, range->numbers[0], range->numbers[1], first_row, rows, &scorer->scratch, x, x_stride);
+    CT_TRY(write_similarities(model, batch, range->similarities[0], range->similarities[1], first_row, rows, &scorer->scratch, x, x_stride,
+                              status));
     if (range->vectors[1] == range->vectors[0]) return CT_OK;
     float *raw = ct_workspace_raw(scorer->workspace, &raw_stride);
     return write_vectors(model, batch, range->vectors[0], range->vectors[1], first_row, rows, &scorer->scratch, raw, raw_stride, status);

@@ -127,36 +127,36 @@ static const uint64_t *history_of(const ct_column *column, size_t row, size_t *o
     return ct_column_u64(column) + column->offsets[at];
 }
 
-static void write_row(similarity_scratch *scratch, const layout_similarity *similarity, const uint64_t *history, size_t count, uint64_t own,
-                      float *out_parts, size_t stride) {
+/* to: the similarity's columns of a row of x. */
+static void write_row(similarity_scratch *scratch, const layout_similarity *similarity, bool flag, const uint64_t *history, size_t count,
+                      uint64_t own, float *to) {
     const size_t padded = scratch->padded, tiers = similarity->tiers, place = place_of(scratch, own);
     const float *vector = scratch->vectors + place * padded, length = scratch->lengths[place];
-    for (size_t t = 0; t < tiers; t++) out_parts[(1 + t) * stride] = 0.0f;
-    out_parts[0] = NAN;
-    if (length == 0.0f) return;
+    float counts[CT_SIMILARITY_MAX_TIERS] = {0};
     memset(scratch->sum, 0, padded * sizeof *scratch->sum);
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count && length > 0.0f; i++) {
         const size_t other = place_of(scratch, history[i]);
         if (scratch->lengths[other] == 0.0f) continue;
         const float *liked = scratch->vectors + other * padded;
         const float cosine = dot(vector, liked, padded) / (length * scratch->lengths[other]);
         const float at = (cosine + 1.0f) / 2.0f * (float)tiers;
-        const size_t tier = !(at > 0.0f) ? 0 : at >= (float)tiers ? tiers - 1 : (size_t)at;
-        out_parts[(1 + tier) * stride] += 1.0f;
+        counts[!(at > 0.0f) ? 0 : at >= (float)tiers ? tiers - 1 : (size_t)at] += 1.0f;
         add(liked, padded, scratch->sum);
     }
     const float sum_length = sqrtf(dot(scratch->sum, scratch->sum, padded));
-    if (sum_length > 0.0f) out_parts[0] = dot(vector, scratch->sum, padded) / (length * sum_length);
+    const bool missing = !(length > 0.0f && sum_length > 0.0f);
+    *to++ = missing ? 0.0f : dot(vector, scratch->sum, padded) / (length * sum_length);
+    if (flag) *to++ = missing ? 1.0f : 0.0f;
+    ct_signed_log1p_f32(counts, to, tiers);
 }
 
 ct_code write_similarities(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
-                           read_scratch *all, float *out_parts, size_t stride, ct_status *status) {
+                           read_scratch *all, float *x, size_t stride, ct_status *status) {
     similarity_scratch *scratch = all->similar;
     for (size_t s = first; s < last; s++) {
         const layout_similarity *similarity = &model->layout.similarities[s];
         const ct_column *history = &batch->columns[similarity->field], *vector = &batch->columns[similarity->vector_field];
         const uint64_t *own = ct_column_u64(vector);
-        float *parts = out_parts + similarity->first_part * stride;
         for (size_t row = 0, end = 0; row < rows; row = end) {
             size_t count = 0;
             scratch->count = 0;
@@ -170,7 +170,8 @@ ct_code write_similarities(const ct_model *model, const ct_batch *batch, size_t 
             CT_TRY(look_up(model, similarity, model->centres[s], scratch, status));
             for (size_t r = row; r < end; r++) {
                 const uint64_t *keys = history_of(history, first_row + r, &count);
-                write_row(scratch, similarity, keys, count, own[vector->shared ? 0 : first_row + r], parts + r, stride);
+                write_row(scratch, similarity, model->spec->number_flags, keys, count, own[vector->shared ? 0 : first_row + r],
+                          x + r * stride + similarity->column);
             }
         }
     }

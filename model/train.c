@@ -28,16 +28,9 @@ static void moments_task(void *context, size_t block, size_t worker) {
     const step_context *step = context;
     ct_model *model = step->model;
     const size_t numbers = model->layout.number_count;
-    const size_t first = block * model->block_rows, rows = rows_of_block(model, step->batch->rows, block);
-    read_scratch *scratch = &model->scratch[worker];
-    if (write_similarities(model, step->batch, 0, model->layout.similarity_count, first, rows, scratch, model->parts + first,
-                           model->batch_rows, &scratch->status) != CT_OK)
-        return;
+    const size_t rows = rows_of_block(model, step->batch->rows, block);
     for (size_t i = 0; i < numbers; i++) {
-        const layout_number *number = &model->layout.numbers[i];
-        const float *raw = (number->part != NOT_A_PART ? model->parts + number->part * model->batch_rows
-                                                       : ct_column_f32(&step->batch->columns[number->field])) +
-                           first;
+        const float *raw = ct_column_f32(&step->batch->columns[model->layout.numbers[i].field]) + block * model->block_rows;
         model->block_moments[block * numbers + i] = moments_of(raw, model->scratch[worker].numbers, rows);
     }
 }
@@ -54,7 +47,11 @@ static void block_task(void *context, size_t block, size_t worker) {
     const ct_ticket *ticket = model->keys[model->side].ticket;
     if (layout->id_count > 0) ct_store_gather(model->store, ticket, first, rows, false, x, x_stride);
     if (model->spec->target_stats) write_target_stats(model, ticket, 0, layout->id_count, first, rows, scratch, x, x_stride);
-    write_numbers(model, step->batch, 0, layout->number_count, first, rows, model->parts + first, model->batch_rows, scratch, x, x_stride);
+    write_numbers(model, step->batch, 0, layout->number_count, first, rows, scratch, x, x_stride);
+    if (write_similarities(model, step->batch, 0, layout->similarity_count, first, rows, scratch, x, x_stride, &scratch->status) != CT_OK) {
+        ct_tower_block_done(model->tower, block);
+        return;
+    }
     if (layout->vector_count > 0) {
         float *raw = ct_tower_block_raw(model->tower, block, &raw_stride);
         if (write_vectors(model, step->batch, 0, layout->vector_count, first, rows, scratch, raw, raw_stride, &scratch->status) != CT_OK) {
@@ -227,10 +224,8 @@ ct_code training_init(ct_model *model, ct_status *status) {
     model->scratch = calloc(threads, sizeof *model->scratch);
     model->block_moments = calloc(blocks * numbers + 1, sizeof *model->block_moments);
     model->saved_moments = calloc(numbers + 1, sizeof *model->saved_moments);
-    model->parts = calloc(model->layout.part_count * model->batch_rows + 1, sizeof *model->parts);
     model->logit_gradients = calloc(blocks * model->block_rows, sizeof *model->logit_gradients);
-    if (model->scratch == NULL || model->block_moments == NULL || model->saved_moments == NULL || model->parts == NULL ||
-        model->logit_gradients == NULL)
+    if (model->scratch == NULL || model->block_moments == NULL || model->saved_moments == NULL || model->logit_gradients == NULL)
         return ct_fail_memory(status, blocks * model->block_rows * sizeof(float), "training");
     for (size_t worker = 0; worker < threads; worker++) CT_TRY(read_scratch_init(&model->scratch[worker], model, status));
     /* The store reads the gradients of a whole batch as one matrix: blocks of x must follow each other. */
@@ -251,6 +246,5 @@ void training_deinit(ct_model *model) {
     free(model->scratch);
     free(model->block_moments);
     free(model->saved_moments);
-    free(model->parts);
     free(model->logit_gradients);
 }

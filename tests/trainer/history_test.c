@@ -1,6 +1,6 @@
-/* What follows from histories, as features of a model. A log whose histories, counts, cosines and tiers were worked out by plain loops and
- * stand in columns of their own must give the same model as one in which the program derives them: the same layout of the first input, so
- * the same first weights, and logits that agree after training. Then: a table that stands, one that goes on, files, resume. */
+/* What follows from histories, as features of a model. A log whose histories and their lengths were worked out by plain loops and stand in
+ * columns of their own must give the same model as one in which the program derives them. A linear model of a similarity alone must score
+ * as its weights say of cosines and tiers that plain loops work out. Then: a table that stands, one that goes on, files, resume. */
 #include <math.h>
 
 #include "data/vectors.h"
@@ -31,16 +31,9 @@ static const char derived_yaml[] = "name: derived\nformat: {columns: 4}\nfields:
                                    "  - {name: likes, kind: number, of: liked}\n"
                                    "  - {name: close, kind: similarity, of: liked, vector: text, tiers: 6}\n";
 static const char written_yaml[] =
-    "name: written\nformat: {columns: 13}\nfields:\n" COMMON
+    "name: written\nformat: {columns: 6}\nfields:\n" COMMON
     "  - {name: liked, kind: id, column: 5, side: context, type: integer, separator: \",\", max: 8, shares: item}\n"
-    "  - {name: likes, kind: number, column: 6, side: context}\n"
-    "  - {name: close, kind: number, column: 7}\n"
-    "  - {name: t1, kind: number, column: 8}\n"
-    "  - {name: t2, kind: number, column: 9}\n"
-    "  - {name: t3, kind: number, column: 10}\n"
-    "  - {name: t4, kind: number, column: 11}\n"
-    "  - {name: t5, kind: number, column: 12}\n"
-    "  - {name: t6, kind: number, column: 13}\n";
+    "  - {name: likes, kind: number, column: 6, side: context}\n";
 
 static uint32_t draw(uint64_t *state, uint32_t below) {
     *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
@@ -102,34 +95,39 @@ static double cosine(const double a[DIM], const double b[DIM]) {
     return ab / sqrt(aa * bb);
 }
 
-/* Rows [first, last) with what was derived, as text; until: see history_of. */
+/* What a similarity gives for row r: cosine, missing flag, log(1 + n) of each tier. */
+static void similarity_of(size_t r, size_t until, double out[2 + TIERS]) {
+    uint32_t items[MOST], tiers[TIERS] = {0};
+    const size_t count = history_of(r, until, items);
+    double own[DIM], sum[DIM] = {0};
+    bool any = false;
+    centred(all[r].item, own);
+    for (size_t i = 0; i < count && all[r].item < VECTORS; i++) {
+        double liked[DIM];
+        if (items[i] >= VECTORS) continue;
+        centred(items[i], liked);
+        for (size_t d = 0; d < DIM; d++) sum[d] += liked[d];
+        const int tier = (int)floor((cosine(own, liked) + 1) / 2 * TIERS);
+        tiers[tier < TIERS ? tier : TIERS - 1]++;
+        any = true;
+    }
+    out[0] = any ? cosine(own, sum) : 0;
+    out[1] = any ? 0 : 1;
+    for (size_t t = 0; t < TIERS; t++) out[2 + t] = log1p(tiers[t]);
+}
+
+/* Rows [first, last) with their histories, as text; until: see history_of. */
 static char *write_rows(const char *name, size_t first, size_t last, bool written, size_t until) {
     char *path = temp_path(folder, name);
     FILE *to = fopen(path, "w");
     assert_non_null(to);
     for (size_t r = first; r < last; r++) {
         fprintf(to, "%d\tu%u\t%u\t%u", all[r].click, all[r].user, all[r].item, all[r].time);
-        uint32_t items[MOST], tiers[TIERS] = {0};
+        uint32_t items[MOST];
         const size_t count = history_of(r, until, items);
-        double own[DIM], sum[DIM] = {0};
-        bool any = false;
-        centred(all[r].item, own);
-        for (size_t i = 0; i < count && all[r].item < VECTORS; i++) {
-            double liked[DIM];
-            if (items[i] >= VECTORS) continue;
-            centred(items[i], liked);
-            for (size_t d = 0; d < DIM; d++) sum[d] += liked[d];
-            const int tier = (int)floor((cosine(own, liked) + 1) / 2 * TIERS);
-            tiers[tier < TIERS ? tier : TIERS - 1]++;
-            any = true;
-        }
-        if (written) {
-            fprintf(to, "\t");
-            for (size_t i = 0; i < count; i++) fprintf(to, "%s%u", i == 0 ? "" : ",", items[i]);
-            fprintf(to, "\t%zu\t", count);
-            if (any) fprintf(to, "%.9g", cosine(own, sum));
-            for (size_t t = 0; t < TIERS; t++) fprintf(to, "\t%u", tiers[t]);
-        }
+        if (written) fprintf(to, "\t");
+        for (size_t i = 0; written && i < count; i++) fprintf(to, "%s%u", i == 0 ? "" : ",", items[i]);
+        if (written) fprintf(to, "\t%zu", count);
         fprintf(to, "\n");
     }
     assert_int_equal(fclose(to), 0);
@@ -147,15 +145,14 @@ static ct_schema *load(const char *name, const char *text) {
     return schema;
 }
 
-static const char *const sets[] = {"deep=[16]",
-                                   "cross.layers=1",
-                                   "embedding.dim=5",
-                                   "embedding.min_count=1",
-                                   "vector.adapter=[6,4]",
-                                   "numbers.buckets=false",
-                                   "precision=fp32",
-                                   "numbers.missing_flag=false",
-                                   "embedding.id_drop=0.1"};
+static const char *const sets[] = {
+    "deep=[16]",      "cross.layers=1",       "embedding.dim=5", "embedding.min_count=1", "vector.adapter=[6,4]", "numbers.buckets=false",
+    "precision=fp32", "embedding.id_drop=0.1"};
+static const char *const without[] = {
+    "exclude=[close]",       "deep=[16]",      "cross.layers=1",       "embedding.dim=5", "embedding.min_count=1", "vector.adapter=[6,4]",
+    "numbers.buckets=false", "precision=fp32", "embedding.id_drop=0.1"};
+static const char *const linear[] = {"features=[close]", "precision=fp32", "optimizer.learning_rate=0.05"};
+#define WHOLE "dcn-v2", sets, sizeof sets / sizeof *sets
 
 static ct_train_options options_of(const char *const *source, const char *out, uint32_t epochs) {
     ct_train_options options = {.train = CT_READER_OPTIONS_INIT, .epochs = epochs, .out_folder = out, .pool = pool};
@@ -164,8 +161,9 @@ static ct_train_options options_of(const char *const *source, const char *out, u
     return options;
 }
 
-static ct_train_result train(const ct_schema *schema, const char *source, const char *out, uint32_t epochs) {
-    ct_model *model = make_model(schema, "dcn-v2", sets, sizeof sets / sizeof *sets, 5, BATCH, pool);
+static ct_train_result train(const ct_schema *schema, const char *name, const char *const *spec, size_t spec_count, const char *source,
+                             const char *out, uint32_t epochs) {
+    ct_model *model = make_model(schema, name, spec, spec_count, 5, BATCH, pool);
     const ct_train_options options = options_of(&source, out, epochs);
     ct_train_result result;
     assert_ok(ct_train(model, &options, &result, &status));
@@ -201,41 +199,82 @@ static scores evaluate(const char *model_folder, const char *source, bool live, 
     return out;
 }
 
-/* Float32 sums against cosines worked out in double; a thousand times less than the logits' spread. */
-static void assert_close(const char *what, const scores *a, const scores *b) {
-    double worst = 0, sum = 0, squares = 0;
+static void assert_same(const scores *a, const scores *b) {
     assert_int_equal(a->count, b->count);
-    for (size_t i = 0; i < a->count; i++) {
-        const double x = (double)a->logits[i], difference = fabs(x - (double)b->logits[i]);
-        if (difference > worst) worst = difference;
-        sum += x, squares += x * x;
-    }
-    const double mean = sum / (double)a->count, spread = sqrt(squares / (double)a->count - mean * mean);
-    print_message("%s: largest difference %.2e, spread %.2f\n", what, worst, spread);
-    assert_true(spread > 0.2 && worst < 1e-4);
+    assert_memory_equal(a->logits, b->logits, a->count * sizeof *a->logits);
 }
 
-static void derived_features_are_what_plain_loops_say(void **state) {
+static void histories_are_what_plain_loops_say(void **state) {
     (void)state;
     ct_schema *derived = load("derived.yaml", derived_yaml), *written = load("written.yaml", written_yaml);
     char *a = write_rows("a.tsv", 0, TRAIN, false, ALL), *b = write_rows("b.tsv", 0, TRAIN, true, ALL);
     char *a_model = temp_path(folder, "a"), *b_model = temp_path(folder, "b");
-    const ct_train_result one = train(derived, a, a_model, 2), other = train(written, b, b_model, 2);
-    print_message("progressive log loss %.9f, with written columns %.9f\n", one.progressive.log_loss, other.progressive.log_loss);
-    assert_true(fabs(one.progressive.log_loss - other.progressive.log_loss) < 1e-6);
+    const size_t count = sizeof without / sizeof *without;
+    const ct_train_result one = train(derived, "dcn-v2", without, count, a, a_model, 2),
+                          other = train(written, "dcn-v2", without + 1, count - 1, b, b_model, 2);
+    assert_true(one.progressive.log_loss == other.progressive.log_loss);
 
     char *test = write_rows("test.tsv", TRAIN, ALL, false, ALL);
     char *live = write_rows("live.tsv", TRAIN, ALL, true, ALL), *standing = write_rows("standing.tsv", TRAIN, ALL, true, TRAIN);
     const scores got_live = evaluate(a_model, test, true, 64), got_standing = evaluate(a_model, test, false, 64),
                  want_live = evaluate(b_model, live, false, 100), want_standing = evaluate(b_model, standing, false, 100),
                  again = evaluate(a_model, test, true, 7);
-    assert_close("live", &got_live, &want_live);
-    assert_close("standing", &got_standing, &want_standing);
-    assert_memory_equal(&got_live, &again, sizeof again); /* whatever the batches */
+    assert_same(&got_live, &want_live);
+    assert_same(&got_standing, &want_standing);
+    assert_same(&got_live, &again); /* whatever the batches */
     assert_memory_not_equal(got_live.logits, got_standing.logits, TEST * sizeof(float));
     free(a), free(b), free(test), free(live), free(standing), free(a_model), free(b_model);
     ct_schema_destroy(derived);
     ct_schema_destroy(written);
+}
+
+/* A tensor of a model folder: https://github.com/huggingface/safetensors. */
+static void read_tensor(const char *model_folder, const char *name, float *out, size_t count) {
+    char *path = temp_path(model_folder, "tower.safetensors"), *bytes = NULL;
+    size_t size = 0;
+    assert_ok(ct_file_read(path, 1 << 24, &bytes, &size, &status));
+    uint64_t header = 0;
+    memcpy(&header, bytes, 8);
+    json_t *json = json_loadb(bytes + 8, header, 0, NULL);
+    const json_t *offsets = json_object_get(json_object_get(json, name), "data_offsets");
+    const size_t first = (size_t)json_integer_value(json_array_get(offsets, 0)),
+                 last = (size_t)json_integer_value(json_array_get(offsets, 1));
+    assert_int_equal(last - first, count * sizeof *out);
+    memcpy(out, bytes + 8 + header + first, count * sizeof *out);
+    json_decref(json);
+    free(bytes);
+    free(path);
+}
+
+/* Float32 sums against double ones. */
+static void assert_linear(const char *what, const scores *got, size_t first, size_t until, const float *weights, float bias) {
+    double worst = 0, low = 1e9, high = -1e9;
+    for (size_t i = 0; i < got->count; i++) {
+        double inputs[2 + TIERS], logit = (double)bias;
+        similarity_of(first + i, until, inputs);
+        for (size_t k = 0; k < 2 + TIERS; k++) logit += (double)weights[k] * inputs[k];
+        worst = fmax(worst, fabs(logit - (double)got->logits[i]));
+        low = fmin(low, logit), high = fmax(high, logit);
+    }
+    print_message("%s: largest difference %.2e, logits from %.2f to %.2f\n", what, worst, low, high);
+    assert_true(got->count > 0 && worst < 2e-6 && high - low > 0.5);
+}
+
+static void similarities_are_what_plain_loops_say(void **state) {
+    (void)state;
+    ct_schema *schema = load("derived.yaml", derived_yaml);
+    char *source = write_rows("a.tsv", 0, TRAIN, false, ALL), *test = write_rows("test.tsv", TRAIN, ALL, false, ALL);
+    char *out = temp_path(folder, "linear");
+    float weights[2 + TIERS], bias = 0;
+    train(schema, "lr", linear, sizeof linear / sizeof *linear, source, out, 3);
+    read_tensor(out, "average.head.weight", weights, 2 + TIERS);
+    read_tensor(out, "average.head.bias", &bias, 1);
+    for (size_t k = 0; k < 2 + TIERS; k++) assert_true(fabsf(weights[k]) > 0.01f);
+    const scores live = evaluate(out, test, true, 64), standing = evaluate(out, test, false, 200);
+    assert_linear("live", &live, TRAIN, ALL, weights, bias);
+    assert_linear("standing", &standing, TRAIN, TRAIN, weights, bias);
+    free(source), free(test), free(out);
+    ct_schema_destroy(schema);
 }
 
 /* --- the folder --- */
@@ -253,10 +292,10 @@ static void a_run_that_goes_on_ends_with_the_same_bits(void **state) {
     const char *source = write_rows("a.tsv", 0, TRAIN, false, ALL);
     char *whole = temp_path(folder, "whole"), *parts = temp_path(folder, "parts");
     char want[CT_DIGEST_HEX_BYTES], got[CT_DIGEST_HEX_BYTES];
-    train(schema, source, whole, 2);
+    train(schema, WHOLE, source, whole, 2);
     digest_of_folder(whole, want);
 
-    ct_model *model = make_model(schema, "dcn-v2", sets, sizeof sets / sizeof *sets, 5, BATCH, pool);
+    ct_model *model = make_model(schema, WHOLE, 5, BATCH, pool);
     ct_reader *reader = NULL;
     ct_histories *histories = NULL;
     ct_batch *batch = NULL;
@@ -321,7 +360,7 @@ static void shuffling_is_refused(void **state) {
     ct_schema *schema = load("derived.yaml", derived_yaml);
     const char *source = write_rows("a.tsv", 0, TRAIN, false, ALL);
     char *out = temp_path(folder, "shuffled");
-    ct_model *model = make_model(schema, "dcn-v2", sets, sizeof sets / sizeof *sets, 5, BATCH, pool);
+    ct_model *model = make_model(schema, WHOLE, 5, BATCH, pool);
     ct_train_options options = options_of(&source, out, 1);
     options.train.shuffle_rows = 1000;
     ct_train_result result;
@@ -332,9 +371,9 @@ static void shuffling_is_refused(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(derived_features_are_what_plain_loops_say),
-                                       cmocka_unit_test(a_run_that_goes_on_ends_with_the_same_bits),
-                                       cmocka_unit_test(shuffling_is_refused)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(histories_are_what_plain_loops_say), cmocka_unit_test(similarities_are_what_plain_loops_say),
+        cmocka_unit_test(a_run_that_goes_on_ends_with_the_same_bits), cmocka_unit_test(shuffling_is_refused)};
     folder = temp_folder();
     pool = make_pool(2);
     make_data();
