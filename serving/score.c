@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "serving/server_internal.h"
 
 ct_code ct_score_work_create(ct_score_work **out_work, ct_status *status) {
@@ -120,6 +121,21 @@ void ct_server_give_set(ct_server *server, ct_model_set *set) {
 
 /* --- the end of a call --- */
 
+/* Times are zero where it did not come to them. */
+static void log_request(const ct_score_work *work, const ct_status *status) {
+    char given[CT_REQUEST_ID_MAX_BYTES + 1] = "", id[2 * sizeof given + 3], model[256], why[2 * CT_STATUS_MESSAGE_BYTES];
+    const int64_t end = work->ended_ns, decoded = work->decoded_ns, computed = work->computed_ns;
+    const bool good = work->code == CT_OK;
+    if (decoded) (void)snprintf(given, sizeof given, "%.*s", (int)work->request_id.len, (const char *)work->request_id.data);
+    ct_log_line(good ? CT_LOG_INFO : CT_LOG_WARNING, "serve.request",
+                "request_id=%s model=%s candidates=%zu code=%s us=%lld queue_us=%lld decode_us=%lld compute_us=%lld answer_us=%lld%s%s",
+                ct_log_quote(given, id, sizeof id), ct_log_quote(decoded ? work->model->name : "", model, sizeof model),
+                decoded ? work->batch.rows : 0, ct_rpc_code_name(work->code), (long long)(end - work->arrived_ns) / 1000,
+                (long long)(work->began_ns - work->arrived_ns) / 1000, (long long)(decoded ? decoded - work->began_ns : 0) / 1000,
+                (long long)(computed ? computed - decoded : 0) / 1000, (long long)(computed ? end - computed : 0) / 1000,
+                good ? "" : " reason=", good ? "" : ct_log_quote(status->message, why, sizeof why));
+}
+
 /* Answers, but does not count yet. */
 static void close_call(ct_server *server, ct_score_work *work, ct_code code, ct_status *status) {
     if (code == CT_OK) {
@@ -134,6 +150,7 @@ static void close_call(ct_server *server, ct_score_work *work, ct_code code, ct_
     }
     work->code = code;
     work->ended_ns = ct_clock_ns();
+    if (server->log_requests) log_request(work, status);
 }
 
 void ct_score_end(ct_server *server, ct_score_work *work, ct_code code, ct_status *status) {
@@ -153,6 +170,11 @@ void ct_score_refuse(ct_server *server, ct_rpc_call *call, ct_code code, bool wa
                                                 : "the server is busy: too many requests wait; try again later or elsewhere";
     memcpy(status.message, text, strlen(text) + 1);
     ct_rpc_call_fail(call, &status);
+    if (server->log_requests) {
+        char why[2 * CT_STATUS_MESSAGE_BYTES];
+        ct_log_line(CT_LOG_WARNING, "serve.request", "request_id=\"\" model=\"\" candidates=0 code=%s reason=%s", ct_rpc_code_name(code),
+                    ct_log_quote(text, why, sizeof why));
+    }
     (void)pthread_mutex_lock(&server->lock);
     if (code == CT_EXHAUSTED) (*(waited ? &server->stats.refused_waited : &server->stats.refused_full))++;
     count_end(server, code, text);

@@ -75,6 +75,7 @@ ct_code ct_server_start(const ct_server_options *options, ct_server **out_server
     (void)pthread_condattr_destroy(&attributes);
     server->thread_count = 1 + (options->threads ? options->threads : ct_pool_default_threads());
     server->max_candidates = options->max_candidates ? options->max_candidates : DEFAULT_MAX_CANDIDATES;
+    server->log_requests = options->log_requests;
     server->workers = calloc(server->thread_count, sizeof *server->workers);
 
     /* Signals are for the program's own threads, not for ours nor for those that gRPC starts. */

@@ -40,6 +40,7 @@ typedef struct ct_server_options {
     const char *tls_certificate, *tls_key, *tls_client_ca;
     const char *const *tokens; /* see ct_server_set_tokens */
     size_t token_count;
+    bool log_requests; /* a log line for each Score request */
 } ct_server_options;
 
 /* Upper bounds of the latency histogram's buckets, in seconds; one more bucket is without bound. */

@@ -118,6 +118,7 @@ typedef struct ct_worker {
 struct ct_server {
     ct_rpc_server *rpc;
     uint32_t max_candidates;
+    bool log_requests;
     size_t thread_count, threads_started; /* one more than may score at once */
     ct_worker *workers;                   /* (thread_count) */
     pthread_mutex_t lock;

@@ -373,7 +373,17 @@ def test_limits():
     codes = [call.code() for call in [method.future(request(50), timeout=LONG) for _ in range(200)]]
     assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED} and grpc.StatusCode.OK in codes, set(codes)
     assert score(server).outputs  # what was refused is not held against it
-    server.stop()
+    assert "event=serve.request " not in server.stop()
+    # A line for each request, where it was asked for.
+    server = Server("--model", model_a, "--log-requests")
+    asked = request(7)
+    asked.request_id = "an id"
+    server.call(SCORE, asked, api.ScoreResponse)
+    assert server.code(SCORE, request(10001), api.ScoreResponse)[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+    lines = [line for line in server.stop().splitlines() if "event=serve.request " in line]
+    assert len(lines) == 2, lines
+    assert re.search(r'level=info .* request_id="an id" model="a" candidates=7 code=OK us=\d+ queue_us=\d+ decode_us=\d+ compute_us=\d+ answer_us=\d+$', lines[0]), lines
+    assert re.search(r"level=warning .* code=RESOURCE_EXHAUSTED .* reason=\".*10001", lines[1]), lines
     print("limits: as documented")
 
 

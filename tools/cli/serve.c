@@ -43,6 +43,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     const char *listen = "127.0.0.1:8500", *admin_listen = NULL;
     int64_t threads = 0, queue = 256, queue_ms = 50, max_candidates = 10000, max_message_mib = 16, max_calls_of_peer = 0, memory = 0;
     double grace = 10, look = 1, max_age = 0;
+    bool log_requests = false;
     const char *experiment = NULL, *exposures_folder = NULL, *feedback_folder = NULL;
     double exposure_sample = 1, rotate_seconds = 300;
     int64_t exposure_buffer = 64, rotate_mib = 64;
@@ -86,6 +87,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
          1000000, NULL},
         {"max-connection-age", "SECONDS", CT_OPTION_NUMBER, false, &max_age,
          "then a client is asked to connect anew, so that balancers can spread them; 0 = for ever", 0, 31536000, NULL},
+        {"log-requests", NULL, CT_OPTION_FLAG, false, &log_requests, "write a log line for each request, with its times", 0, 0, NULL},
         {"tls-cert", "FILE", CT_OPTION_TEXT, false, &files.certificate,
          "speak TLS, with this certificate (PEM, with its chain); it, its key and the CA are read again on SIGHUP", 0, 0, NULL},
         {"tls-key", "FILE", CT_OPTION_TEXT, false, &files.key, "of that certificate (PEM)", 0, 0, NULL},
@@ -150,7 +152,8 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
                                         .tls_key = texts.key,
                                         .tls_client_ca = texts.client_ca,
                                         .tokens = (const char *const *)texts.tokens,
-                                        .token_count = texts.token_count};
+                                        .token_count = texts.token_count,
+                                        .log_requests = log_requests};
     server_options.models = ct_served_models(served, &server_options.model_count);
     CT_TRY_GOTO(code, ct_server_start(&server_options, &server, status), done);
 
