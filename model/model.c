@@ -43,7 +43,7 @@ ct_code model_finish(ct_model *model, ct_status *status) {
                                 .epsilon = spec->epsilon,
                                 .l2 = spec->l2,
                                 .average_power = spec->average_power,
-                                .batch_rows = model->mode == CT_MODEL_TRAIN ? model->batch_rows : 0};
+                                .batch_rows = model->mode != CT_MODEL_READ ? model->batch_rows : 0};
     CT_TRY(ct_tower_create(&model->layout.tower, &options, model->pool, &model->tower, status));
     return model->mode == CT_MODEL_TRAIN ? training_init(model, status) : CT_OK;
 }
@@ -120,6 +120,7 @@ static ct_code create_store(ct_model *model, const vector_files *files, const ch
                                        .kind = CT_TABLE_TRAINED,
                                        .dim = model->layout.embedding_dim,
                                        .optimiser = spec->row_optimiser,
+                                       .precision = spec->row_precision,
                                        .learning_rate = spec->embedding_learning_rate,
                                        .initial_accumulator = spec->initial_accumulator,
                                        .beta1 = spec->row_beta1,
@@ -129,7 +130,8 @@ static ct_code create_store(ct_model *model, const vector_files *files, const ch
                                        .first_value_scale = spec->first_value_scale,
                                        .seed = model->seed,
                                        .min_count = spec->min_count,
-                                       .target_stats = spec->target_stats};
+                                       .target_stats = spec->target_stats,
+                                       .expire_days = spec->expire_days};
     size_t owner[CT_STORE_MAX_TABLES] = {0}; /* field whose file fills the table */
     const model_layout *layout = &model->layout;
     for (size_t i = 0; i < layout->vector_count + layout->similarity_count; i++) {
@@ -159,6 +161,9 @@ ct_code ct_model_create(const ct_schema *schema, const ct_model_spec *spec, cons
     if (options->batch_rows == 0 || options->batch_rows > CT_MODEL_MAX_BATCH_ROWS)
         return ct_fail(status, CT_INVALID, "a batch of %zu rows; it must be between 1 and %d", options->batch_rows,
                        CT_MODEL_MAX_BATCH_ROWS);
+    if (spec->expire_days > 0 && ct_schema_find_kind(schema, CT_FIELD_TIME) < 0)
+        return ct_fail(status, CT_INVALID, "embedding.expire_days is %u, but schema %s has no time: it takes a field of kind time",
+                       spec->expire_days, schema->name);
     vector_files files = {0};
     ct_code code = CT_OK;
     ct_model *model = calloc(1, sizeof *model);
@@ -278,6 +283,8 @@ void ct_model_table_get(const ct_model *model, size_t table, ct_model_table *out
     ct_store_table_info(model->store, table, &info);
     *out_table = (ct_model_table){.name = ct_store_table(model->store, table)->name,
                                   .rows = info.rows,
+                                  .stubs = info.stubs,
+                                  .expired = info.expired,
                                   .bytes = info.bytes,
                                   .found = info.lookups,
                                   .unknown = info.unknown};
@@ -289,9 +296,10 @@ json_t *ct_model_describe(const ct_model *model) {
         const ct_table_spec *spec = ct_store_table(model->store, t);
         ct_table_info info;
         ct_store_table_info(model->store, t, &info);
-        json_array_append_new(tables, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "name", spec->name, "kind",
+        json_array_append_new(tables, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "name", spec->name, "kind",
                                                 spec->kind == CT_TABLE_TRAINED ? "trained" : "frozen", "dim", (json_int_t)spec->dim, "rows",
-                                                (json_int_t)info.rows, "stubs", (json_int_t)info.stubs, "bytes", (json_int_t)info.bytes));
+                                                (json_int_t)info.rows, "stubs", (json_int_t)info.stubs, "expired", (json_int_t)info.expired,
+                                                "bytes", (json_int_t)info.bytes));
     }
     json_t *json =
         json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:o}", "model", ct_architecture_name(model->spec->architecture),
