@@ -15,7 +15,7 @@
 #include "experiment/compare_internal.h"
 #include "experiment/report_internal.h"
 
-enum { PATIENCE = 3 }; /* epochs without a gain, after which a model trains no more, whatever the others do */
+enum { PATIENCE = 8 }; /* epochs without a gain, after which a model trains no more, whatever the others do */
 
 /* --- checks --- */
 

@@ -76,7 +76,7 @@ for split; do
     fi
     mkdir -p reports
     "$program" compare --schema codes.yaml --arms arms.yaml --train "$split/train.tsv" --valid "$split/valid.tsv" --test "$split/test.tsv" \
-        --seeds 5 --epochs 30 --batch 2048 --threads "${THREADS:-0}" --out "$split/report" | tee "reports/$split.txt"
+        --seeds 5 --epochs 40 --batch 2048 --threads "${THREADS:-0}" --out "$split/report" | tee "reports/$split.txt"
     /usr/bin/python3 "$check" . "$split"
 done
 echo "[       OK ] ml100k"
