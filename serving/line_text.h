@@ -20,7 +20,7 @@ void ct_line_text_put(ct_line_text *text, const char *literal); /* as it is */
 /* A JSON string; where the bytes are not UTF-8, {"hex":"..."} of them. `data` may be NULL where there are none. */
 void ct_line_text_string(ct_line_text *text, const void *data, size_t bytes);
 void ct_line_text_integer(ct_line_text *text, int64_t value);
-/* Nine digits, which give the float back; null where it is not finite. */
+/* Up to nine digits, which give the float back; null where it is not finite. */
 void ct_line_text_float(ct_line_text *text, float value);
 void ct_line_text_double(ct_line_text *text, double value); /* seventeen */
 /* ,"name": with the comma unless the object was just opened */
