@@ -137,7 +137,13 @@ static ct_code commit(join_run *run, ct_status *status) {
 static ct_code check_fields(join_run *run, json_t *missing, ct_status *status) {
     const ct_schema *schema = run->options->schema;
     for (size_t f = 0; f < schema->field_count; f++) {
-        const int64_t rows = live_rows_missing(run->rows, f);
+        const int64_t rows = live_rows_missing(run->rows, f), brought = live_rows_brought(run->rows, f);
+        if (brought > 0)
+            CT_TRY(
+                report_warn(run->warnings, status,
+                            "%lld rows are of requests that brought their own '%s', which rows have no place for: whoever reads them makes "
+                            "it of the rows before",
+                            (long long)brought, schema->fields[f].name));
         if (rows == 0 || schema->fields[f].kind == CT_FIELD_VECTOR) continue;
         if (rows == (int64_t)run->count)
             return ct_fail(status, CT_INVALID, "%s: no request brings '%s' of schema '%s'; take a schema without it",

@@ -6,8 +6,8 @@
  * passed (by until_ms) gives no row yet, clicked or not: rows of its time would be clicks only. Rows are in the order of the time they
  * were shown at, ties by request and candidate, so they depend on neither the order nor the files of what was logged.
  *
- * Derived columns (what the model made of its own state) have no place in a row yet and are left out, with a count: training computes them
- * anew from the raw ones.
+ * What is derived (columns that the model made of its own state, and histories that a request brought itself) has no place in a row yet and
+ * is left out, with a count: training computes it anew from the rows.
  *
  * Memory: 48 bytes an event and 40 bytes a row. Exposures are read twice. */
 #ifndef EXPERIMENT_JOIN_H

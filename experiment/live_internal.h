@@ -160,7 +160,7 @@ json_t *live_exposures_json(const live_exposures *exposures);
 
 /* Is it a feature whose values stand in a source, and so in a request? */
 static inline bool live_is_feature(const ct_field *field) {
-    return (field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID) && (field->column >= 0 || field->column_name != NULL);
+    return !field->derived && (field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID);
 }
 
 /* The fields of a schema, found among an exposure's columns: labels, times, weights, groups and units come from what was logged beside
@@ -178,5 +178,7 @@ CT_MUST_CHECK ct_code live_rows_text(live_rows *rows, const live_shown *shown, c
 /* The header's line, "" without one. */
 CT_MUST_CHECK ct_code live_rows_header(live_rows *rows, const char **out_text, size_t *out_bytes, ct_status *status);
 int64_t live_rows_missing(const live_rows *rows, size_t field); /* rows so far that lack it */
+/* Rows so far whose request brought its own history. It has no place in a row: a reader makes it of the rows before. */
+int64_t live_rows_brought(const live_rows *rows, size_t field);
 
 #endif
