@@ -21,11 +21,12 @@
 typedef struct ct_join_options {
     const char *exposures, *feedback; /* folders */
     const ct_schema *schema;
-    const char *out;      /* a block file where the name ends in .ctb, else the schema's text */
-    const char *positive; /* "click" */
-    int64_t wait_ms;      /* 0 = no window: an event always counts, and nothing waits */
-    int64_t until_ms;     /* feedback is whole up to then; INT64_MIN = up to the newest that was received */
-    const atomic_bool *stop;
+    const char *out;         /* a block file where the name ends in .ctb, else the schema's text */
+    const char *positive;    /* "click" */
+    int64_t wait_ms;         /* 0 = no window: an event always counts, and nothing waits */
+    int64_t until_ms;        /* feedback is whole up to then; INT64_MIN = up to the newest that was received */
+    const atomic_bool *stop; /* may be NULL */
+    bool progress;           /* shown on a terminal */
 } ct_join_options;
 
 /* out_summary (the caller's): rows, positives, until_ms, exposures {..}, feedback {..}, missing {field: rows}, warnings [text].

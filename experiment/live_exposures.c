@@ -17,12 +17,12 @@ struct live_exposures {
     int64_t scored, failed, duplicates, derived;
 };
 
-ct_code live_exposures_open(const char *folder, const atomic_bool *stop, live_exposures **out_exposures, ct_status *status) {
+ct_code live_exposures_open(const char *folder, live_reading reading, live_exposures **out_exposures, ct_status *status) {
     ct_code code;
     live_exposures *e = calloc(1, sizeof *e);
     if (e == NULL) return ct_fail_memory(status, sizeof *e, folder);
     CT_TRY_GOTO(code, ct_counts_create(&e->seen, status), fail);
-    CT_TRY_GOTO(code, live_folder_open(folder, "exposures", stop, &e->folder, status), fail);
+    CT_TRY_GOTO(code, live_folder_open(folder, "exposures", reading, &e->folder, status), fail);
     *out_exposures = e;
     return CT_OK;
 fail:
