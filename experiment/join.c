@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/progress.h"
 #include "data/block_file.h"
 #include "experiment/live_internal.h"
 #include "experiment/online_internal.h"
@@ -103,12 +104,13 @@ static ct_code write_row(join_run *run, const join_row *row, ct_status *status) 
     return run->batch->rows == CT_BLOCK_FILE_ROWS ? flush(run, status) : CT_OK;
 }
 
-static ct_code write_rows(join_run *run, ct_status *status) {
+static ct_code write_rows(join_run *run, ct_progress *progress, ct_status *status) {
     const join_row *before = NULL;
     for (size_t i = 0; i < run->count; i++) {
         const join_row *row = &run->found[i];
         if (i % STOP_ROWS == 0 && run->options->stop != NULL && atomic_load(run->options->stop))
             return ct_fail(status, CT_CANCELLED, "the join was stopped");
+        if (i % STOP_ROWS == 0 && run->options->progress) ct_progress_update(progress, "rows: %zu of %zu", i, run->count);
         if (before == NULL || before->file != row->file || before->offset != row->offset) {
             const live_exposure *exposure = NULL;
             CT_TRY(live_exposures_at(run->exposures, row->file, row->offset, row->number, &exposure, status));
@@ -137,7 +139,13 @@ static ct_code commit(join_run *run, ct_status *status) {
 static ct_code check_fields(join_run *run, json_t *missing, ct_status *status) {
     const ct_schema *schema = run->options->schema;
     for (size_t f = 0; f < schema->field_count; f++) {
-        const int64_t rows = live_rows_missing(run->rows, f);
+        const int64_t rows = live_rows_missing(run->rows, f), brought = live_rows_brought(run->rows, f);
+        if (brought > 0)
+            CT_TRY(
+                report_warn(run->warnings, status,
+                            "%lld rows are of requests that brought their own '%s', which rows have no place for: whoever reads them makes "
+                            "it of the rows before",
+                            (long long)brought, schema->fields[f].name));
         if (rows == 0 || schema->fields[f].kind == CT_FIELD_VECTOR) continue;
         if (rows == (int64_t)run->count)
             return ct_fail(status, CT_INVALID, "%s: no request brings '%s' of schema '%s'; take a schema without it",
@@ -194,15 +202,20 @@ ct_code ct_join(const ct_join_options *options, json_t **out_summary, ct_status 
                                             .positive = options->positive,
                                             .wait_ms = options->wait_ms,
                                             .until_ms = options->until_ms,
-                                            .stop = options->stop};
+                                            .reading = {options->stop, options->progress}};
+    ct_progress progress = {0};
     json_t *summary = NULL;
     ct_code code;
     CT_TRY_GOTO(code, live_rows_create(options->schema, &run.rows, status), done);
     CT_TRY_GOTO(code, live_feedback_read(&feedback, &run.feedback, status), done);
-    CT_TRY_GOTO(code, live_exposures_open(options->exposures, options->stop, &run.exposures, status), done);
+    CT_TRY_GOTO(code, live_exposures_open(options->exposures, (live_reading){options->stop, options->progress}, &run.exposures, status),
+                done);
     CT_TRY_GOTO(code, find_rows(&run, status), done);
     CT_TRY_GOTO(code, open_out(&run, status), done);
-    CT_TRY_GOTO(code, write_rows(&run, status), done);
+    if (options->progress) ct_progress_init(&progress);
+    code = write_rows(&run, &progress, status);
+    if (options->progress) ct_progress_finish(&progress);
+    if (code != CT_OK) goto done;
     CT_TRY_GOTO(code, summarize(&run, &summary, status), done);
     CT_TRY_GOTO(code, commit(&run, status), done);
     *out_summary = summary;

@@ -6,8 +6,8 @@
  * passed (by until_ms) gives no row yet, clicked or not: rows of its time would be clicks only. Rows are in the order of the time they
  * were shown at, ties by request and candidate, so they depend on neither the order nor the files of what was logged.
  *
- * Derived columns (what the model made of its own state) have no place in a row yet and are left out, with a count: training computes them
- * anew from the raw ones.
+ * What is derived (columns that the model made of its own state, and histories that a request brought itself) has no place in a row yet and
+ * is left out, with a count: training computes it anew from the rows.
  *
  * Memory: 48 bytes an event and 40 bytes a row. Exposures are read twice. */
 #ifndef EXPERIMENT_JOIN_H
@@ -21,11 +21,12 @@
 typedef struct ct_join_options {
     const char *exposures, *feedback; /* folders */
     const ct_schema *schema;
-    const char *out;      /* a block file where the name ends in .ctb, else the schema's text */
-    const char *positive; /* "click" */
-    int64_t wait_ms;      /* 0 = no window: an event always counts, and nothing waits */
-    int64_t until_ms;     /* feedback is whole up to then; INT64_MIN = up to the newest that was received */
-    const atomic_bool *stop;
+    const char *out;         /* a block file where the name ends in .ctb, else the schema's text */
+    const char *positive;    /* "click" */
+    int64_t wait_ms;         /* 0 = no window: an event always counts, and nothing waits */
+    int64_t until_ms;        /* feedback is whole up to then; INT64_MIN = up to the newest that was received */
+    const atomic_bool *stop; /* may be NULL */
+    bool progress;           /* shown on a terminal */
 } ct_join_options;
 
 /* out_summary (the caller's): rows, positives, until_ms, exposures {..}, feedback {..}, missing {field: rows}, warnings [text].

@@ -101,7 +101,7 @@ static ct_code read_all(live_feedback *f, const live_feedback_options *options, 
     live_folder *folder = NULL;
     live_line line;
     ct_code code;
-    CT_TRY(live_folder_open(options->folder, "feedback", options->stop, &folder, status));
+    CT_TRY(live_folder_open(options->folder, "feedback", options->reading, &folder, status));
     while ((code = live_folder_next(folder, &line, status)) == CT_OK) {
         live_event event;
         CT_TRY_GOTO(code, live_event_parse(&line, &event, status), done);

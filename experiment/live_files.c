@@ -7,16 +7,19 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/progress.h"
 #include "experiment/live_internal.h"
 
-enum { LINE_MAX_BYTES = 256 << 20, STOP_LINES = 1024 };
+enum { LINE_MAX_BYTES = 256 << 20, LOOK_LINES = 1024 };
 #define LINES_ENDING ".jsonl"
 #define PART_ENDING  ".jsonl.part"
 
 struct live_folder {
     char **paths; /* (file_count), owned */
     size_t file_count;
-    const atomic_bool *stop;
+    live_reading reading;
+    const char *kind;
+    ct_progress progress;
     FILE *file; /* of number `next - 1`; NULL = between two */
     size_t next;
     uint64_t offset;
@@ -83,11 +86,13 @@ done:
     return code;
 }
 
-ct_code live_folder_open(const char *path, const char *kind, const atomic_bool *stop, live_folder **out_folder, ct_status *status) {
+ct_code live_folder_open(const char *path, const char *kind, live_reading reading, live_folder **out_folder, ct_status *status) {
     if (!ct_path_is_folder(path)) return ct_fail(status, CT_NOT_FOUND, "%s: no such folder of %s", path, kind);
     live_folder *folder = calloc(1, sizeof *folder);
     if (folder == NULL) return ct_fail_memory(status, sizeof *folder, path);
-    folder->stop = stop;
+    folder->reading = reading;
+    folder->kind = kind;
+    if (reading.progress) ct_progress_init(&folder->progress);
     const ct_code code = find_files(path, kind, folder, status);
     if (code != CT_OK) {
         live_folder_close(folder);
@@ -100,6 +105,7 @@ ct_code live_folder_open(const char *path, const char *kind, const atomic_bool *
 
 void live_folder_close(live_folder *folder) {
     if (folder == NULL) return;
+    if (folder->reading.progress) ct_progress_finish(&folder->progress);
     if (folder->file != NULL) (void)fclose(folder->file);
     if (folder->again != NULL) (void)fclose(folder->again);
     for (size_t i = 0; i < folder->file_count; i++) free(folder->paths[i]);
@@ -132,10 +138,19 @@ static bool cut_end(const live_folder *folder, ssize_t bytes, live_line *line) {
     return ended;
 }
 
+/* Now and then: is it to be stopped, and how far is it? */
+static ct_code look(live_folder *folder, ct_status *status) {
+    if (folder->number % LOOK_LINES != 0) return CT_OK;
+    if (folder->reading.stop != NULL && atomic_load(folder->reading.stop)) return ct_fail(status, CT_CANCELLED, "reading was stopped");
+    if (folder->reading.progress)
+        ct_progress_update(&folder->progress, "%s: file %zu of %zu, %lld lines", folder->kind, folder->next, folder->file_count,
+                           (long long)folder->counts.lines);
+    return CT_OK;
+}
+
 ct_code live_folder_next(live_folder *folder, live_line *out_line, ct_status *status) {
     for (;;) {
-        if (folder->stop != NULL && folder->number % STOP_LINES == 0 && atomic_load(folder->stop))
-            return ct_fail(status, CT_CANCELLED, "reading was stopped");
+        CT_TRY(look(folder, status));
         if (folder->file == NULL) {
             if (folder->next == folder->file_count) return CT_END;
             CT_TRY(open_file(folder->paths[folder->next++], &folder->file, status));
@@ -147,6 +162,7 @@ ct_code live_folder_next(live_folder *folder, live_line *out_line, ct_status *st
         const ssize_t bytes = getline(&folder->text, &folder->capacity, folder->file);
         if (bytes < 0 && ferror(folder->file)) return ct_fail_errno(status, "%s: cannot read", path);
         if (bytes < 0) {
+            if (folder->next == folder->file_count && folder->reading.progress) ct_progress_finish(&folder->progress);
             (void)fclose(folder->file);
             folder->file = NULL;
             continue;

@@ -29,7 +29,11 @@ typedef struct live_line {
 typedef struct live_folder live_folder;
 /* The files of a folder whose names end in .jsonl or .jsonl.part, by name; those that begin with the other kind's prefix are left out, so
  * both kinds may share a folder. kind: "exposures" or "feedback". CT_NOT_FOUND where there is none; CT_UNSUPPORTED for a packed one. */
-CT_MUST_CHECK ct_code live_folder_open(const char *path, const char *kind, const atomic_bool *stop, live_folder **out_folder,
+typedef struct live_reading {
+    const atomic_bool *stop; /* may be NULL */
+    bool progress;           /* shown on a terminal */
+} live_reading;
+CT_MUST_CHECK ct_code live_folder_open(const char *path, const char *kind, live_reading reading, live_folder **out_folder,
                                        ct_status *status);
 void live_folder_close(live_folder *folder); /* NULL is fine */
 /* The next line that is not empty; CT_END behind the last. The last line of a .part is left out where it has no end. */
@@ -105,7 +109,7 @@ typedef struct live_feedback_options {
     size_t event_count;
     int64_t wait_ms;  /* an event counts where it happened at most so long after its candidate was shown; 0 = always */
     int64_t until_ms; /* feedback is whole up to then; INT64_MIN = up to the newest that was received */
-    const atomic_bool *stop;
+    live_reading reading;
 } live_feedback_options;
 
 typedef struct live_feedback_counts {
@@ -147,7 +151,7 @@ json_t *live_feedback_json(const live_feedback *feedback);
 /* --- live_exposures.c --- */
 
 typedef struct live_exposures live_exposures;
-CT_MUST_CHECK ct_code live_exposures_open(const char *folder, const atomic_bool *stop, live_exposures **out_exposures, ct_status *status);
+CT_MUST_CHECK ct_code live_exposures_open(const char *folder, live_reading reading, live_exposures **out_exposures, ct_status *status);
 void live_exposures_close(live_exposures *exposures); /* NULL is fine */
 /* The next request, scored or failed, valid until the next call; a scored one whose id came before is left out and counted. CT_END. */
 CT_MUST_CHECK ct_code live_exposures_next(live_exposures *exposures, const live_exposure **out_exposure, ct_status *status);
@@ -160,7 +164,7 @@ json_t *live_exposures_json(const live_exposures *exposures);
 
 /* Is it a feature whose values stand in a source, and so in a request? */
 static inline bool live_is_feature(const ct_field *field) {
-    return (field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID) && (field->column >= 0 || field->column_name != NULL);
+    return !field->derived && (field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID);
 }
 
 /* The fields of a schema, found among an exposure's columns: labels, times, weights, groups and units come from what was logged beside
@@ -178,5 +182,7 @@ CT_MUST_CHECK ct_code live_rows_text(live_rows *rows, const live_shown *shown, c
 /* The header's line, "" without one. */
 CT_MUST_CHECK ct_code live_rows_header(live_rows *rows, const char **out_text, size_t *out_bytes, ct_status *status);
 int64_t live_rows_missing(const live_rows *rows, size_t field); /* rows so far that lack it */
+/* Rows so far whose request brought its own history. It has no place in a row: a reader makes it of the rows before. */
+int64_t live_rows_brought(const live_rows *rows, size_t field);
 
 #endif

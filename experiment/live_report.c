@@ -364,11 +364,12 @@ ct_code ct_live_report(const ct_live_options *options, json_t **out_report, ct_s
                                             .event_count = options->event_count,
                                             .wait_ms = options->wait_ms,
                                             .until_ms = options->until_ms,
-                                            .stop = options->stop};
+                                            .reading = {options->stop, options->progress}};
     ct_code code;
     CT_TRY_GOTO(code, prepare(&run, status), done);
     CT_TRY_GOTO(code, live_feedback_read(&feedback, &run.feedback, status), done);
-    CT_TRY_GOTO(code, live_exposures_open(options->exposures, options->stop, &run.exposures, status), done);
+    CT_TRY_GOTO(code, live_exposures_open(options->exposures, (live_reading){options->stop, options->progress}, &run.exposures, status),
+                done);
     CT_TRY_GOTO(code, take_all(&run, status), done);
     CT_TRY_GOTO(code, read_covariate(&run, status), done);
     run.design.unknown_split = rates_differ(&run);

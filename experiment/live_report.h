@@ -33,8 +33,9 @@ typedef struct ct_live_options {
     const char *schema; /* of the training sources */
     const char *const *slices;
     size_t slice_count;
-    double plan, alpha; /* as ct_online_options has them */
-    const atomic_bool *stop;
+    double plan, alpha;      /* as ct_online_options has them */
+    const atomic_bool *stop; /* may be NULL */
+    bool progress;           /* shown on a terminal */
 } ct_live_options;
 
 /* out_report: the members of ct_online_report's for the metric that decides (without table), and

@@ -13,7 +13,7 @@ typedef struct live_field {
     size_t hint;
     bool is_feature, found;
     live_column column;
-    int64_t missing;
+    int64_t missing, brought;
     size_t text_column; /* of a line of text */
 } live_field;
 
@@ -84,6 +84,7 @@ void live_rows_destroy(live_rows *rows) {
 }
 
 int64_t live_rows_missing(const live_rows *rows, size_t field) { return rows->fields[field].missing; }
+int64_t live_rows_brought(const live_rows *rows, size_t field) { return rows->fields[field].brought; }
 
 /* The column's values are of the field's kind, and there are as many as it takes. */
 static ct_code check_column(const live_rows *rows, const ct_field *field, const live_column *column, ct_status *status) {
@@ -104,9 +105,9 @@ ct_code live_rows_take(live_rows *rows, const live_exposure *exposure, ct_status
     rows->exposure = exposure;
     for (size_t f = 0; f < rows->schema->field_count; f++) {
         live_field *field = &rows->fields[f];
-        if (!field->is_feature) continue;
+        if (!field->is_feature && rows->schema->fields[f].kind != CT_FIELD_HISTORY) continue;
         CT_TRY(live_column_find(exposure, rows->schema->fields[field->source].name, &field->hint, &field->column, &field->found, status));
-        if (field->found) CT_TRY(check_column(rows, &rows->schema->fields[f], &field->column, status));
+        if (field->found && field->is_feature) CT_TRY(check_column(rows, &rows->schema->fields[f], &field->column, status));
     }
     return CT_OK;
 }
@@ -185,6 +186,7 @@ ct_code live_rows_add(live_rows *rows, const live_shown *shown, ct_batch *batch,
                 CT_TRY(text_key(rows, field, rows->exposure->unit, (uint64_t *)column->values + row, status));
                 break;
             default:
+                rows->fields[f].brought += field->kind == CT_FIELD_HISTORY && rows->fields[f].found;
                 if (rows->fields[f].is_feature) CT_TRY(add_feature(rows, f, shown->candidate, column, batch, status));
                 break;
         }
@@ -271,7 +273,8 @@ static ct_code put_field(live_rows *rows, size_t f, const live_shown *shown, ct_
         case CT_FIELD_UNIT:
             return put_cell(rows, f, exposure->unit, strlen(exposure->unit), status);
         default:
-            if (!live_is_feature(field)) return CT_OK; /* a vector: its id's text */
+            rows->fields[f].brought += field->kind == CT_FIELD_HISTORY && rows->fields[f].found;
+            if (!live_is_feature(field)) return CT_OK; /* a vector: its id's text; what is derived */
             find_values(&rows->fields[f], field, shown->candidate, &first, &count);
             rows->fields[f].missing += !rows->fields[f].found;
             if (field->kind == CT_FIELD_ID) return put_values(rows, f, first, count, status);

@@ -57,6 +57,26 @@ def test_rows(log):
     print("[       OK ] rows_are_the_truth_and_train_to_the_same_model")
 
 
+def test_histories(log):
+    """What follows from histories has no column: it is made of the rows that were shown, and so is the same as from the truth."""
+    with_history = SCHEMA + """  - {name: liked, kind: history, of: item, clicked: true, max: 5}
+  - {name: liked_before, kind: number, of: liked}
+"""
+    plain = digest("truth.tsv")
+    write("shop.yaml", with_history)
+    for one in log.requests:
+        if "error" not in one and one["unit"] == log.rows[0][3].split("\t")[3]:
+            one["context"].append({"name": "liked", "integers": [1, 2], "lengths": [2]})
+    log.write("brought", seed=1)
+    summary = join("brought", "joined.ctb")
+    assert join("brought", "joined.tsv")["rows"] == len(log.rows) and read("joined.tsv", "r") == log.truth()
+    brought = sum(row[3].split("\t")[3] == log.rows[0][3].split("\t")[3] for row in log.rows)
+    assert any(f"{brought} rows are of requests that brought their own 'liked'" in warning for warning in summary["warnings"]), summary
+    assert digest("joined.ctb") == digest("truth.tsv") != plain
+    write("shop.yaml", SCHEMA)
+    print("[       OK ] histories_are_made_of_the_rows")
+
+
 def test_counts(log):
     summary, events = join("log", "joined.ctb"), [json.dumps({**e, "received_ms": 0}, sort_keys=True) for e in log.events]
     feedback, exposures = summary["feedback"], summary["exposures"]
@@ -175,6 +195,8 @@ def test_refused():
         assert not os.path.exists(out), "a file in spite of a failure"
     message = small(exposure() + "\n" + exposure(request_id="q", columns=None), event() + "\n" + event(request_id="q"), wanted=0)
     assert read("small.tsv", "r").count("\n") == 3
+    derived = exposure(derived=[{"name": "item#odds", "numbers": [0.5, 1]}])
+    assert "exposures.with_derived_columns 1" in small(derived, event(), wanted=0)
     # Bytes that are not UTF-8, and a number that was not finite.
     small(exposure(context=[{"name": "user", "tokens": [{"hex": "c3ff"}]}]), event(), wanted=0)
     assert read("small.tsv") == b"like\tat\tuser\titem\n3\t0.006\t\xc3\xff\t2\n"
@@ -197,6 +219,7 @@ def main():
         log = LiveLog(seed=1, users=700)
         log.write("log", seed=1)
         test_rows(log)
+        test_histories(log)
         test_counts(log)
         test_any_order(log)
         test_window(log)

@@ -92,7 +92,7 @@ class LiveLog:
         time = BEGIN_MS + r.randrange(self.span_ms)
         exposure = {"time_ms": time, "request_id": request_id, "unit": unit, "experiment": "ranker", "arm": arm, "assigned": assigned,
                     "model": arm, "model_version": "00", "sample_rate": self.sample_rate}
-        if r.random() < (0.01 if arm == "old" else 0.02):
+        if r.random() < (0.01 if arm == "old" else 0.04):
             exposure["error"] = "DEADLINE_EXCEEDED"
             self.requests.append(exposure)
             return

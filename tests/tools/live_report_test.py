@@ -144,8 +144,8 @@ def test_guardrails(log, made):
 
 
 def test_guardrails_tell():
-    """New is a tenth slower and fails twice as often: with enough requests the report says so."""
-    log = LiveLog(seed=5, users=8000, candidates=1)
+    """New is a tenth slower and fails four times as often: with enough requests the report says so."""
+    log = LiveLog(seed=5, users=3000, candidates=1)
     log.write("slow", seed=5)
     of = {one["of"]: one["verdict"] for one in report("slow")["guardrails"]["differences"]}
     assert of["latency p50"] == "B worse" and of["error rate"] == "B worse", of
@@ -217,7 +217,7 @@ def test_slices(log, made):
 
 def test_drift(log):
     """Nothing moved: by chance alone. Prices doubled and new items: both are told, and nothing else."""
-    training = LiveLog(seed=8, users=3000)
+    training = LiveLog(seed=8, users=2500)
     write("training.tsv", training.truth())
     write("moved.tsv", "".join(moved(line) for line in training.truth().splitlines(keepends=True)))
     log.write("drift", seed=3)
@@ -259,7 +259,7 @@ def moved(line):
 
 def test_verdicts():
     """A planted lift is found within its interval; nothing is found where nothing is; lost units forbid a verdict; CUPED helps."""
-    log = LiveLog(seed=21, users=10000, lift=0.2)
+    log = LiveLog(seed=21, users=4000, lift=0.3)
     log.write("lift", seed=21)
     write("before.tsv", "unit\tvalue\n" + "".join(f"{unit}\t{value}\n" for unit, value in log.covariates.items()))
     made = report("lift", "--covariate", "before.tsv")
@@ -276,7 +276,7 @@ def test_verdicts():
     nothing = LiveLog(seed=12, users=2000)
     nothing.write("nothing", seed=12)
     assert report("nothing")["differences"][0]["verdict"] == "no difference shown"
-    lossy = LiveLog(seed=13, users=8000, lift=0.2, lose_new=0.2)
+    lossy = LiveLog(seed=13, users=3000, lift=0.3, lose_new=0.3)
     lossy.write("lossy", seed=13)
     made = report("lossy")
     assert made["sample_ratio"]["mismatch"] and made["differences"][0]["verdict"] == "no verdict"
@@ -285,8 +285,8 @@ def test_verdicts():
 
 
 def test_sampled():
-    """Each logged request stands for 1 / sample_rate: half of the hours at a tenth of the requests changes no rate."""
-    log = LiveLog(seed=17, users=3000, sample_rate=0.25)
+    """Each logged request stands for 1 / sample_rate; where the arms were logged at different rates, their split can not be checked."""
+    log = LiveLog(seed=17, users=1000, sample_rate=0.25)
     log.requests[0]["sample_rate"] = 0.5
     log.write("sampled", seed=17)
     made = report("sampled")

@@ -26,15 +26,16 @@ ct_code ct_verb_join(int argc, char **argv, ct_status *status) {
         {"wait-seconds", "N", CT_OPTION_INTEGER, false, &wait_seconds,
          "how long after it was shown an event counts; a row is written once that has passed; 0 = events always count, and no row waits", 0,
          1e9, NULL},
-        {"until", "UNIX_SECONDS", CT_OPTION_NUMBER, false, &until,
-         "feedback is whole up to then; 0 = up to the newest that was received", 0, 1e11, NULL},
+        {"until", "UNIX_SECONDS", CT_OPTION_NUMBER, false, &until, "feedback is whole up to then; 0 = up to the newest that was received",
+         0, 1e11, NULL},
         {"json", "FILE|-", CT_OPTION_TEXT, false, &json, "what was read and left out, as JSON; - = instead of the lines", 0, 0, NULL},
     };
     const ct_command command = {"join",
-                                "Makes training rows of what was shown (never of what was only scored), in the order of its time.\n"
+                                "Makes training rows of what was shown (never of what was only scored), in the order of its time. "
                                 "The label says whether the event came within the waiting time.",
-                                "  clicktower join --exposures log --feedback log --schema shop.yaml --out shown.ctb\n"
-                                "  clicktower train --schema shop.yaml --model dcn-v2 --train shown.ctb --out model",
+                                "  clicktower join --exposures log --feedback log --schema shop.yaml \\\n"
+                                "      --out shown.ctb\n"
+                                "  clicktower train --schema shop.yaml --model fm --train shown.ctb --out model",
                                 NULL,
                                 NULL,
                                 options,
@@ -54,7 +55,8 @@ ct_code ct_verb_join(int argc, char **argv, ct_status *status) {
                                   .positive = positive,
                                   .wait_ms = wait_seconds * 1000,
                                   .until_ms = until_ms,
-                                  .stop = ct_stop_on_signals()};
+                                  .stop = ct_stop_on_signals(),
+                                  .progress = true};
     if (ct_join(&join, &summary, status) != CT_OK) {
         code = ct_stop_explain("no file was written", status);
         goto done;

@@ -100,8 +100,10 @@ ct_code ct_verb_report(int argc, char **argv, ct_status *status) {
     const ct_command command = {"report",
                                 "Compares the arms of an experiment on live traffic: ratio metrics with the unit as cluster,\n"
                                 "intervals that stay valid while you look, and a check of the split itself.",
-                                "  clicktower report --exposures log --feedback log --experiment ranker.yaml --out report\n"
-                                "  clicktower report --table clicks.tsv --control old --weights old=90,new=10 --html report.html",
+                                "  clicktower report --exposures log --feedback log \\\n"
+                                "      --experiment ranker.yaml --out report\n"
+                                "  clicktower report --table clicks.tsv --control old \\\n"
+                                "      --weights old=90,new=10 --html report.html",
                                 NULL,
                                 NULL,
                                 options,
@@ -121,6 +123,7 @@ ct_code ct_verb_report(int argc, char **argv, ct_status *status) {
     live.alpha = table.alpha;
     CT_TRY_GOTO(code, check_source(&table, &live, status), done);
     live.stop = table.stop = ct_stop_on_signals();
+    live.progress = true;
     if (out.folder != NULL) CT_TRY_GOTO(code, ct_folder_create(out.folder, status), done); /* before the work */
     code = table.table != NULL ? ct_online_report(&table, &report, status) : ct_live_report(&live, &report, status);
     if (code != CT_OK) {
