@@ -163,4 +163,6 @@ void ct_tier_count(ct_tier *tier, size_t table, uint64_t key, const char *record
 
 ct_live *ct_tier_live(ct_tier *tier) { return tier->live; }
 
+uint64_t ct_tier_least_memory(const ct_tier *tier) { return tier->least_bytes; }
+
 const ct_stored_table *ct_tier_layout(const ct_tier *tier, size_t table) { return &tier->layouts[table]; }

@@ -9,16 +9,25 @@
 
 enum { UNIT_BLOCK_ROWS = 1000, FEW_UNITS = 30, FEW_CLICKS = 20, FEW_GROUPS = 20 };
 
+/* What the state folder holds of a model. */
+typedef struct saved_model {
+    uint32_t epochs;      /* of its folder; 0 = there is none */
+    int64_t logits_epoch; /* best epoch of the logits that the folder goes with; -1 = none */
+} saved_model;
+
 typedef struct arm_run {
     const char *name;
     ct_arm_kind kind;
     ct_model_spec *spec;
-    ct_model **models;        /* (seeds) */
-    ct_trainer **trainers;    /* (seeds) */
-    float **logits;           /* (seeds): (test rows), in the log's order, of the best epoch */
+    ct_model **models;        /* (seeds); NULL while their group does not train */
+    float **logits;           /* (seeds): (test rows), in the log's order, of the best epoch; NULL = not judged yet */
     ct_metrics *valid, *test; /* (seeds), of the best epoch */
     uint32_t *best_epoch;     /* (seeds), from 0 */
-    int64_t train_ns;         /* all seeds and epochs */
+    uint32_t *epochs;         /* (seeds): trained and judged */
+    int64_t *train_ns;        /* (seeds): of those */
+    json_t **descriptions;    /* (seeds): of a model that is finished (ct_model_describe), else NULL */
+    saved_model *saved;       /* (seeds) */
+    json_t *trial;            /* of a model as it begins (ct_model_describe) */
 } arm_run;
 
 /* A feature by which the report slices. */
@@ -36,6 +45,7 @@ typedef struct test_rows {
     size_t field_count;
     int64_t first_time; /* the least of them; INT64_MAX = no time column */
     ct_counts *hashes;  /* of whole rows: to find training rows that are the same */
+    uint64_t print;     /* fingerprint of all rows */
     double clicks;
     /* once all is read: */
     uint32_t *clusters; /* (count) */
@@ -76,7 +86,9 @@ typedef struct compare_run {
     slices slices;
     ct_tally_metric decides;
     int64_t repeated_rows, later_rows; /* training rows that are test rows, byte for byte; that are later than the first test row */
-    uint32_t epochs;                   /* trained */
+    uint64_t train_print, valid_print; /* fingerprints of the rows */
+    int64_t saved_ns;                  /* when models were last saved */
+    double read_seconds;               /* of a pass over the training rows */
     ct_read_report train_report, valid_report, test_report;
     json_t *warnings; /* array */
 } compare_run;
@@ -84,11 +96,37 @@ typedef struct compare_run {
 /* --- compare.c --- */
 ct_reader_options compare_reader(const ct_compare_options *options, const char *const *sources, size_t count);
 
+/* What each model's seed is, what its vectors are shuffled by (0 = they are not). */
+uint64_t compare_seed(const compare_run *run, const arm_run *arm, uint32_t seed);
+uint64_t compare_shuffle(const compare_run *run, const arm_run *arm, uint32_t seed);
+
+/* --- compare_train.c --- */
+/* Trains and judges every model that is not finished, group by group. */
+CT_MUST_CHECK ct_code compare_train(compare_run *run, ct_status *status);
+bool compare_finished(const compare_run *run, const arm_run *arm, uint32_t seed);
+/* A failure of one model. */
+ct_code compare_fail_arm(const arm_run *arm, uint64_t seed, ct_status *status);
+
+/* --- compare_state.c --- */
+/* Makes the state folder, or reads what is there of the same comparison: results of models, and where they stand. */
+CT_MUST_CHECK ct_code state_open(compare_run *run, ct_status *status);
+/* Opens the model that was saved. */
+CT_MUST_CHECK ct_code state_load_model(compare_run *run, size_t arm, uint32_t seed, uint64_t memory_bytes, const char *live_folder,
+                                       ct_status *status);
+/* Saves a model that trains, with its results so far; or the results of one that is finished. */
+CT_MUST_CHECK ct_code state_save(compare_run *run, size_t arm, uint32_t seed, ct_status *status);
+
+/* --- survey.c --- */
+/* Reads the training and the validation rows once, behind the test's: counts, fingerprints, what they have in common with the test. */
+CT_MUST_CHECK ct_code survey_read(compare_run *run, ct_status *status);
+
 /* --- test_rows.c --- */
+/* Of every value of a row: equal rows have equal hashes. */
+uint64_t test_row_hash(const ct_batch *batch, size_t row);
 /* Reads the test sources; forms clusters and groups. */
 CT_MUST_CHECK ct_code test_rows_read(compare_run *run, ct_status *status);
 void test_rows_deinit(test_rows *rows);
-/* A batch of training rows, of the first epoch: counts items and units, and what training has in common with the test. */
+/* A batch of training rows: counts items and units, and what training has in common with the test. */
 CT_MUST_CHECK ct_code test_rows_compare(compare_run *run, const ct_batch *batch, ct_status *status);
 
 /* --- slices.c: after training --- */

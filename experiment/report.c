@@ -99,8 +99,13 @@ static json_t *arm_json(const compare_run *run, size_t index, bool grouped) {
     static const char *const kinds[] = {"own", "placebo", "again"};
     const arm_run *arm = &run->arms[index];
     const size_t seeds = run->options->seeds;
-    const double seconds = (double)arm->train_ns / 1e9 / (double)seeds;
-    json_t *model = ct_model_describe(arm->models[0]), *table = NULL;
+    double seconds = 0.0, passes = 0.0; /* of all models */
+    for (size_t s = 0; s < seeds; s++) {
+        seconds += (double)arm->train_ns[s] / 1e9;
+        passes += (double)arm->epochs[s];
+    }
+    const json_t *model = arm->descriptions[0];
+    json_t *table = NULL;
     const json_int_t tower = json_integer_value(json_object_get(model, "tower_parameters"));
     json_int_t table_rows = 0, table_bytes = 0, trained = 0;
     size_t t = 0;
@@ -115,11 +120,10 @@ static json_t *arm_json(const compare_run *run, size_t index, bool grouped) {
         "{s:s, s:s, s:o, s:s, s:o, s:I, s:I, s:I, s:I, s:f, s:o, s:o, s:o, s:o}", "name", arm->name, "kind", kinds[arm->kind], "of",
         arm->kind == CT_ARM_OWN ? json_null() : json_string(ct_arms_name(run->arms_file, ct_arms_of(run->arms_file, index))), "model",
         ct_architecture_name(arm->spec->architecture), "features", features_json(run->options->schema, arm->spec), "parameters",
-        tower + trained, "tower_parameters", tower, "table_rows", table_rows, "table_bytes", table_bytes, "train_seconds", seconds,
-        "rows_per_second", ct_json_real((double)run->train_report.rows * (double)run->epochs / seconds), "best_epochs",
+        tower + trained, "tower_parameters", tower, "table_rows", table_rows, "table_bytes", table_bytes, "train_seconds",
+        seconds / (double)seeds, "rows_per_second", ct_json_real((double)run->train_report.rows * passes / seconds), "best_epochs",
         epochs_json(run, arm), "valid", run->options->valid_source_count > 0 ? metrics_json(arm->valid, seeds, grouped) : json_null(),
         "test", metrics_json(arm->test, seeds, grouped));
-    json_decref(model);
     return json;
 }
 
@@ -144,7 +148,7 @@ static ct_code add_warnings(compare_run *run, ct_status *status) {
                            run->unit < 0 ? "the schema has no unit field" : "the test sources have no unit column", UNIT_BLOCK_ROWS));
     if (run->options->epochs > 1 && options->valid_source_count == 0)
         CT_TRY(report_warn(run->warnings, status, "no validation sources: all %u epochs were trained, and the last one is judged",
-                           run->epochs));
+                           run->arms[0].epochs[0]));
     if (run->repeated_rows > 0)
         CT_TRY(report_warn(run->warnings, status, "%lld training rows are also test rows, value for value: are they the same events?",
                            (long long)run->repeated_rows));
@@ -170,6 +174,14 @@ static json_t *units_json(const compare_run *run) {
                      blocks ? json_null() : json_string(run->options->schema->fields[run->unit].name), "block_rows",
                      blocks ? json_integer(UNIT_BLOCK_ROWS) : json_null(), "units", (json_int_t)run->test.unit_count, "clusters",
                      (json_int_t)run->test.cluster_count);
+}
+
+static uint32_t most_epochs(const compare_run *run) {
+    uint32_t most = 0;
+    for (size_t a = 0; a < run->arm_count; a++)
+        for (uint32_t s = 0; s < run->options->seeds; s++)
+            if (run->arms[a].epochs[s] > most) most = run->arms[a].epochs[s];
+    return most;
 }
 
 static json_t *seeds_json(const ct_compare_options *options) {
@@ -284,7 +296,7 @@ ct_code compare_report(compare_run *run, json_t **out_report, ct_status *status)
         "{s:i, s:s, s:f, s:I, s:o, s:I, s:I, s:b, s:I, s:{s:I, s:o, s:I}, s:I, s:{s:I, s:o, s:I}, s:o, s:o, s:o, s:o, s:o, s:s, s:{s:I, "
         "s:I}, s:I, s:o, s:o, s:o, s:O}",
         "format_version", 2, "schema", schema->name, "interval", 0.95, "draws", (json_int_t)options->draws, "seeds", seeds_json(options),
-        "batch_rows", (json_int_t)options->batch_rows, "epochs", (json_int_t)run->epochs, "weighted",
+        "batch_rows", (json_int_t)options->batch_rows, "epochs", (json_int_t)most_epochs(run), "weighted",
         ct_schema_find_kind(schema, CT_FIELD_WEIGHT) >= 0, "ndcg_at", (json_int_t)options->ndcg_at, "rows", "train",
         (json_int_t)run->train_report.rows, "valid", valid_number(run, run->valid_report.rows), "test", (json_int_t)run->test.count,
         "test_clicks", (json_int_t)run->test.clicks, "bad_rows", "train", (json_int_t)run->train_report.bad_total, "valid",

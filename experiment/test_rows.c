@@ -49,8 +49,7 @@ static ct_code reserve(test_rows *rows, size_t more, present has, ct_status *sta
     return CT_OK;
 }
 
-/* Of every value of a row: equal rows have equal hashes. */
-static uint64_t row_hash(const ct_batch *batch, size_t row) {
+uint64_t test_row_hash(const ct_batch *batch, size_t row) {
     uint64_t words[ROW_HASH_WORDS], hash = 0;
     size_t used = 0;
     for (size_t c = 0; c < batch->column_count; c++) {
@@ -114,7 +113,9 @@ static ct_code take_batch(compare_run *run, const ct_batch *batch, ct_status *st
         if (group != NULL) test->groups[row] = ct_column_u64(group)[i];
         if (item != NULL) test->items[row] = ct_column_u64(item)[i];
         if (time != NULL && ct_column_i64(time)[i] < test->first_time) test->first_time = ct_column_i64(time)[i];
-        CT_TRY(ct_counts_add(test->hashes, row_hash(batch, i), 1, status));
+        const uint64_t hash = test_row_hash(batch, i);
+        CT_TRY(ct_counts_add(test->hashes, hash, 1, status));
+        test->print = ct_hash64(&hash, sizeof hash, test->print);
     }
     test->count += batch->rows;
     return CT_OK;
@@ -221,7 +222,9 @@ ct_code test_rows_compare(compare_run *run, const ct_batch *batch, ct_status *st
         if (item != NULL) CT_TRY(ct_counts_add(run->item_counts, ct_column_u64(item)[i], 1, status));
         if (unit != NULL && run->unit_counts != NULL) CT_TRY(ct_counts_add(run->unit_counts, ct_column_u64(unit)[i], 1, status));
         if (time != NULL && ct_column_i64(time)[i] > run->test.first_time) run->later_rows++;
-        run->repeated_rows += ct_counts_get(run->test.hashes, row_hash(batch, i)) > 0;
+        const uint64_t hash = test_row_hash(batch, i);
+        run->repeated_rows += ct_counts_get(run->test.hashes, hash) > 0;
+        run->train_print = ct_hash64(&hash, sizeof hash, run->train_print);
     }
     return CT_OK;
 }
