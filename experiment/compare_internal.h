@@ -103,6 +103,8 @@ uint64_t compare_shuffle(const compare_run *run, const arm_run *arm, uint32_t se
 /* --- compare_train.c --- */
 /* Trains and judges every model that is not finished, group by group. */
 CT_MUST_CHECK ct_code compare_train(compare_run *run, ct_status *status);
+/* Of the arm's vectors, in one model. */
+uint64_t compare_vector_bytes(const arm_run *arm);
 bool compare_finished(const compare_run *run, const arm_run *arm, uint32_t seed);
 /* A failure of one model. */
 ct_code compare_fail_arm(const arm_run *arm, uint64_t seed, ct_status *status);

@@ -146,8 +146,9 @@ static ct_code check_empty(const char *folder, ct_status *status) {
     ct_code code = CT_OK;
     for (size_t i = 0; i < list.count && code == CT_OK; i++)
         if (strncmp(list.names[i], settings_name, strlen(settings_name)) != 0)
-            code = ct_fail(status, CT_EXISTS, "%s/%s: this is no state of a comparison; name another folder for the report, or move it away",
-                           folder, list.names[i]);
+            code =
+                ct_fail(status, CT_EXISTS, "%s/%s: this is no state of a comparison; name another folder for the report, or move it away",
+                        folder, list.names[i]);
     ct_file_list_deinit(&list);
     return code;
 }

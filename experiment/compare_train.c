@@ -17,7 +17,7 @@ enum { PATIENCE = 2 }; /* epochs without a gain */
 typedef struct group {
     size_t first, last;    /* arms [first, last) */
     size_t models;         /* that train */
-    uint64_t memory_bytes; /* of each; 0 = no limit */
+    uint64_t memory_bytes; /* of each, without its vectors; 0 = no limit */
     ct_model **open;       /* (models) */
     size_t open_count;
     float *logits; /* (batch_rows): of a batch that is learned, which nobody asks for */
@@ -34,11 +34,72 @@ ct_code compare_fail_arm(const arm_run *arm, uint64_t seed, ct_status *status) {
     return ct_fail_within(status, "arm '%s', seed %llu", arm->name, (unsigned long long)seed);
 }
 
+/* --- memory ---
+ * A store counts its vectors within its limit. Vectors that models share are counted once for all of them, so each model's limit is its
+ * part of what the vectors leave, and its vectors. */
+
+uint64_t compare_vector_bytes(const arm_run *arm) {
+    const json_t *table = NULL;
+    uint64_t bytes = 0;
+    size_t i = 0;
+    json_array_foreach(json_object_get(arm->trial, "tables"), i, table) {
+        if (i > 0) bytes += (uint64_t)json_integer_value(json_object_get(table, "bytes"));
+    }
+    return bytes;
+}
+
+/* Is the table one of an earlier arm's in the group? A placebo's tables are its own, one for each seed. */
+static bool is_counted(const compare_run *run, const group *group, size_t arm, const char *name) {
+    const json_t *table = NULL;
+    for (size_t a = group->first; a < arm; a++) {
+        size_t i = 0;
+        json_array_foreach(json_object_get(run->arms[a].trial, "tables"), i, table) {
+            if (strcmp(json_string_value(json_object_get(table, "name")), name) == 0) return true;
+        }
+    }
+    return false;
+}
+
+/* Of all arms of the group, each once. */
+static uint64_t group_vector_bytes(const compare_run *run, const group *group) {
+    uint64_t bytes = 0;
+    for (size_t a = group->first; a < group->last; a++) {
+        const arm_run *arm = &run->arms[a];
+        const json_t *table = NULL;
+        size_t i = 0;
+        if (arm->kind == CT_ARM_PLACEBO) bytes += compare_vector_bytes(arm) * run->options->seeds;
+        if (arm->kind == CT_ARM_PLACEBO) continue;
+        json_array_foreach(json_object_get(arm->trial, "tables"), i, table) {
+            if (i > 0 && !is_counted(run, group, a, json_string_value(json_object_get(table, "name"))))
+                bytes += (uint64_t)json_integer_value(json_object_get(table, "bytes"));
+        }
+    }
+    return bytes;
+}
+
+static uint64_t limit_of(const group *group, const arm_run *arm) {
+    return group->memory_bytes > 0 ? group->memory_bytes + compare_vector_bytes(arm) : 0;
+}
+
+static ct_code divide_memory(const compare_run *run, group *group, ct_status *status) {
+    const uint64_t limit = run->options->memory_bytes, vectors = group_vector_bytes(run, group);
+    if (limit == 0) return CT_OK;
+    if (limit <= vectors + group->models)
+        return ct_fail(status, CT_INVALID,
+                       "a memory limit of %llu MiB is too small: the vectors of the arms that train at once take %llu MiB, which are held "
+                       "whole; give more%s",
+                       (unsigned long long)(limit >> 20), (unsigned long long)(vectors >> 20),
+                       group->last - group->first > 1 ? ", or --parallel-arms 1" : "");
+    group->memory_bytes = (limit - vectors) / group->models;
+    return CT_OK;
+}
+
 /* --- opening and closing --- */
 
 static ct_code open_model(compare_run *run, group *group, size_t index, uint32_t seed, ct_status *status) {
     const ct_compare_options *options = run->options;
     arm_run *arm = &run->arms[index];
+    const uint64_t memory_bytes = limit_of(group, arm);
     char live[4096] = "";
     if (group->memory_bytes > 0 &&
         (size_t)snprintf(live, sizeof live, "%s/arm-%zu-seed-%u", options->scratch_folder, index, seed) >= sizeof live)
@@ -46,14 +107,14 @@ static ct_code open_model(compare_run *run, group *group, size_t index, uint32_t
     if (group->memory_bytes > 0) CT_TRY(ct_folder_create(options->scratch_folder, status));
     const char *live_folder = group->memory_bytes > 0 ? live : NULL;
     if (arm->saved[seed].epochs > 0) {
-        CT_TRY(state_load_model(run, index, seed, group->memory_bytes, live_folder, status));
+        CT_TRY(state_load_model(run, index, seed, memory_bytes, live_folder, status));
         for (size_t i = 0; i < group->open_count; i++) CT_TRY(ct_model_share_vectors(arm->models[seed], group->open[i], status));
     } else {
         const ct_model_options model = {.seed = compare_seed(run, arm, seed),
                                         .batch_rows = options->batch_rows,
                                         .device = NULL,
                                         .pool = options->pool,
-                                        .memory_bytes = group->memory_bytes,
+                                        .memory_bytes = memory_bytes,
                                         .live_folder = live_folder,
                                         .vectors_of = group->open,
                                         .vectors_of_count = group->open_count,
@@ -95,12 +156,13 @@ static bool trains(const arm_run *arm, uint32_t seed, uint32_t epoch) { return a
 
 /* The limit is for all models together, but a store knows its own share alone. */
 static ct_code fail_memory_limit(const compare_run *run, const group *group, const arm_run *arm, const ct_model *model, ct_status *status) {
-    const uint64_t more = ct_model_least_memory(model) - group->memory_bytes, least = run->options->memory_bytes + more * group->models;
+    const uint64_t limit = limit_of(group, arm), more = ct_model_least_memory(model) - limit;
+    const uint64_t least = run->options->memory_bytes + more * group->models;
     return ct_fail(status, CT_INVALID,
                    "a memory limit of %llu MiB is too small for %zu models that train at once (arm '%s' needs %llu MiB for each of its "
                    "models, and has %llu); give %llu MiB%s, or smaller batches",
                    (unsigned long long)(run->options->memory_bytes >> 20), group->models, arm->name,
-                   (unsigned long long)(ct_model_least_memory(model) >> 20), (unsigned long long)(group->memory_bytes >> 20),
+                   (unsigned long long)(ct_model_least_memory(model) >> 20), (unsigned long long)(limit >> 20),
                    (unsigned long long)((least >> 20) + 1), group->last - group->first > 1 ? ", or --parallel-arms 1" : "");
 }
 
@@ -112,7 +174,7 @@ static ct_code train_batch(compare_run *run, group *group, const ct_batch *batch
             const int64_t began = ct_clock_ns();
             ct_model_look_ahead(arm->models[s], next, epoch);
             if (ct_model_train(arm->models[s], batch, epoch, group->logits, status) != CT_OK) {
-                if (ct_model_least_memory(arm->models[s]) > group->memory_bytes)
+                if (ct_model_least_memory(arm->models[s]) > limit_of(group, arm))
                     return fail_memory_limit(run, group, arm, arm->models[s], status);
                 return compare_fail_arm(arm, compare_seed(run, arm, s), status);
             }
@@ -281,7 +343,7 @@ static ct_code run_group(compare_run *run, group *group, ct_status *status) {
     for (size_t a = group->first; a < group->last; a++)
         for (uint32_t s = 0; s < run->options->seeds; s++) group->models += !compare_finished(run, &run->arms[a], s);
     if (group->models == 0) return CT_OK;
-    if (run->options->memory_bytes > 0) group->memory_bytes = run->options->memory_bytes / group->models;
+    CT_TRY(divide_memory(run, group, status));
     ct_code code = open_group(run, group, status);
     if (code == CT_OK) code = run_epochs(run, group, status);
     close_group(run, group);
