@@ -108,15 +108,6 @@ static ct_code find_slices(compare_run *run, ct_status *status) {
 
 /* --- arms --- */
 
-/* A placebo without a vector would be an A/A arm that calls itself a placebo. */
-static ct_code check_placebo(const compare_run *run, const arm_run *arm, ct_status *status) {
-    const ct_schema *schema = run->options->schema;
-    for (size_t f = 0; f < schema->field_count; f++)
-        if (schema->fields[f].kind == CT_FIELD_VECTOR && ct_model_uses_field(arm->models[0], f)) return CT_OK;
-    return ct_fail(status, CT_INVALID, "%s: arm '%s': the arm that it is a placebo of has no vector to shuffle", run->options->arms_path,
-                   arm->name);
-}
-
 uint64_t compare_seed(const compare_run *run, const arm_run *arm, uint32_t seed) {
     return run->options->seed + seed + (arm->kind == CT_ARM_AGAIN ? run->options->seeds : 0);
 }
@@ -146,24 +137,6 @@ static ct_code open_arm(compare_run *run, size_t index, ct_status *status) {
         return ct_fail_memory(status, seeds * sizeof *arm->test, "the arms");
     for (size_t s = 0; s < seeds; s++) arm->saved[s].logits_epoch = -1;
     return CT_OK;
-}
-
-/* A model of each arm, made and dropped again: what is wrong with an arm is told before the work. */
-static ct_code try_arm(compare_run *run, size_t index, ct_status *status) {
-    const ct_compare_options *options = run->options;
-    arm_run *arm = &run->arms[index];
-    const ct_model_options model = {.seed = compare_seed(run, arm, 0),
-                                    .batch_rows = options->batch_rows,
-                                    .pool = options->pool,
-                                    .shuffle_vectors = compare_shuffle(run, arm, 0)};
-    if (ct_model_create(options->schema, arm->spec, &model, &arm->models[0], status) != CT_OK)
-        return ct_fail_within(status, "%s: arm '%s'", options->arms_path, arm->name);
-    arm->trial = ct_model_describe(arm->models[0]);
-    ct_code code = arm->trial == NULL ? ct_fail_memory(status, 4096, "a model's description") : CT_OK;
-    if (code == CT_OK && arm->kind == CT_ARM_PLACEBO) code = check_placebo(run, arm, status);
-    ct_model_destroy(arm->models[0]);
-    arm->models[0] = NULL;
-    return code;
 }
 
 static void close_arm(arm_run *arm, uint32_t seeds) {
@@ -203,11 +176,19 @@ static ct_code open_run(compare_run *run, ct_status *status) {
     CT_TRY(find_slices(run, status));
     if (run->item >= 0) CT_TRY(ct_counts_create(&run->item_counts, status));
     if (run->unit >= 0) CT_TRY(ct_counts_create(&run->unit_counts, status));
-    for (size_t a = 0; a < arms; a++) {
-        CT_TRY(open_arm(run, a, status));
-        CT_TRY(try_arm(run, a, status));
+    for (size_t a = 0; a < arms; a++) CT_TRY(open_arm(run, a, status));
+    return plan_try_arms(run, status);
+}
+
+/* What is known to be wrong before the work. */
+static void say_warnings(const compare_run *run) {
+    const json_t *warning = NULL;
+    size_t i = 0;
+    json_array_foreach(run->warnings, i, warning) {
+        char text[1200];
+        (void)snprintf(text, sizeof text, "warning: %s", json_string_value(warning));
+        if (run->options->say != NULL) run->options->say(run->options->say_context, text);
     }
-    return CT_OK;
 }
 
 ct_code ct_compare_run(const ct_compare_options *options, json_t **out_report, ct_status *status) {
@@ -217,16 +198,20 @@ ct_code ct_compare_run(const ct_compare_options *options, json_t **out_report, c
     ct_code code = CT_OK;
     CT_TRY(check_options(&given, status));
     CT_TRY_GOTO(code, open_run(&run, status), done);
+    CT_TRY_GOTO(code, features_init(&run, status), done);
     CT_TRY_GOTO(code, test_rows_read(&run, status), done);
     run.decides = run.test.groups != NULL ? CT_TALLY_GROUPED_AUC : CT_TALLY_AUC;
     CT_TRY_GOTO(code, survey_read(&run, status), done);
     CT_TRY_GOTO(code, state_open(&run, status), done);
+    say_warnings(&run);
+    plan_say(&run);
     CT_TRY_GOTO(code, compare_train(&run, status), done);
     CT_TRY_GOTO(code, slices_make(&run, status), done);
     code = compare_report(&run, out_report, status);
 done:
     for (size_t a = 0; a < run.arm_count; a++) close_arm(&run.arms[a], options->seeds);
     free(run.arms);
+    features_deinit(&run);
     ct_counts_destroy(run.item_counts);
     ct_counts_destroy(run.unit_counts);
     slices_deinit(&run.slices);

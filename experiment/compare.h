@@ -51,6 +51,8 @@ typedef struct ct_compare_options {
     ct_pool *pool;
     const atomic_bool *stop;
     bool progress;
+    ct_warn_fn say; /* before the work: what it will take, and what is wrong with the rows; a line each; may be NULL */
+    void *say_context;
 } ct_compare_options;
 
 /* The report (caller owns). docs/ab.md describes its members. CT_INVALID where a file is in two of the roles, a source is standard input,

@@ -19,15 +19,16 @@ typedef struct arm_run {
     const char *name;
     ct_arm_kind kind;
     ct_model_spec *spec;
-    ct_model **models;        /* (seeds); NULL while their group does not train */
-    float **logits;           /* (seeds): (test rows), in the log's order, of the best epoch; NULL = not judged yet */
-    ct_metrics *valid, *test; /* (seeds), of the best epoch */
-    uint32_t *best_epoch;     /* (seeds), from 0 */
-    uint32_t *epochs;         /* (seeds): trained and judged */
-    int64_t *train_ns;        /* (seeds): of those */
-    json_t **descriptions;    /* (seeds): of a model that is finished (ct_model_describe), else NULL */
-    saved_model *saved;       /* (seeds) */
-    json_t *trial;            /* of a model as it begins (ct_model_describe) */
+    ct_model **models;             /* (seeds); NULL while their group does not train */
+    float **logits;                /* (seeds): (test rows), in the log's order, of the best epoch; NULL = not judged yet */
+    ct_metrics *valid, *test;      /* (seeds), of the best epoch */
+    uint32_t *best_epoch;          /* (seeds), from 0 */
+    uint32_t *epochs;              /* (seeds): trained and judged */
+    int64_t *train_ns;             /* (seeds): of those */
+    json_t **descriptions;         /* (seeds): of a model that is finished (ct_model_describe), else NULL */
+    saved_model *saved;            /* (seeds) */
+    json_t *trial;                 /* of a model as it begins (ct_model_describe) */
+    double train_rate, score_rate; /* rows/s of one model, by its first rows; 0 = unknown */
 } arm_run;
 
 /* A feature by which the report slices. */
@@ -74,6 +75,8 @@ typedef struct slices {
 enum { ITEM_BUCKETS = 10 };
 extern const uint64_t item_bucket_least[ITEM_BUCKETS]; /* training count from which on a row is in the bucket */
 
+typedef struct compare_feature compare_feature;
+
 typedef struct compare_run {
     const ct_compare_options *options;
     ct_arms *arms_file;
@@ -83,12 +86,18 @@ typedef struct compare_run {
     int64_t time;                         /* field, -1 = none */
     ct_counts *item_counts, *unit_counts; /* of training rows; NULL = no such field */
     test_rows test;
+    compare_feature **features; /* (feature_count): numbers and ids that an arm uses */
+    size_t feature_count;
+    size_t sample_rows, sample_stride; /* of the test, for features */
     slices slices;
     ct_tally_metric decides;
     int64_t repeated_rows, later_rows; /* training rows that are test rows, byte for byte; that are later than the first test row */
+    int64_t valid_repeated_rows;       /* validation rows that are test rows */
     uint64_t train_print, valid_print; /* fingerprints of the rows */
+    int64_t began_ns;                  /* training */
     int64_t saved_ns;                  /* when models were last saved */
     double read_seconds;               /* of a pass over the training rows */
+    double planned_seconds;            /* of all that this run does, before it began */
     ct_read_report train_report, valid_report, test_report;
     json_t *warnings; /* array */
 } compare_run;
@@ -103,11 +112,26 @@ uint64_t compare_shuffle(const compare_run *run, const arm_run *arm, uint32_t se
 /* --- compare_train.c --- */
 /* Trains and judges every model that is not finished, group by group. */
 CT_MUST_CHECK ct_code compare_train(compare_run *run, ct_status *status);
-/* Of the arm's vectors, in one model. */
-uint64_t compare_vector_bytes(const arm_run *arm);
+/* Vectors of arms [first, last) that train at once. */
+uint64_t compare_group_vectors(const compare_run *run, size_t first, size_t last);
+uint32_t compare_epochs(const compare_run *run); /* at most */
+size_t compare_together(const compare_run *run); /* arms that train at once */
 bool compare_finished(const compare_run *run, const arm_run *arm, uint32_t seed);
 /* A failure of one model. */
 ct_code compare_fail_arm(const arm_run *arm, uint64_t seed, ct_status *status);
+
+/* --- compare_plan.c --- */
+/* Makes a model of each arm and drops it again: tells what is wrong with the arms; sets `trial` and the rates. */
+CT_MUST_CHECK ct_code plan_try_arms(compare_run *run, ct_status *status);
+/* Behind the survey and the state: says what the rest takes. */
+void plan_say(compare_run *run);
+/* Bytes of the ids' rows of one model, without a limit, by the values that training has. */
+uint64_t plan_table_bytes(const compare_run *run, const arm_run *arm);
+/* Of a pass over the log for arms [first, last), judging too; of all that is left. */
+double plan_pass_seconds(const compare_run *run, size_t first, size_t last, uint32_t epoch);
+double plan_seconds_left(const compare_run *run);
+enum { PLAN_TEXT_BYTES = 32 };
+const char *plan_time_text(double seconds, char out[PLAN_TEXT_BYTES]);
 
 /* --- compare_state.c --- */
 /* Makes the state folder, or reads what is there of the same comparison: results of models, and where they stand. */
@@ -117,6 +141,20 @@ CT_MUST_CHECK ct_code state_load_model(compare_run *run, size_t arm, uint32_t se
                                        ct_status *status);
 /* Saves a model that trains, with its results so far; or the results of one that is finished. */
 CT_MUST_CHECK ct_code state_save(compare_run *run, size_t arm, uint32_t seed, ct_status *status);
+
+/* --- compare_features.c: what each feature tells alone --- */
+CT_MUST_CHECK ct_code features_init(compare_run *run, ct_status *status);
+void features_deinit(compare_run *run);
+void features_take_test(compare_run *run, const ct_batch *batch); /* the batch behind the run->test.count rows so far */
+void features_test_done(compare_run *run);
+void features_take_training(compare_run *run, const ct_batch *batch);
+/* Behind the training rows: warns, or refuses a feature that holds the label. */
+CT_MUST_CHECK ct_code features_judge(compare_run *run, ct_status *status);
+json_t *features_json(const compare_run *run);
+/* Distinct values of an id in training, about; 0 for other fields. */
+double compare_distinct(const compare_run *run, size_t field);
+/* Does the arm use this field of the schema? */
+bool compare_arm_has(const compare_run *run, const arm_run *arm, size_t field);
 
 /* --- survey.c --- */
 /* Reads the training and the validation rows once, behind the test's: counts, fingerprints, what they have in common with the test. */

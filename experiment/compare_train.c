@@ -23,10 +23,15 @@ typedef struct group {
     float *logits; /* (batch_rows): of a batch that is learned, which nobody asks for */
 } group;
 
-static uint32_t epochs_of(const compare_run *run) { return run->options->epochs > 0 ? run->options->epochs : 1; }
+uint32_t compare_epochs(const compare_run *run) { return run->options->epochs > 0 ? run->options->epochs : 1; }
+
+size_t compare_together(const compare_run *run) {
+    const size_t asked = run->options->parallel_arms;
+    return asked > 0 && asked < run->arm_count ? asked : run->arm_count;
+}
 
 bool compare_finished(const compare_run *run, const arm_run *arm, uint32_t seed) {
-    if (arm->epochs[seed] >= epochs_of(run)) return true;
+    if (arm->epochs[seed] >= compare_epochs(run)) return true;
     return run->options->valid_source_count > 0 && arm->epochs[seed] > arm->best_epoch[seed] + PATIENCE;
 }
 
@@ -38,7 +43,7 @@ ct_code compare_fail_arm(const arm_run *arm, uint64_t seed, ct_status *status) {
  * A store counts its vectors within its limit. Vectors that models share are counted once for all of them, so each model's limit is its
  * part of what the vectors leave, and its vectors. */
 
-uint64_t compare_vector_bytes(const arm_run *arm) {
+static uint64_t vector_bytes(const arm_run *arm) {
     const json_t *table = NULL;
     uint64_t bytes = 0;
     size_t i = 0;
@@ -49,9 +54,9 @@ uint64_t compare_vector_bytes(const arm_run *arm) {
 }
 
 /* Is the table one of an earlier arm's in the group? A placebo's tables are its own, one for each seed. */
-static bool is_counted(const compare_run *run, const group *group, size_t arm, const char *name) {
+static bool is_counted(const compare_run *run, size_t first, size_t arm, const char *name) {
     const json_t *table = NULL;
-    for (size_t a = group->first; a < arm; a++) {
+    for (size_t a = first; a < arm; a++) {
         size_t i = 0;
         json_array_foreach(json_object_get(run->arms[a].trial, "tables"), i, table) {
             if (strcmp(json_string_value(json_object_get(table, "name")), name) == 0) return true;
@@ -60,17 +65,17 @@ static bool is_counted(const compare_run *run, const group *group, size_t arm, c
     return false;
 }
 
-/* Of all arms of the group, each once. */
-static uint64_t group_vector_bytes(const compare_run *run, const group *group) {
+/* Each vector file once. */
+uint64_t compare_group_vectors(const compare_run *run, size_t first, size_t last) {
     uint64_t bytes = 0;
-    for (size_t a = group->first; a < group->last; a++) {
+    for (size_t a = first; a < last; a++) {
         const arm_run *arm = &run->arms[a];
         const json_t *table = NULL;
         size_t i = 0;
-        if (arm->kind == CT_ARM_PLACEBO) bytes += compare_vector_bytes(arm) * run->options->seeds;
+        if (arm->kind == CT_ARM_PLACEBO) bytes += vector_bytes(arm) * run->options->seeds;
         if (arm->kind == CT_ARM_PLACEBO) continue;
         json_array_foreach(json_object_get(arm->trial, "tables"), i, table) {
-            if (i > 0 && !is_counted(run, group, a, json_string_value(json_object_get(table, "name"))))
+            if (i > 0 && !is_counted(run, first, a, json_string_value(json_object_get(table, "name"))))
                 bytes += (uint64_t)json_integer_value(json_object_get(table, "bytes"));
         }
     }
@@ -78,11 +83,11 @@ static uint64_t group_vector_bytes(const compare_run *run, const group *group) {
 }
 
 static uint64_t limit_of(const group *group, const arm_run *arm) {
-    return group->memory_bytes > 0 ? group->memory_bytes + compare_vector_bytes(arm) : 0;
+    return group->memory_bytes > 0 ? group->memory_bytes + vector_bytes(arm) : 0;
 }
 
 static ct_code divide_memory(const compare_run *run, group *group, ct_status *status) {
-    const uint64_t limit = run->options->memory_bytes, vectors = group_vector_bytes(run, group);
+    const uint64_t limit = run->options->memory_bytes, vectors = compare_group_vectors(run, group->first, group->last);
     if (limit == 0) return CT_OK;
     if (limit <= vectors + group->models)
         return ct_fail(status, CT_INVALID,
@@ -199,13 +204,29 @@ ct_reader_options compare_reader(const ct_compare_options *options, const char *
     return reader;
 }
 
+/* What the plan said of the pass, and of what was left when it began. */
+typedef struct pass_plan {
+    double seconds, left;
+} pass_plan;
+
+/* Time left: what the plan says of the rest, at the pace of what is done. */
+static void show_progress(const compare_run *run, const group *group, const pass_plan *plan, ct_progress *progress, uint32_t epoch,
+                          int64_t rows) {
+    const double left = plan->left - plan->seconds * (double)rows / (double)run->train_report.rows;
+    const double done = run->planned_seconds - left, passed = (double)(ct_clock_ns() - run->began_ns) / 1e9;
+    char time[PLAN_TEXT_BYTES];
+    ct_progress_update(progress, "training arms %zu to %zu of %zu, epoch %u of %u, %lld of %lld rows, %s left at most", group->first + 1,
+                       group->last, run->arm_count, epoch + 1, compare_epochs(run), (long long)rows, (long long)run->train_report.rows,
+                       plan_time_text(done > 0.01 * run->planned_seconds ? left * passed / done : left, time));
+}
+
 /* Batches come one ahead, so that models know the next one. */
 static ct_code train_rows(compare_run *run, group *group, ct_reader *reader, uint32_t epoch, ct_status *status) {
     const ct_compare_options *options = run->options;
     ct_batch *batch = NULL, *next = NULL;
+    const pass_plan plan = {plan_pass_seconds(run, group->first, group->last, epoch), plan_seconds_left(run)};
     ct_progress progress;
     int64_t rows = 0;
-    const int64_t began = ct_clock_ns();
     if (options->progress) ct_progress_init(&progress);
     ct_code code = ct_reader_next(reader, &batch, status);
     while (code == CT_OK) {
@@ -215,10 +236,7 @@ static ct_code train_rows(compare_run *run, group *group, ct_reader *reader, uin
         rows += (int64_t)batch->rows;
         ct_reader_release(reader, batch);
         if (code != CT_OK) break;
-        if (options->progress)
-            ct_progress_update(&progress, "training arms %zu to %zu of %zu, epoch %u of %u, %lld of %lld rows, %.0f rows/s",
-                               group->first + 1, group->last, run->arm_count, epoch + 1, epochs_of(run), (long long)rows,
-                               (long long)run->train_report.rows, (double)rows / ((double)(ct_clock_ns() - began) / 1e9));
+        if (options->progress) show_progress(run, group, &plan, &progress, epoch, rows);
         batch = next;
         code = next_code;
         if (code != CT_OK) *status = next_status;
@@ -282,7 +300,7 @@ static ct_code judge(compare_run *run, arm_run *arm, uint32_t seed, ct_status *s
     const ct_compare_options *options = run->options;
     const uint32_t epoch = arm->epochs[seed];
     arm->epochs[seed]++;
-    if (options->valid_source_count == 0 && arm->epochs[seed] < epochs_of(run)) return CT_OK;
+    if (options->valid_source_count == 0 && arm->epochs[seed] < compare_epochs(run)) return CT_OK;
     if (options->valid_source_count > 0) {
         ct_metrics valid;
         ct_read_report report;
@@ -319,7 +337,7 @@ static ct_code save_group(compare_run *run, const group *group, ct_status *statu
 }
 
 static ct_code run_epochs(compare_run *run, group *group, ct_status *status) {
-    for (uint32_t epoch = 0; epoch < epochs_of(run); epoch++) {
+    for (uint32_t epoch = 0; epoch < compare_epochs(run); epoch++) {
         size_t models = 0;
         for (size_t a = group->first; a < group->last; a++)
             for (uint32_t s = 0; s < run->options->seeds; s++) models += trains(&run->arms[a], s, epoch);
@@ -351,8 +369,9 @@ static ct_code run_group(compare_run *run, group *group, ct_status *status) {
 }
 
 ct_code compare_train(compare_run *run, ct_status *status) {
-    const size_t together = run->options->parallel_arms > 0 ? run->options->parallel_arms : run->arm_count;
+    const size_t together = compare_together(run);
     run->saved_ns = ct_clock_ns();
+    run->began_ns = run->saved_ns;
     for (size_t first = 0; first < run->arm_count; first += together) {
         group group = {.first = first, .last = first + together < run->arm_count ? first + together : run->arm_count};
         CT_TRY(run_group(run, &group, status));

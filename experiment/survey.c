@@ -3,14 +3,21 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "experiment/compare_internal.h"
+#include "experiment/report_internal.h"
+
+static ct_code take_training(compare_run *run, const ct_batch *batch, ct_status *status) {
+    features_take_training(run, batch);
+    return test_rows_compare(run, batch, status);
+}
 
 typedef ct_code (*take_fn)(compare_run *run, const ct_batch *batch, ct_status *status);
 
 static ct_code take_valid(compare_run *run, const ct_batch *batch, ct_status *status) {
-    (void)status;
+    (void)status; /* it is a take_fn */
     for (size_t i = 0; i < batch->rows; i++) {
         const uint64_t hash = test_row_hash(batch, i);
         run->valid_print = ct_hash64(&hash, sizeof hash, run->valid_print);
+        run->valid_repeated_rows += ct_counts_get(run->test.hashes, hash) > 0;
     }
     return CT_OK;
 }
@@ -35,11 +42,27 @@ static ct_code read_rows(compare_run *run, const char *const *sources, size_t co
                    out_report->shown > 0 ? "; the first: " : "", out_report->shown > 0 ? out_report->first_bad[0] : "");
 }
 
+static ct_code warn_of_overlap(compare_run *run, ct_status *status) {
+    if (run->repeated_rows > 0)
+        CT_TRY(report_warn(run->warnings, status, "%lld training rows are also test rows, value for value: are they the same events?",
+                           (long long)run->repeated_rows));
+    if (run->valid_repeated_rows > 0)
+        CT_TRY(report_warn(run->warnings, status, "%lld validation rows are also test rows, value for value: are they the same events?",
+                           (long long)run->valid_repeated_rows));
+    if (run->later_rows > 0)
+        CT_TRY(report_warn(run->warnings, status,
+                           "%lld training rows are later than the first test row: what came after it may be known to the models",
+                           (long long)run->later_rows));
+    return CT_OK;
+}
+
 ct_code survey_read(compare_run *run, ct_status *status) {
     const ct_compare_options *options = run->options;
     const int64_t began = ct_clock_ns();
-    CT_TRY(read_rows(run, options->train_sources, options->train_source_count, "train on", test_rows_compare, &run->train_report, status));
+    CT_TRY(read_rows(run, options->train_sources, options->train_source_count, "train on", take_training, &run->train_report, status));
     run->read_seconds = (double)(ct_clock_ns() - began) / 1e9;
-    if (options->valid_source_count == 0) return CT_OK;
-    return read_rows(run, options->valid_sources, options->valid_source_count, "choose by", take_valid, &run->valid_report, status);
+    CT_TRY(features_judge(run, status));
+    if (options->valid_source_count > 0)
+        CT_TRY(read_rows(run, options->valid_sources, options->valid_source_count, "choose by", take_valid, &run->valid_report, status));
+    return warn_of_overlap(run, status);
 }

@@ -117,6 +117,7 @@ static ct_code take_batch(compare_run *run, const ct_batch *batch, ct_status *st
         CT_TRY(ct_counts_add(test->hashes, hash, 1, status));
         test->print = ct_hash64(&hash, sizeof hash, test->print);
     }
+    features_take_test(run, batch);
     test->count += batch->rows;
     return CT_OK;
 }
@@ -209,6 +210,7 @@ ct_code test_rows_read(compare_run *run, ct_status *status) {
                        (long long)run->test_report.bad_total, run->test_report.shown > 0 ? "; the first: " : "",
                        run->test_report.shown > 0 ? run->test_report.first_bad[0] : "");
     if (run->test.count >= UINT32_MAX) return ct_fail(status, CT_EXHAUSTED, "%zu test rows; fewer than 2^32 are possible", run->test.count);
+    features_test_done(run);
     CT_TRY(form_clusters(&run->test, status));
     return form_groups(&run->test, status);
 }

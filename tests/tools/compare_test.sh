@@ -30,6 +30,9 @@ same() { # FOLDER WHAT
 a_comparison_leaves_no_state() {
     expect 0 "page whole/compare.html" "${compare[@]}" --out whole
     same whole "the whole run"
+    # What it takes is told in one line, before the work.
+    [ "$(wc -l <err)" -eq 1 ] || wrong "more than one line: $(cat err)"
+    has err '^clicktower compare: about [0-9.]+ (s|min|h) and [0-9]+ MiB of memory at most: 6 models to train, 3 arms at once, on 2600 rows, 4 epochs at most; the slowest arm, .(id|both|shuffled)., learns [0-9]+ rows/s$'
     [ -z "$(find whole -mindepth 1 ! -name compare.json ! -name compare.html)" ] || wrong "left behind: $(find whole)"
     # Models must end at different epochs for the rest to mean something.
     /usr/bin/python3 - <<'END' || wrong "all models have one best epoch"
@@ -147,6 +150,37 @@ a_limit_on_memory_changes_nothing() {
     echo "  $least MiB are enough"
 }
 
+# Guards: what is wrong with the rows is told before the work.
+rows_that_cannot_be_right_are_refused_or_said() {
+    awk -F'\t' -v OFS='\t' '{ $2 = 3 * $1 + 1; print }' train.tsv >leak.tsv # I1 is the label
+    local guarded=(compare --schema log.yaml --arms arms.yaml --test test.tsv --seeds 2 --draws 100 --out guarded)
+    expect 1 "feature 'I1' holds the label: alone it predicts the 2600 training rows with an AUC of (1.0000|0.999[0-9]); leave it out of every arm" \
+        "${guarded[@]}" --train leak.tsv
+    [ ! -e guarded/state ] || wrong "work was begun"
+    # Now and then it is another row's, and no id of the test is known.
+    awk -F'\t' -v OFS='\t' '{ $2 = 3 * (NR % 10 ? $1 : last) + 1; last = $1; $15 = "new" NR; print }' train.tsv >leak.tsv
+    expect 0 "warning: feature 'I1' alone predicts the training rows with an AUC of 0.9[0-9]{3}, which is implausibly well" "${guarded[@]}" --train leak.tsv
+    has err "warning: feature 'C1': all values in the test are new to training \(800 test rows were looked at\)"
+    [ "$(grep -c warning: err)" -eq 2 ] || wrong "other warnings: $(cat err)"
+    # The AUC is that of the feature alone, by an independent count.
+    /usr/bin/python3 - <<'END' || wrong "another AUC"
+import json, sys
+rows = [line.split("\t")[:2] for line in open("leak.tsv")]
+clicks = [float(value) for label, value in rows if label == "1"]
+others = [float(value) for label, value in rows if label == "0"]
+auc = sum((c > o) + (c == o) / 2 for c in clicks for o in others) / len(clicks) / len(others)
+found = {f["name"]: f for f in json.load(open("guarded/compare.json"))["features"]}
+print("  I1:", auc, found["I1"]["auc"], "C1:", found["C1"])
+sys.exit(abs(found["I1"]["auc"] - auc) > 1e-9 or found["C1"]["new_in_test"] != 1 or abs(found["C1"]["distinct"] / 2600 - 1) > 0.07)
+END
+    # Test rows among the training and the validation rows.
+    (cat train.tsv && head -n 7 test.tsv) >overlap.tsv
+    (cat valid.tsv && head -n 5 test.tsv) >overlap_valid.tsv
+    expect 0 "warning: 7 training rows are also test rows" "${guarded[@]}" --train overlap.tsv --valid overlap_valid.tsv
+    has err "warning: 5 validation rows are also test rows"
+}
+
 for name in a_comparison_leaves_no_state goes_on_after_kill_9 goes_on_after_an_interrupt other_inputs_are_refused_with_both_values \
-    any_number_of_arms_at_once a_limit_on_memory_changes_nothing; do run_case $name; done
+    any_number_of_arms_at_once \
+    a_limit_on_memory_changes_nothing rows_that_cannot_be_right_are_refused_or_said; do run_case $name; done
 finish

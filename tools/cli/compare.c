@@ -9,6 +9,11 @@
 #include "experiment/compare.h"
 #include "tools/cli/cli.h"
 
+static void say(void *context, const char *text) {
+    (void)context;
+    (void)fprintf(stderr, "clicktower compare: %s\n", text);
+}
+
 ct_code ct_verb_compare(int argc, char **argv, ct_status *status) {
     const char *schema_name = NULL, *arms = NULL, *out = NULL;
     ct_text_list train = {0}, valid = {0}, test = {0};
@@ -92,7 +97,8 @@ ct_code ct_verb_compare(int argc, char **argv, ct_status *status) {
                                         .save_ms = save_seconds * 1000,
                                         .pool = pool,
                                         .stop = stop,
-                                        .progress = true};
+                                        .progress = true,
+                                        .say = say};
     if (ct_compare_run(&compare, &report, status) != CT_OK) {
         code = ct_stop_explain("no report was written; started again, the comparison goes on where it was", status);
         goto done;
