@@ -9,7 +9,7 @@
 
 enum {
     SLICE_ROWS = 8192,       /* learned to find the speed; at least two batches, at most 32 */
-    SLICE_NS = 50 * 1000000, /* of training and of scoring, at least */
+    SLICE_NS = 20 * 1000000, /* of training and of scoring, at least */
     INDEX_BYTES = 31,        /* of a row: 16, with an index that is 35 to 70 % full */
     TOWER_BYTES = 20,        /* of a parameter: value, gradient, two moments, average */
     TEST_ROW_BYTES = 90
