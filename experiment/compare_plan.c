@@ -2,7 +2,9 @@
  * of the arms before any work, and how fast each arm trains and scores. Rows of the tables follow from the distinct values that the survey
  * counted. Times are those of this machine as busy as it is; epochs are all that may come, though training often ends earlier. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "experiment/compare_internal.h"
@@ -11,8 +13,8 @@ enum {
     SLICE_ROWS = 8192,       /* learned to find the speed; at least two batches, at most 32 */
     SLICE_NS = 20 * 1000000, /* of training and of scoring, at least */
     INDEX_BYTES = 31,        /* of a row: 16, with an index that is 35 to 70 % full */
-    TOWER_BYTES = 20,        /* of a parameter: value, gradient, two moments, average */
-    TEST_ROW_BYTES = 90
+    TOWER_BYTES = 56,        /* of a parameter: values, packed twice, gradients, moments, average; 55 to 58 were measured */
+    MODEL_BYTES = 2 << 20    /* of a model that trains, for a batch */
 };
 
 /* --- the first rows --- */
@@ -152,7 +154,18 @@ uint64_t plan_table_bytes(const compare_run *run, const arm_run *arm) {
 
 /* Of a model that trains, without its vectors. */
 static uint64_t model_bytes(const compare_run *run, const arm_run *arm) {
-    return plan_table_bytes(run, arm) + (uint64_t)json_integer_value(json_object_get(arm->trial, "tower_parameters")) * TOWER_BYTES;
+    return plan_table_bytes(run, arm) + (uint64_t)json_integer_value(json_object_get(arm->trial, "tower_parameters")) * TOWER_BYTES +
+           MODEL_BYTES;
+}
+
+/* Of this process now: the program, its readers, the test rows, what the survey keeps. 0 where the system does not tell. */
+static uint64_t bytes_now(void) {
+    unsigned long long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (file == NULL) return 0;
+    if (fscanf(file, "%*u %llu", &pages) != 1) pages = 0;
+    (void)fclose(file);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 /* The most at any time: a group that trains, or all models while they are compared; and what is there all the time. */
@@ -175,7 +188,7 @@ static uint64_t bytes_needed(const compare_run *run) {
         if (options->memory_bytes > 0 && tables > options->memory_bytes) tables = options->memory_bytes;
         if (tables + towers > most) most = tables + towers;
     }
-    return most + run->test.count * (TEST_ROW_BYTES + models * sizeof(float));
+    return bytes_now() + most + run->test.count * models * sizeof(float);
 }
 
 /* --- time --- */
@@ -227,11 +240,12 @@ void plan_say(compare_run *run) {
         }
     run->planned_seconds = plan_seconds_left(run);
     if (options->say == NULL || models == 0 || slowest == NULL) return;
-    (void)snprintf(text, sizeof text,
-                   "about %s and %llu MiB of memory at most: %zu models to train, %zu arms at once, on %lld rows, %u epoch%s; the slowest "
-                   "arm, '%s', learns %.0f rows/s",
-                   plan_time_text(run->planned_seconds, time), (unsigned long long)((bytes_needed(run) >> 20) + 1), models,
-                   compare_together(run), (long long)run->train_report.rows, compare_epochs(run),
-                   compare_epochs(run) > 1 ? "s at most" : "", slowest->name, slowest->train_rate);
+    (void)snprintf(
+        text, sizeof text,
+        "about %s to train and judge, and %llu MiB of memory, at most: %zu models, %zu arms at once, on %lld rows, %u epoch%s; the slowest "
+        "arm, '%s', learns %.0f rows/s",
+        plan_time_text(run->planned_seconds, time), (unsigned long long)((bytes_needed(run) >> 20) + 1), models, compare_together(run),
+        (long long)run->train_report.rows, compare_epochs(run), compare_epochs(run) > 1 ? "s at most" : "", slowest->name,
+        slowest->train_rate);
     options->say(options->say_context, text);
 }

@@ -32,7 +32,7 @@ a_comparison_leaves_no_state() {
     same whole "the whole run"
     # What it takes is told in one line, before the work.
     [ "$(wc -l <err)" -eq 1 ] || wrong "more than one line: $(cat err)"
-    has err '^clicktower compare: about [0-9.]+ (s|min|h) and [0-9]+ MiB of memory at most: 6 models to train, 3 arms at once, on 2600 rows, 4 epochs at most; the slowest arm, .(id|both|shuffled)., learns [0-9]+ rows/s$'
+    has err '^clicktower compare: about [0-9.]+ (s|min|h) to train and judge, and [0-9]+ MiB of memory, at most: 6 models, 3 arms at once, on 2600 rows, 4 epochs at most; the slowest arm, .(id|both|shuffled)., learns [0-9]+ rows/s$'
     [ -z "$(find whole -mindepth 1 ! -name compare.json ! -name compare.html)" ] || wrong "left behind: $(find whole)"
     # Models must end at different epochs for the rest to mean something.
     /usr/bin/python3 - <<'END' || wrong "all models have one best epoch"
