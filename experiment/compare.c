@@ -96,8 +96,9 @@ static ct_code find_slices(compare_run *run, ct_status *status) {
     for (size_t i = 0; i < ct_arms_slice_count(run->arms_file); i++) {
         const char *name = ct_arms_slice(run->arms_file, i);
         const int64_t field = ct_schema_find(schema, name);
-        const bool good = field >= 0 && (schema->fields[field].kind == CT_FIELD_NUMBER ||
-                                         (schema->fields[field].kind == CT_FIELD_ID && schema->fields[field].value_separator == 0));
+        const bool good = field >= 0 && !schema->fields[field].derived &&
+                          (schema->fields[field].kind == CT_FIELD_NUMBER ||
+                           (schema->fields[field].kind == CT_FIELD_ID && schema->fields[field].value_separator == 0));
         if (!good)
             return ct_fail(status, CT_INVALID, "%s: slices: '%s' is no number and no id with one value of schema %s",
                            run->options->arms_path, name, schema->name);
@@ -176,6 +177,7 @@ static ct_code open_run(compare_run *run, ct_status *status) {
     CT_TRY(find_slices(run, status));
     if (run->item >= 0) CT_TRY(ct_counts_create(&run->item_counts, status));
     if (run->unit >= 0) CT_TRY(ct_counts_create(&run->unit_counts, status));
+    if (ct_schema_has_histories(schema)) CT_TRY(ct_histories_create(schema, &run->learned, status));
     for (size_t a = 0; a < arms; a++) CT_TRY(open_arm(run, a, status));
     return plan_try_arms(run, status);
 }
@@ -214,6 +216,8 @@ done:
     features_deinit(&run);
     ct_counts_destroy(run.item_counts);
     ct_counts_destroy(run.unit_counts);
+    ct_histories_destroy(run.learned);
+    ct_histories_destroy(run.after_valid);
     slices_deinit(&run.slices);
     test_rows_deinit(&run.test);
     json_decref(run.warnings);

@@ -60,7 +60,7 @@ ct_code features_init(compare_run *run, ct_status *status) {
     for (size_t f = 0; f < schema->field_count; f++) {
         const ct_field *field = &schema->fields[f];
         bool used = false;
-        if (field->kind != CT_FIELD_NUMBER && field->kind != CT_FIELD_ID) continue;
+        if ((field->kind != CT_FIELD_NUMBER && field->kind != CT_FIELD_ID) || field->derived) continue;
         for (size_t a = 0; a < run->arm_count; a++) used = used || compare_arm_has(run, &run->arms[a], f);
         if (!used) continue;
         compare_feature *feature = calloc(1, sizeof *feature);

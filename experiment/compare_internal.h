@@ -61,8 +61,8 @@ enum { SLICE_TEXT_BYTES = 64, CODES_MAX = 2 + CT_ARMS_MAX_SLICES, SLICES_MAX = 9
 typedef struct slice {
     char of[SLICE_TEXT_BYTES];   /* "all", "items", "units" or a field's name */
     char name[SLICE_TEXT_BYTES]; /* "all", "new", "cold", ... */
-    const uint8_t *codes;        /* rows with this code; NULL = all */
-    uint8_t code;
+    const uint8_t *codes;        /* rows with codes first .. last; NULL = all */
+    uint8_t first, last;
 } slice;
 typedef struct slices {
     slice list[SLICES_MAX];
@@ -91,13 +91,15 @@ typedef struct compare_run {
     size_t sample_rows, sample_stride; /* of the test, for features */
     slices slices;
     ct_tally_metric decides;
-    int64_t repeated_rows, later_rows; /* training rows that are test rows, byte for byte; that are later than the first test row */
-    int64_t valid_repeated_rows;       /* validation rows that are test rows */
-    uint64_t train_print, valid_print; /* fingerprints of the rows */
-    int64_t began_ns;                  /* training */
-    int64_t saved_ns;                  /* when models were last saved */
-    double read_seconds;               /* of a pass over the training rows */
-    double planned_seconds;            /* of all that this run does, before it began */
+    ct_histories *learned, *after_valid; /* of the training rows of the epoch; with the validation rows; NULL = none (yet) */
+    int64_t late_rows;                   /* of training, validation and test: see data/history.h */
+    int64_t repeated_rows, later_rows;   /* training rows that are test rows, byte for byte; that are later than the first test row */
+    int64_t valid_repeated_rows;         /* validation rows that are test rows */
+    uint64_t train_print, valid_print;   /* fingerprints of the rows */
+    int64_t began_ns;                    /* training */
+    int64_t saved_ns;                    /* when models were last saved */
+    double read_seconds;                 /* of a pass over the training rows */
+    double planned_seconds;              /* of all that this run does, before it began */
     ct_read_report train_report, valid_report, test_report;
     json_t *warnings; /* array */
 } compare_run;
@@ -115,6 +117,8 @@ CT_MUST_CHECK ct_code compare_train(compare_run *run, ct_status *status);
 /* Vectors of arms [first, last) that train at once. */
 uint64_t compare_group_vectors(const compare_run *run, size_t first, size_t last);
 uint32_t compare_epochs(const compare_run *run); /* at most */
+/* Of a pass over the training rows: histories begin anew, and go on with the rows. */
+ct_reader_options compare_training_reader(compare_run *run);
 size_t compare_together(const compare_run *run); /* arms that train at once */
 bool compare_finished(const compare_run *run, const arm_run *arm, uint32_t seed);
 /* A failure of one model. */
@@ -162,7 +166,7 @@ CT_MUST_CHECK ct_code survey_read(compare_run *run, ct_status *status);
 
 /* --- test_rows.c --- */
 /* Of every value of a row: equal rows have equal hashes. */
-uint64_t test_row_hash(const ct_batch *batch, size_t row);
+uint64_t test_row_hash(const ct_schema *schema, const ct_batch *batch, size_t row);
 /* Reads the test sources; forms clusters and groups. */
 CT_MUST_CHECK ct_code test_rows_read(compare_run *run, ct_status *status);
 void test_rows_deinit(test_rows *rows);

@@ -33,9 +33,9 @@ static void close_slice(slice_of_log *slice) {
     free(slice->logits);
 }
 
-static ct_code read_slice(const compare_run *run, slice_of_log *slice, ct_status *status) {
+static ct_code read_slice(compare_run *run, slice_of_log *slice, ct_status *status) {
     const ct_compare_options *options = run->options;
-    ct_reader_options reading = compare_reader(options, options->train_sources, options->train_source_count);
+    ct_reader_options reading = compare_training_reader(run);
     size_t wanted = SLICE_ROWS / options->batch_rows;
     wanted = wanted < 2 ? 2 : wanted > 32 ? 32 : wanted;
     reading.lookahead = wanted + 1; /* all are held at once */
@@ -106,6 +106,7 @@ static ct_code try_arm(const compare_run *run, arm_run *arm, const slice_of_log 
     const ct_model_options model = {.seed = compare_seed(run, arm, 0),
                                     .batch_rows = options->batch_rows,
                                     .pool = options->pool,
+                                    .no_histories = true,
                                     .shuffle_vectors = compare_shuffle(run, arm, 0)};
     if (ct_model_create(options->schema, arm->spec, &model, &arm->models[0], status) != CT_OK)
         return ct_fail_within(status, "%s: arm '%s'", options->arms_path, arm->name);

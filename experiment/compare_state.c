@@ -217,9 +217,9 @@ static json_t *results_json(const compare_run *run, arm_run *arm, uint32_t seed)
     char hex[HEX_BYTES] = "";
     const bool judged = arm->logits[seed] != NULL;
     if (judged) logits_hash(run, arm->logits[seed], hex);
-    return json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "epochs", (json_int_t)arm->epochs[seed], "train_ns",
-                     (json_int_t)arm->train_ns[seed], "best_epoch", (json_int_t)arm->best_epoch[seed], "logits_hash",
-                     judged ? json_string(hex) : json_null(), "valid",
+    return json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "late_rows", (json_int_t)run->late_rows, "epochs",
+                     (json_int_t)arm->epochs[seed], "train_ns", (json_int_t)arm->train_ns[seed], "best_epoch",
+                     (json_int_t)arm->best_epoch[seed], "logits_hash", judged ? json_string(hex) : json_null(), "valid",
                      run->options->valid_source_count > 0 ? metrics_json(&arm->valid[seed]) : json_null(), "test",
                      judged ? metrics_json(&arm->test[seed]) : json_null(), "description",
                      arm->descriptions[seed] != NULL ? json_incref(arm->descriptions[seed]) : json_null());
@@ -253,6 +253,7 @@ static ct_code read_results(compare_run *run, size_t index, uint32_t seed, const
     CT_TRY_GOTO(code, ct_json_get_i64(results, "epochs", path, &epochs, status), done);
     CT_TRY_GOTO(code, ct_json_get_i64(results, "best_epoch", path, &best, status), done);
     CT_TRY_GOTO(code, ct_json_get_i64(results, "train_ns", path, &arm->train_ns[seed], status), done);
+    CT_TRY_GOTO(code, ct_json_get_i64(results, "late_rows", path, &run->late_rows, status), done);
     if (epochs < 1 || epochs > UINT32_MAX || best < 0 || best >= epochs) {
         code = ct_fail(status, CT_CORRUPT, "%s: %lld epochs, the best one %lld; remove %s to begin anew", path, (long long)epochs,
                        (long long)best, run->options->state_folder);

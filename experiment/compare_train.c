@@ -1,6 +1,6 @@
 /* Training and judging. Arms train in groups. In a pass over the log each batch is given to every model of the group that stands at this
  * epoch, in turn; behind the pass each of them is judged on the validation rows and, where it gained, on the test rows too. A model is
- * finished after the last epoch, or two epochs after its best one. So nothing that one model does depends on another one, and the results
+ * finished after the last epoch, or three epochs after its best one. So nothing that one model does depends on another one, and the results
  * are the same for any grouping, and when models of one group stand at different epochs because an earlier run ended between their
  * saves. */
 #include <stdio.h>
@@ -12,7 +12,7 @@
 #include "base/progress.h"
 #include "experiment/compare_internal.h"
 
-enum { PATIENCE = 2 }; /* epochs without a gain */
+enum { PATIENCE = 3 }; /* epochs without a gain */
 
 typedef struct group {
     size_t first, last;    /* arms [first, last) */
@@ -123,6 +123,8 @@ static ct_code open_model(compare_run *run, group *group, size_t index, uint32_t
                                         .live_folder = live_folder,
                                         .vectors_of = group->open,
                                         .vectors_of_count = group->open_count,
+                                        /* A model that may be saved needs its own; the rows bring theirs. */
+                                        .no_histories = options->state_folder == NULL || compare_epochs(run) == 1,
                                         .shuffle_vectors = compare_shuffle(run, arm, seed)};
         if (ct_model_create(options->schema, arm->spec, &model, &arm->models[seed], status) != CT_OK)
             return ct_fail_within(status, "%s: arm '%s'", options->arms_path, arm->name);
@@ -250,11 +252,18 @@ static ct_code train_rows(compare_run *run, group *group, ct_reader *reader, uin
     return CT_OK;
 }
 
+ct_reader_options compare_training_reader(compare_run *run) {
+    ct_reader_options reader = compare_reader(run->options, run->options->train_sources, run->options->train_source_count);
+    if (run->learned != NULL) ct_histories_clear(run->learned); /* told anew in each pass */
+    reader.histories = run->learned;
+    reader.live = true;
+    return reader;
+}
+
 static ct_code train_epoch(compare_run *run, group *group, uint32_t epoch, ct_status *status) {
-    const ct_compare_options *options = run->options;
-    const ct_reader_options reading = compare_reader(options, options->train_sources, options->train_source_count);
+    const ct_reader_options reading = compare_training_reader(run);
     ct_reader *reader = NULL;
-    CT_TRY(ct_reader_open(options->schema, &reading, &reader, status));
+    CT_TRY(ct_reader_open(run->options->schema, &reading, &reader, status));
     const ct_code code = train_rows(run, group, reader, epoch, status);
     ct_reader_close(reader);
     return code;
@@ -277,6 +286,22 @@ static ct_code collect(void *context, const ct_batch *batch, const float *logits
     return CT_OK;
 }
 
+/* Evaluates with histories that begin as `begin` and go on with the rows: live features of a frozen model. out_end: where they end, the
+ * caller's; may be NULL. Without histories all of these are NULL. */
+static ct_code evaluate_live(ct_model *model, ct_evaluate_options *evaluation, const ct_histories *begin, ct_metrics *out_metrics,
+                             ct_read_report *out_report, ct_histories **out_end, ct_status *status) {
+    ct_histories *histories = NULL;
+    if (begin != NULL) CT_TRY(ct_histories_copy(begin, &histories, status));
+    evaluation->reader.histories = histories;
+    evaluation->reader.live = true;
+    const ct_code code = ct_evaluate(model, evaluation, out_metrics, out_report, status);
+    if (code == CT_OK && out_end != NULL)
+        *out_end = histories;
+    else
+        ct_histories_destroy(histories);
+    return code;
+}
+
 /* The test rows' logits of one model, in the place of those of an earlier epoch. */
 static ct_code judge_on_test(compare_run *run, arm_run *arm, uint32_t seed, ct_status *status) {
     const ct_compare_options *options = run->options;
@@ -284,12 +309,16 @@ static ct_code judge_on_test(compare_run *run, arm_run *arm, uint32_t seed, ct_s
     if (arm->logits[seed] == NULL) arm->logits[seed] = malloc(run->test.count * sizeof(float));
     if (arm->logits[seed] == NULL) return ct_fail_memory(status, run->test.count * sizeof(float), "the predictions");
     collection c = {run->test.count, 0, arm->logits[seed]};
-    const ct_evaluate_options evaluation = {.pool = options->pool,
-                                            .progress = options->progress,
-                                            .reader = compare_reader(options, options->test_sources, options->test_source_count),
-                                            .predictions = collect,
-                                            .predictions_context = &c};
-    CT_TRY(ct_evaluate(arm->models[seed], &evaluation, &arm->test[seed], &report, status));
+    ct_evaluate_options evaluation = {.pool = options->pool,
+                                      .progress = options->progress,
+                                      .reader = compare_reader(options, options->test_sources, options->test_source_count),
+                                      .predictions = collect,
+                                      .predictions_context = &c};
+    const ct_histories *begin = run->after_valid != NULL ? run->after_valid : run->learned;
+    ct_histories *end = NULL;
+    CT_TRY(evaluate_live(arm->models[seed], &evaluation, begin, &arm->test[seed], &report, &end, status));
+    if (end != NULL) run->late_rows = ct_histories_late(end);
+    ct_histories_destroy(end);
     if (c.count != run->test.count)
         return ct_fail(status, CT_INVALID, "the test sources changed between two readings: %zu rows, then %zu", run->test.count, c.count);
     return CT_OK;
@@ -304,10 +333,11 @@ static ct_code judge(compare_run *run, arm_run *arm, uint32_t seed, ct_status *s
     if (options->valid_source_count > 0) {
         ct_metrics valid;
         ct_read_report report;
-        const ct_evaluate_options evaluation = {.pool = options->pool,
-                                                .progress = options->progress,
-                                                .reader = compare_reader(options, options->valid_sources, options->valid_source_count)};
-        CT_TRY(ct_evaluate(arm->models[seed], &evaluation, &valid, &report, status));
+        ct_evaluate_options evaluation = {.pool = options->pool,
+                                          .progress = options->progress,
+                                          .reader = compare_reader(options, options->valid_sources, options->valid_source_count)};
+        ct_histories **end = run->after_valid == NULL ? &run->after_valid : NULL; /* the same after each epoch and model */
+        CT_TRY(evaluate_live(arm->models[seed], &evaluation, run->learned, &valid, &report, end, status));
         if (report.rows != run->valid_report.rows)
             return ct_fail(status, CT_INVALID, "the validation sources changed between two readings: %lld rows, then %lld",
                            (long long)run->valid_report.rows, (long long)report.rows);

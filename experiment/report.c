@@ -5,7 +5,7 @@
  *     bad_rows      {train, valid, test}
  *     units         {by: "field" | "blocks", field (or null), block_rows (or null), units, clusters}
  *     item          field whose training count makes the slices, or null; item_values: distinct ones in training
- *     slices        [{of, name}]: "all"; by "items" (training count new 0, cold 1 to 4, warm 5 to 99, hot 100 or more); by "units" (new,
+ *     slices        [{of, name}]: "all"; by "items" (training count new 0, cold below 5, warm 5 to 99, hot 100 or more); by "units" (new,
  *                   old); by features
  *     grouped_by    field of grouped AUC, nDCG and MRR, or null
  *     decided_by    "grouped_auc" | "auc"
@@ -80,7 +80,7 @@ static json_t *arm_features_json(const compare_run *run, const arm_run *arm) {
     json_t *features = json_array();
     for (size_t i = 0; i < schema->field_count; i++) {
         const ct_field *field = &schema->fields[i];
-        if (field->kind != CT_FIELD_NUMBER && field->kind != CT_FIELD_ID && field->kind != CT_FIELD_VECTOR) continue;
+        if (field->kind != CT_FIELD_NUMBER && field->kind != CT_FIELD_ID && field->kind != CT_FIELD_VECTOR && !field->derived) continue;
         if (compare_arm_has(run, arm, i)) json_array_append_new(features, json_string(field->name));
     }
     return features;
@@ -147,6 +147,11 @@ static ct_code add_warnings(compare_run *run, ct_status *status) {
     if (run->options->epochs > 1 && options->valid_source_count == 0)
         CT_TRY(report_warn(run->warnings, status, "no validation sources: all %u epochs were trained, and the last one is judged",
                            run->arms[0].epochs[0]));
+    if (run->late_rows > 0)
+        CT_TRY(report_warn(run->warnings, status,
+                           "%lld rows are earlier than what the history of their unit held already; what is later was left out of theirs, "
+                           "but sources in order of time give them more",
+                           (long long)run->late_rows));
     if (run->test.unit_count < FEW_UNITS)
         CT_TRY(report_warn(run->warnings, status, "only %zu units in the test: intervals of so few are too narrow", run->test.unit_count));
     if (run->item < 0)

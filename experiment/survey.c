@@ -15,7 +15,7 @@ typedef ct_code (*take_fn)(compare_run *run, const ct_batch *batch, ct_status *s
 static ct_code take_valid(compare_run *run, const ct_batch *batch, ct_status *status) {
     (void)status; /* it is a take_fn */
     for (size_t i = 0; i < batch->rows; i++) {
-        const uint64_t hash = test_row_hash(batch, i);
+        const uint64_t hash = test_row_hash(run->options->schema, batch, i);
         run->valid_print = ct_hash64(&hash, sizeof hash, run->valid_print);
         run->valid_repeated_rows += ct_counts_get(run->test.hashes, hash) > 0;
     }
