@@ -150,6 +150,37 @@ a_limit_on_memory_changes_nothing() {
     echo "  $least MiB are enough"
 }
 
+# Arms on histories, which models, rows and the state hold each for themselves.
+arms_on_histories_go_on_too() {
+    mkdir histories
+    /usr/bin/python3 "$root/tests/tools/history_log.py" histories || wrong "the log"
+    cat >histories/arms.yaml <<'END'
+model: dnn
+set: ["deep=[8]", "embedding.dim=4", "embedding.min_count=1", "numbers.buckets=false"]
+item: item
+arms:
+  - {name: ids, features: [user, item]}
+  - {name: close, features: [user, item, liked, likes, text, close]}
+  - {name: shuffled, placebo: close}
+END
+    local on=(compare --schema histories/derived.yaml --arms histories/arms.yaml --train histories/train.tsv --valid histories/valid.tsv
+        --test histories/test.tsv --seeds 2 --epochs 3 --draws 100)
+    expect 0 "page" "${on[@]}" --out told
+    expect 0 "page" "${on[@]}" --out told1 --parallel-arms 1
+    cmp -s <(report told) <(report told1) || wrong "an arm at a time: another report"
+    rm -f count
+    killed 0 "${on[@]}" --out cut_told --save-seconds 0
+    local changes place
+    changes=$(cat count)
+    for place in $((changes / 3)) $((changes * 2 / 3)); do
+        rm -rf cut_told count
+        killed $place "${on[@]}" --out cut_told --save-seconds 0
+        [ -e count ] && wrong "the run that was to be killed at change $place of $changes ended"
+        expect 0 "page" "${on[@]}" --out cut_told
+        cmp -s <(report told) <(report cut_told) || wrong "killed at change $place of $changes: another report"
+    done
+}
+
 # Guards: what is wrong with the rows is told before the work.
 rows_that_cannot_be_right_are_refused_or_said() {
     awk -F'\t' -v OFS='\t' '{ $2 = 3 * $1 + 1; print }' train.tsv >leak.tsv # I1 is the label
@@ -182,5 +213,5 @@ END
 
 for name in a_comparison_leaves_no_state goes_on_after_kill_9 goes_on_after_an_interrupt other_inputs_are_refused_with_both_values \
     any_number_of_arms_at_once \
-    a_limit_on_memory_changes_nothing rows_that_cannot_be_right_are_refused_or_said; do run_case $name; done
+    a_limit_on_memory_changes_nothing arms_on_histories_go_on_too rows_that_cannot_be_right_are_refused_or_said; do run_case $name; done
 finish
