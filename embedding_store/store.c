@@ -185,6 +185,8 @@ void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *ou
     *out_info = info;
 }
 
+uint64_t ct_store_least_memory(const ct_store *store) { return store->tier ? ct_tier_least_memory(store->tier) : 0; }
+
 uint64_t ct_rare_key(uint64_t salt) {
     static const char tag[] = "clicktower rare row";
     const uint64_t key = ct_hash64(tag, sizeof tag - 1, salt);
@@ -204,6 +206,21 @@ ct_code ct_store_fill(ct_store *store, size_t number, const uint64_t *keys, cons
             return ct_fail(status, CT_INVALID, "fill: table %s has key %016llx already", table->spec.name, (unsigned long long)keys[i]);
         CT_TRY(ct_partition_add_row(table, partition, entry, status));
         memcpy(ct_slab_at(&partition->values, entry->slot - 1), values + i * table->spec.dim, table->spec.dim * sizeof(float));
+    }
+    return CT_OK;
+}
+
+ct_code ct_store_share_frozen(ct_store *store, ct_store *from, ct_status *status) {
+    if (store == from || store->partition_bits != from->partition_bits) return CT_OK;
+    for (size_t i = 0; i < store->table_count; i++) {
+        ct_table *table = &store->tables[i];
+        const int64_t number = table->spec.kind == CT_TABLE_FROZEN ? ct_store_find_table(from, table->spec.name) : -1;
+        if (number < 0) continue;
+        ct_table *other = &from->tables[number];
+        if (other->spec.kind != CT_TABLE_FROZEN || other->spec.dim != table->spec.dim ||
+            strcmp(other->spec.content_hash, table->spec.content_hash) != 0)
+            continue;
+        CT_TRY(ct_table_share(table, other, status));
     }
     return CT_OK;
 }

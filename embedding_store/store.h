@@ -115,6 +115,10 @@ CT_MUST_CHECK ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_sta
 CT_MUST_CHECK ct_code ct_store_fill(ct_store *store, size_t table, const uint64_t *keys, const float *values, size_t count,
                                     ct_status *status);
 
+/* Frozen tables of another store that have the same name, content hash and dim: the store has the other one's rows instead of its own, one
+ * copy in memory for both, as long as either lives. Neither may be filled after that, nor be in use by another thread meanwhile. */
+CT_MUST_CHECK ct_code ct_store_share_frozen(ct_store *store, ct_store *from, ct_status *status);
+
 /* What ct_store_take found of a table. */
 typedef struct ct_store_taken {
     bool rows_taken;   /* false: no table of that name, or one of another kind or dim, and nothing was taken */
@@ -139,6 +143,8 @@ typedef struct ct_table_info {
     int64_t lookups, unknown; /* READ: occurrences so far that had a row / read the rare row or zeros. Approximate while others read. */
 } ct_table_info;
 void ct_store_table_info(const ct_store *store, size_t table, ct_table_info *out_info);
+/* Of a store whose limit on memory was too small for a batch: the least that is enough for it; else 0. */
+uint64_t ct_store_least_memory(const ct_store *store);
 
 /* --- what a batch asks of one table --- */
 

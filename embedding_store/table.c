@@ -120,7 +120,10 @@ fail:
     return code;
 }
 
-void ct_table_deinit(ct_table *table) {
+/* The last one that has them frees them. */
+static void drop_partitions(ct_table *table) {
+    if (table->sharers && atomic_fetch_sub(table->sharers, 1) > 1) return;
+    free(table->sharers);
     for (size_t i = 0; i < table->partition_count; i++) {
         ct_partition *partition = &table->partitions[i];
         release(table, partition->index, index_bytes(partition, partition->index_bits));
@@ -130,8 +133,27 @@ void ct_table_deinit(ct_table *table) {
         free(partition->free_rows);
     }
     free(table->partitions);
+}
+
+void ct_table_deinit(ct_table *table) {
+    drop_partitions(table);
     free(table->zeros);
     memset(table, 0, sizeof *table);
+}
+
+ct_code ct_table_share(ct_table *table, ct_table *from, ct_status *status) {
+    if (table->partitions == from->partitions) return CT_OK;
+    if (!from->sharers) {
+        from->sharers = malloc(sizeof *from->sharers);
+        if (!from->sharers) return ct_fail_memory(status, sizeof *from->sharers, "a table's partitions");
+        atomic_init(from->sharers, 1);
+    }
+    drop_partitions(table);
+    atomic_fetch_add(from->sharers, 1);
+    table->partitions = from->partitions;
+    table->partition_count = from->partition_count;
+    table->sharers = from->sharers;
+    return CT_OK;
 }
 
 static ct_code index_grow(ct_table *table, ct_partition *partition, ct_status *status) {

@@ -69,6 +69,7 @@ typedef struct ct_table {
     uint32_t partition_bits;
     size_t partition_count;
     ct_partition *partitions;            /* (partition_count) */
+    atomic_size_t *sharers;              /* how many tables have these partitions; NULL = this one alone */
     float *zeros;                        /* (dim): what a key without a row reads */
     float learning_rate;                 /* of the applies to come; the spec's, or what ct_store_set_learning_rate says */
     uint32_t counted_epoch;              /* the last one that target statistics were counted in */
@@ -82,6 +83,9 @@ typedef struct ct_table {
 CT_MUST_CHECK ct_code ct_table_init(ct_table *table, const ct_table_spec *spec, ct_device *device, uint32_t partition_bits,
                                     uint32_t state_floats, ct_status *status);
 void ct_table_deinit(ct_table *table); /* fine on a zeroed one */
+/* Drops the table's own rows and has those of `from`, which nobody may change from now on, for as long as either lives. Both have as many
+ * partitions. */
+CT_MUST_CHECK ct_code ct_table_share(ct_table *table, ct_table *from, ct_status *status);
 
 /* The key's entry; a new one is a stub with count 0. The pointer is valid until the next claim in the partition. */
 CT_MUST_CHECK ct_code ct_partition_claim(ct_table *table, ct_partition *partition, uint64_t key, ct_index_entry **out_entry,

@@ -210,4 +210,6 @@ bool ct_tier_let_go(ct_tier *tier, const ct_table *table, size_t part, size_t pl
 
 ct_live *ct_tier_live(ct_tier *tier) { return tier->live; }
 
+uint64_t ct_tier_least_memory(const ct_tier *tier) { return tier->least_bytes; }
+
 const ct_stored_table *ct_tier_layout(const ct_tier *tier, size_t table) { return &tier->layouts[table]; }

@@ -80,6 +80,7 @@ struct ct_tier {
     ct_live *live;
     ct_helper *helper; /* NULL = for reading only */
     uint64_t memory_bytes, cache_bytes;
+    uint64_t least_bytes;        /* where the limit was too small: one that is not; else 0 */
     size_t trained;              /* tables */
     tier_table *tables;          /* (table_count); of trained ones */
     ct_stored_table *layouts;    /* (table_count): of the database's records */

@@ -52,13 +52,13 @@ static uint64_t other_bytes(const ct_tier *tier, const ct_ticket *ticket, uint64
 /* What leaves at once, and what is dirty, is a part of the cache beside it. */
 static uint64_t cache_of(uint64_t bytes) { return bytes / 6 * 5; }
 
-static ct_code fail_small(const ct_tier *tier, const ct_ticket *ticket, uint64_t keys, uint64_t other, ct_status *status) {
+static ct_code fail_small(ct_tier *tier, const ct_ticket *ticket, uint64_t keys, uint64_t other, ct_status *status) {
     const ct_table *table = ticket->table;
     const uint64_t each =
         (tier_place_bytes(&table->partitions[0]) * 3 + tier_row_bytes(&table->partitions[0])) * (table->spec.min_count > 1 ? 3 : 1);
-    const uint64_t least = other + keys * each * tier->trained * 6 / 5;
+    tier->least_bytes = (((other + keys * each * tier->trained * 6 / 5) >> 20) + 1) << 20;
     return ct_fail(status, CT_INVALID, "a memory limit of %llu MiB is too small for batches of %zu rows; give %llu MiB, or smaller batches",
-                   (unsigned long long)(tier->memory_bytes >> 20), ticket->lookup.rows, (unsigned long long)((least >> 20) + 1));
+                   (unsigned long long)(tier->memory_bytes >> 20), ticket->lookup.rows, (unsigned long long)(tier->least_bytes >> 20));
 }
 
 ct_code tier_set_sizes(ct_tier *tier, const ct_ticket *ticket, ct_status *status) {

@@ -92,15 +92,31 @@ static double variance(const double *x, size_t n) {
     return n > 1 ? squares / (double)(n - 1) : 0.0;
 }
 
+/* Of the mean over seeds: what its deviation has from units, and from seeds. */
+typedef struct deviation {
+    double all;     /* variance */
+    double degrees; /* of freedom */
+} deviation;
+
+/* unit_variance: of the draws' means over seeds; single_variance: of one seed's draws, mean over the seeds; seed_variance: of the seeds'
+ * whole differences, over their number. See ct_bootstrap_interval. */
+static deviation deviation_of(double unit_variance, double single_variance, double seed_variance, size_t seed_count) {
+    const double seeds = (double)seed_count;
+    if (!(seed_variance > 0.0)) return (deviation){unit_variance, (double)INFINITY};
+    const double both = fmax(0.0, (single_variance - unit_variance) / (seeds - 1.0)); /* of seeds with units, over the seeds */
+    const double all = unit_variance + fmax(0.0, seed_variance - both);
+    return (deviation){all, fmax(1.0, all * all / (seed_variance * seed_variance)) * (seeds - 1.0)};
+}
+
 /* Fills all of `interval` but the estimate: differences: (n), those that exist. */
-static void interval_of(double *differences, size_t n, double unit_variance, double seed_variance, size_t seed_count,
-                        ct_interval *interval) {
-    const double all = unit_variance + seed_variance;
+static void interval_of(double *differences, size_t n, deviation deviation, ct_interval *interval) {
     interval->draws = (uint32_t)n;
     interval->low = interval->high = interval->p = (double)NAN;
-    interval->degrees = seed_variance > 0.0 ? all * all / (seed_variance * seed_variance / (double)(seed_count - 1)) : (double)INFINITY;
+    interval->degrees = deviation.degrees;
     if (n == 0) return;
-    const double stretch = ct_student_two_sided_quantile(0.05, interval->degrees) / ct_student_two_sided_quantile(0.05, (double)INFINITY);
+    const double drawn = variance(differences, n), all = deviation.all;
+    const double stretch = (drawn > 0.0 ? sqrt(all / drawn) : 1.0) * ct_student_two_sided_quantile(0.05, interval->degrees) /
+                           ct_student_two_sided_quantile(0.05, (double)INFINITY);
     qsort(differences, n, sizeof *differences, by_value);
     interval->low = interval->estimate + stretch * (percentile(differences, n, 0.025) - interval->estimate);
     interval->high = interval->estimate + stretch * (percentile(differences, n, 0.975) - interval->estimate);
@@ -110,11 +126,17 @@ static void interval_of(double *differences, size_t n, double unit_variance, dou
 ct_code ct_bootstrap_interval(const ct_bootstrap_side *a, const ct_bootstrap_side *b, size_t seed_count, uint64_t seed, uint32_t draws,
                               ct_interval *out_interval, ct_status *status) {
     if (seed_count == 0 || draws == 0) return ct_fail(status, CT_INVALID, "bootstrap: needs at least one seed and one draw");
-    double *differences = malloc((2 * (size_t)draws + seed_count) * sizeof *differences);
+    double *differences = calloc(2 * (size_t)draws + 3 * seed_count, sizeof *differences);
     if (differences == NULL) return ct_fail_memory(status, draws * sizeof *differences, "the bootstrap's draws");
     const double seeds = (double)seed_count, widen = seed_count > 1 ? sqrt(seeds / (seeds - 1.0)) : 0.0;
-    double *means = differences + draws, *by_seed = means + draws; /* means: over all seeds, so that units alone move them */
+    double *means = differences + draws, *by_seed = means + draws;     /* means: over all seeds, so that units alone move them */
+    double *sums = by_seed + seed_count, *squares = sums + seed_count; /* (seeds): of a seed's draws, less its whole difference */
     size_t kept = 0;
+    ct_interval interval = {.estimate = 0.0};
+    for (size_t s = 0; s < seed_count; s++) {
+        by_seed[s] = b->whole[s] - a->whole[s];
+        interval.estimate += by_seed[s] / seeds;
+    }
     for (size_t draw = 0; draw < draws; draw++) {
         double all = 0.0, picked = 0.0;
         for (size_t s = 0; s < seed_count; s++) {
@@ -126,15 +148,17 @@ ct_code ct_bootstrap_interval(const ct_bootstrap_side *a, const ct_bootstrap_sid
         if (!isfinite(difference)) continue;
         means[kept] = all / seeds;
         differences[kept++] = difference;
+        for (size_t s = 0; s < seed_count; s++) {
+            const double off = b->values[s * b->stride + draw] - a->values[s * a->stride + draw] - by_seed[s];
+            sums[s] += off;
+            squares[s] += off * off;
+        }
     }
-    ct_interval interval = {.estimate = 0.0};
-    for (size_t s = 0; s < seed_count; s++) {
-        by_seed[s] = b->whole[s] - a->whole[s];
-        interval.estimate += by_seed[s] / seeds;
-    }
-    const double seed_variance = variance(by_seed, seed_count) / seeds;
+    const double seed_variance = variance(by_seed, seed_count) / seeds, n = (double)kept;
+    double single_variance = 0.0;
+    for (size_t s = 0; s < seed_count && kept > 1; s++) single_variance += (squares[s] - sums[s] * sums[s] / n) / (n - 1.0) / seeds;
     if (!isfinite(seed_variance)) kept = 0;
-    interval_of(differences, kept, variance(means, kept), seed_variance, seed_count, &interval);
+    interval_of(differences, kept, deviation_of(variance(means, kept), single_variance, seed_variance, seed_count), &interval);
     free(differences);
     *out_interval = interval;
     return CT_OK;

@@ -16,7 +16,7 @@ CT_MUST_CHECK ct_code ct_bootstrap_values(ct_tally *const *tallies, size_t count
 
 typedef struct ct_interval {
     double estimate, low, high; /* 95 % */
-    double p;                   /* of no difference, two-sided: Student's t of estimate / sqrt(Vu + Vs), as below */
+    double p;                   /* of no difference, two-sided: Student's t of estimate / sqrt(V), as below */
     double degrees;             /* of freedom of that deviation; infinite with one seed */
     uint32_t draws;             /* in which the difference existed */
 } ct_interval;
@@ -25,9 +25,15 @@ typedef struct ct_interval {
  * of draw d. Each draw resamples clusters (through the values) and pairs of seeds, by ct_random(seed, CT_PLACE_BOOTSTRAP, 1, draw, pick);
  * with S seeds their part of a draw's deviation is widened by sqrt(S / (S - 1)), since S picks of S seeds spread too little by that.
  *
+ * Units and seeds are crossed: a model is idiosyncratic about units, which moves the variance over units and that over seeds, so their
+ * plain sum counts it twice, and that of the draws three times (Owen, "The pigeonhole bootstrap", Ann. Appl. Stat. 1, 2007); the
+ * intervals would hold the truth in up to 99 %. With Vu the variance of the draws with all seeds, V1 that of one seed's draws (mean over
+ * the seeds) and Vs that of the mean over S seeds, the part in common is C = (V1 - Vu) / (S - 1), and the variance is V = Vu + max(0, Vs -
+ * C).
+ *
  * The interval is the percentiles 2.5 and 97.5 of the draws (linear between neighbours), their distance from the estimate stretched by
- * t(d) / t(infinity): few seeds tell little of how much seeds differ. d is Welch and Satterthwaite's: (Vu + Vs)^2 / (Vs^2 / (S - 1)), Vu
- * the variance of the draws with all seeds and Vs that of the mean over seeds. One seed: the interval does not cover seeds. */
+ * sqrt(V / variance of the draws) and by t(d) / t(infinity): few seeds tell little of how much seeds differ. d is Welch and
+ * Satterthwaite's: V^2 / (Vs^2 / (S - 1)), at least S - 1. One seed: the interval does not cover seeds. */
 typedef struct ct_bootstrap_side {
     const double *whole, *values;
     size_t stride; /* from a seed's values to the next one's; at least the draws */

@@ -72,9 +72,11 @@ static void put_arms(ct_page *page, const void *report) {
     static const char *const metrics[] = {"auc", "grouped_auc", "log_loss", "normalized_entropy", "calibration"};
     const json_t *arm = NULL;
     size_t i = 0;
-    ct_page_put(page,
-                "<table><thead><tr><th>arm</th><th>AUC</th><th>+-</th><th>grouped AUC</th><th>log loss</th><th>normalised entropy</th>"
-                "<th>calibration</th><th>best epochs</th><th>rows/s</th><th>parameters</th><th>table bytes</th></tr></thead>\n<tbody>\n");
+    ct_page_put(
+        page,
+        "<table><thead><tr><th>arm</th><th>AUC</th><th>+-</th><th>grouped AUC</th><th>log loss</th><th>normalised entropy</th>"
+        "<th>calibration</th><th>best epochs</th><th>training, s</th><th>rows/s</th><th>parameters</th><th>table bytes</th></tr></thead>"
+        "\n<tbody>\n");
     json_array_foreach(member(report, "arms"), i, arm) {
         const json_t *test = member(arm, "test");
         ct_page_put(page, "<tr><th scope=\"row\">");
@@ -94,12 +96,39 @@ static void put_arms(ct_page *page, const void *report) {
         for (size_t s = 0; s < json_array_size(epochs); s++)
             ct_page_printf(page, "%s%lld", s > 0 ? " " : "", (long long)json_integer_value(json_array_get(epochs, s)));
         ct_page_put(page, "</td>");
+        ct_page_printf(page, "<td>%.1f</td>", json_number_value(member(arm, "train_seconds")));
         put_count(page, json_number_value(member(arm, "rows_per_second")));
         put_count(page, json_number_value(member(arm, "parameters")));
         put_count(page, json_number_value(member(arm, "table_bytes")));
         ct_page_put(page, "</tr>\n");
     }
     ct_page_put(page, "</tbody></table>");
+}
+
+/* What each feature tells alone. */
+static void put_features(ct_page *page, const void *report) {
+    const json_t *feature = NULL;
+    size_t i = 0;
+    if (json_array_size(member(report, "features")) == 0) return;
+    ct_page_put(page,
+                "<section><h2>Each feature alone, over the training rows</h2><table><thead><tr><th>feature</th><th>AUC</th>"
+                "<th>values, about</th><th>new in the test</th></tr></thead>\n<tbody>\n");
+    json_array_foreach(member(report, "features"), i, feature) {
+        ct_page_put(page, "<tr><th scope=\"row\">");
+        ct_page_escaped(page, text_of(feature, "name"));
+        ct_page_put(page, "</th>");
+        put_number(page, member(feature, "auc"));
+        if (json_is_number(member(feature, "distinct")))
+            put_count(page, json_number_value(member(feature, "distinct")));
+        else
+            ct_page_put(page, "<td></td>");
+        if (json_is_number(member(feature, "new_in_test")))
+            ct_page_printf(page, "<td>%.1f %%</td>", 100.0 * json_number_value(member(feature, "new_in_test")));
+        else
+            ct_page_put(page, "<td></td>");
+        ct_page_put(page, "</tr>\n");
+    }
+    ct_page_put(page, "</tbody></table></section>\n");
 }
 
 static void put_interval(ct_page *page, const json_t *metric) {
@@ -182,8 +211,9 @@ static void put_json(ct_page *page, const void *report) { ct_page_island(page, r
 
 ct_code ct_compare_html(const json_t *report, char **out_html, ct_status *status) {
     static const ct_page_mark marks[] = {
-        {"TITLE", put_title}, {"LEAD", put_lead},   {"WORDS", put_words},      {"WARNINGS", put_warnings},
-        {"ARMS", put_arms},   {"NOTES", put_notes}, {"REPORT_JSON", put_json}, {"COMPARISONS", put_comparisons},
+        {"TITLE", put_title},       {"LEAD", put_lead},   {"WORDS", put_words},      {"WARNINGS", put_warnings},
+        {"ARMS", put_arms},         {"NOTES", put_notes}, {"REPORT_JSON", put_json}, {"COMPARISONS", put_comparisons},
+        {"FEATURES", put_features},
     };
     return ct_page_make(ct_compare_page, ct_compare_page_bytes, marks, sizeof marks / sizeof *marks, report, out_html, status);
 }

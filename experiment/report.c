@@ -9,10 +9,14 @@
  *                   old); by features
  *     grouped_by    field of grouped AUC, nDCG and MRR, or null
  *     decided_by    "grouped_auc" | "auc"
- *     overlap       {repeated_rows, later_rows}: training rows that are test rows byte for byte; that are later than the first test row
+ *     overlap       {repeated_rows, later_rows, valid_repeated_rows}: training rows that are test rows byte for byte; that are later than
+ *                   the first test row; validation rows that are test rows
+ *     features      [{name, auc (of the feature alone, over the training rows), distinct (values in training, about; null for a number),
+ *                   new_in_test (share of the test rows whose value training lacks; null for a number)}]
  *     prediction_bytes  memory that the kept predictions took
  *     arms          [{name, kind ("own" | "placebo" | "again"), of (the arm repeated, or null), model, features [..], parameters,
- *                   tower_parameters, table_rows, table_bytes, train_seconds (mean of one model, reading not counted), rows_per_second,
+ *                   tower_parameters, table_rows, table_bytes (with vectors), expected_table_bytes (of ids, as estimated before),
+ *                   train_seconds (mean of one model, reading not counted), rows_per_second,
  *                   best_epochs [..] (by seed, from 1), valid (or null), test}]
  *     valid, test   {rows, clicks, auc, log_loss, normalized_entropy, calibration, mean_prediction, grouped_auc}, the metrics each
  *                   {mean, deviation (null with one seed), seeds [..]}
@@ -71,20 +75,13 @@ static json_t *metrics_json(const ct_metrics *metrics, size_t seeds, bool groupe
     return json;
 }
 
-static bool has_name(char *const *names, size_t count, const char *name) {
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(names[i], name) == 0) return true;
-    return false;
-}
-
-static json_t *features_json(const ct_schema *schema, const ct_model_spec *spec) {
+static json_t *arm_features_json(const compare_run *run, const arm_run *arm) {
+    const ct_schema *schema = run->options->schema;
     json_t *features = json_array();
     for (size_t i = 0; i < schema->field_count; i++) {
         const ct_field *field = &schema->fields[i];
         if (field->kind != CT_FIELD_NUMBER && field->kind != CT_FIELD_ID && field->kind != CT_FIELD_VECTOR && !field->derived) continue;
-        if (spec->features != NULL && !has_name(spec->features, spec->feature_count, field->name)) continue;
-        if (has_name(spec->exclude, spec->exclude_count, field->name)) continue;
-        json_array_append_new(features, json_string(field->name));
+        if (compare_arm_has(run, arm, i)) json_array_append_new(features, json_string(field->name));
     }
     return features;
 }
@@ -99,8 +96,13 @@ static json_t *arm_json(const compare_run *run, size_t index, bool grouped) {
     static const char *const kinds[] = {"own", "placebo", "again"};
     const arm_run *arm = &run->arms[index];
     const size_t seeds = run->options->seeds;
-    const double seconds = (double)arm->train_ns / 1e9 / (double)seeds;
-    json_t *model = ct_model_describe(arm->models[0]), *table = NULL;
+    double seconds = 0.0, passes = 0.0; /* of all models */
+    for (size_t s = 0; s < seeds; s++) {
+        seconds += (double)arm->train_ns[s] / 1e9;
+        passes += (double)arm->epochs[s];
+    }
+    const json_t *model = arm->descriptions[0];
+    json_t *table = NULL;
     const json_int_t tower = json_integer_value(json_object_get(model, "tower_parameters"));
     json_int_t table_rows = 0, table_bytes = 0, trained = 0;
     size_t t = 0;
@@ -112,15 +114,14 @@ static json_t *arm_json(const compare_run *run, size_t index, bool grouped) {
             trained += rows * json_integer_value(json_object_get(table, "dim"));
     }
     json_t *json = json_pack(
-        "{s:s, s:s, s:o, s:s, s:o, s:I, s:I, s:I, s:I, s:f, s:o, s:o, s:o, s:o}", "name", arm->name, "kind", kinds[arm->kind], "of",
+        "{s:s, s:s, s:o, s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:o, s:o, s:o}", "name", arm->name, "kind", kinds[arm->kind], "of",
         arm->kind == CT_ARM_OWN ? json_null() : json_string(ct_arms_name(run->arms_file, ct_arms_of(run->arms_file, index))), "model",
-        ct_architecture_name(arm->spec->architecture), "features", features_json(run->options->schema, arm->spec), "parameters",
-        tower + trained, "tower_parameters", tower, "table_rows", table_rows, "table_bytes", table_bytes, "train_seconds", seconds,
-        "rows_per_second", ct_json_real((double)run->train_report.rows * (double)arm->epochs / ((double)arm->train_ns / 1e9)),
-        "best_epochs", epochs_json(run, arm), "valid",
+        ct_architecture_name(arm->spec->architecture), "features", arm_features_json(run, arm), "parameters", tower + trained,
+        "tower_parameters", tower, "table_rows", table_rows, "table_bytes", table_bytes, "expected_table_bytes",
+        (json_int_t)plan_table_bytes(run, arm), "train_seconds", seconds / (double)seeds, "rows_per_second",
+        ct_json_real((double)run->train_report.rows * passes / seconds), "best_epochs", epochs_json(run, arm), "valid",
         run->options->valid_source_count > 0 ? metrics_json(arm->valid, seeds, grouped) : json_null(), "test",
         metrics_json(arm->test, seeds, grouped));
-    json_decref(model);
     return json;
 }
 
@@ -145,14 +146,7 @@ static ct_code add_warnings(compare_run *run, ct_status *status) {
                            run->unit < 0 ? "the schema has no unit field" : "the test sources have no unit column", UNIT_BLOCK_ROWS));
     if (run->options->epochs > 1 && options->valid_source_count == 0)
         CT_TRY(report_warn(run->warnings, status, "no validation sources: all %u epochs were trained, and the last one is judged",
-                           run->epochs));
-    if (run->repeated_rows > 0)
-        CT_TRY(report_warn(run->warnings, status, "%lld training rows are also test rows, value for value: are they the same events?",
-                           (long long)run->repeated_rows));
-    if (run->later_rows > 0)
-        CT_TRY(report_warn(run->warnings, status,
-                           "%lld training rows are later than the first test row: what came after it may be known to the models",
-                           (long long)run->later_rows));
+                           run->arms[0].epochs[0]));
     if (run->late_rows > 0)
         CT_TRY(report_warn(run->warnings, status,
                            "%lld rows are earlier than what the history of their unit held already; what is later was left out of theirs, "
@@ -176,6 +170,14 @@ static json_t *units_json(const compare_run *run) {
                      blocks ? json_null() : json_string(run->options->schema->fields[run->unit].name), "block_rows",
                      blocks ? json_integer(UNIT_BLOCK_ROWS) : json_null(), "units", (json_int_t)run->test.unit_count, "clusters",
                      (json_int_t)run->test.cluster_count);
+}
+
+static uint32_t most_epochs(const compare_run *run) {
+    uint32_t most = 0;
+    for (size_t a = 0; a < run->arm_count; a++)
+        for (uint32_t s = 0; s < run->options->seeds; s++)
+            if (run->arms[a].epochs[s] > most) most = run->arms[a].epochs[s];
+    return most;
 }
 
 static json_t *seeds_json(const ct_compare_options *options) {
@@ -288,9 +290,9 @@ ct_code compare_report(compare_run *run, json_t **out_report, ct_status *status)
     const size_t models = run->arm_count * options->seeds;
     json_t *report = json_pack(
         "{s:i, s:s, s:f, s:I, s:o, s:I, s:I, s:b, s:I, s:{s:I, s:o, s:I}, s:I, s:{s:I, s:o, s:I}, s:o, s:o, s:o, s:o, s:o, s:s, s:{s:I, "
-        "s:I}, s:I, s:o, s:o, s:o, s:O}",
+        "s:I, s:I}, s:I, s:o, s:o, s:o, s:o, s:O}",
         "format_version", 2, "schema", schema->name, "interval", 0.95, "draws", (json_int_t)options->draws, "seeds", seeds_json(options),
-        "batch_rows", (json_int_t)options->batch_rows, "epochs", (json_int_t)run->epochs, "weighted",
+        "batch_rows", (json_int_t)options->batch_rows, "epochs", (json_int_t)most_epochs(run), "weighted",
         ct_schema_find_kind(schema, CT_FIELD_WEIGHT) >= 0, "ndcg_at", (json_int_t)options->ndcg_at, "rows", "train",
         (json_int_t)run->train_report.rows, "valid", valid_number(run, run->valid_report.rows), "test", (json_int_t)run->test.count,
         "test_clicks", (json_int_t)run->test.clicks, "bad_rows", "train", (json_int_t)run->train_report.bad_total, "valid",
@@ -298,9 +300,9 @@ ct_code compare_report(compare_run *run, json_t **out_report, ct_status *status)
         run->item >= 0 ? json_string(schema->fields[run->item].name) : json_null(), "item_values",
         run->item >= 0 ? json_integer((json_int_t)ct_counts_size(run->item_counts)) : json_null(), "slices", slices_json(run), "grouped_by",
         grouped ? json_string(schema->fields[run->group].name) : json_null(), "decided_by", ct_tally_names[run->decides], "overlap",
-        "repeated_rows", (json_int_t)run->repeated_rows, "later_rows", (json_int_t)run->later_rows, "prediction_bytes",
-        (json_int_t)(models * run->test.count * sizeof(float)), "arms", arms, "comparisons", differences, "item_curve", curve, "warnings",
-        run->warnings);
+        "repeated_rows", (json_int_t)run->repeated_rows, "later_rows", (json_int_t)run->later_rows, "valid_repeated_rows",
+        (json_int_t)run->valid_repeated_rows, "prediction_bytes", (json_int_t)(models * run->test.count * sizeof(float)), "features",
+        features_json(run), "arms", arms, "comparisons", differences, "item_curve", curve, "warnings", run->warnings);
     if (report == NULL) return ct_fail_memory(status, 4096, "the report");
     *out_report = report;
     return CT_OK;

@@ -49,8 +49,7 @@ static ct_code reserve(test_rows *rows, size_t more, present has, ct_status *sta
     return CT_OK;
 }
 
-/* Of every value of a row: equal rows have equal hashes. */
-static uint64_t row_hash(const ct_schema *schema, const ct_batch *batch, size_t row) {
+uint64_t test_row_hash(const ct_schema *schema, const ct_batch *batch, size_t row) {
     uint64_t words[ROW_HASH_WORDS], hash = 0;
     size_t used = 0;
     for (size_t c = 0; c < batch->column_count; c++) {
@@ -114,8 +113,11 @@ static ct_code take_batch(compare_run *run, const ct_batch *batch, ct_status *st
         if (group != NULL) test->groups[row] = ct_column_u64(group)[i];
         if (item != NULL) test->items[row] = ct_column_u64(item)[i];
         if (time != NULL && ct_column_i64(time)[i] < test->first_time) test->first_time = ct_column_i64(time)[i];
-        CT_TRY(ct_counts_add(test->hashes, row_hash(schema, batch, i), 1, status));
+        const uint64_t hash = test_row_hash(schema, batch, i);
+        CT_TRY(ct_counts_add(test->hashes, hash, 1, status));
+        test->print = ct_hash64(&hash, sizeof hash, test->print);
     }
+    features_take_test(run, batch);
     test->count += batch->rows;
     return CT_OK;
 }
@@ -208,6 +210,7 @@ ct_code test_rows_read(compare_run *run, ct_status *status) {
                        (long long)run->test_report.bad_total, run->test_report.shown > 0 ? "; the first: " : "",
                        run->test_report.shown > 0 ? run->test_report.first_bad[0] : "");
     if (run->test.count >= UINT32_MAX) return ct_fail(status, CT_EXHAUSTED, "%zu test rows; fewer than 2^32 are possible", run->test.count);
+    features_test_done(run);
     CT_TRY(form_clusters(&run->test, status));
     return form_groups(&run->test, status);
 }
@@ -221,7 +224,9 @@ ct_code test_rows_compare(compare_run *run, const ct_batch *batch, ct_status *st
         if (item != NULL) CT_TRY(ct_counts_add(run->item_counts, ct_column_u64(item)[i], 1, status));
         if (unit != NULL && run->unit_counts != NULL) CT_TRY(ct_counts_add(run->unit_counts, ct_column_u64(unit)[i], 1, status));
         if (time != NULL && ct_column_i64(time)[i] > run->test.first_time) run->later_rows++;
-        run->repeated_rows += ct_counts_get(run->test.hashes, row_hash(run->options->schema, batch, i)) > 0;
+        const uint64_t hash = test_row_hash(run->options->schema, batch, i);
+        run->repeated_rows += ct_counts_get(run->test.hashes, hash) > 0;
+        run->train_print = ct_hash64(&hash, sizeof hash, run->train_print);
     }
     return CT_OK;
 }

@@ -67,7 +67,8 @@ void ct_model_destroy(ct_model *model) {
 /* --- vector files --- */
 
 typedef struct vector_files { /* by schema field */
-    ct_vectors **loaded;
+    ct_vectors **loaded;      /* NULL where another model has them */
+    ct_model **owners;        /* that model */
     uint32_t *dims;
     char (*tables)[CT_TABLE_NAME_BYTES];
 } vector_files;
@@ -76,27 +77,63 @@ static void vector_files_deinit(vector_files *files, size_t fields) {
     if (files->loaded != NULL)
         for (size_t f = 0; f < fields; f++) ct_vectors_destroy(files->loaded[f]);
     free(files->loaded);
+    free(files->owners);
     free(files->dims);
     free(files->tables);
 }
 
-static ct_code vector_files_init(vector_files *files, const ct_schema *schema, const ct_model_spec *spec, uint64_t shuffle,
+/* Number of the model's similarity by that vector; -1 = none. */
+static int64_t find_similarity(const ct_model *model, size_t vector_field) {
+    for (size_t i = 0; i < model->layout.similarity_count; i++)
+        if (model->layout.similarities[i].vector_field == vector_field) return (int64_t)i;
+    return -1;
+}
+
+/* Does one of the other models have the vectors of field `f`, and their centre, where that is needed? */
+static bool find_owner(vector_files *files, const ct_schema *schema, const ct_model_options *options, size_t f, bool centre) {
+    for (size_t m = 0; m < options->vectors_of_count; m++) {
+        ct_model *other = options->vectors_of[m];
+        if (!other->vectors_known || other->shuffle_vectors != options->shuffle_vectors || other->schema->hash != schema->hash) continue;
+        const int64_t similarity = find_similarity(other, f);
+        if (centre && similarity < 0) continue;
+        const char *name = NULL;
+        if (similarity >= 0) {
+            name = other->layout.similarities[similarity].table_name;
+            files->dims[f] = other->layout.similarities[similarity].dim;
+        }
+        for (size_t i = 0; i < other->layout.vector_count && name == NULL; i++) {
+            if (other->layout.vectors[i].field != f) continue;
+            name = other->layout.vectors[i].table_name;
+            files->dims[f] = other->layout.vectors[i].dim;
+        }
+        if (name == NULL) continue;
+        files->owners[f] = other;
+        memcpy(files->tables[f], name, sizeof files->tables[f]);
+        return true;
+    }
+    return false;
+}
+
+static ct_code vector_files_init(vector_files *files, const ct_schema *schema, const ct_model_spec *spec, const ct_model_options *options,
                                  ct_status *status) {
+    const uint64_t shuffle = options->shuffle_vectors;
     const size_t fields = schema->field_count;
-    bool *used = calloc(fields + 1, sizeof *used);
+    bool *used = calloc(2 * fields + 1, sizeof *used), *centred = used + fields; /* centred: a similarity needs their mean */
     files->loaded = calloc(fields + 1, sizeof *files->loaded);
+    files->owners = calloc(fields + 1, sizeof *files->owners);
     files->dims = calloc(fields + 1, sizeof *files->dims);
     files->tables = calloc(fields + 1, sizeof *files->tables);
-    if (used == NULL || files->loaded == NULL || files->dims == NULL || files->tables == NULL) {
+    if (used == NULL || files->loaded == NULL || files->owners == NULL || files->dims == NULL || files->tables == NULL) {
         free(used);
         return ct_fail_memory(status, fields * CT_TABLE_NAME_BYTES, "vector files");
     }
     ct_code code = model_choose_fields(schema, spec, used, status);
     for (size_t f = 0; f < fields && code == CT_OK; f++)
-        if (used[f] && schema->fields[f].kind == CT_FIELD_SIMILARITY) used[schema->fields[f].vector] = true;
+        if (used[f] && schema->fields[f].kind == CT_FIELD_SIMILARITY)
+            used[schema->fields[f].vector] = centred[schema->fields[f].vector] = true;
     for (size_t f = 0; f < fields && code == CT_OK; f++) {
         const ct_field *field = &schema->fields[f];
-        if (!used[f] || field->kind != CT_FIELD_VECTOR) continue;
+        if (!used[f] || field->kind != CT_FIELD_VECTOR || find_owner(files, schema, options, f, centred[f])) continue;
         code = ct_vectors_load(field->vector_path, field->vector_ids_path, &files->loaded[f], status);
         if (code == CT_OK && shuffle != 0) code = ct_vectors_shuffle(files->loaded[f], shuffle, status);
         if (code != CT_OK) {
@@ -110,8 +147,14 @@ static ct_code vector_files_init(vector_files *files, const ct_schema *schema, c
     return code;
 }
 
+static const char *content_hash_of(const vector_files *files, size_t field) {
+    const ct_model *owner = files->owners[field];
+    if (owner == NULL) return files->loaded[field]->content_hash;
+    return ct_store_table(owner->store, (size_t)ct_store_find_table(owner->store, files->tables[field]))->content_hash;
+}
+
 /* Table 0 holds the ids' rows; each vector file of its own content has one frozen table, shared by the fields that use it. */
-static ct_code create_store(ct_model *model, const vector_files *files, const char *live_folder, ct_status *status) {
+static ct_code create_store(ct_model *model, const vector_files *files, const ct_model_options *options, ct_status *status) {
     ct_table_spec tables[CT_STORE_MAX_TABLES];
     size_t count = 1;
     const ct_model_spec *spec = model->spec;
@@ -144,15 +187,17 @@ static ct_code create_store(ct_model *model, const vector_files *files, const ch
         if (count == CT_STORE_MAX_TABLES) return ct_fail(status, CT_INVALID, "more than %d vector files", CT_STORE_MAX_TABLES - 1);
         tables[count] = (ct_table_spec){.kind = CT_TABLE_FROZEN, .dim = files->dims[field]};
         memcpy(tables[count].name, files->tables[field], sizeof tables[count].name);
-        memcpy(tables[count].content_hash, files->loaded[field]->content_hash, CT_DIGEST_HEX_BYTES);
+        memcpy(tables[count].content_hash, content_hash_of(files, field), CT_DIGEST_HEX_BYTES);
         owner[count++] = field;
     }
-    const ct_store_limit limit = {model->memory_bytes, live_folder};
+    const ct_store_limit limit = {model->memory_bytes, options->live_folder};
     CT_TRY(ct_store_create_within(tables, count, &limit, model->device, model->pool, &model->store, status));
     for (size_t table = 1; table < count; table++) {
         const ct_vectors *vectors = files->loaded[owner[table]];
-        CT_TRY(ct_store_fill(model->store, table, vectors->keys, vectors->values, vectors->count, status));
+        if (vectors != NULL) CT_TRY(ct_store_fill(model->store, table, vectors->keys, vectors->values, vectors->count, status));
     }
+    for (size_t m = 0; m < options->vectors_of_count; m++)
+        CT_TRY(ct_store_share_frozen(model->store, options->vectors_of[m]->store, status));
     return CT_OK;
 }
 
@@ -178,14 +223,22 @@ ct_code ct_model_create(const ct_schema *schema, const ct_model_spec *spec, cons
     snprintf(model->instruction_set, sizeof model->instruction_set, "%s", ct_tower_instruction_set());
     CT_TRY_GOTO(code, ct_schema_parse(schema->text, schema->text_bytes, schema->name, &model->schema, status), done);
     CT_TRY_GOTO(code, ct_model_spec_copy(spec, &model->spec, status), done);
-    CT_TRY_GOTO(code, vector_files_init(&files, schema, spec, options->shuffle_vectors, status), done);
+    model->vectors_known = true;
+    model->shuffle_vectors = options->shuffle_vectors;
+    CT_TRY_GOTO(code, vector_files_init(&files, schema, spec, options, status), done);
     CT_TRY_GOTO(
         code, model_layout_init(&model->layout, model->schema, spec, files.dims, (const char(*)[CT_TABLE_NAME_BYTES])files.tables, status),
         done);
-    CT_TRY_GOTO(code, create_store(model, &files, options->live_folder, status), done);
+    CT_TRY_GOTO(code, create_store(model, &files, options, status), done);
     CT_TRY_GOTO(code, model_finish(model, status), done);
     for (size_t i = 0; i < model->layout.similarity_count; i++) {
-        const ct_vectors *vectors = files.loaded[model->layout.similarities[i].vector_field];
+        const size_t field = model->layout.similarities[i].vector_field;
+        const ct_vectors *vectors = files.loaded[field];
+        if (vectors == NULL) { /* of the same vectors */
+            const ct_model *owner = files.owners[field];
+            memcpy(model->centres[i], owner->centres[find_similarity(owner, field)], files.dims[field] * sizeof(float));
+            continue;
+        }
         similarity_centre(vectors->values, vectors->count, vectors->dim, model->centres[i]);
     }
     if (model->layout.histories && !options->no_histories)
@@ -217,6 +270,11 @@ const char *ct_model_output_name(const ct_model *model, size_t output) {
     return output == 0 ? "click" : NULL;
 }
 double ct_model_flops_per_row(const ct_model *model) { return ct_tower_flops_per_row(model->tower); }
+uint64_t ct_model_least_memory(const ct_model *model) { return ct_store_least_memory(model->store); }
+
+ct_code ct_model_share_vectors(ct_model *model, ct_model *with, ct_status *status) {
+    return ct_store_share_frozen(model->store, with->store, status);
+}
 
 /* The first line in which two specs differ: where the user looks. */
 static ct_code check_same_spec(const ct_model *model, const ct_model_spec *spec, ct_status *status) {

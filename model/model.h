@@ -55,6 +55,10 @@ typedef struct ct_model_options {
      * and removed in the end. The result is the same, to the bit. */
     uint64_t memory_bytes;
     const char *live_folder;
+    /* Other models, made from this schema and these files as they are now: their vectors are shared where they are the same, neither read
+     * nor held again (see ct_model_share_vectors). May be NULL. */
+    struct ct_model *const *vectors_of;
+    size_t vectors_of_count;
     bool no_histories; /* the caller keeps them, and the model is not saved */
 } ct_model_options;
 
@@ -80,6 +84,8 @@ CT_MUST_CHECK ct_code ct_model_open(const char *folder, ct_model_mode mode, ct_d
 CT_MUST_CHECK ct_code ct_model_open_within(const char *folder, ct_model_mode mode, uint64_t memory_bytes, const char *live_folder,
                                            ct_device *device, ct_pool *pool, ct_model **out_model, ct_status *status);
 void ct_model_destroy(ct_model *model); /* NULL is fine */
+/* Vectors of equal content are held once for both models, as long as either lives. Neither may be at work meanwhile. */
+CT_MUST_CHECK ct_code ct_model_share_vectors(ct_model *model, ct_model *with, ct_status *status);
 /* A text that is written into the folder as it is, as curve.jsonl or train.html; the model does not read it. */
 typedef struct ct_model_text {
     const char *name; /* of the file: letters, digits, '.', '_' and '-', and none of the names above */
@@ -148,6 +154,8 @@ typedef struct ct_model_table {
 size_t ct_model_table_count(const ct_model *model);
 void ct_model_table_get(const ct_model *model, size_t table, ct_model_table *out_table);
 double ct_model_flops_per_row(const ct_model *model); /* products of one forward pass */
+/* Where ct_model_train failed because the limit on memory is too small for the batch: the least that is enough for it; else 0. */
+uint64_t ct_model_least_memory(const ct_model *model);
 
 /* --- training --- */
 /* One step on one batch (needs the label column): out_logits (rows, outputs) are those before the step. CT_INVALID "diverged" leaves every

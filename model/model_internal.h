@@ -144,6 +144,8 @@ struct ct_model {
     /* training only (train.c) */
     size_t block_rows, block_capacity;
     uint64_t memory_bytes; /* of the ids' rows; 0 = no limit */
+    bool vectors_known;    /* its vectors are those of the schema's files, shuffled by: */
+    uint64_t shuffle_vectors;
     batch_keys keys[2];    /* of the batch at work, and of the one that comes (keys.c) */
     size_t side;           /* of the batch at work */
     const ct_batch *next;  /* behind the one of the coming step; NULL = unknown */

@@ -224,10 +224,27 @@ static void test_interval_by_hand(void **state) {
                                            &interval, &status),
                      CT_OK);
     assert_close(interval.estimate, 0.0, 0.0);
-    assert_close(interval.low, -sqrt(2.0) * 12.7062047 / 1.9599640, 1e-6);
-    assert_close(interval.high, sqrt(2.0) * 12.7062047 / 1.9599640, 1e-6);
+    /* The variance is known, 1, and the draws have it but for their chance. */
+    assert_close(interval.low, -sqrt(2.0) * 12.7062047 / 1.9599640, 0.5);
+    assert_close(interval.high, sqrt(2.0) * 12.7062047 / 1.9599640, 0.5);
     assert_close(interval.degrees, 1.0, 1e-12);
     assert_close(interval.p, 1.0, 0.0);
+
+    /* Seeds that differ only in how they take units: draw d of seed 0 is +x, of seed 1 -x. So units alone do not move the mean, Vu = 0, and
+     * one seed's draws have variance V1 = C. Whole differences that are no further apart than that (Vs < C) say nothing of seeds. */
+    for (size_t d = 0; d < DRAWS; d++) b[d] = d % 2 ? 1.0 : -1.0, b[DRAWS + d] = -b[d];
+    const double near[] = {-0.5, 0.5}, far[] = {-1, 5};
+    assert_int_equal(ct_bootstrap_interval(&(ct_bootstrap_side){a_whole, a, DRAWS}, &(ct_bootstrap_side){near, b, DRAWS}, 2, 1, DRAWS,
+                                           &interval, &status),
+                     CT_OK);
+    assert_close(interval.low, 0.0, 1e-12);
+    assert_close(interval.high, 0.0, 1e-12);
+    assert_int_equal(ct_bootstrap_interval(&(ct_bootstrap_side){a_whole, a, DRAWS}, &(ct_bootstrap_side){far, b, DRAWS}, 2, 1, DRAWS,
+                                           &interval, &status),
+                     CT_OK);
+    const double seeds = 9.0, common = (double)DRAWS / (DRAWS - 1); /* Vs = 18 / 2; V1 of +-1 */
+    assert_close(interval.degrees, 1.0, 1e-12);
+    assert_close(interval.p, 1.0 - 2.0 / acos(-1.0) * atan(2.0 / sqrt(seeds - common)), 1e-9); /* t(1) is Cauchy's */
 }
 
 static void test_holm(void **state) {
@@ -341,7 +358,9 @@ static void test_coverage(void **state) {
     assert_in_range(covered(one, 1, true, pool), 0, SIMULATIONS * 80 / 100);
     const planted seeds[] = {{0.8, 0.7, 0.2}, {1.2, 1.0, 0.2}};
     assert_in_range(covered(seeds, 5, false, pool), SIMULATIONS * 92 / 100, SIMULATIONS * 98 / 100);
-    assert_in_range(covered(seeds, 2, false, pool), SIMULATIONS * 92 / 100, SIMULATIONS * 99 / 100);
+    assert_in_range(covered(seeds, 2, false, pool), SIMULATIONS * 92 / 100, SIMULATIONS * 98 / 100);
+    /* Seeds that differ in nothing but their noise about units: what units and seeds have in common must not count twice. */
+    assert_in_range(covered(one, 4, false, pool), SIMULATIONS * 92 / 100, SIMULATIONS * 98 / 100);
     ct_pool_destroy(pool);
 }
 

@@ -28,6 +28,10 @@ static json_t *report_of(bool grouped) {
         10, "clicks", 2, "auc", none, "grouped_auc", none, "p_corrected", "verdict", "too few clicks", "item_curve", "warnings", EVIL,
         "decided_by", grouped ? "grouped_auc" : "auc", "overlap", "repeated_rows", 4, "later_rows", 5);
     assert_non_null(report);
+    json_object_set_new(json_array_get(json_object_get(report, "arms"), 0), "train_seconds", json_real(12.34));
+    json_object_set_new(report, "features",
+                        json_pack("[{s:s, s:f, s:f, s:f}, {s:s, s:n, s:n, s:n}]", "name", EVIL, "auc", 0.6789, "distinct", 4321.0,
+                                  "new_in_test", 0.125, "name", "I1", "auc", "distinct", "new_in_test"));
     json_object_set_new(report, "grouped_by", grouped ? json_string(EVIL) : json_null());
     json_decref(metric);
     json_decref(none);
@@ -58,6 +62,9 @@ static void test_page(void **state) {
         assert_non_null(strstr(html, "<td>0.0125</td>"));
         assert_non_null(strstr(html, "(placebo of &lt;/script"));
         assert_non_null(strstr(html, "<td>0.7123</td>"));
+        assert_non_null(strstr(html, "<td>12.3</td><td>1000</td><td>77</td><td>88</td></tr>"));
+        assert_non_null(strstr(html, "</th><td>0.6789</td><td>4321</td><td>12.5 %</td></tr>"));
+        assert_non_null(strstr(html, "I1</th><td></td><td></td><td></td></tr>"));
         /* The island gives the report back. */
         const char *island = strstr(html, "id=\"report-data\">") + strlen("id=\"report-data\">");
         json_t *read = json_loadb(island, (size_t)(strstr(island, "</script>") - island), 0, NULL);

@@ -47,6 +47,17 @@ def check(driver, folder, screenshot):
     text = driver.find_element(By.TAG_NAME, "main").text
     for comparison in report["comparisons"]:
         assert comparison["words"] in text
+    # The cost of each arm stands beside its quality.
+    arms = driver.find_element(By.XPATH, "//section[h2='Arms']/table")
+    head = [cell.text for cell in arms.find_elements(By.CSS_SELECTOR, "thead th")]
+    for i, arm in enumerate(report["arms"]):
+        row = dict(zip(head, [cell.text for cell in arms.find_elements(By.CSS_SELECTOR, "tbody tr")[i].find_elements(By.CSS_SELECTOR, "th, td")]))
+        assert row["AUC"] == "%.4f" % arm["test"]["auc"]["mean"], row
+        wanted = {"training, s": "%.1f" % arm["train_seconds"], "rows/s": "%.0f" % arm["rows_per_second"], "parameters": str(arm["parameters"]),
+                  "table bytes": str(arm["table_bytes"])}
+        assert {name: row[name] for name in wanted} == wanted, (row, wanted)
+    features = driver.find_elements(By.XPATH, "//section[h2[starts-with(.,'Each feature')]]//tbody/tr")
+    assert [row.text.split()[:2] for row in features] == [[one["name"], "%.4f" % one["auc"]] for one in report["features"]]
     if screenshot:
         driver.save_screenshot(screenshot)
 

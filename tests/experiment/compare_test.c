@@ -614,8 +614,7 @@ static void test_refused(void **state) {
     assert_refused(&call, CT_INVALID, "no vector to shuffle");
     write_text(files.arms, small_arms);
     call.train = "-";
-    call.options.epochs = 2;
-    assert_refused(&call, CT_INVALID, "2 epochs");
+    assert_refused(&call, CT_INVALID, "standard input");
     call_init(&call, &files, pool);
     const atomic_bool stop = true;
     call.options.stop = &stop;
