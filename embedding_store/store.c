@@ -185,6 +185,8 @@ void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *ou
     *out_info = info;
 }
 
+int64_t ct_store_waited_ns(const ct_store *store) { return store->tier ? ct_tier_waited_ns(store->tier) : 0; }
+
 uint64_t ct_rare_key(uint64_t salt) {
     static const char tag[] = "clicktower rare row";
     const uint64_t key = ct_hash64(tag, sizeof tag - 1, salt);

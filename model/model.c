@@ -43,6 +43,7 @@ void ct_model_destroy(ct_model *model) {
     ct_store_destroy(model->store);
     free(model->moments);
     free(model->scales);
+    file_prints_deinit(&model->prints);
     model_layout_deinit(&model->layout);
     ct_model_spec_destroy(model->spec);
     ct_schema_destroy(model->schema);
