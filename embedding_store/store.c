@@ -186,6 +186,7 @@ void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *ou
 }
 
 uint64_t ct_store_least_memory(const ct_store *store) { return store->tier ? ct_tier_least_memory(store->tier) : 0; }
+int64_t ct_store_waited_ns(const ct_store *store) { return store->tier ? ct_tier_waited_ns(store->tier) : 0; }
 
 uint64_t ct_rare_key(uint64_t salt) {
     static const char tag[] = "clicktower rare row";

@@ -213,6 +213,8 @@ void ct_store_gather_counts(const ct_store *store, const ct_ticket *ticket, size
 CT_MUST_CHECK ct_code ct_store_apply(ct_store *store, ct_ticket *ticket, const float *gradients, size_t stride, const float *labels,
                                      ct_status *status);
 void ct_store_release(ct_store *store, ct_ticket *ticket);
+/* How long training waited so far for rows from disk, and for rows to be written; nanoseconds. 0 without a limit. */
+int64_t ct_store_waited_ns(const ct_store *store);
 /* For the applies from now on, as a schedule asks; finite, not negative. The table's spec, which a snapshot keeps, stays as it is. */
 void ct_store_set_learning_rate(ct_store *store, size_t table, float learning_rate);
 

@@ -208,6 +208,8 @@ bool ct_tier_let_go(ct_tier *tier, const ct_table *table, size_t part, size_t pl
     return true;
 }
 
+int64_t ct_tier_waited_ns(const ct_tier *tier) { return tier->helper ? ct_helper_waited_ns(tier->helper) : 0; }
+
 ct_live *ct_tier_live(ct_tier *tier) { return tier->live; }
 
 uint64_t ct_tier_least_memory(const ct_tier *tier) { return tier->least_bytes; }

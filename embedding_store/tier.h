@@ -49,6 +49,7 @@ CT_MUST_CHECK ct_code ct_tier_expire(ct_tier *tier, ct_table *table, ct_status *
 bool ct_tier_let_go(ct_tier *tier, const ct_table *table, size_t part, size_t place);
 /* After a flush: CT_INVALID where a row is not finite. */
 CT_MUST_CHECK ct_code ct_tier_check_finite(ct_tier *tier, ct_status *status);
+int64_t ct_tier_waited_ns(const ct_tier *tier);
 ct_live *ct_tier_live(ct_tier *tier);
 uint64_t ct_tier_least_memory(const ct_tier *tier); /* see ct_store_least_memory */
 const ct_stored_table *ct_tier_layout(const ct_tier *tier, size_t table);

@@ -71,20 +71,22 @@ static ct_code check_finite(const tensor_list *list, ct_status *status) {
     return CT_OK;
 }
 
-static ct_code add_file(json_t *files, const char *folder, const char *name, ct_status *status) {
+static ct_code add_file(json_t *files, const char *folder, const char *name, const file_prints *before, file_prints *now,
+                        ct_status *status) {
     char *path = ct_path_join(folder, name);
     char hex[CT_DIGEST_HEX_BYTES];
     uint64_t bytes = 0;
     if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
-    const ct_code code = ct_file_digest(path, hex, &bytes, status);
+    const ct_code code = file_print_of(before, now, path, hex, &bytes, status);
     free(path);
     if (code != CT_OK) return code;
     json_array_append_new(files, json_pack("{s:s, s:I, s:s}", "name", name, "bytes", (json_int_t)bytes, "xxh3_128", hex));
     return CT_OK;
 }
 
-static ct_code write_manifest(const ct_model *model, const char *folder, const char *digest, ct_status *status) {
+static ct_code write_manifest(ct_model *model, const char *folder, const char *digest, ct_status *status) {
     ct_file_list list = {0};
+    file_prints prints = {0};
     char *text = NULL, *path = NULL;
     ct_digest *checksum = NULL;
     ct_file_writer *writer = NULL;
@@ -106,7 +108,7 @@ static ct_code write_manifest(const ct_model *model, const char *folder, const c
         "precision", ct_model_precision(model) == CT_PRECISION_BF16 ? "bf16" : "fp32", "outputs", "click", "vectors", vectors, "files", files);
     /* clang-format on */
     ct_code code = manifest == NULL ? ct_fail_memory(status, 4096, "the manifest") : ct_folder_list(folder, &list, status);
-    for (size_t i = 0; i < list.count && code == CT_OK; i++) code = add_file(files, folder, list.names[i], status);
+    for (size_t i = 0; i < list.count && code == CT_OK; i++) code = add_file(files, folder, list.names[i], &model->prints, &prints, status);
     if (code != CT_OK) goto done;
     json_object_set_new(manifest, "digest", json_string(digest));
     text = json_dumps(manifest, JSON_INDENT(2));
@@ -123,7 +125,13 @@ static ct_code write_manifest(const ct_model *model, const char *folder, const c
     CT_TRY_GOTO(code, ct_file_writer_printf(writer, status, "%s\n%s%s\n", text, checksum_word, hex), done);
     code = ct_file_writer_commit(writer, status);
     writer = NULL;
+    if (code == CT_OK) {
+        file_prints_deinit(&model->prints);
+        model->prints = prints;
+        prints = (file_prints){0};
+    }
 done:
+    file_prints_deinit(&prints);
     ct_file_writer_abort(writer);
     ct_digest_destroy(checksum);
     ct_file_list_deinit(&list);

@@ -55,6 +55,7 @@ void ct_model_destroy(ct_model *model) {
     ct_store_destroy(model->store);
     free(model->moments);
     free(model->scales);
+    file_prints_deinit(&model->prints);
     for (size_t i = 0; model->centres != NULL && i < model->layout.similarity_count; i++) free(model->centres[i]);
     free(model->centres);
     ct_histories_destroy(model->histories);

@@ -174,6 +174,7 @@ void ct_model_look_ahead(ct_model *model, const ct_batch *next, uint32_t epoch);
 typedef struct ct_model_profile {
     int64_t look_up, moments, gather, forward, backward, gradient /* of weights */, sort /* of the next batch's keys */, tower_update,
         row_update;
+    int64_t disk;      /* within a limit on memory: waiting for it, in look-ups and when folders are saved */
     int64_t pass_wall; /* of gather, forward, backward, gradient and sort together */
 } ct_model_profile;
 void ct_model_profile_get(const ct_model *model, ct_model_profile *out_profile);

@@ -6,6 +6,7 @@
 
 #include "embedding_store/store.h"
 #include "model/model.h"
+#include "model/prints.h"
 #include "model/scorer_stats.h"
 
 /* --- layout: where each feature's columns stand in x, and the tower that follows (layout.c) ---
@@ -140,6 +141,8 @@ struct ct_model {
     ct_precision precision; /* asked of the tower: the spec's, or the folder's */
     char instruction_set[32];
     char digest[CT_DIGEST_HEX_BYTES]; /* of the folder it was read from; "" = none */
+
+    file_prints prints; /* of the folder that was written last */
 
     /* training only (train.c) */
     size_t block_rows, block_capacity;

@@ -184,6 +184,7 @@ bool ct_model_diverged(const ct_model *model) { return model->diverged; }
 
 void ct_model_profile_get(const ct_model *model, ct_model_profile *out_profile) {
     *out_profile = model->profile;
+    out_profile->disk = ct_store_waited_ns(model->store);
     for (size_t worker = 0; model->scratch != NULL && worker < ct_pool_threads(model->pool); worker++) {
         out_profile->gather += model->scratch[worker].gather_ns;
         out_profile->forward += model->scratch[worker].forward_ns;

@@ -210,7 +210,12 @@ ct_code run_checkpoint(train_run *run, const char *folder, ct_status *status) {
     CT_TRY(metrics_json(run, &metrics, status));
     const ct_code code = save(run, folder, metrics, status);
     json_decref(metrics);
-    run->result->saving_ns += ct_clock_ns() - since;
+    const int64_t took = ct_clock_ns() - since;
+    run->result->saving_ns += took;
+    if (!run->finishing) {
+        run->result->saved++;
+        if (took > run->result->longest_saving_ns) run->result->longest_saving_ns = took;
+    }
     return code;
 }
 

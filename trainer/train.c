@@ -205,7 +205,9 @@ static ct_code finish(train_run *run, ct_status *status) {
         CT_TRY(ct_trainer_progressive(run->trainer, &result->progressive, status));
         ct_watch_end(run->watch, &result->train_report, &result->progressive, result->evaluated ? &result->evaluation : NULL);
     }
+    run->finishing = true;
     const ct_code code = run_checkpoint(run, run->options->out_folder, status);
+    run->finishing = false;
     result->final_saving_ns = ct_clock_ns() - since;
     return code;
 }

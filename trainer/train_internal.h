@@ -26,6 +26,7 @@ typedef struct train_run {
     char *tail_folder; /* of the state before the last batch; NULL = none */
     bool tail_saved;
     char *kept_folder;    /* of older checkpoints; NULL = none are kept */
+    bool finishing;       /* the folder that is written is the one that the run ends with */
     int64_t folder_rows;  /* of the training that out_folder holds; -1 = it holds none of this training */
     ct_train_result best; /* early stop: of the epoch whose folder was written last */
 } train_run;

@@ -78,6 +78,7 @@ typedef struct ct_train_result {
     double train_seconds, rows_per_second;
     int64_t waiting_ns;                 /* for the reader */
     int64_t saving_ns, final_saving_ns; /* of all folders written; of the last one, which train_seconds leaves out */
+    int64_t saved, longest_saving_ns;   /* folders, before the last one; how long the slowest of them held training up */
     int64_t admitted, waiting, expired; /* keys: with a row; counted, without one yet; rows that expired since the training began */
     bool stopped;                       /* by the stop flag: the folder holds the model of the rows so far */
 } ct_train_result;

@@ -90,6 +90,10 @@ static void print_profile(const ct_model *model, const ct_pool *pool, const ct_t
         (void)printf("  %-17s %8.3f s  %5.1f %%\n", parts[i].name, parts[i].ns / 1e9, parts[i].ns / 1e7 / result->train_seconds);
     }
     (void)printf("  %-17s %8.3f s  %5.1f %%\n", "other", rest, 100 * rest / result->train_seconds);
+    if (result->saved > 0)
+        (void)printf("  checkpoints held training up %" PRId64 " times, for %.3f s at most\n", result->saved,
+                     (double)result->longest_saving_ns / 1e9);
+    if (profile.disk > 0) (void)printf("  %.3f s in look-up and checkpoints were spent waiting for the disk\n", (double)profile.disk / 1e9);
     (void)printf("  reading and parsing run beside this, on a thread of their own\n");
 }
 
