@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "base/random.h"
-#include "embedding_store/store_internal.h"
+#include "embedding_store/changes.h"
 
 enum { INDEX_AHEAD = 16, DROP_ROWS = 256 /* drawn at a time */ };
 
@@ -238,8 +238,10 @@ static void acquire_task(void *context, size_t part, size_t worker) {
     (void)worker;
     acquire_work *work = context;
     ct_status status;
-    const ct_code code =
-        work->ticket->seen ? acquire_part(work->ticket, part, true, &status) : acquire_part(work->ticket, part, false, &status);
+    ct_changes *changes = work->ticket->store->changes;
+    ct_code code = changes ? ct_changes_mark(changes, work->ticket, part, &status) : CT_OK;
+    if (code == CT_OK)
+        code = work->ticket->seen ? acquire_part(work->ticket, part, true, &status) : acquire_part(work->ticket, part, false, &status);
     if (code != CT_OK) ct_failure_put(&work->failure, &status);
 }
 
@@ -307,6 +309,7 @@ static ct_code add_rare_rows(ct_ticket *ticket, ct_status *status) {
         if (!unique->count) continue;
         ct_partition *partition = &table->partitions[ct_partition_of(unique->key, table->partition_bits)];
         ct_index_entry *entry;
+        if (ticket->store->changes) CT_TRY(ct_changes_mark_key(ticket->store->changes, table, unique->key, status));
         CT_TRY(ct_partition_claim(table, partition, unique->key, &entry, status));
         entry->count = ct_add_counts(entry->count, unique->count);
         if (entry->slot == CT_SLOT_STUB) {

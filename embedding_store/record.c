@@ -88,7 +88,7 @@ ct_code ct_record_decode(ct_table *table, ct_partition *partition, const ct_stor
                                                   .clicks = ct_get_le32(record + stored->clicks.offset),
                                                   .epoch = ct_get_le32(record + stored->epoch.offset)};
     if (!row) return CT_OK;
-    CT_TRY(ct_partition_add_row(table, partition, entry, status));
+    if (entry->slot == CT_SLOT_STUB) CT_TRY(ct_partition_add_row(table, partition, entry, status));
     memcpy(ct_slab_at(&partition->values, entry->slot - 1), record + stored->value.offset, table->spec.dim * sizeof(float));
     if (!partition->state.floats) return CT_OK;
     float *state = ct_slab_at(&partition->state, entry->slot - 1);

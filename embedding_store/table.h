@@ -83,12 +83,29 @@ CT_MUST_CHECK ct_code ct_partition_claim(ct_table *table, ct_partition *partitio
 CT_MUST_CHECK ct_code ct_partition_reserve(ct_table *table, ct_partition *partition, size_t rows, ct_status *status);
 /* Gives a stub a row; its values and state are not set. */
 CT_MUST_CHECK ct_code ct_partition_add_row(ct_table *table, ct_partition *partition, ct_index_entry *entry, ct_status *status);
-/* Takes the entry at `place` out of the index, and gives its row back. Entries behind it may move up. Only where there are free_rows. */
+/* Gives the row of an entry back, which becomes a stub. */
+CT_MUST_CHECK ct_code ct_partition_free_row(ct_partition *partition, ct_index_entry *entry, ct_status *status);
+/* Takes the entry at `place`, a stub or in a cache over a database, out of the index, and gives its row back. Entries behind it may move
+ * up. */
 void ct_partition_remove(ct_partition *partition, size_t place);
 /* First values of a key, and the initial state. A rare row begins at zero. */
 void ct_partition_set_first(const ct_table *table, ct_partition *partition, uint32_t row, uint64_t key, bool rare);
 /* A copy of the partition's entries sorted by key; (partition->used), malloc'd; NULL where there are none. */
 CT_MUST_CHECK ct_code ct_partition_sorted(const ct_partition *partition, ct_index_entry **out_entries, ct_status *status);
+
+/* Memory that a partition has no more use for, while somebody may still read it. */
+typedef struct ct_retired {
+    struct {
+        void *memory;
+        size_t bytes; /* of the device's memory; 0 = the heap's */
+    } * items;
+    size_t count, capacity;
+} ct_retired;
+void ct_retired_release(ct_retired *retired, const ct_table *table); /* fine on a zeroed one, and twice */
+/* Makes room for `entries` more entries and `rows` more rows, where others read the partition meanwhile through copies of the struct:
+ * nothing that they see is moved or freed, what is replaced goes to `retired`. */
+CT_MUST_CHECK ct_code ct_partition_grow_aside(ct_table *table, ct_partition *partition, size_t entries, size_t rows, ct_retired *retired,
+                                              ct_status *status);
 
 static inline uint32_t ct_partition_rows(const ct_partition *partition) { return partition->rows - partition->free_count; }
 
@@ -115,8 +132,9 @@ static inline ct_index_entry *ct_partition_find_by(const ct_partition *partition
     const size_t mask = ((size_t)1 << partition->index_bits) - 1;
     for (size_t at = ct_key_home(key, partition->index_bits);; at = (at + 1) & mask) {
         ct_index_entry *entry = &partition->index[at << shift];
-        if (entry->slot == CT_SLOT_EMPTY) return NULL;
-        if (entry->key == key) return entry;
+        /* Of a table that follows deltas, other keys' entries may just be written (following.c). */
+        if (__atomic_load_n(&entry->slot, __ATOMIC_ACQUIRE) == CT_SLOT_EMPTY) return NULL;
+        if (__atomic_load_n(&entry->key, __ATOMIC_RELAXED) == key) return entry;
     }
 }
 

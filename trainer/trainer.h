@@ -61,6 +61,11 @@ typedef struct ct_train_options {
     bool resume;             /* the model was opened from ct_model_resume_folder(out_folder) and goes on where it stands */
     uint32_t keep;           /* folders: the last one, and keep - 1 checkpoints before it as out_folder.checkpoints/rows-N; 0 = 1 */
     const char *out_folder;
+    /* NULL = none; else the model is published there while it trains (model/publication.h): each so many rows, and so many seconds after
+     * the last time, both at a batch's end; 0 = not by that. At the end in any case. */
+    const char *publish_folder;
+    int64_t publish_rows;
+    double publish_seconds;
     ct_pool *pool;
     bool progress;
     const json_t *init; /* what the model began with, for metrics.json: ct_model_init_from's lines; may be NULL */
@@ -76,7 +81,8 @@ typedef struct ct_train_result {
     double train_seconds, rows_per_second;
     int64_t waiting_ns;                 /* for the reader */
     int64_t saving_ns, final_saving_ns; /* of all folders written; of the last one, which train_seconds leaves out */
-    bool stopped;                       /* by the stop flag: the folder holds the model of the rows so far */
+    int64_t publishing_ns;
+    bool stopped; /* by the stop flag: the folder holds the model of the rows so far */
 } ct_train_result;
 
 /* The whole run; ends with a model folder. A stop (the reader's flag) ends with a folder of the rows learned so far, or none where there
