@@ -8,9 +8,11 @@
 #include "trainer/publish.h"
 
 #include <dirent.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -32,6 +34,12 @@ struct publisher {
     int64_t next_rows; /* when it is time again, by rows */
     int64_t last_ns;   /* of what was published last, or the run's start */
     int64_t spent_ns;
+    /* A thread of its own publishes what is due by time while the run waits for rows; whoever has the lock may touch the model. */
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    pthread_t thread;
+    bool started, stop;
+    ct_status failed; /* of that thread; the run ends with it */
 };
 
 /* --- the folder --- */
@@ -214,6 +222,36 @@ static ct_code begin(publisher *publisher, ct_status *status) {
     return strcmp(digest, end->digest) == 0 ? go_on(publisher, status) : begin_anew(publisher, status);
 }
 
+/* --- when --- */
+
+static bool is_due(const publisher *publisher) {
+    const ct_train_options *options = publisher->options;
+    if (options->publish_rows > 0 && ct_model_rows(publisher->model) >= publisher->next_rows) return true;
+    if (options->publish_seconds > 0 && (double)(ct_clock_ns() - publisher->last_ns) >= options->publish_seconds * 1e9) return true;
+    return ct_model_changes_full(publisher->model);
+}
+
+static bool is_worth(const publisher *publisher) {
+    return publisher->oldest_ms != 0 && !publisher->catching_up && !ct_watch_astray(publisher->watch);
+}
+
+static void *timer_main(void *argument) {
+    publisher *publisher = argument;
+    (void)pthread_mutex_lock(&publisher->lock);
+    while (!publisher->stop) {
+        if (publisher->failed.code == CT_OK && is_worth(publisher) && is_due(publisher)) {
+            if (publish(publisher, &publisher->failed) == CT_OK) continue;
+            ct_watch_say(publisher->watch, "%s; the run ends with its next batch", publisher->failed.message);
+        }
+        const int64_t each = (int64_t)(publisher->options->publish_seconds * 1e9), now = ct_clock_ns(), due = publisher->last_ns + each;
+        const int64_t until = due > now ? due : now + each;
+        const struct timespec limit = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
+        (void)pthread_cond_timedwait(&publisher->wake, &publisher->lock, &limit);
+    }
+    (void)pthread_mutex_unlock(&publisher->lock);
+    return NULL;
+}
+
 /* --- life --- */
 
 ct_code publisher_create(ct_model *model, const ct_trainer *trainer, const ct_train_options *options, ct_watch *watch,
@@ -225,12 +263,27 @@ ct_code publisher_create(ct_model *model, const ct_trainer *trainer, const ct_tr
     publisher->trainer = trainer;
     publisher->options = options;
     publisher->watch = watch;
+    publisher->failed = (ct_status)CT_STATUS_INIT;
+    pthread_condattr_t attributes;
+    (void)pthread_condattr_init(&attributes);
+    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&publisher->wake, &attributes);
+    (void)pthread_condattr_destroy(&attributes);
+    (void)pthread_mutex_init(&publisher->lock, NULL);
+    (void)pthread_mutex_lock(&publisher->lock);
     published(publisher);
     ct_model_expect_deltas(model);
     CT_TRY_GOTO(code, ct_folder_create(options->publish_folder, status), fail);
     CT_TRY_GOTO(code, remove_left_overs(options->publish_folder, status), fail);
     CT_TRY_GOTO(code, ct_publication_end(options->publish_folder, &publisher->end, status), fail);
     CT_TRY_GOTO(code, begin(publisher, status), fail);
+    if (options->publish_seconds > 0) {
+        if (pthread_create(&publisher->thread, NULL, timer_main, publisher) != 0) {
+            code = ct_fail(status, CT_EXHAUSTED, "cannot start a thread for --publish");
+            goto fail;
+        }
+        publisher->started = true;
+    }
     *out_publisher = publisher;
     return CT_OK;
 fail:
@@ -238,16 +291,29 @@ fail:
     return code;
 }
 
-void publisher_destroy(publisher *publisher) { free(publisher); }
+void publisher_destroy(publisher *publisher) {
+    if (publisher == NULL) return;
+    publisher->stop = true;
+    (void)pthread_cond_signal(&publisher->wake);
+    (void)pthread_mutex_unlock(&publisher->lock);
+    if (publisher->started) (void)pthread_join(publisher->thread, NULL);
+    (void)pthread_mutex_destroy(&publisher->lock);
+    (void)pthread_cond_destroy(&publisher->wake);
+    free(publisher);
+}
 
-static bool is_due(const publisher *publisher) {
-    const ct_train_options *options = publisher->options;
-    if (options->publish_rows > 0 && ct_model_rows(publisher->model) >= publisher->next_rows) return true;
-    if (options->publish_seconds > 0 && (double)(ct_clock_ns() - publisher->last_ns) >= options->publish_seconds * 1e9) return true;
-    return ct_model_changes_full(publisher->model);
+void publisher_waits(publisher *publisher, bool waits) {
+    if (waits)
+        (void)pthread_mutex_unlock(&publisher->lock);
+    else
+        (void)pthread_mutex_lock(&publisher->lock);
 }
 
 ct_code publisher_batch(publisher *publisher, int64_t read_unix_ms, ct_status *status) {
+    if (publisher->failed.code != CT_OK) {
+        *status = publisher->failed;
+        return status->code;
+    }
     if (publisher->oldest_ms == 0) publisher->oldest_ms = read_unix_ms;
     publisher->newest_ms = read_unix_ms;
     if (publisher->catching_up) {
@@ -257,13 +323,16 @@ ct_code publisher_batch(publisher *publisher, int64_t read_unix_ms, ct_status *s
         if (rows == publisher->end.rows) CT_TRY(ct_model_digest(publisher->model, digest, status));
         return strcmp(digest, publisher->end.digest) == 0 ? go_on(publisher, status) : begin_anew(publisher, status);
     }
-    if (!is_due(publisher) || ct_watch_astray(publisher->watch)) return CT_OK;
-    return publish(publisher, status);
+    return is_due(publisher) && is_worth(publisher) ? publish(publisher, status) : CT_OK;
 }
 
 ct_code publisher_finish(publisher *publisher, ct_status *status) {
+    if (publisher->failed.code != CT_OK) {
+        *status = publisher->failed;
+        return status->code;
+    }
     if (publisher->catching_up) return begin_anew(publisher, status);
-    return publisher->oldest_ms != 0 && !ct_watch_astray(publisher->watch) ? publish(publisher, status) : CT_OK;
+    return is_worth(publisher) ? publish(publisher, status) : CT_OK;
 }
 
 int64_t publisher_ns(const publisher *publisher) { return publisher->spent_ns; }

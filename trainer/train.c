@@ -77,7 +77,9 @@ static ct_code skip_batch(train_run *run, const ct_batch *batch, uint32_t epoch,
 
 static ct_code next_batch(train_run *run, ct_reader *reader, ct_batch **out_batch, ct_status *status) {
     const int64_t since = ct_clock_ns();
+    if (run->publisher != NULL) publisher_waits(run->publisher, true);
     const ct_code code = ct_reader_next(reader, out_batch, status);
+    if (run->publisher != NULL) publisher_waits(run->publisher, false);
     run->result->waiting_ns += ct_clock_ns() - since;
     return code;
 }

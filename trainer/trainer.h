@@ -61,8 +61,8 @@ typedef struct ct_train_options {
     bool resume;             /* the model was opened from ct_model_resume_folder(out_folder) and goes on where it stands */
     uint32_t keep;           /* folders: the last one, and keep - 1 checkpoints before it as out_folder.checkpoints/rows-N; 0 = 1 */
     const char *out_folder;
-    /* NULL = none; else the model is published there while it trains (model/publication.h): each so many rows, and so many seconds after
-     * the last time, both at a batch's end; 0 = not by that. At the end in any case. */
+    /* NULL = none; else the model is published there while it trains (model/publication.h): each so many rows, at a
+     * batch's end, and so many seconds after the last time, also while it waits for rows; 0 = not by that. At the end in any case. */
     const char *publish_folder;
     int64_t publish_rows;
     double publish_seconds;

@@ -161,7 +161,7 @@ run_case killed
 
 # Requests that never end, beside a training that publishes as fast as it can: none fails.
 live() {
-    local applied
+    local applied memory=$1
     rm -rf live live.* pub2
     "$program" train "${model[@]}" --train "|cat log.tsv log.tsv" --out live --publish pub2 --publish-rows 512 >out 2>err </dev/null &
     local trainer=$!
@@ -170,7 +170,7 @@ live() {
         kill -0 $trainer || { wrong "no training"; return; }
         read -rt 0.02 <> <(:)
     done
-    serve --follow m=pub2 || return
+    serve --follow m=pub2 --memory "$memory" || return
     "$program" load --to "$address" --schema criteo --data asked.tsv --candidates 20 --concurrency 3 --seconds 3 --deadline-ms 600000 --json >load.json 2>err || wrong "load"
     wait $trainer || wrong "the training failed"
     logged "result=(done|base) .* version=$(digest live) "
@@ -185,5 +185,8 @@ END
     stop
     grep -q 'result=refused' log && wrong "$(grep result=refused log)"
 }
-run_case live
+live_all() { live 0; }
+live_part() { live 12; }
+run_case live_all
+run_case live_part
 finish

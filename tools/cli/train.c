@@ -141,7 +141,8 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
         {"publish-rows", "N", CT_OPTION_INTEGER, false, &publish_rows, "of --publish: each N rows, at a batch's end; 0 = not by rows", 0,
          1e15, NULL},
         {"publish-seconds", "S", CT_OPTION_NUMBER, false, &publish_seconds,
-         "of --publish: S seconds after the last one, at a batch's end; 0 = not by time, and 60 where --publish-rows is not given either",
+         "of --publish: S seconds after the last one, also while the log waits; 0 = not by time, and 60 where --publish-rows is not given "
+         "either",
          0, 1e9, NULL},
         {"profile", NULL, CT_OPTION_FLAG, false, &profile, "shows where the time went", 0, 0, NULL},
         {"batch", "N", CT_OPTION_INTEGER, false, &batch, "rows of a step; 2048 is faster, and as good for a log of 100 million rows", 1,
