@@ -133,6 +133,20 @@ ct_code ct_changes_mark_key(ct_changes *changes, const ct_table *table, uint64_t
     return mark(changes, set_of(changes, number_of(changes, table), part), table, &table->partitions[part], key, status);
 }
 
+static bool is_noted(const key_set *set, uint64_t key) {
+    if (!key) return set->zero;
+    if (!set->keys) return false;
+    const size_t mask = ((size_t)1 << set->bits) - 1;
+    size_t at = ct_key_home(key, set->bits);
+    while (set->keys[at] && set->keys[at] != key) at = (at + 1) & mask;
+    return set->keys[at] == key;
+}
+
+void ct_changes_expire(ct_changes *changes, const ct_table *table, size_t part, const ct_index_entry *entry) {
+    key_set *set = set_of(changes, number_of(changes, table), part);
+    if (!changes->store->tier && !is_noted(set, entry->key)) ct_sum_take_entry(&set->sum, table, &table->partitions[part], entry);
+}
+
 int64_t ct_changes_count(const ct_changes *changes) {
     uint64_t count = 0;
     for (size_t i = 0; i < changes->store->table_count * changes->parts; i++) count += changes->sets[i].used + changes->sets[i].zero;
@@ -182,12 +196,20 @@ typedef struct settling {
     void *context;
 } settling;
 
+/* One that has expired is as if it were not there. */
 static ct_code fetched(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status) {
-    ct_changes *changes = context;
+    const settling *work = context;
+    ct_changes *changes = work->changes;
+    const ct_store *store = changes->store;
+    bool row;
     (void)key;
-    if (bytes > CT_RECORD_MAX_BYTES) return ct_fail(status, CT_CORRUPT, "a record of %zu bytes", bytes);
-    changes->sizes[number] = record ? bytes : 0;
-    if (record) memcpy(changes->records + number * CT_RECORD_MAX_BYTES, record, bytes);
+    changes->sizes[number] = 0;
+    if (!record) return CT_OK;
+    const ct_stored_table *layout = ct_tier_layout(store->tier, work->table);
+    CT_TRY(ct_record_check(layout, record, bytes, &row, status));
+    if (ct_record_day(layout, record) < store->tables[work->table].oldest_day) return CT_OK;
+    changes->sizes[number] = bytes;
+    memcpy(changes->records + number * CT_RECORD_MAX_BYTES, record, bytes);
     return CT_OK;
 }
 
@@ -203,7 +225,8 @@ static ct_code settle_keys(const settling *work, const uint64_t *keys, size_t co
     for (size_t i = 0; i < count && changes->store->tier; i++)
         if (!ct_partition_find(partition, keys[i])) missing[missing_count++] = keys[i];
     if (missing_count)
-        CT_TRY(ct_live_get(ct_tier_live(changes->store->tier), work->table, missing, missing_count, fetched, changes, status));
+        CT_TRY(
+            ct_live_get(ct_tier_live(changes->store->tier), work->table, missing, missing_count, fetched, (void *)(uintptr_t)work, status));
     for (size_t i = 0; i < count; i++) {
         const ct_index_entry *entry = ct_partition_find(partition, keys[i]);
         const char *record = encoded;

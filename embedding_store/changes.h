@@ -17,6 +17,9 @@ CT_MUST_CHECK ct_code ct_changes_mark(ct_changes *changes, const ct_ticket *tick
 /* One key; while no task runs. */
 CT_MUST_CHECK ct_code ct_changes_mark_key(ct_changes *changes, const ct_table *table, uint64_t key, ct_status *status);
 
+/* An entry is about to be removed, as it has expired: whoever applies a delta finds that by the log's day. By the task of its part. */
+void ct_changes_expire(ct_changes *changes, const ct_table *table, size_t part, const ct_index_entry *entry);
+
 int64_t ct_changes_count(const ct_changes *changes);
 bool ct_changes_full(const ct_changes *changes);
 /* out_sums: (partitions), of one table. False where there are changes that nobody has settled, or where they are another's business. */

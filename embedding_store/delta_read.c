@@ -279,7 +279,7 @@ ct_code ct_delta_check_tables(const ct_delta *delta, const ct_store *store, ct_s
     for (size_t i = 0; same && i < store->table_count; i++) {
         const ct_table_spec *a = &delta->stored[i].spec, *b = &store->tables[i].spec;
         same = strcmp(a->name, b->name) == 0 && a->kind == b->kind && a->dim == b->dim && a->optimiser == b->optimiser &&
-               a->target_stats == b->target_stats && strcmp(a->content_hash, b->content_hash) == 0;
+               a->target_stats == b->target_stats && a->expire_days == b->expire_days && strcmp(a->content_hash, b->content_hash) == 0;
     }
     return same ? CT_OK : ct_fail(status, CT_INVALID, "%s: its tables are not those of the model", delta->path);
 }
@@ -294,7 +294,7 @@ static ct_code apply_record(void *context, size_t number, uint64_t key, const ch
     ct_table *table = &work->store->tables[number];
     ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
     ct_index_entry *entry = ct_partition_find(partition, key);
-    if (entry && entry->slot != CT_SLOT_STUB && !row) CT_TRY(ct_partition_free_row(partition, entry, status));
+    if (entry && entry->slot != CT_SLOT_STUB && !row) CT_TRY(ct_partition_drop_row(partition, entry, status));
     if (!record) {
         if (entry) ct_partition_remove(partition, ct_partition_place(partition, entry));
         return CT_OK;
@@ -307,6 +307,12 @@ ct_code ct_store_apply_delta(ct_store *store, const ct_delta *delta, ct_status *
     if (store->mode != CT_STORE_TRAIN || store->tier)
         return ct_fail(status, CT_INVALID, "%s: only a store for training, all in memory, is taken on", delta->path);
     CT_TRY(ct_delta_check_tables(delta, store, status));
+    for (size_t i = 0; i < store->table_count; i++) {
+        if (!store->tables[i].spec.expire_days) continue;
+        ct_table_set_day(&store->tables[i], delta->stored[i].first_day, delta->stored[i].today);
+        CT_TRY(ct_expire_rows(store, &store->tables[i], status));
+        store->tables[i].expired = delta->stored[i].expired;
+    }
     applying work = {store, delta};
     CT_TRY(ct_delta_scan(delta, apply_record, &work, status));
     for (size_t i = 0; i < store->table_count; i++) {

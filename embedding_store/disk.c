@@ -169,11 +169,15 @@ static ct_code read_entry(const read_work *work, scan *scan, uint64_t key, const
     ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
     bool has_row;
     if (ct_record_check(stored, value, bytes, &has_row, status) != CT_OK) return ct_fail_within(status, "%s", work->folder);
+    bool lives;
+    if (ct_record_lives(stored, value, &lives, status) != CT_OK) return ct_fail_within(status, "%s", work->folder);
+    if (!lives) return CT_OK;
     if (has_row)
         scan->rows++;
     else
         scan->stubs++;
     if (!has_row && work->store->mode == CT_STORE_READ && !table->spec.target_stats) return CT_OK;
+    if (table->spec.expire_days && ct_record_day(stored, value) < table->oldest_day) return CT_OK;
     ct_index_entry *entry;
     const uint64_t used = partition->used;
     CT_TRY(ct_partition_claim(table, partition, key, &entry, status));

@@ -35,6 +35,7 @@ static ct_code view_create(const ct_store *store, view **out_view, ct_status *st
     if (!view) return ct_fail_memory(status, sizeof *view, "a view");
     view->store = *store;
     view->store.changes = NULL;
+    view->store.view = true;
     view->store.tables = calloc(store->table_count + 1, sizeof *store->tables);
     bool good = view->store.tables != NULL;
     for (size_t i = 0; good && i < store->table_count; i++) {
@@ -122,10 +123,21 @@ static ct_code load_overlay(ct_following *following, const ct_delta *delta, ct_s
     return CT_OK;
 }
 
-/* What the overlay adds to a partition of a table. */
+/* What a delta adds to a partition of a table, and takes from it. */
 typedef struct needs {
     size_t entries, rows, freed;
 } needs;
+
+/* Rows that expire by the table's day; those that the overlay has do not. */
+static size_t expiring(const ct_table *table, const ct_partition *partition, const ct_partition *overlay) {
+    size_t rows = 0;
+    for (size_t place = 0; table->spec.expire_days && place < (size_t)1 << partition->index_bits; place++) {
+        const ct_index_entry *entry = ct_partition_entry(partition, place);
+        rows += entry->slot != CT_SLOT_EMPTY && entry->slot != CT_SLOT_STUB && ct_entry_expired(table, entry) &&
+                !ct_partition_find(overlay, entry->key);
+    }
+    return rows;
+}
 
 static needs needs_of(const ct_partition *from, const ct_partition *to) {
     needs need = {0};
@@ -171,14 +183,19 @@ static ct_code make_room(ct_following *following, const ct_store *overlay, const
     return CT_OK;
 }
 
-static void tell_sizes(ct_store *view, const ct_delta *delta, const needs *needs) {
+/* Its tables come to the day of the delta, and its readers know what has expired. */
+static void tell_sizes(ct_store *view, const ct_store *overlay, const ct_delta *delta, const needs *needs) {
     for (size_t i = 0; i < view->table_count; i++) {
         ct_table *table = &view->tables[i];
         const ct_stored_table *stored = &delta->stored[i];
         int64_t rows = 0, stubs = 0;
+        const uint32_t before = table->oldest_day;
+        ct_table_set_day(table, stored->first_day, stored->today);
         for (size_t p = 0; p < table->partition_count; p++) {
             const struct needs *need = &needs[i * table->partition_count + p];
             ct_partition *partition = &table->partitions[p];
+            if (table->oldest_day > before)
+                partition->free_count += (uint32_t)expiring(table, partition, &overlay->tables[i].partitions[p]);
             partition->used += need->entries;
             partition->rows += (uint32_t)need->rows;
             partition->free_count += (uint32_t)need->freed;
@@ -205,7 +222,7 @@ ct_code ct_following_stage(ct_following *following, const ct_delta *delta, ct_st
     CT_TRY_GOTO(code, load_overlay(following, delta, &overlay, status), fail);
     CT_TRY_GOTO(code, make_room(following, overlay, delta, needs, status), fail);
     CT_TRY_GOTO(code, view_create(store, &staged, status), fail);
-    tell_sizes(&staged->store, delta, needs);
+    tell_sizes(&staged->store, overlay, delta, needs);
     staged->overlay = overlay;
     atomic_store(&staged->store.overlay, overlay);
     following->staged = staged;
@@ -239,15 +256,27 @@ static ct_code settle_entry(ct_table *table, ct_partition *partition, const ct_p
         memcpy(ct_slab_at(&partition->values, fresh.slot - 1), ct_slab_at(&from->values, entry->slot - 1),
                from->values.floats * sizeof(float));
     } else if (fresh.slot != CT_SLOT_STUB) {
-        CT_TRY(ct_partition_free_row(partition, &fresh, status));
+        CT_TRY(ct_partition_drop_row(partition, &fresh, status));
     }
     to->count = entry->count;
-    if (table->spec.target_stats) *ct_entry_counts(to) = *ct_entry_counts(entry);
+    if (ct_entry_shift(&table->spec)) *ct_entry_counts(to) = *ct_entry_counts(entry);
     if (is_new) {
         partition->used++;
         __atomic_store_n(&to->key, entry->key, __ATOMIC_RELAXED);
     }
     __atomic_store_n(&to->slot, fresh.slot, __ATOMIC_RELEASE);
+    return CT_OK;
+}
+
+/* What has expired gives its row back; the entry stays, where others may be looking for the next one. */
+static ct_code settle_expired(const ct_table *table, ct_partition *partition, ct_status *status) {
+    for (size_t place = 0; place < (size_t)1 << partition->index_bits; place++) {
+        ct_index_entry *entry = ct_partition_entry(partition, place);
+        if (entry->slot == CT_SLOT_EMPTY || entry->slot == CT_SLOT_STUB || !ct_entry_expired(table, entry)) continue;
+        ct_index_entry gone = *entry;
+        CT_TRY(ct_partition_drop_row(partition, &gone, status));
+        __atomic_store_n(&entry->slot, CT_SLOT_STUB, __ATOMIC_RELAXED);
+    }
     return CT_OK;
 }
 
@@ -263,13 +292,17 @@ ct_code ct_following_settle(ct_following *following, ct_status *status) {
     for (size_t i = 0; i < store->table_count; i++) ct_retired_release(&following->retired[i], &store->tables[i]);
     for (size_t i = 0; i < store->table_count; i++) {
         ct_table *table = &store->tables[i];
-        table->counted_epoch = staged->overlay->tables[i].counted_epoch;
+        const ct_table *seen = &staged->store.tables[i];
+        const uint32_t before = table->oldest_day;
+        table->counted_epoch = seen->counted_epoch;
+        ct_table_set_day(table, seen->first_day, seen->day);
         for (size_t p = 0; p < table->partition_count; p++) {
             const ct_partition *from = &staged->overlay->tables[i].partitions[p];
             for (size_t place = 0; place < (size_t)1 << from->index_bits; place++) {
                 ct_index_entry *entry = ct_partition_entry(from, place);
                 if (entry->slot != CT_SLOT_EMPTY) CT_TRY(settle_entry(table, &table->partitions[p], from, entry, status));
             }
+            if (table->oldest_day > before) CT_TRY(settle_expired(table, &table->partitions[p], status));
         }
     }
     atomic_store(&staged->store.overlay, NULL);

@@ -120,6 +120,12 @@ void ct_live_close(ct_live *live) {
     free(live);
 }
 
+void ct_live_expire(ct_live *live, size_t table, const ct_stored_table *layout, uint32_t oldest_day) {
+    ct_expiry *expiry = &live->database.expiry[table];
+    atomic_store(&expiry->day_offset, layout->day.offset);
+    atomic_store(&expiry->oldest_day, oldest_day); /* last: 0 drops nothing */
+}
+
 /* --- writing --- */
 
 ct_code ct_live_begin(ct_live *live, size_t table, ct_status *status) {

@@ -203,7 +203,7 @@ ct_code ct_store_prefetch(ct_store *store, ct_ticket *ticket, const ct_lookup *l
 
 ct_code ct_store_acquire(ct_store *store, ct_ticket *ticket, ct_status *status) {
     if (ticket->stage != CT_TICKET_PREFETCHED) return ct_fail(status, CT_INVALID, "acquire: the ticket was not prefetched");
-    const bool outside = ticket->table->outside_rows + ticket->table->outside_stubs > 0;
+    const bool outside = ticket->table->outside_rows + ticket->table->outside_stubs > 0 || (store->view && store->tier);
     if (!ticket->training) {
         const ct_store *overlay = atomic_load_explicit(&store->overlay, memory_order_acquire);
         ticket->overlay = overlay && ticket->table->spec.kind == CT_TABLE_TRAINED ? &overlay->tables[ticket->lookup.table] : NULL;
@@ -212,6 +212,7 @@ ct_code ct_store_acquire(ct_store *store, ct_ticket *ticket, ct_status *status) 
         else
             ct_read_acquire(ticket);
     } else {
+        if (ticket->table->spec.expire_days) CT_TRY(ct_expire(store, ticket->table, ticket->lookup.day, status));
         if (store->tier) CT_TRY(ct_tier_admit(store->tier, ticket, status));
         CT_TRY(ct_train_acquire(ticket, status));
         if (store->tier) ct_tier_acquired(store->tier, ticket);

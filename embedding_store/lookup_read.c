@@ -45,21 +45,21 @@ static size_t resolve_values(const ct_table *table, const uint64_t *keys, size_t
     return unknown;
 }
 
-/* The same, where an overlay is asked first. */
+/* The same in a view (following.h): an overlay is asked first, and what has expired since the base is still there. */
 static size_t resolve_over(const ct_ticket *ticket, const uint64_t *keys, size_t at, size_t count, const float *instead) {
     const ct_table *table = ticket->table;
     size_t unknown = 0;
-    for (size_t i = 0; i < least(count, INDEX_AHEAD); i++) ct_table_prefetch(ticket->overlay, keys[i]);
     for (size_t i = 0; i < count; i++) {
         const float *values = NULL;
         ct_seen seen = {0, 0};
         if (i + INDEX_AHEAD < count) {
-            ct_table_prefetch(ticket->overlay, keys[i + INDEX_AHEAD]);
+            if (ticket->overlay) ct_table_prefetch(ticket->overlay, keys[i + INDEX_AHEAD]);
             ct_table_prefetch(table, keys[i + INDEX_AHEAD]);
         }
-        if (!ct_overlay_find(ticket->overlay, keys[i], &values, &seen)) {
+        if (!ticket->overlay || !ct_overlay_find(ticket->overlay, keys[i], &values, &seen)) {
             const ct_partition *partition = &table->partitions[ct_partition_of(keys[i], table->partition_bits)];
             ct_index_entry *entry = ct_partition_find(partition, keys[i]);
+            if (entry && ct_entry_expired(table, entry)) entry = NULL;
             if (entry && entry->slot != CT_SLOT_STUB) values = ct_slab_at(&partition->values, entry->slot - 1);
             if (entry && ticket->seen) seen = ct_counts_in_epoch(ct_entry_counts(entry), table->counted_epoch);
         }
@@ -73,7 +73,7 @@ static size_t resolve_over(const ct_ticket *ticket, const uint64_t *keys, size_t
 
 /* Occurrences [at, at + count) of the ticket. */
 static size_t resolve(const ct_ticket *ticket, const uint64_t *keys, size_t at, size_t count, const float *instead) {
-    if (ticket->overlay) return resolve_over(ticket, keys, at, count, instead);
+    if (ticket->overlay || (ticket->table->spec.expire_days && ticket->store->view)) return resolve_over(ticket, keys, at, count, instead);
     if (ticket->seen) return resolve_counted(ticket->table, keys, count, instead, &ticket->tokens[at], &ticket->seen[at]);
     return resolve_values(ticket->table, keys, count, instead, &ticket->tokens[at]);
 }

@@ -186,23 +186,25 @@ typedef struct acquire_work {
     ct_failure failure;
 } acquire_work;
 
-/* counted: the table has target statistics; a constant of each caller, so that tables without do not pay for it. */
-static inline __attribute__((always_inline)) ct_code acquire_part(ct_ticket *ticket, size_t part, bool counted, ct_status *status) {
+/* counted: the table has target statistics; wide: or it expires. Constants of each caller, so that tables without do not pay for it. */
+static inline __attribute__((always_inline)) ct_code acquire_part(ct_ticket *ticket, size_t part, bool counted, bool wide,
+                                                                  ct_status *status) {
     ct_table *table = ticket->table;
     ct_partition *partition = &table->partitions[part];
     const size_t count = ticket->unique_counts[part];
     ct_unique *uniques = &ticket->uniques[ticket->bases[part]];
     const ct_occurrence *list = &ticket->list[ticket->bases[part]];
     const uint32_t min_count = table->spec.min_count;
+    const bool expires = wide && table->spec.expire_days > 0;
     ct_noted *noted = counted ? &ticket->noted[ticket->bases[part]] : NULL;
     bool rerouted = false;
     if (counted) ticket->noted_bits[part] = partition->index_bits;
 
-    for (size_t i = 0; i < least(count, INDEX_AHEAD); i++) ct_table_prefetch_by(table, uniques[i].key, counted);
+    for (size_t i = 0; i < least(count, INDEX_AHEAD); i++) ct_table_prefetch_by(table, uniques[i].key, wide);
     for (size_t i = 0; i < count; i++) {
-        if (i + INDEX_AHEAD < count) ct_table_prefetch_by(table, uniques[i + INDEX_AHEAD].key, counted);
+        if (i + INDEX_AHEAD < count) ct_table_prefetch_by(table, uniques[i + INDEX_AHEAD].key, wide);
         ct_unique *unique = &uniques[i];
-        ct_index_entry *entry = ct_partition_find_by(partition, unique->key, counted);
+        ct_index_entry *entry = ct_partition_find_by(partition, unique->key, wide);
         if (!entry) CT_TRY(ct_partition_claim(table, partition, unique->key, &entry, status));
         const uint32_t before = entry->count;
         entry->count = ct_add_counts(before, unique->count);
@@ -211,6 +213,7 @@ static inline __attribute__((always_inline)) ct_code acquire_part(ct_ticket *tic
             ct_partition_set_first(table, partition, entry->slot - 1, unique->key, false);
         }
         if (entry->slot != CT_SLOT_STUB) unique->row = entry->slot - 1;
+        if (expires) ct_entry_counts(entry)->day = table->day;
         if (counted) {
             noted[i].seen = ct_counts_in_epoch(ct_entry_counts(entry), ticket->lookup.epoch);
             noted[i].place = ct_partition_place(partition, entry);
@@ -239,9 +242,12 @@ static void acquire_task(void *context, size_t part, size_t worker) {
     acquire_work *work = context;
     ct_status status;
     ct_changes *changes = work->ticket->store->changes;
+    const bool counted = work->ticket->seen, wide = ct_entry_shift(&work->ticket->table->spec);
     ct_code code = changes ? ct_changes_mark(changes, work->ticket, part, &status) : CT_OK;
     if (code == CT_OK)
-        code = work->ticket->seen ? acquire_part(work->ticket, part, true, &status) : acquire_part(work->ticket, part, false, &status);
+        code = counted ? acquire_part(work->ticket, part, true, true, &status)
+               : wide  ? acquire_part(work->ticket, part, false, true, &status)
+                       : acquire_part(work->ticket, part, false, false, &status);
     if (code != CT_OK) ct_failure_put(&work->failure, &status);
 }
 
@@ -312,6 +318,7 @@ static ct_code add_rare_rows(ct_ticket *ticket, ct_status *status) {
         if (ticket->store->changes) CT_TRY(ct_changes_mark_key(ticket->store->changes, table, unique->key, status));
         CT_TRY(ct_partition_claim(table, partition, unique->key, &entry, status));
         entry->count = ct_add_counts(entry->count, unique->count);
+        if (table->spec.expire_days) ct_entry_counts(entry)->day = CT_DAY_NEVER;
         if (entry->slot == CT_SLOT_STUB) {
             CT_TRY(ct_partition_add_row(table, partition, entry, status));
             ct_partition_set_first(table, partition, entry->slot - 1, unique->key, true);

@@ -5,7 +5,8 @@
 #include "base/bytes.h"
 
 size_t ct_record_bytes(const ct_table *table) {
-    const size_t head = table->spec.kind != CT_TABLE_TRAINED ? 0 : table->spec.target_stats ? 17 : 5;
+    const ct_table_spec *spec = &table->spec;
+    const size_t head = spec->kind != CT_TABLE_TRAINED ? 0u : 5u + (spec->target_stats ? 12u : 0u) + (spec->expire_days ? 4u : 0u);
     return head + (ct_state_floats(&table->spec) + table->spec.dim) * sizeof(float);
 }
 
@@ -16,12 +17,16 @@ size_t ct_record_encode(const ct_table *table, const ct_partition *partition, co
         ct_put_le32(out, entry->count);
         out[4] = has_row;
         n = 5;
+        const ct_key_counts *counts = (const ct_key_counts *)(const void *)(entry + 1); /* where there are any */
         if (table->spec.target_stats) {
-            const ct_key_counts *counts = (const ct_key_counts *)(const void *)(entry + 1);
             ct_put_le32(out + n, counts->impressions);
             ct_put_le32(out + n + 4, counts->clicks);
             ct_put_le32(out + n + 8, counts->epoch);
             n += 12;
+        }
+        if (table->spec.expire_days) {
+            ct_put_le32(out + n, counts->day);
+            n += 4;
         }
         if (!has_row) return n;
         const size_t state = partition->state.floats * sizeof(float);
@@ -80,13 +85,29 @@ ct_code ct_record_check(const ct_stored_table *stored, const char *record, size_
     return CT_OK;
 }
 
+uint32_t ct_record_day(const ct_stored_table *stored, const char *record) {
+    return stored->day.present ? ct_get_le32(record + stored->day.offset) : 0;
+}
+
+ct_code ct_record_lives(const ct_stored_table *stored, const char *record, bool *out_lives, ct_status *status) {
+    const uint32_t day = ct_record_day(stored, record);
+    if (stored->spec.expire_days && day > stored->today && day != CT_DAY_NEVER)
+        return ct_fail(status, CT_CORRUPT, "table %s holds a key that was seen on day %u, but its log has come to day %u",
+                       stored->spec.name, day, stored->today);
+    *out_lives = !stored->spec.expire_days || day >= ct_oldest_day(stored->spec.expire_days, stored->first_day, stored->today);
+    return CT_OK;
+}
+
 ct_code ct_record_decode(ct_table *table, ct_partition *partition, const ct_stored_table *stored, const char *record, bool row,
                          ct_index_entry *entry, ct_status *status) {
     if (table->spec.kind == CT_TABLE_TRAINED) entry->count = ct_get_le32(record + stored->count.offset);
-    if (table->spec.target_stats && stored->epoch.present)
-        *ct_entry_counts(entry) = (ct_key_counts){.impressions = ct_get_le32(record + stored->impressions.offset),
-                                                  .clicks = ct_get_le32(record + stored->clicks.offset),
-                                                  .epoch = ct_get_le32(record + stored->epoch.offset)};
+    if (table->spec.target_stats && stored->epoch.present) {
+        ct_key_counts *counts = ct_entry_counts(entry);
+        counts->impressions = ct_get_le32(record + stored->impressions.offset);
+        counts->clicks = ct_get_le32(record + stored->clicks.offset);
+        counts->epoch = ct_get_le32(record + stored->epoch.offset);
+    }
+    if (table->spec.expire_days) ct_entry_counts(entry)->day = ct_record_day(stored, record);
     if (!row) return CT_OK;
     if (entry->slot == CT_SLOT_STUB) CT_TRY(ct_partition_add_row(table, partition, entry, status));
     memcpy(ct_slab_at(&partition->values, entry->slot - 1), record + stored->value.offset, table->spec.dim * sizeof(float));
@@ -113,6 +134,10 @@ void ct_record_layout(const ct_table_spec *spec, ct_stored_table *out_stored) {
             out_stored->clicks = (ct_stored_column){true, 9};
             out_stored->epoch = (ct_stored_column){true, 13};
             at = 17;
+        }
+        if (spec->expire_days) {
+            out_stored->day = (ct_stored_column){true, at};
+            at += 4;
         }
         out_stored->stub_bytes = at;
         ct_state_column columns[CT_STATE_COLUMNS];

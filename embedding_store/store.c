@@ -72,6 +72,9 @@ static ct_code clean_spec(const ct_table_spec *spec, size_t number, ct_table_spe
     if (!isfinite(spec->l2) || spec->l2 < 0.0f) return ct_fail(status, CT_INVALID, "table %s: an l2 of %g", name, (double)spec->l2);
     if (spec->first_value_scale != 0.0f && !positive(spec->first_value_scale))
         return ct_fail(status, CT_INVALID, "table %s: first values of scale %g", name, (double)spec->first_value_scale);
+    if (spec->expire_days > CT_TABLE_MAX_EXPIRE_DAYS)
+        return ct_fail(status, CT_INVALID, "table %s: rows expire after %u days; at most %d are possible", name, spec->expire_days,
+                       CT_TABLE_MAX_EXPIRE_DAYS);
     if (spec->min_count < 1) return ct_fail(status, CT_INVALID, "table %s: min_count must be at least 1", name);
     out_spec->optimiser = spec->optimiser;
     out_spec->learning_rate = spec->learning_rate;
@@ -80,6 +83,7 @@ static ct_code clean_spec(const ct_table_spec *spec, size_t number, ct_table_spe
     out_spec->seed = spec->seed;
     out_spec->min_count = spec->min_count;
     out_spec->target_stats = spec->target_stats;
+    out_spec->expire_days = spec->expire_days;
     return CT_OK;
 }
 
@@ -172,6 +176,7 @@ void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *ou
     }
     info.rows += table->outside_rows;
     info.stubs += table->outside_stubs;
+    info.expired = table->expired;
     info.lookups = atomic_load_explicit(&table->lookups, memory_order_relaxed);
     info.unknown = atomic_load_explicit(&table->unknown, memory_order_relaxed);
     *out_info = info;
@@ -235,7 +240,11 @@ ct_code ct_store_open_within(const char *folder, ct_store_mode mode, const ct_st
         status->code = code = CT_CORRUPT;
         ct_fail_within(status, "%s/store.json", folder);
     }
-    for (size_t i = 0; i < count && code == CT_OK; i++) store->tables[i].counted_epoch = stored[i].counted_epoch;
+    for (size_t i = 0; i < count && code == CT_OK; i++) {
+        store->tables[i].counted_epoch = stored[i].counted_epoch;
+        ct_table_set_day(&store->tables[i], stored[i].first_day, stored[i].today);
+        store->tables[i].expired = stored[i].expired;
+    }
     if (code == CT_OK) code = read_rows(store, folder, limit, stored, status);
     if (code == CT_OK) *out_store = store;
 fail:
@@ -333,7 +342,8 @@ static void digest_spec(const ct_table *table, ct_digest *digest) {
     ct_digest_update_text(digest, spec->name);
     ct_digest_update_u64(digest, (uint64_t)spec->kind);
     ct_digest_update_u64(digest, spec->dim);
-    ct_digest_update_u64(digest, (uint64_t)spec->optimiser | (uint64_t)decays << 8 | (uint64_t)spec->target_stats << 9);
+    ct_digest_update_u64(digest, (uint64_t)spec->optimiser | (uint64_t)decays << 8 | (uint64_t)spec->target_stats << 9 |
+                                     (uint64_t)(spec->expire_days > 0) << 10);
     if (spec->optimiser == CT_ROW_ADAM) {
         ct_digest_update(digest, &spec->beta1, sizeof(float));
         ct_digest_update(digest, &spec->beta2, sizeof(float));
@@ -341,6 +351,11 @@ static void digest_spec(const ct_table *table, ct_digest *digest) {
     }
     if (decays) ct_digest_update(digest, &spec->l2, sizeof(float));
     if (spec->target_stats) ct_digest_update_u64(digest, table->counted_epoch);
+    if (spec->expire_days) {
+        ct_digest_update_u64(digest, spec->expire_days);
+        ct_digest_update_u64(digest, table->first_day);
+        ct_digest_update_u64(digest, table->day);
+    }
     ct_digest_update(digest, &spec->learning_rate, sizeof(float));
     ct_digest_update(digest, &spec->initial_accumulator, sizeof(float));
     ct_digest_update(digest, &spec->first_value_scale, sizeof(float));

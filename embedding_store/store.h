@@ -12,7 +12,8 @@
  *
  * Life of a key in training: unknown -> a stub that counts (exactly, by batches) -> a row with first values once the count *before* the
  * batch has reached min_count. Until then, and in reading for ever, it stands for its feature's rare row. Rare rows are always admitted and
- * begin at zero. A read of a key that has neither gives zeros.
+ * begin at zero. A read of a key that has neither gives zeros. Where the table has expire_days, a key that was not seen for more than so
+ * many days of the log is as if it had never been seen (expire.c); the training look-ups say which day the log has come to.
  *
  * On disk: a RocksDB database written in sorted files by ingestion, one column family a table; key = big-endian 64-bit key; value = the
  * row's columns as named in store.json beside it (tables, kinds, columns, optimisers, seeds, counts). */
@@ -41,7 +42,13 @@ const char *ct_row_optimiser_name(ct_row_optimiser optimiser);
 /* false = no optimiser is called so. */
 bool ct_row_optimiser_find(const char *name, ct_row_optimiser *out_optimiser);
 
-enum { CT_TABLE_NAME_BYTES = 64, CT_STORE_MAX_TABLES = 64, CT_VIRTUAL_SHARDS = 1024, CT_TABLE_MAX_DIM = 4096 };
+enum {
+    CT_TABLE_NAME_BYTES = 64,
+    CT_STORE_MAX_TABLES = 64,
+    CT_VIRTUAL_SHARDS = 1024,
+    CT_TABLE_MAX_DIM = 4096,
+    CT_TABLE_MAX_EXPIRE_DAYS = 100000
+};
 
 typedef struct ct_table_spec {
     char name[CT_TABLE_NAME_BYTES];
@@ -56,8 +63,9 @@ typedef struct ct_table_spec {
     float l2;                  /* the gradient gets l2 * value at the row's own updates; >= 0; 0 = none */
     float first_value_scale;   /* first values uniform in [-scale, scale); 0 = zeros */
     uint64_t seed;             /* of first values: ct_random(seed, CT_PLACE_FIRST_VALUE, 0, key, element / 4) */
-    uint32_t min_count; /* >= 1; 1 = a row from the first occurrence on; else from the first batch before which it was counted so often */
-    bool target_stats;  /* every key keeps impressions and clicks: see ct_store_gather_counts */
+    uint32_t min_count;   /* >= 1; 1 = a row from the first occurrence on; else from the first batch before which it was counted so often */
+    bool target_stats;    /* every key keeps impressions and clicks: see ct_store_gather_counts */
+    uint32_t expire_days; /* at most CT_TABLE_MAX_EXPIRE_DAYS; 0 = never */
     char content_hash[CT_DIGEST_HEX_BYTES]; /* frozen only: of the vector file, "" = none */
 } ct_table_spec;
 
@@ -118,7 +126,8 @@ const ct_table_spec *ct_store_table(const ct_store *store, size_t table);
 int64_t ct_store_find_table(const ct_store *store, const char *name); /* -1 = none */
 
 typedef struct ct_table_info {
-    int64_t rows, stubs;      /* admitted; counting only */
+    int64_t rows, stubs;      /* admitted; counting only. Without what has expired. */
+    int64_t expired;          /* rows that did, since training began */
     uint64_t bytes;           /* memory: slabs and index */
     int64_t lookups, unknown; /* READ: occurrences so far that had a row / read the rare row or zeros. Approximate while others read. */
 } ct_table_info;
@@ -159,7 +168,8 @@ typedef struct ct_lookup {
     uint64_t drop_seed;
     uint32_t epoch;
     int64_t first_row;
-    bool alone; /* prefetch runs on the calling thread only, which may be in a task of the store's pool */
+    uint32_t day; /* of the batch, since 1970; for tables with expire_days */
+    bool alone;   /* prefetch runs on the calling thread only, which may be in a task of the store's pool */
 } ct_lookup;
 
 /* Scratch for one batch of one table; grows when a larger batch comes, allocates nothing once warm. */

@@ -21,7 +21,8 @@ struct ct_store {
     bool frozen_live;       /* tier: its database has the frozen tables too */
     ct_changes *changes;    /* TRAIN: NULL = nobody asks what has changed */
     uint64_t changes_bytes; /* that they may have; 0 = no limit */
-    /* of a view (following.c): what is read before the tables are; NULL = nothing */
+    bool view;              /* of a store that follows deltas (following.c) */
+    /* of a view: what is read before the tables are; NULL = nothing */
     _Atomic(const struct ct_store *) overlay;
 };
 
@@ -131,6 +132,20 @@ struct ct_ticket {
 /* lookup.c: checks a lookup and lays the ticket out for it. */
 CT_MUST_CHECK ct_code ct_lookup_plan(ct_store *store, ct_ticket *ticket, const ct_lookup *lookup, ct_status *status);
 
+/* expire.c: the log has come to `day`. What has expired is not in memory afterwards. */
+CT_MUST_CHECK ct_code ct_expire(ct_store *store, ct_table *table, uint32_t day, ct_status *status);
+/* Removes what has expired by the table's day. */
+CT_MUST_CHECK ct_code ct_expire_rows(ct_store *store, ct_table *table, ct_status *status);
+/* Keys that were seen last on a day before this one have expired. first_day: of the log, on which what has no day counts as seen. */
+static inline uint32_t ct_oldest_day(uint32_t expire_days, uint32_t first_day, uint32_t day) {
+    return !expire_days || day <= expire_days || first_day >= day - expire_days ? 0 : day - expire_days;
+}
+static inline void ct_table_set_day(ct_table *table, uint32_t first_day, uint32_t day) {
+    table->first_day = first_day;
+    table->day = day;
+    table->oldest_day = ct_oldest_day(table->spec.expire_days, first_day, day);
+}
+
 /* lookup_train.c: TRAIN on a trained table. */
 CT_MUST_CHECK ct_code ct_train_prefetch(ct_ticket *ticket, ct_status *status);
 CT_MUST_CHECK ct_code ct_train_acquire(ct_ticket *ticket, ct_status *status);
@@ -173,8 +188,9 @@ typedef struct ct_stored_table {
     ct_table_spec spec;
     int64_t rows, stubs;
     uint32_t row_bytes, stub_bytes; /* of a value; stub_bytes 0 = there are none */
-    ct_stored_column count, admitted, impressions, clicks, epoch, state[CT_STATE_COLUMNS], value;
-    uint32_t counted_epoch;
+    ct_stored_column count, admitted, impressions, clicks, epoch, day, state[CT_STATE_COLUMNS], value;
+    uint32_t counted_epoch, first_day, today; /* of the table */
+    int64_t expired;
 } ct_stored_table;
 CT_MUST_CHECK ct_code ct_store_manifest_read(const char *folder, ct_stored_table **out_tables /* malloc'd */, size_t *out_count,
                                              json_t **out_json /* may be NULL */, ct_status *status);

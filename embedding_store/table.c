@@ -153,7 +153,7 @@ ct_code ct_table_init(ct_table *table, const ct_table_spec *spec, ct_device *dev
     for (size_t i = 0; i < count; i++) {
         ct_partition *partition = &table->partitions[i];
         partition->index_bits = FIRST_INDEX_BITS;
-        partition->entry_shift = spec->target_stats;
+        partition->entry_shift = ct_entry_shift(spec);
         partition->most_rows = CT_SLOT_STUB - 2;
         CT_TRY_GOTO(code, index_create(table, partition, FIRST_INDEX_BITS, &partition->index, status), fail);
         table->partition_count = i + 1;
@@ -256,23 +256,28 @@ ct_code ct_partition_add_row(ct_table *table, ct_partition *partition, ct_index_
     return CT_OK;
 }
 
-ct_code ct_partition_free_row(ct_partition *partition, ct_index_entry *entry, ct_status *status) {
+void ct_partition_free_row(ct_partition *partition, ct_index_entry *entry) {
+    if (entry->slot != CT_SLOT_STUB) partition->free_rows[partition->free_count++] = entry->slot - 1;
+    entry->slot = CT_SLOT_STUB;
+}
+
+ct_code ct_partition_drop_row(ct_partition *partition, ct_index_entry *entry, ct_status *status) {
     const uint32_t count = partition->free_count;
-    if (!partition->touched && (count & (count - 1)) == 0) { /* a cache has room for all rows; else a power of two */
+    if (entry->slot == CT_SLOT_STUB) return CT_OK;
+    if (!partition->touched && (count & (count - 1)) == 0) { /* a cache has room for all rows; else a power of two, or more */
         const size_t room = count ? 2 * (size_t)count : 1;
         uint32_t *free_rows = realloc(partition->free_rows, room * sizeof *free_rows);
         if (!free_rows) return ct_fail_memory(status, room * sizeof *free_rows, "a table's free rows");
         partition->free_rows = free_rows;
     }
-    partition->free_rows[partition->free_count++] = entry->slot - 1;
-    entry->slot = CT_SLOT_STUB;
+    ct_partition_free_row(partition, entry);
     return CT_OK;
 }
 
 void ct_partition_remove(ct_partition *partition, size_t place) {
     const size_t mask = ((size_t)1 << partition->index_bits) - 1;
-    const ct_index_entry *entry = ct_partition_entry(partition, place);
-    if (entry->slot != CT_SLOT_STUB) partition->free_rows[partition->free_count++] = entry->slot - 1;
+    ct_index_entry *entry = ct_partition_entry(partition, place);
+    ct_partition_free_row(partition, entry);
     size_t hole = place;
     for (size_t at = (place + 1) & mask;; at = (at + 1) & mask) {
         entry = ct_partition_entry(partition, at);

@@ -26,11 +26,15 @@ typedef struct ct_index_entry {
     uint32_t count; /* occurrences in training so far; stays at UINT32_MAX */
 } ct_index_entry;
 
-/* Target statistics of a key, behind its entry: of one epoch; those of another one count as none. */
+/* Behind a key's entry, where the table has target statistics or expires. Statistics are of one epoch; those of another one count as none.
+ */
 typedef struct ct_key_counts {
     uint32_t impressions, clicks; /* stay at UINT32_MAX */
     uint32_t epoch;
+    uint32_t day; /* of the log, on which the key was last seen; 0 where the table does not expire */
 } ct_key_counts;
+
+#define CT_DAY_NEVER UINT32_MAX /* as a key's day: it does not expire */
 
 /* Fixed-size records of floats by number, in chunks of a power of two; the first chunk grows until it is as large as the others. */
 typedef struct ct_slab {
@@ -67,6 +71,8 @@ typedef struct ct_table {
     float *zeros;                        /* (dim): what a key without a row reads */
     float learning_rate;                 /* of the applies to come; the spec's, or what ct_store_set_learning_rate says */
     uint32_t counted_epoch;              /* the last one that target statistics were counted in */
+    uint32_t day, first_day, oldest_day; /* of the log, where the table expires: see ct_oldest_day */
+    int64_t expired;                     /* rows, so far */
     int64_t outside_rows, outside_stubs; /* of keys that are in the database alone */
     _Atomic int64_t lookups, unknown;
 } ct_table;
@@ -83,11 +89,12 @@ CT_MUST_CHECK ct_code ct_partition_claim(ct_table *table, ct_partition *partitio
 CT_MUST_CHECK ct_code ct_partition_reserve(ct_table *table, ct_partition *partition, size_t rows, ct_status *status);
 /* Gives a stub a row; its values and state are not set. */
 CT_MUST_CHECK ct_code ct_partition_add_row(ct_table *table, ct_partition *partition, ct_index_entry *entry, ct_status *status);
-/* Gives the row of an entry back, which becomes a stub. */
-CT_MUST_CHECK ct_code ct_partition_free_row(ct_partition *partition, ct_index_entry *entry, ct_status *status);
-/* Takes the entry at `place`, a stub or in a cache over a database, out of the index, and gives its row back. Entries behind it may move
- * up. */
+/* Takes the entry at `place` out of the index, and gives its row back. Entries behind it may move up. Only where free_rows has room. */
 void ct_partition_remove(ct_partition *partition, size_t place);
+/* The entry becomes a stub, and its row, if it had one, free. Only where free_rows has room. */
+void ct_partition_free_row(ct_partition *partition, ct_index_entry *entry);
+/* The same, with the room for it. */
+CT_MUST_CHECK ct_code ct_partition_drop_row(ct_partition *partition, ct_index_entry *entry, ct_status *status);
 /* First values of a key, and the initial state. A rare row begins at zero. */
 void ct_partition_set_first(const ct_table *table, ct_partition *partition, uint32_t row, uint64_t key, bool rare);
 /* A copy of the partition's entries sorted by key; (partition->used), malloc'd; NULL where there are none. */
@@ -106,6 +113,8 @@ void ct_retired_release(ct_retired *retired, const ct_table *table); /* fine on 
  * nothing that they see is moved or freed, what is replaced goes to `retired`. */
 CT_MUST_CHECK ct_code ct_partition_grow_aside(ct_table *table, ct_partition *partition, size_t entries, size_t rows, ct_retired *retired,
                                               ct_status *status);
+/* log2 of the places that an entry takes in the index. */
+static inline uint32_t ct_entry_shift(const ct_table_spec *spec) { return spec->target_stats || spec->expire_days; }
 
 static inline uint32_t ct_partition_rows(const ct_partition *partition) { return partition->rows - partition->free_count; }
 
@@ -142,7 +151,7 @@ static inline ct_index_entry *ct_partition_find(const ct_partition *partition, u
     return ct_partition_find_by(partition, key, partition->entry_shift);
 }
 
-/* Only where the table has target statistics. `entry`: in the index, not a copy. */
+/* Only where the table has target statistics or expires. `entry`: in the index, not a copy. */
 static inline ct_key_counts *ct_entry_counts(ct_index_entry *entry) { return (ct_key_counts *)(void *)(entry + 1); }
 
 /* The key's values, or NULL where it has no row. */
@@ -153,11 +162,18 @@ static inline const float *ct_table_values(const ct_table *table, uint64_t key) 
     return ct_slab_at(&partition->values, entry->slot - 1);
 }
 
+/* Of a table that expires: was it not seen for too long? */
+static inline bool ct_entry_expired(const ct_table *table, const ct_index_entry *entry) {
+    return table->spec.expire_days && ((const ct_key_counts *)(const void *)(entry + 1))->day < table->oldest_day;
+}
+
 static inline void ct_table_prefetch_by(const ct_table *table, uint64_t key, uint32_t shift) {
     const ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
     __builtin_prefetch(&partition->index[ct_key_home(key, partition->index_bits) << shift], 0, 3);
 }
 
-static inline void ct_table_prefetch(const ct_table *table, uint64_t key) { ct_table_prefetch_by(table, key, table->spec.target_stats); }
+static inline void ct_table_prefetch(const ct_table *table, uint64_t key) {
+    ct_table_prefetch_by(table, key, ct_entry_shift(&table->spec));
+}
 
 #endif

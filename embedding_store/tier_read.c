@@ -46,9 +46,9 @@ static ct_code found(void *context, size_t number, uint64_t key, const char *rec
     const float *values = NULL;
     ct_seen seen = {0, 0};
     (void)number;
-    if (record) {
-        bool row;
-        CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
+    bool row = false;
+    if (record) CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
+    if (record && ct_record_day(work->layout, record) >= ticket->table->oldest_day) {
         if (row) {
             float *to = work->rows + work->used++ * dim;
             memcpy(to, ct_record_values(work->layout, record, row), dim * sizeof *to);
@@ -130,6 +130,11 @@ static size_t resolve(const ct_ticket *ticket, const uint64_t *keys, size_t at, 
         const ct_partition *partition = &table->partitions[ct_partition_of(keys[i], table->partition_bits)];
         ct_index_entry *entry = ct_partition_find(partition, keys[i]);
         ticket->tokens[at + i] = instead;
+        if (entry && ct_entry_expired(table, entry)) { /* in a view; elsewhere it is gone */
+            if (ticket->seen) ticket->seen[at + i] = (ct_seen){0, 0};
+            ++*unknown;
+            continue;
+        }
         if (!entry) {
             misses[n++] = (missed){keys[i], (uint32_t)(at + i)};
             continue;
@@ -232,10 +237,12 @@ static size_t count_bucket(const ct_stored_table *layout, const char *record) {
 
 static ct_code count_record(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status) {
     warming *work = context;
-    bool row;
+    bool row, lives;
     (void)number;
     (void)key;
     CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
+    CT_TRY(ct_record_lives(work->layout, record, &lives, status));
+    if (!lives) return CT_OK;
     work->rows += row;
     work->stubs += !row;
     if (row) work->histogram[count_bucket(work->layout, record)]++;
@@ -245,10 +252,11 @@ static ct_code count_record(void *context, size_t number, uint64_t key, const ch
 static ct_code warm_record(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status) {
     warming *work = context;
     ct_table *table = work->table;
-    bool row;
+    bool row, lives;
     (void)number;
     CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
-    if (!row || count_bucket(work->layout, record) < work->least || !work->room) return CT_OK;
+    CT_TRY(ct_record_lives(work->layout, record, &lives, status));
+    if (!lives || !row || count_bucket(work->layout, record) < work->least || !work->room) return CT_OK;
     ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
     ct_index_entry *entry;
     CT_TRY(ct_partition_claim(table, partition, key, &entry, status));

@@ -4,13 +4,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/text.h"
 #include "model/model_internal.h"
 
-enum { FORMAT_VERSION = 1, LEAST_READER_VERSION = 1, MANIFEST_MAX_BYTES = 64 << 20, TEXT_MAX_BYTES = 16 << 20 };
+enum { FORMAT_VERSION = 1, LEAST_READER_VERSION = 1, MANIFEST_MAX_BYTES = 64 << 20, TEXT_MAX_BYTES = 16 << 20, MOST_TRIES = 20 };
 static const char manifest_name[] = "manifest";
 static const char resume_name[] = "resume";
 static const char checksum_word[] = "checksum ";
@@ -266,17 +267,23 @@ static ct_code check_version(const json_t *manifest, const char *path, ct_status
         return ct_fail(status, CT_CORRUPT, "%s: format is '%s', not 'clicktower-model'", path, format);
     CT_TRY(ct_json_get_i64(manifest, "version", path, &version, status));
     CT_TRY(ct_json_get_i64(manifest, "least_reader_version", path, &least, status));
-    if (least > FORMAT_VERSION)
-        return ct_fail(status, CT_UNSUPPORTED,
-                       "%s: written in format version %lld, which needs a program that reads version %lld; this one reads %d", path,
-                       (long long)version, (long long)least, FORMAT_VERSION);
     CT_TRY(ct_json_get_array(manifest, "required_features", path, &required, status));
-    if (json_array_size(required) > 0) {
-        const char *feature = json_string_value(json_array_get(required, 0));
-        return ct_fail(status, CT_UNSUPPORTED, "%s: needs the feature '%s', which this program does not have", path,
-                       feature == NULL ? "?" : feature);
+    char features[CT_STATUS_MESSAGE_BYTES / 2];
+    size_t used = 0, index;
+    const json_t *feature;
+    features[0] = '\0';
+    json_array_foreach(required, index, feature) { /* this version has none that a reader must know */
+        const char *name = json_string_value(feature);
+        if (used < sizeof features)
+            used += (size_t)snprintf(features + used, sizeof features - used, "%s'%s'", index ? ", " : "", name == NULL ? "?" : name);
     }
-    return CT_OK;
+    if (least <= FORMAT_VERSION && features[0] == '\0') return CT_OK;
+    return ct_fail(
+        status, CT_UNSUPPORTED,
+        "%s: written in format version %lld, which needs a program that reads version %lld%s%s; this one reads version %d%s: take "
+        "a newer program",
+        path, (long long)version, (long long)least, features[0] ? " and knows the features " : "", features, FORMAT_VERSION,
+        features[0] ? " and none of these" : "");
 }
 
 static ct_code check_file(const char *folder, const json_t *file, const char *manifest_path, ct_status *status) {
@@ -436,8 +443,8 @@ static ct_code read_tower(ct_model *model, const char *path, int64_t tower_step,
     return code;
 }
 
-ct_code ct_model_open_within(const char *folder, ct_model_mode mode, uint64_t memory_bytes, const char *live_folder, ct_device *device,
-                             ct_pool *pool, ct_model **out_model, ct_status *status) {
+static ct_code open_once(const char *folder, ct_model_mode mode, uint64_t memory_bytes, const char *live_folder, ct_device *device,
+                         ct_pool *pool, ct_model **out_model, ct_status *status) {
     json_t *manifest = NULL;
     char *schema = ct_path_join(folder, "schema.yaml"), *spec = ct_path_join(folder, "model.yaml");
     char *tables = ct_path_join(folder, "tables"), *tower = ct_path_join(folder, "tower.safetensors"), *text = NULL;
@@ -487,6 +494,41 @@ done:
     free(tower);
     free(text);
     return code;
+}
+
+/* Which folder has the name now; 0 where none has. A writer puts another one there as a whole. */
+static struct stat folder_of_name(const char *folder) {
+    struct stat info;
+    if (stat(folder, &info) != 0) memset(&info, 0, sizeof info);
+    return info;
+}
+
+static bool is_same_folder(const struct stat *a, const struct stat *b) {
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
+           a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+}
+
+/* A writer may replace the folder while it is read: then what was read, or could not be, is not of one folder, and it is read anew. */
+ct_code ct_model_open_within(const char *folder, ct_model_mode mode, uint64_t memory_bytes, const char *live_folder, ct_device *device,
+                             ct_pool *pool, ct_model **out_model, ct_status *status) {
+    for (int tries = 1;; tries++) {
+        const struct stat before = folder_of_name(folder);
+        ct_status found = CT_STATUS_INIT;
+        ct_model *model = NULL;
+        const ct_code code = open_once(folder, mode, memory_bytes, live_folder, device, pool, &model, &found);
+        const struct stat after = folder_of_name(folder);
+        if (is_same_folder(&before, &after)) {
+            if (code == CT_OK)
+                *out_model = model;
+            else
+                *status = found;
+            return code;
+        }
+        ct_model_destroy(model);
+        if (tries == MOST_TRIES)
+            return ct_fail(status, CT_UNAVAILABLE, "%s: another folder took its place each of the %d times that it was read", folder,
+                           tries);
+    }
 }
 
 ct_code ct_model_open(const char *folder, ct_model_mode mode, ct_device *device, ct_pool *pool, ct_model **out_model, ct_status *status) {

@@ -112,7 +112,8 @@ static ct_code create_store(ct_model *model, const vector_files *files, const ch
                                        .first_value_scale = spec->first_value_scale,
                                        .seed = model->seed,
                                        .min_count = spec->min_count,
-                                       .target_stats = spec->target_stats};
+                                       .target_stats = spec->target_stats,
+                                       .expire_days = spec->expire_days};
     size_t owner[CT_STORE_MAX_TABLES] = {0}; /* field whose file fills the table */
     for (size_t i = 0; i < model->layout.vector_count; i++) {
         layout_vector *vector = &model->layout.vectors[i];
@@ -140,6 +141,9 @@ ct_code ct_model_create(const ct_schema *schema, const ct_model_spec *spec, cons
     if (options->batch_rows == 0 || options->batch_rows > CT_MODEL_MAX_BATCH_ROWS)
         return ct_fail(status, CT_INVALID, "a batch of %zu rows; it must be between 1 and %d", options->batch_rows,
                        CT_MODEL_MAX_BATCH_ROWS);
+    if (spec->expire_days > 0 && ct_schema_find_kind(schema, CT_FIELD_TIME) < 0)
+        return ct_fail(status, CT_INVALID, "embedding.expire_days is %u, but schema %s has no time: it takes a field of kind time",
+                       spec->expire_days, schema->name);
     vector_files files = {0};
     ct_code code = CT_OK;
     ct_model *model = calloc(1, sizeof *model);
@@ -247,6 +251,8 @@ void ct_model_table_get(const ct_model *model, size_t table, ct_model_table *out
     ct_store_table_info(model->store, table, &info);
     *out_table = (ct_model_table){.name = ct_store_table(model->store, table)->name,
                                   .rows = info.rows,
+                                  .stubs = info.stubs,
+                                  .expired = info.expired,
                                   .bytes = info.bytes,
                                   .found = info.lookups,
                                   .unknown = info.unknown};
@@ -258,9 +264,10 @@ json_t *ct_model_describe(const ct_model *model) {
         const ct_table_spec *spec = ct_store_table(model->store, t);
         ct_table_info info;
         ct_store_table_info(model->store, t, &info);
-        json_array_append_new(tables, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "name", spec->name, "kind",
+        json_array_append_new(tables, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "name", spec->name, "kind",
                                                 spec->kind == CT_TABLE_TRAINED ? "trained" : "frozen", "dim", (json_int_t)spec->dim, "rows",
-                                                (json_int_t)info.rows, "stubs", (json_int_t)info.stubs, "bytes", (json_int_t)info.bytes));
+                                                (json_int_t)info.rows, "stubs", (json_int_t)info.stubs, "expired", (json_int_t)info.expired,
+                                                "bytes", (json_int_t)info.bytes));
     }
     return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:o}", "model",
                      ct_architecture_name(model->spec->architecture), "schema", model->schema->name, "precision",

@@ -120,6 +120,8 @@ json_t *ct_model_describe(const ct_model *model);
 typedef struct ct_model_table {
     const char *name; /* the model's */
     int64_t rows;
+    int64_t stubs;   /* keys that are counted and have no row yet; those of a model that was opened for reading may be left out */
+    int64_t expired; /* rows, since training began */
     uint64_t bytes;
     int64_t found, unknown; /* keys that scorers have looked up so far: with a row, without one */
 } ct_model_table;

@@ -93,6 +93,7 @@ typedef struct batch_keys {
     ct_ticket *ticket;
     ct_key_column *columns; /* (id_count) */
     uint64_t *buckets;      /* (bucket_count, batch_rows) */
+    int64_t *times;         /* (batch_rows), where rows expire: scratch */
 } batch_keys;
 
 /* Whose keys are sorted ahead; batch NULL = nobody's. */

@@ -12,7 +12,7 @@
 enum { MAX_DIM = 1024, MAX_WIDTH = 16384, MAX_CROSS = 16, MODEL_FILE_MAX_BYTES = 1 << 20, MAX_NAMES = 4096 };
 
 typedef struct overlay_embedding {
-    uint32_t *dim, *min_count;
+    uint32_t *dim, *min_count, *expire_days;
     char *optimizer;
     double *learning_rate, *initial_accumulator, *beta1, *beta2, *epsilon, *l2, *first_value_scale, *id_drop, *target_smoothing;
     bool *target_stats;
@@ -59,6 +59,7 @@ static const cyaml_schema_value_t width_value = {CYAML_VALUE_UINT(CYAML_FLAG_DEF
 static const cyaml_schema_field_t embedding_fields[] = {
     CYAML_FIELD_UINT_PTR("dim", OPTIONAL_POINTER, overlay_embedding, dim),
     CYAML_FIELD_UINT_PTR("min_count", OPTIONAL_POINTER, overlay_embedding, min_count),
+    CYAML_FIELD_UINT_PTR("expire_days", OPTIONAL_POINTER, overlay_embedding, expire_days),
     CYAML_FIELD_STRING_PTR("optimizer", OPTIONAL_POINTER, overlay_embedding, optimizer, 1, 64),
     CYAML_FIELD_FLOAT_PTR("learning_rate", OPTIONAL_POINTER, overlay_embedding, learning_rate),
     CYAML_FIELD_FLOAT_PTR("beta1", OPTIONAL_POINTER, overlay_embedding, beta1),
@@ -151,6 +152,7 @@ static void set_defaults(ct_model_spec *spec, ct_architecture architecture) {
     set_row_rate(spec);
     spec->first_value_scale = architecture == CT_ARCHITECTURE_LR ? 0.0f : 0.01f;
     spec->min_count = 2;
+    spec->expire_days = 0;
     spec->id_drop = 0.003;
     spec->target_stats = false;
     spec->target_smoothing = 10;
@@ -256,6 +258,7 @@ static ct_code apply_embedding(ct_model_spec *spec, const overlay_embedding *fro
     CT_TRY(set_real(&spec->row_l2, from->l2, 0, true, 1e3, "embedding.l2", where, status));
     CT_TRY(set_count(&spec->embedding_dim, from->dim, 1, MAX_DIM, "embedding.dim", where, status));
     CT_TRY(set_count(&spec->min_count, from->min_count, 1, 1u << 30, "embedding.min_count", where, status));
+    CT_TRY(set_count(&spec->expire_days, from->expire_days, 0, CT_TABLE_MAX_EXPIRE_DAYS, "embedding.expire_days", where, status));
     CT_TRY(set_real(&spec->embedding_learning_rate, from->learning_rate, 0, true, 1e3, "embedding.learning_rate", where, status));
     CT_TRY(set_real(&spec->initial_accumulator, from->initial_accumulator, 0, false, 1e6, "embedding.initial_accumulator", where, status));
     CT_TRY(set_real(&spec->first_value_scale, from->first_value_scale, 0, true, 1e3, "embedding.first_value_scale", where, status));
@@ -453,11 +456,14 @@ char *ct_model_spec_text(const ct_model_spec *spec) {
     print_names(to, "exclude", spec->exclude, spec->exclude_count);
     fprintf(to,
             "embedding: {dim: %u, optimizer: %s, learning_rate: %.9g, initial_accumulator: %.9g, beta1: %.9g, beta2: %.9g, epsilon: %.9g, "
-            "l2: %.9g, first_value_scale: %.9g, min_count: %u, id_drop: %.17g, target_stats: %s, target_smoothing: %.9g}\n",
+            "l2: %.9g, first_value_scale: %.9g, min_count: %u, id_drop: %.17g, target_stats: %s, target_smoothing: %.9g",
             spec->embedding_dim, ct_row_optimiser_name(spec->row_optimiser), (double)spec->embedding_learning_rate,
             (double)spec->initial_accumulator, (double)spec->row_beta1, (double)spec->row_beta2, (double)spec->row_epsilon,
             (double)spec->row_l2, (double)spec->first_value_scale, spec->min_count, spec->id_drop, spec->target_stats ? "true" : "false",
             (double)spec->target_smoothing);
+    /* Younger than the others: only where it is set, so that what older models wrote still says the same. */
+    if (spec->expire_days) fprintf(to, ", expire_days: %u", spec->expire_days);
+    fprintf(to, "}\n");
     if (spec->architecture == CT_ARCHITECTURE_DCN_V2) fprintf(to, "cross: {layers: %u, rank: %u}\n", spec->cross_layers, spec->cross_rank);
     if (spec->architecture == CT_ARCHITECTURE_DLRM) print_widths(to, "bottom", spec->bottom, spec->bottom_count);
     if (has_deep(spec->architecture)) print_widths(to, "deep", spec->deep, spec->deep_count);

@@ -82,7 +82,8 @@ typedef struct ct_train_result {
     int64_t waiting_ns;                 /* for the reader */
     int64_t saving_ns, final_saving_ns; /* of all folders written; of the last one, which train_seconds leaves out */
     int64_t publishing_ns;
-    bool stopped; /* by the stop flag: the folder holds the model of the rows so far */
+    int64_t admitted, waiting, expired; /* keys: with a row; counted, without one yet; rows that expired since the training began */
+    bool stopped;                       /* by the stop flag: the folder holds the model of the rows so far */
 } ct_train_result;
 
 /* The whole run; ends with a model folder. A stop (the reader's flag) ends with a folder of the rows learned so far, or none where there

@@ -81,8 +81,26 @@ static void admit(const ct_table_spec *spec, reference_row *row) {
     for (uint32_t i = 0; spec->optimiser == CT_ROW_ADAGRAD && i < spec->dim; i++) row->second[i] = spec->initial_accumulator;
 }
 
+/* Forgets what was not seen for too long. */
+static void expire(reference *reference, uint32_t day) {
+    if (day > reference->day) reference->day = day;
+    for (size_t i = 0; i < reference->row_count;) {
+        reference_row *row = &reference->rows[i];
+        if (row->rare || (int64_t)reference->day - (int64_t)row->day <= (int64_t)reference->spec.expire_days) {
+            i++;
+            continue;
+        }
+        reference->expired += row->has_row;
+        free(row->values);
+        free(row->first);
+        free(row->second);
+        *row = reference->rows[--reference->row_count];
+    }
+}
+
 void reference_acquire(reference *reference, const ct_lookup *lookup) {
     const ct_table_spec *spec = &reference->spec;
+    if (spec->expire_days) expire(reference, lookup->day);
     make_room(reference, lookup);
     reference->epoch = lookup->epoch;
     /* Who has a row in this batch: decided from the counts before it. */
@@ -104,6 +122,7 @@ void reference_acquire(reference *reference, const ct_lookup *lookup) {
             for (size_t j = begin_of(column, r); j < end_of(column, r); j++) {
                 size_t row = find_or_add(reference, column->keys[j]);
                 reference->rows[row].count++;
+                reference->rows[row].day = reference->day;
                 int64_t *effective = &reference->effective[base_of(lookup, c) + j];
                 const bool taken = dropped(lookup, column, r);
                 *effective = (int64_t)row;
@@ -116,6 +135,7 @@ void reference_acquire(reference *reference, const ct_lookup *lookup) {
                 reference_row *rare = &reference->rows[row];
                 if (!rare->has_row) admit(spec, rare); /* its values are zeros */
                 rare->count++;
+                rare->rare = true;
                 *effective = (int64_t)row;
             }
         }

@@ -16,6 +16,28 @@ publish() { # OUT PUB ARGUMENT...
 delta() { printf '%s/delta-%012d.ctd' "$1" "$2"; }
 base() { printf '%s/base-%012d' "$1" "$2"; }
 
+# A log with times, whose rows expire: 300 rows a day over 24 days.
+timed_log() {
+    {
+        echo 'name: timed'
+        echo 'format: {separator: "\t", columns: 10}'
+        echo 'fields:'
+        echo '  - {name: label, kind: label, column: 1}'
+        echo '  - {name: when, kind: time, column: 2}'
+        for i in 1 2 3 4 5 6 7 8; do echo "  - {name: C$i, kind: id, column: $((i + 2))}"; done
+    } >timed.yaml
+    awk 'BEGIN {
+        srand(5)
+        for (r = 0; r < 7200; r++) {
+            line = int(rand() * 1.3) "\t" 1700000000 + int(r * 86400 / 300)
+            for (i = 0; i < 8; i++) line = line "\t" sprintf("%x", int(rand() ^ 3 * 3000))
+            print line
+        }
+    }' >timed.tsv
+}
+timed=(--schema timed.yaml --model dnn --set 'deep=[8]' --set embedding.dim=4 --batch 64 --set embedding.expire_days=3 --train timed.tsv)
+timed_log
+
 serve() { # ARGUMENT...: a server in the background; its log is in log
     "$program" serve "$@" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --look-seconds 0.05 --queue-ms 600000 >listening 2>log </dev/null &
     server=$!
@@ -85,6 +107,32 @@ follows() {
     serve --follow m=pub && answers_as whole "all at once" && stop
 }
 run_case follows
+
+# What expires in the training is unknown to the server, too, in memory and in the folder's files.
+expires() {
+    local memory n
+    rm -rf pub3 timed timed.checkpoints
+    "$program" train "${timed[@]}" --out timed --publish pub3 --publish-rows 1024 --checkpoint-rows 1024 --keep 99 >out 2>err </dev/null || wrong "train"
+    tail -n 1200 timed.tsv >late.tsv
+    for memory in 0 9; do
+        rm -rf stage
+        mkdir stage
+        cp -r "$(base pub3 0)" stage/
+        serve --follow m=stage --memory $memory || continue
+        for n in 1 2 3 4 5 6; do
+            cp "$(delta pub3 $n)" stage/
+            logged "result=done model=\"m\" sequence=$n "
+        done
+        "$program" eval --model timed.checkpoints/rows-7168 --data late.tsv --predictions wanted.txt >/dev/null 2>err || wrong "eval"
+        "$program" score --to "$address" --schema timed.yaml --data late.tsv >got.txt 2>err || wrong "score"
+        cmp -s got.txt wanted.txt || wrong "--memory $memory: not as the checkpoint answers"
+        [ "$(metric 'clicktower_table_rows{model="m",table="ids"}')" = "$("$program" inspect timed.checkpoints/rows-7168 --json | python3 -c '
+import json, sys
+print(json.load(sys.stdin)["tables"][0]["rows"])')" ] || wrong "--memory $memory: another number of rows"
+        stop
+    done
+}
+run_case expires
 
 refuses() {
     rm -rf stage
