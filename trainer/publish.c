@@ -26,6 +26,7 @@ struct publisher {
     const ct_trainer *trainer;
     const ct_train_options *options;
     ct_watch *watch;
+    ct_folder_lock *folder_lock;
     ct_published end;  /* what the folder holds */
     bool has_base;     /* and the model has changed as was noted since `end` */
     bool catching_up;  /* the folder is ahead: until end.rows */
@@ -273,6 +274,11 @@ ct_code publisher_create(ct_model *model, const ct_trainer *trainer, const ct_tr
     (void)pthread_mutex_lock(&publisher->lock);
     published(publisher);
     ct_model_expect_deltas(model);
+    if (ct_model_folder_is(options->publish_folder)) {
+        code = ct_fail(status, CT_EXISTS, "--publish %s: that is a model folder; name a folder of its own", options->publish_folder);
+        goto fail;
+    }
+    CT_TRY_GOTO(code, ct_folder_lock_take(options->publish_folder, &publisher->folder_lock, status), fail);
     CT_TRY_GOTO(code, ct_folder_create(options->publish_folder, status), fail);
     CT_TRY_GOTO(code, remove_left_overs(options->publish_folder, status), fail);
     CT_TRY_GOTO(code, ct_publication_end(options->publish_folder, &publisher->end, status), fail);
@@ -297,6 +303,7 @@ void publisher_destroy(publisher *publisher) {
     (void)pthread_cond_signal(&publisher->wake);
     (void)pthread_mutex_unlock(&publisher->lock);
     if (publisher->started) (void)pthread_join(publisher->thread, NULL);
+    ct_folder_lock_release(publisher->folder_lock);
     (void)pthread_mutex_destroy(&publisher->lock);
     (void)pthread_cond_destroy(&publisher->wake);
     free(publisher);

@@ -101,6 +101,22 @@ stream() {
     ) || wrong "a stream that waits"
     [ "$(digest pub)" = "$(digest whole)" ] || wrong "published from a stream that waits: another model"
     expect 0 '^published +again$' train "${model[@]}" --train log.tsv --out whole --publish again --publish-rows 5000
+    expect 2 "both same: give each a folder of its own" train "${model[@]}" --train log.tsv --out same --publish same
+    expect 1 "whole: that is a model folder" train "${model[@]}" --train log.tsv --out other --publish whole
+    # Two at once into one folder.
+    "$program" train "${model[@]}" --train - --out first --publish one >out1 2>err1 < <(
+        head -n 3000 log.tsv
+        until [ -e second ]; do read -rt 0.05 <> <(:); done
+    ) &
+    local first=$!
+    until [ -e one.lock ]; do
+        kill -0 $first || break
+        read -rt 0.05 <> <(:)
+    done
+    expect 1 "one: process $first.* writes it" train "${model[@]}" --train log.tsv --out other --publish one
+    touch second
+    wait $first || wrong "the first of two: $(tail -n 1 err1)"
+    [ ! -e one.lock ] || wrong "a lock is left"
     expect 2 "give DIR, too" train "${model[@]}" --train log.tsv --out whole --publish-rows 5000
     expect 1 "early-stopped" train "${model[@]}" --train log.tsv --eval first.tsv --out early --publish again --early-stop 1
 }
@@ -140,7 +156,7 @@ kills() {
     expected=$(digest one)
     changes=$(cat count)
     for memory in "" "--memory 40"; do
-        for part in 1 2 3 4 5 6 7 8; do
+        for part in 1 2 4 5 7 8; do
             rm -rf pub many many.*
             place=$((part * changes / 9 + part * 5 % 13))
             # shellcheck disable=SC2086
@@ -161,7 +177,7 @@ kills() {
             [ -z "$(find pub -name '*.partial-*' -o -name '*.old-*')" ] || wrong "left behind: $(ls pub)"
         done
     done
-    [ $count -ge 8 ] || wrong "only $count kills found something published"
+    [ $count -ge 6 ] || wrong "only $count kills found something published"
 }
 run_case kills
 
@@ -201,8 +217,8 @@ refused() {
     expect 1 'delta-000000000002.ctd: .*copy the file again' verify copy
     mv away $two
     expect 0 "^digest $(digest good)$" verify copy
-    train --train log.tsv --seed 9 --out strange --publish other --publish-rows 2000 || wrong "another training"
-    cp other/delta-000000000002.ctd $two
+    train --train log.tsv --seed 9 --out strange --publish strange.pub --publish-rows 2000 || wrong "another training"
+    cp strange.pub/delta-000000000002.ctd $two
     expect 1 'delta-000000000002.ctd: number 2 of base 0 \([0-9a-f]{32}\) follows the model [0-9a-f]{32}, and this is the model [0-9a-f]{32}: it is of another training' verify copy
     mkdir empty
     expect 1 'no model folder' verify empty

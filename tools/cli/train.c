@@ -187,6 +187,10 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
         goto done;
     }
     CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&train, &eval}, 2, epochs, status), done);
+    if (publish != NULL && strcmp(publish, out) == 0) {
+        code = ct_fail(status, CT_USAGE, "--publish and --out are both %s: give each a folder of its own", out);
+        goto done;
+    }
     const atomic_bool *stop = ct_stop_on_signals();
 
     CT_TRY_GOTO(code, ct_schema_load(schema_name, &schema, status), done);
