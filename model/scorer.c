@@ -1,5 +1,6 @@
 /* Inference. Where every context column of a batch is shared (a request), the context is looked up, transformed and multiplied once; the
  * tower's split of the first product makes that exact. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -104,7 +105,33 @@ static int64_t lap(int64_t *at) {
     return took;
 }
 
+/* --- derived columns: one for each id with target statistics --- */
+
+size_t ct_model_derived_count(const ct_model *model) { return model->spec->target_stats ? model->layout.id_count : 0; }
+
+void ct_model_derived_name(const ct_model *model, size_t derived, char *out, size_t out_bytes) {
+    const layout_id *id = &model->layout.ids[derived];
+    (void)snprintf(out, out_bytes, "%s%s#odds", model->schema->fields[id->field].name, id->bucket == NOT_A_BUCKET ? "" : "#bucket");
+}
+
+size_t ct_model_derived_field(const ct_model *model, size_t derived) { return model->layout.ids[derived].field; }
+
+/* Those of the range's ids: row r of what was just written, or, where `shared`, row 0 for all. */
+static void read_derived(const ct_scorer *scorer, const feature_range *range, bool shared, size_t rows, float *out, size_t stride) {
+    const ct_model *model = scorer->model;
+    if (!out || !model->spec->target_stats) return;
+    size_t x_stride = 0;
+    const float *x = ct_workspace_x(scorer->workspace, &x_stride);
+    for (size_t i = range->ids[0]; i < range->ids[1]; i++)
+        for (size_t r = 0; r < rows; r++) out[i * stride + r] = x[(shared ? 0 : r) * x_stride + model->layout.ids[i].odds_column];
+}
+
 ct_code ct_scorer_run(ct_scorer *scorer, const ct_batch *batch, size_t first_row, size_t rows, float *out_logits, ct_status *status) {
+    return ct_scorer_run_derived(scorer, batch, first_row, rows, out_logits, NULL, 0, status);
+}
+
+ct_code ct_scorer_run_derived(ct_scorer *scorer, const ct_batch *batch, size_t first_row, size_t rows, float *out_logits,
+                              float *out_derived, size_t stride, ct_status *status) {
     ct_model *model = scorer->model;
     CT_TRY(batch_check(model, batch, false, status));
     if (first_row > batch->rows || rows > batch->rows - first_row)
@@ -114,6 +141,7 @@ ct_code ct_scorer_run(ct_scorer *scorer, const ct_batch *batch, size_t first_row
     int64_t ns[CT_RUN_STAGES] = {0}, at = ct_clock_ns();
     if (shared) {
         CT_TRY(write_features(scorer, batch, &context, 0, 1, status));
+        read_derived(scorer, &context, true, rows, out_derived, stride);
         ns[CT_RUN_LOOK_UP] += lap(&at);
         ct_tower_context(model->tower, scorer->workspace);
         ns[CT_RUN_FORWARD] += lap(&at);
@@ -123,6 +151,7 @@ ct_code ct_scorer_run(ct_scorer *scorer, const ct_batch *batch, size_t first_row
     for (size_t done = 0; done < rows;) {
         const size_t block = rows - done < CT_TOWER_MAX_ROWS ? rows - done : CT_TOWER_MAX_ROWS;
         CT_TRY(write_features(scorer, batch, &own, first_row + done, block, status));
+        read_derived(scorer, &own, false, block, out_derived ? out_derived + done : NULL, stride);
         ns[CT_RUN_LOOK_UP] += lap(&at);
         ct_tower_forward(model->tower, scorer->workspace, block, shared, out_logits + done * outputs);
         ns[CT_RUN_FORWARD] += lap(&at);

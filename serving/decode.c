@@ -125,6 +125,7 @@ ct_code ct_request_unpack(ct_arena *arena, const uint8_t *data, size_t bytes, re
     CT_TRY(check_text(&r->model, SIZE_MAX, "model", status));
     CT_TRY(check_text(&r->request_id, CT_REQUEST_ID_MAX_BYTES, "request_id", status));
     CT_TRY(check_text(&r->unit, CT_REQUEST_UNIT_MAX_BYTES, "unit", status));
+    CT_TRY(check_text(&r->arm, SIZE_MAX, "arm", status));
     CT_TRY(check_columns(r->context, r->n_context, status));
     CT_TRY(check_columns(r->candidates, r->n_candidates, status));
     *out_request = r;
@@ -169,6 +170,8 @@ struct ct_decoder {
     int64_t *vector; /* (field_count): id: the first used vector of it, or -1; vector: the next of the same id, or -1 */
     size_t slots;    /* of the index, a power of two */
     int32_t *index;  /* (slots): field of a name, open addressing; -1 = free */
+    const ct_decoder *others[CT_DECODER_OTHERS];
+    size_t other_count;
 };
 
 static size_t name_slot(const ct_decoder *decoder, const void *name, size_t bytes) {
@@ -179,6 +182,23 @@ static size_t name_slot(const ct_decoder *decoder, const void *name, size_t byte
         if (strlen(at) == bytes && memcmp(at, name, bytes) == 0) break;
     }
     return slot;
+}
+
+/* The field of that name, or -1. */
+static int32_t find_field(const ct_decoder *decoder, const ProtobufCBinaryData *name) {
+    return decoder->index[name_slot(decoder, name->data ? name->data : (const uint8_t *)"", name->len)];
+}
+
+void ct_decoder_also_knows(ct_decoder *decoder, const ct_decoder *other) {
+    for (size_t i = 0; i < decoder->other_count; i++)
+        if (decoder->others[i] == other) return;
+    if (other != decoder && decoder->other_count < CT_DECODER_OTHERS) decoder->others[decoder->other_count++] = other;
+}
+
+static bool others_know(const ct_decoder *decoder, const ProtobufCBinaryData *name) {
+    for (size_t i = 0; i < decoder->other_count; i++)
+        if (find_field(decoder->others[i], name) >= 0) return true;
+    return false;
 }
 
 ct_code ct_decoder_create(const ct_schema *schema, const bool *used, uint32_t max_candidates, ct_decoder **out_decoder, ct_status *status) {
@@ -384,7 +404,8 @@ static ct_code add_side(const ct_decoder *decoder, ct_arena *arena, request_colu
     for (size_t i = 0; i < count; i++) {
         const request_column *c = columns[i];
         char shown[COLUMN_NAME_SHOWN];
-        const int32_t f = decoder->index[name_slot(decoder, c->name.data ? c->name.data : (const uint8_t *)"", c->name.len)];
+        const int32_t f = find_field(decoder, &c->name);
+        if (f < 0 && others_know(decoder, &c->name)) continue;
         if (f < 0)
             return ct_fail(status, CT_INVALID, "%s column '%s': schema '%s' has no such field", side,
                            ct_text_show((const char *)c->name.data, c->name.len, shown, sizeof shown), decoder->schema->name);

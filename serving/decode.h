@@ -16,6 +16,10 @@ typedef struct ct_decoder ct_decoder;
 CT_MUST_CHECK ct_code ct_decoder_create(const ct_schema *schema, const bool *used, uint32_t max_candidates, ct_decoder **out_decoder,
                                         ct_status *status);
 void ct_decoder_destroy(ct_decoder *decoder); /* NULL is fine */
+/* Columns that only `other`'s schema has are no mistake from now on: they are left out. At most CT_DECODER_OTHERS, and each must outlive
+ * the use of this one; before any thread uses it. */
+enum { CT_DECODER_OTHERS = 16 };
+void ct_decoder_also_knows(ct_decoder *decoder, const ct_decoder *other);
 
 /* Any message, unpacked with memory of the arena, which owns it. CT_INVALID where the bytes are no such message, CT_EXHAUSTED where it
  * would take more than 256 MiB. `what` names it in messages. */
