@@ -19,9 +19,11 @@ struct ct_followed {
     ct_server *server; /* NULL = nothing is served yet */
     ct_followed_swap_fn swap;
     void *swap_context;
-    char *said;         /* the path that was called not complete last */
-    char *refused;      /* the path that was refused last, as it stood at refused_ns */
-    int64_t refused_ns; /* 0 = it was not there */
+    char *said; /* the path that was called not complete last */
+    struct {
+        char *path;
+        int64_t changed_ns; /* as it stood then; 0 = it was not there */
+    } refused[2];           /* last: a delta, a base */
     ct_follow_stats stats;
 };
 
@@ -52,12 +54,12 @@ static void remember(char **text, const char *path) {
     *text = strdup(path);
 }
 
-static bool is_refused(const ct_followed *f, const char *path) {
-    return f->refused && strcmp(f->refused, path) == 0 && changed_ns(path) == f->refused_ns;
+static bool is_refused(const ct_followed *f, const char *path, bool base) {
+    return f->refused[base].path && strcmp(f->refused[base].path, path) == 0 && changed_ns(path) == f->refused[base].changed_ns;
 }
 
 /* Something did not go: it is not complete yet, or it is broken. */
-static void say_why(ct_followed *f, const char *path, const ct_status *status) {
+static void say_why(ct_followed *f, const char *path, bool base, const ct_status *status) {
     const int64_t changed = changed_ns(path);
     const bool fresh = changed > 0 && ct_clock_unix_ms() - changed / 1000000 <= CT_SETTLED_SECONDS * 1000;
     const bool broken = status->code == CT_CORRUPT || status->code == CT_IO;
@@ -68,8 +70,8 @@ static void say_why(ct_followed *f, const char *path, const ct_status *status) {
     } else {
         f->stats.refused++;
         log_line(f, CT_LOG_ERROR, "refused", status->message);
-        remember(&f->refused, path);
-        f->refused_ns = changed;
+        remember(&f->refused[base].path, path);
+        f->refused[base].changed_ns = changed;
     }
     tell(f);
 }
@@ -187,13 +189,13 @@ static char *choose(const ct_followed *f, const ct_publication *list, bool *out_
     *out_gap = -1;
     if (next >= 0 && has(list->deltas, list->delta_count, next)) {
         char *path = ct_publication_delta(f->publication, next);
-        if (!path || !is_refused(f, path)) return path;
+        if (!path || !is_refused(f, path, false)) return path;
         free(path); /* a later base is a way out */
     }
     if (list->base_count > 0 && list->bases[list->base_count - 1] > sequence && next >= 0) {
         *out_base = true;
         char *path = ct_publication_base(f->publication, list->bases[list->base_count - 1]);
-        if (!path || !is_refused(f, path)) return path;
+        if (!path || !is_refused(f, path, true)) return path;
         free(path);
         return NULL;
     }
@@ -205,14 +207,14 @@ static char *choose(const ct_followed *f, const ct_publication *list, bool *out_
 /* A gap is refused once, for each delta that comes behind it. */
 static void say_gap(ct_followed *f, int64_t last) {
     char *path = ct_publication_delta(f->publication, last);
-    if (path && !is_refused(f, path)) {
+    if (path && !is_refused(f, path, false)) {
         ct_status status;
         (void)ct_fail(&status, CT_INVALID,
                       "%s: delta %" PRId64 " is missing: the model is at number %" PRId64
                       ", and there are deltas up to "
                       "%" PRId64 ", but no later base",
                       f->publication, ct_follower_sequence(f->follower) + 1, ct_follower_sequence(f->follower), last);
-        say_why(f, path, &status);
+        say_why(f, path, false, &status);
     }
     free(path);
 }
@@ -235,7 +237,7 @@ static bool step(ct_followed *f) {
         return false;
     }
     const ct_code code = base ? take_base(f, path, &status) : take_delta(f, path, &status);
-    if (code != CT_OK) say_why(f, path, &status);
+    if (code != CT_OK) say_why(f, path, base, &status);
     free(path);
     return code == CT_OK;
 }
@@ -290,7 +292,7 @@ void ct_followed_close(ct_followed *f) {
     if (!f) return;
     ct_follower_close(f->follower);
     free(f->said);
-    free(f->refused);
+    for (size_t i = 0; i < 2; i++) free(f->refused[i].path);
     free(f);
 }
 
