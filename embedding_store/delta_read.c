@@ -279,7 +279,8 @@ ct_code ct_delta_check_tables(const ct_delta *delta, const ct_store *store, ct_s
     for (size_t i = 0; same && i < store->table_count; i++) {
         const ct_table_spec *a = &delta->stored[i].spec, *b = &store->tables[i].spec;
         same = strcmp(a->name, b->name) == 0 && a->kind == b->kind && a->dim == b->dim && a->optimiser == b->optimiser &&
-               a->target_stats == b->target_stats && a->expire_days == b->expire_days && strcmp(a->content_hash, b->content_hash) == 0;
+               a->target_stats == b->target_stats && a->expire_days == b->expire_days && a->precision == b->precision &&
+               strcmp(a->content_hash, b->content_hash) == 0;
     }
     return same ? CT_OK : ct_fail(status, CT_INVALID, "%s: its tables are not those of the model", delta->path);
 }

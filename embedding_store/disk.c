@@ -276,25 +276,3 @@ done:
     ct_database_close(&database);
     return code;
 }
-
-ct_code ct_disk_count(const char *folder, const ct_stored_table *stored, size_t count, uint64_t *out_entries, uint64_t *out_bytes,
-                      ct_status *status) {
-    ct_database database;
-    ct_code code = CT_OK;
-    const char *names[CT_STORE_MAX_TABLES] = {NULL};
-    for (size_t i = 0; i < count; i++) names[i] = stored[i].spec.name;
-    CT_TRY(ct_database_open(&database, folder, CT_DATABASE_READ, names, count, status));
-    for (size_t i = 0; i < count && code == CT_OK; i++) {
-        rocksdb_column_family_handle_t *family = database.families[1 + i];
-        static const char entries[] = "# entries="; /* of all sorted files; rocksdb.estimate-num-keys looks into some of them only */
-        char *text = rocksdb_property_value_cf(database.db, family, "rocksdb.aggregated-table-properties");
-        const char *at = text ? strstr(text, entries) : NULL;
-        if (!at || rocksdb_property_int_cf(database.db, family, "rocksdb.total-sst-files-size", &out_bytes[i]) != 0)
-            code = ct_fail(status, CT_CORRUPT, "%s: table %s has no counts", folder, stored[i].spec.name);
-        else
-            out_entries[i] = strtoull(at + sizeof entries - 1, NULL, 10);
-        rocksdb_free(text);
-    }
-    ct_database_close(&database);
-    return code;
-}

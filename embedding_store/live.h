@@ -30,6 +30,9 @@ CT_MUST_CHECK ct_code ct_live_get(ct_live *live, size_t table, const uint64_t *k
                                   ct_status *status);
 /* Calls `function` for all records in the order of keys. */
 CT_MUST_CHECK ct_code ct_live_scan(ct_live *live, size_t table, ct_live_fn function, void *context, ct_status *status);
+/* Bytes of the table's sorted files, by level. */
+enum { CT_LIVE_LEVELS = 7 };
+void ct_live_levels(ct_live *live, size_t table, uint64_t out_bytes[CT_LIVE_LEVELS]);
 /* The content as it is now: hard links, in the new folder `folder`. */
 CT_MUST_CHECK ct_code ct_live_checkpoint(ct_live *live, const char *folder, ct_status *status);
 

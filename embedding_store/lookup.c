@@ -74,6 +74,7 @@ static ct_code check_column(const ct_lookup *lookup, size_t number, ct_status *s
 static ct_code check(const ct_store *store, const ct_lookup *lookup, ct_status *status) {
     if (lookup->table >= store->table_count)
         return ct_fail(status, CT_INVALID, "lookup: table %zu of %zu", lookup->table, store->table_count);
+    if (store->mode == CT_STORE_LOOK) return ct_fail(status, CT_INVALID, "lookup: the store was opened without its rows");
     if (lookup->rows > MAX_OCCURRENCES) return ct_fail(status, CT_EXHAUSTED, "lookup: %zu rows in a batch", lookup->rows);
     if (lookup->column_count >= CT_OCCURRENCE_DROPPED) return ct_fail(status, CT_EXHAUSTED, "lookup: %zu columns", lookup->column_count);
     if (lookup->mode == CT_LOOKUP_TRAIN) {

@@ -381,7 +381,10 @@ ct_code ct_train_apply(ct_ticket *ticket, const float *gradients, size_t stride,
                                      .stride = stride,
                                      .output_column = ticket->output_column,
                                      .factors = ticket->weighted ? ticket->factors : NULL,
-                                     .block_rows = (uint32_t)ticket->block_rows}};
+                                     .block_rows = (uint32_t)ticket->block_rows,
+                                     .epoch = ticket->lookup.epoch}};
+    const int64_t first_row = ticket->lookup.first_row;
+    work.gradients.rounding_seed = ct_hash64(&first_row, sizeof first_row, work.spec.seed);
     work.spec.learning_rate = ticket->table->learning_rate;
     ct_run(ticket->store->pool, ticket->table->partition_count, apply_task, &work);
     if (ticket->any_rare) ct_run(ticket->store->pool, ticket->rare_count, apply_rare_task, &work);

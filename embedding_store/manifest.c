@@ -22,6 +22,7 @@
  * count them.
  *
  * A value holds the columns in this order, little-endian, without gaps. Where `admitted` is 0 it is a stub and ends before the state.
+ * A table whose rows are halves says "precision": "fp16"; its column "value" is of type f16, and "requires" names "fp16_rows".
  * Columns that a reader does not know are skipped; missing state is the initial one. */
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +35,8 @@ enum { VERSION = 1, MAX_COLUMNS = 64, MAX_COLUMN_COUNT = 1 << 20 };
 
 static const char FORMAT[] = "clicktower store";
 
-static const char TARGET_STATS[] = "target_stats", EXPIRY[] = "expiry"; /* features that a reader may have to know */
+static const char TARGET_STATS[] = "target_stats", EXPIRY[] = "expiry",
+                  FP16_ROWS[] = "fp16_rows"; /* features that a reader may have to know */
 
 static int add_column(json_t *columns, const char *name, const char *type, uint32_t count) {
     return json_array_append_new(columns, json_pack("{s:s, s:s, s:I}", "name", name, "type", type, "count", (json_int_t)count));
@@ -98,7 +100,8 @@ static json_t *describe_table(const ct_store *store, size_t number) {
     if (!bad) {
         bad |= json_object_set_new(table, "rows", json_integer(info.rows));
         bad |= json_object_set_new(table, "stubs", json_integer(info.stubs));
-        bad |= add_column(columns, "value", "f32", spec->dim);
+        if (spec->precision == CT_ROW_FP16) bad |= json_object_set_new(table, "precision", json_string("fp16"));
+        bad |= add_column(columns, "value", spec->precision == CT_ROW_FP16 ? "f16" : "f32", spec->dim);
         bad |= json_object_set(table, "columns", columns);
     }
     json_decref(columns);
@@ -125,13 +128,15 @@ ct_code ct_store_manifest_json(const ct_store *store, json_t **out_json, ct_stat
     json_t *json = json_pack("{s:s, s:i, s:i, s:O, s:O}", "format", FORMAT, "version", VERSION, "least_reader", VERSION, "requires",
                              requires, "tables", tables);
     ct_code code = CT_OK;
-    bool counted = false, expires = false;
+    bool counted = false, expires = false, halves = false;
     for (size_t i = 0; i < store->table_count; i++) {
         counted |= store->tables[i].spec.target_stats;
         expires |= store->tables[i].spec.expire_days > 0;
+        halves |= store->tables[i].spec.precision == CT_ROW_FP16;
     }
     if (!json || (counted && json_array_append_new(requires, json_string(TARGET_STATS)) != 0) ||
-        (expires && json_array_append_new(requires, json_string(EXPIRY)) != 0))
+        (expires && json_array_append_new(requires, json_string(EXPIRY)) != 0) ||
+        (halves && json_array_append_new(requires, json_string(FP16_ROWS)) != 0))
         code = ct_fail_memory(status, 1024, "store.json");
     for (size_t i = 0; i < store->table_count && code == CT_OK; i++)
         if (json_array_append_new(tables, describe_table(store, i)) != 0) code = ct_fail_memory(status, 1024, "store.json");
@@ -183,6 +188,8 @@ static ct_code read_column(const json_t *column, const char *path, ct_stored_tab
     uint32_t bytes;
     if (strcmp(type, "f32") == 0 || strcmp(type, "u32") == 0)
         bytes = 4;
+    else if (strcmp(type, "f16") == 0)
+        bytes = 2;
     else if (strcmp(type, "u8") == 0)
         bytes = 1;
     else if (strcmp(type, "u64") == 0)
@@ -200,7 +207,7 @@ static ct_code read_column(const json_t *column, const char *path, ct_stored_tab
                                      {"clicks", "u32", 1, counted ? &out->clicks : NULL},
                                      {"epoch", "u32", 1, counted ? &out->epoch : NULL},
                                      {"day", "u32", 1, expires ? &out->day : NULL},
-                                     {"value", "f32", out->spec.dim, &out->value}};
+                                     {"value", out->spec.precision == CT_ROW_FP16 ? "f16" : "f32", out->spec.dim, &out->value}};
     ct_state_column state[CT_STATE_COLUMNS];
     const size_t states = ct_state_columns(&out->spec, state);
     for (size_t i = 0; i < states; i++) {
@@ -278,6 +285,10 @@ static ct_code read_table(const json_t *table, const char *path, ct_stored_table
         spec->kind = CT_TABLE_TRAINED;
         CT_TRY(read_optimiser(table, path, spec, status));
         CT_TRY(get_f32(table, "first_value_scale", path, &spec->first_value_scale, status));
+        const json_t *precision = json_object_get(table, "precision");
+        if (precision && (!json_is_string(precision) || strcmp(json_string_value(precision), "fp16") != 0))
+            return ct_fail(status, CT_UNSUPPORTED, "%s: table %s has an unknown precision", path, name);
+        spec->precision = precision ? CT_ROW_FP16 : CT_ROW_FP32;
         spec->target_stats = json_is_true(json_object_get(table, TARGET_STATS));
         if (spec->target_stats) {
             CT_TRY(get_range(table, "counted_epoch", path, 0, UINT32_MAX, &value, status));
@@ -333,7 +344,7 @@ static ct_code read_header(const json_t *json, const char *path, ct_status *stat
     CT_TRY(ct_json_get_array(json, "requires", path, &features, status));
     for (size_t i = 0; i < json_array_size(features); i++) {
         const char *name = json_string_value(json_array_get(features, i));
-        if (!name || (strcmp(name, TARGET_STATS) != 0 && strcmp(name, EXPIRY) != 0))
+        if (!name || (strcmp(name, TARGET_STATS) != 0 && strcmp(name, EXPIRY) != 0 && strcmp(name, FP16_ROWS) != 0))
             return ct_fail(status, CT_UNSUPPORTED, "%s: requires the unknown feature %s", path, name ? name : "(no text)");
     }
     const char *stored;

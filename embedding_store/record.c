@@ -3,11 +3,12 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "embedding_store/half.h"
 
 size_t ct_record_bytes(const ct_table *table) {
     const ct_table_spec *spec = &table->spec;
     const size_t head = spec->kind != CT_TABLE_TRAINED ? 0u : 5u + (spec->target_stats ? 12u : 0u) + (spec->expire_days ? 4u : 0u);
-    return head + (ct_state_floats(&table->spec) + table->spec.dim) * sizeof(float);
+    return head + ct_state_floats(spec) * sizeof(float) + ct_value_bytes(spec);
 }
 
 size_t ct_record_encode(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry, char *out) {
@@ -33,8 +34,8 @@ size_t ct_record_encode(const ct_table *table, const ct_partition *partition, co
         if (state) memcpy(out + n, ct_slab_at(&partition->state, entry->slot - 1), state);
         n += state;
     }
-    memcpy(out + n, ct_slab_at(&partition->values, entry->slot - 1), table->spec.dim * sizeof(float));
-    return n + table->spec.dim * sizeof(float);
+    memcpy(out + n, ct_slab_at(&partition->values, entry->slot - 1), ct_value_bytes(&table->spec));
+    return n + ct_value_bytes(&table->spec);
 }
 
 void ct_sum_add(ct_sum *sum, uint64_t key, const char *record, size_t bytes) {
@@ -62,6 +63,12 @@ void ct_sum_take_entry(ct_sum *sum, const ct_table *table, const ct_partition *p
 bool ct_record_finite(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry) {
     if (table->spec.kind != CT_TABLE_TRAINED || entry->slot == CT_SLOT_STUB) return true;
     const float *values = ct_slab_at(&partition->values, entry->slot - 1);
+    if (table->spec.precision == CT_ROW_FP16) {
+        const uint16_t *halves = (const uint16_t *)(const void *)values;
+        bool finite = true;
+        for (uint32_t i = 0; i < table->spec.dim; i++) finite &= (halves[i] & 0x7c00) != 0x7c00;
+        return finite;
+    }
     float zero = 0; /* stays 0 as long as all are finite */
     for (uint32_t i = 0; i < table->spec.dim; i++) zero += values[i] * 0.0f;
     return zero == 0;
@@ -98,6 +105,26 @@ ct_code ct_record_lives(const ct_stored_table *stored, const char *record, bool 
     return CT_OK;
 }
 
+/* Of another table, they may be of another precision. */
+static void decode_values(const ct_table *table, const ct_stored_table *stored, const char *from, float *to) {
+    if (stored->spec.precision == table->spec.precision) {
+        memcpy(to, from, ct_value_bytes(&table->spec));
+        return;
+    }
+    uint16_t *halves = (uint16_t *)(void *)to;
+    for (uint32_t i = 0; i < table->spec.dim; i++) {
+        float value;
+        uint16_t half;
+        if (table->spec.precision == CT_ROW_FP16) {
+            memcpy(&value, from + i * sizeof value, sizeof value);
+            halves[i] = ct_half_of(value, CT_HALF_NEAREST);
+        } else {
+            memcpy(&half, from + i * sizeof half, sizeof half);
+            to[i] = ct_half_to_float(half);
+        }
+    }
+}
+
 ct_code ct_record_decode(ct_table *table, ct_partition *partition, const ct_stored_table *stored, const char *record, bool row,
                          ct_index_entry *entry, ct_status *status) {
     if (table->spec.kind == CT_TABLE_TRAINED) entry->count = ct_get_le32(record + stored->count.offset);
@@ -110,7 +137,7 @@ ct_code ct_record_decode(ct_table *table, ct_partition *partition, const ct_stor
     if (table->spec.expire_days) ct_entry_counts(entry)->day = ct_record_day(stored, record);
     if (!row) return CT_OK;
     if (entry->slot == CT_SLOT_STUB) CT_TRY(ct_partition_add_row(table, partition, entry, status));
-    memcpy(ct_slab_at(&partition->values, entry->slot - 1), record + stored->value.offset, table->spec.dim * sizeof(float));
+    decode_values(table, stored, record + stored->value.offset, ct_slab_at(&partition->values, entry->slot - 1));
     if (!partition->state.floats) return CT_OK;
     float *state = ct_slab_at(&partition->state, entry->slot - 1);
     ct_state_set_first(&table->spec, state);
@@ -148,5 +175,19 @@ void ct_record_layout(const ct_table_spec *spec, ct_stored_table *out_stored) {
         }
     }
     out_stored->value = (ct_stored_column){true, at};
-    out_stored->row_bytes = at + spec->dim * (uint32_t)sizeof(float);
+    out_stored->row_bytes = at + (uint32_t)ct_value_bytes(spec);
+}
+
+ct_code ct_record_check_layout(const ct_stored_table *stored, ct_status *status) {
+    ct_stored_table ours;
+    ct_record_layout(&stored->spec, &ours);
+    bool same = ours.row_bytes == stored->row_bytes && ours.stub_bytes == stored->stub_bytes && ours.value.offset == stored->value.offset &&
+                ours.day.offset == stored->day.offset;
+    ct_state_column columns[CT_STATE_COLUMNS];
+    for (size_t i = ct_state_columns(&stored->spec, columns); i > 0; i--)
+        same &= stored->state[i - 1].present && ours.state[i - 1].offset == stored->state[i - 1].offset;
+    if (same) return CT_OK;
+    return ct_fail(status, CT_UNSUPPORTED,
+                   "table %s has other columns than this program writes; open it without a memory limit, or write it anew",
+                   stored->spec.name);
 }

@@ -16,12 +16,15 @@ struct ct_store {
     ct_store_mode mode;
     uint32_t partition_bits;
     size_t table_count;
-    ct_table *tables;       /* (table_count) */
-    ct_tier *tier;          /* NULL = all rows are in memory */
-    bool frozen_live;       /* tier: its database has the frozen tables too */
-    ct_changes *changes;    /* TRAIN: NULL = nobody asks what has changed */
-    uint64_t changes_bytes; /* that they may have; 0 = no limit */
-    bool view;              /* of a store that follows deltas (following.c) */
+    ct_table *tables; /* (table_count) */
+    ct_tier *tier;    /* NULL = all rows are in memory */
+    /* CT_STORE_LOOK */
+    char *folder;
+    struct ct_stored_table *stored; /* (table_count) */
+    bool frozen_live;               /* tier: its database has the frozen tables too */
+    ct_changes *changes;            /* TRAIN: NULL = nobody asks what has changed */
+    uint64_t changes_bytes;         /* that they may have; 0 = no limit */
+    bool view;                      /* of a store that follows deltas (following.c) */
     /* of a view: what is read before the tables are; NULL = nothing */
     _Atomic(const struct ct_store *) overlay;
 };
@@ -207,7 +210,4 @@ CT_MUST_CHECK ct_code ct_tier_snapshot(ct_store *store, const char *folder, ct_s
 /* The rows of table `from` of a snapshot become those of table `number`, which has none; target statistics as ct_store_take says. */
 CT_MUST_CHECK ct_code ct_tier_take(ct_store *store, size_t number, const char *folder, const ct_stored_table *stored, size_t count,
                                    size_t from, ct_status *status);
-CT_MUST_CHECK ct_code ct_disk_count(const char *folder, const ct_stored_table *stored, size_t count, uint64_t *out_entries /* (count) */,
-                                    uint64_t *out_bytes /* (count) */, ct_status *status);
-
 #endif

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/random.h"
+#include "embedding_store/half.h"
 #include "embedding_store/optimiser.h"
 
 enum { FIRST_INDEX_BITS = 4, FIRST_ROWS = 16, HUGE_BYTES = 2 << 20, MAX_CHUNK_BYTES = 16 << 20 };
@@ -158,7 +159,7 @@ ct_code ct_table_init(ct_table *table, const ct_table_spec *spec, ct_device *dev
         CT_TRY_GOTO(code, index_create(table, partition, FIRST_INDEX_BITS, &partition->index, status), fail);
         table->partition_count = i + 1;
         partition->bytes = index_bytes(partition, FIRST_INDEX_BITS);
-        slab_init(&partition->values, spec->dim);
+        slab_init(&partition->values, ct_value_floats(spec));
         slab_init(&partition->state, state_floats);
     }
     return CT_OK;
@@ -295,13 +296,19 @@ void ct_partition_remove(ct_partition *partition, size_t place) {
 void ct_partition_set_first(const ct_table *table, ct_partition *partition, uint32_t row, uint64_t key, bool rare) {
     const ct_table_spec *spec = &table->spec;
     float *values = ct_slab_at(&partition->values, row);
+    uint16_t *halves = spec->precision == CT_ROW_FP16 ? (uint16_t *)(void *)values : NULL;
     if (rare || spec->first_value_scale == 0.0f) {
-        memset(values, 0, spec->dim * sizeof(float));
+        memset(values, 0, ct_value_bytes(spec));
     } else {
         for (uint32_t i = 0; i < spec->dim; i += 4) {
             const ct_random4 random = ct_random(spec->seed, CT_PLACE_FIRST_VALUE, 0, key, i / 4);
-            for (uint32_t j = i; j < spec->dim && j < i + 4; j++)
-                values[j] = (2.0f * ct_unit_float(random.word[j - i]) - 1.0f) * spec->first_value_scale;
+            for (uint32_t j = i; j < spec->dim && j < i + 4; j++) {
+                const float value = (2.0f * ct_unit_float(random.word[j - i]) - 1.0f) * spec->first_value_scale;
+                if (halves)
+                    halves[j] = ct_half_of(value, CT_HALF_NEAREST);
+                else
+                    values[j] = value;
+            }
         }
     }
     if (partition->state.floats) ct_state_set_first(spec, ct_slab_at(&partition->state, row));

@@ -36,7 +36,8 @@ typedef struct ct_key_counts {
 
 #define CT_DAY_NEVER UINT32_MAX /* as a key's day: it does not expire */
 
-/* Fixed-size records of floats by number, in chunks of a power of two; the first chunk grows until it is as large as the others. */
+/* Fixed-size records of floats (or pairs of halves) by number, in chunks of a power of two; the first chunk grows until it is as large as
+ * the others. */
 typedef struct ct_slab {
     float **chunks;
     uint32_t chunk_count, chunk_capacity;
@@ -113,6 +114,14 @@ void ct_retired_release(ct_retired *retired, const ct_table *table); /* fine on 
  * nothing that they see is moved or freed, what is replaced goes to `retired`. */
 CT_MUST_CHECK ct_code ct_partition_grow_aside(ct_table *table, ct_partition *partition, size_t entries, size_t rows, ct_retired *retired,
                                               ct_status *status);
+/* Of a row's values, and how many floats' room they take in a slab. */
+static inline size_t ct_value_bytes(const ct_table_spec *spec) {
+    return spec->dim * (spec->precision == CT_ROW_FP16 ? sizeof(uint16_t) : sizeof(float));
+}
+static inline uint32_t ct_value_floats(const ct_table_spec *spec) {
+    return spec->precision == CT_ROW_FP16 ? (spec->dim + 1) / 2 : spec->dim;
+}
+
 /* log2 of the places that an entry takes in the index. */
 static inline uint32_t ct_entry_shift(const ct_table_spec *spec) { return spec->target_stats || spec->expire_days; }
 
@@ -154,7 +163,7 @@ static inline ct_index_entry *ct_partition_find(const ct_partition *partition, u
 /* Only where the table has target statistics or expires. `entry`: in the index, not a copy. */
 static inline ct_key_counts *ct_entry_counts(ct_index_entry *entry) { return (ct_key_counts *)(void *)(entry + 1); }
 
-/* The key's values, or NULL where it has no row. */
+/* The key's values, or NULL where it has no row. They are halves where the table's precision is fp16. */
 static inline const float *ct_table_values(const ct_table *table, uint64_t key) {
     const ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
     const ct_index_entry *entry = ct_partition_find(partition, key);

@@ -93,26 +93,12 @@ static ct_code sum_table(ct_tier *tier, size_t number, const char *from, ct_stat
                    (long long)work.rows, (long long)work.stubs, (long long)table->outside_rows, (long long)table->outside_stubs);
 }
 
-/* Records are written as this program lays them out; what is there already must be so too. */
-static ct_code check_layout(const ct_stored_table *stored, ct_status *status) {
-    ct_stored_table ours;
-    ct_record_layout(&stored->spec, &ours);
-    bool same = ours.row_bytes == stored->row_bytes && ours.stub_bytes == stored->stub_bytes && ours.value.offset == stored->value.offset &&
-                ours.day.offset == stored->day.offset;
-    ct_state_column columns[CT_STATE_COLUMNS];
-    for (size_t i = ct_state_columns(&stored->spec, columns); i > 0; i--)
-        same &= stored->state[i - 1].present && ours.state[i - 1].offset == stored->state[i - 1].offset;
-    if (same) return CT_OK;
-    return ct_fail(status, CT_UNSUPPORTED, "table %s has other columns than this program writes; open it without a memory limit",
-                   stored->spec.name);
-}
-
 ct_code ct_tier_create(ct_store *store, uint64_t memory_bytes, uint64_t cache_bytes, const char *folder, const char *from,
                        const ct_stored_table *stored, ct_status *status) {
     ct_tier *tier;
     ct_code code;
     const char *names[CT_STORE_MAX_TABLES] = {NULL};
-    for (size_t i = 0; stored && i < store->table_count; i++) CT_TRY(check_layout(&stored[i], status));
+    for (size_t i = 0; stored && i < store->table_count; i++) CT_TRY(ct_record_check_layout(&stored[i], status));
     CT_TRY(tier_init(store, stored, &tier, status));
     tier->memory_bytes = memory_bytes;
     tier->cache_bytes = cache_bytes;

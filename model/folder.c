@@ -459,6 +459,8 @@ static ct_code open_once(const char *folder, ct_model_mode mode, uint64_t memory
     model->mode = mode;
     model->memory_bytes = memory_bytes;
     const ct_store_limit limit = {memory_bytes, live_folder};
+    static const ct_store_mode store_modes[] = {
+        [CT_MODEL_TRAIN] = CT_STORE_TRAIN, [CT_MODEL_LOOK] = CT_STORE_LOOK, [CT_MODEL_READ] = CT_STORE_READ};
     model->device = device != NULL ? device : ct_device_cpu();
     model->pool = pool;
     CT_TRY_GOTO(code, ct_model_manifest(folder, true, &manifest, status), done);
@@ -466,13 +468,10 @@ static ct_code open_once(const char *folder, ct_model_mode mode, uint64_t memory
     CT_TRY_GOTO(code, ct_schema_parse(text, bytes, schema, &model->schema, status), done);
     CT_TRY_GOTO(code, ct_model_spec_load(spec, NULL, 0, &model->spec, status), done);
     CT_TRY_GOTO(code, read_numbers(model, manifest, folder, &tower_step, status), done);
-    CT_TRY_GOTO(code,
-                ct_store_open_within(tables, mode == CT_MODEL_TRAIN ? CT_STORE_TRAIN : CT_STORE_READ, &limit, model->device, pool,
-                                     &model->store, status),
-                done);
+    CT_TRY_GOTO(code, ct_store_open_within(tables, store_modes[mode], &limit, model->device, pool, &model->store, status), done);
     CT_TRY_GOTO(code, read_layout(model, manifest, folder, status), done);
     code = model_finish(model, status);
-    if (code == CT_UNSUPPORTED && mode == CT_MODEL_READ && model->precision == CT_PRECISION_BF16) {
+    if (code == CT_UNSUPPORTED && mode != CT_MODEL_TRAIN && model->precision == CT_PRECISION_BF16) {
         /* Trained in bf16, read where there is none: the same weights in fp32. ct_model_precision tells. */
         model->precision = CT_PRECISION_FP32;
         free(model->moments);

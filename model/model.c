@@ -31,7 +31,7 @@ ct_code model_finish(ct_model *model, ct_status *status) {
                                 .epsilon = spec->epsilon,
                                 .l2 = spec->l2,
                                 .average_power = spec->average_power,
-                                .batch_rows = model->mode == CT_MODEL_TRAIN ? model->batch_rows : 0};
+                                .batch_rows = model->mode != CT_MODEL_READ ? model->batch_rows : 0};
     CT_TRY(ct_tower_create(&model->layout.tower, &options, model->pool, &model->tower, status));
     return model->mode == CT_MODEL_TRAIN ? training_init(model, status) : CT_OK;
 }
@@ -103,6 +103,7 @@ static ct_code create_store(ct_model *model, const vector_files *files, const ch
                                        .kind = CT_TABLE_TRAINED,
                                        .dim = model->layout.embedding_dim,
                                        .optimiser = spec->row_optimiser,
+                                       .precision = spec->row_precision,
                                        .learning_rate = spec->embedding_learning_rate,
                                        .initial_accumulator = spec->initial_accumulator,
                                        .beta1 = spec->row_beta1,

@@ -60,9 +60,10 @@ CT_MUST_CHECK ct_code ct_model_create(const ct_schema *schema, const ct_model_sp
 CT_MUST_CHECK ct_code ct_model_init_from(ct_model *model, const char *folder, json_t **out_lines, ct_status *status);
 
 /* --- the folder --- */
-typedef enum ct_model_mode { CT_MODEL_TRAIN, CT_MODEL_READ } ct_model_mode;
+typedef enum ct_model_mode { CT_MODEL_TRAIN, CT_MODEL_LOOK, CT_MODEL_READ } ct_model_mode;
 /* Checks every file against the manifest before it is believed: CT_CORRUPT names the file. CT_UNSUPPORTED names the version or the
- * required feature that this program lacks. READ: only what a forward needs. */
+ * required feature that this program lacks. READ: only what a forward needs. LOOK: all but the rows of tables, to
+ * be described and for a digest, which reads them one by one. */
 CT_MUST_CHECK ct_code ct_model_open(const char *folder, ct_model_mode mode, ct_device *device, ct_pool *pool, ct_model **out_model,
                                     ct_status *status);
 /* The same within ct_model_options' limit. READ needs no live_folder: rows are read from the folder itself. */
@@ -114,6 +115,12 @@ bool ct_model_uses_field(const ct_model *model, size_t field);
 /* A number's typical value: raw, of the mean that its transform has learned. False where the model doesn't use field `field` as a number,
  * or has seen no value of it. */
 bool ct_model_typical_number(const ct_model *model, size_t field, double *out_value);
+/* Of the folder of a LOOK model: ct_model_describe with what a scan of all rows finds in its tables: see ct_store_describe. Caller owns. */
+CT_MUST_CHECK ct_code ct_model_describe_folder(const ct_model *model, const char *folder, json_t **out_json, ct_status *status);
+/* What the folder holds of a token, "FEATURE=TOKEN", of an id, or of a number that is also an id by its bucket: feature and token, and what
+ * ct_store_describe_key says. Caller owns. */
+CT_MUST_CHECK ct_code ct_model_describe_token(const ct_model *model, const char *folder, const char *feature_token, json_t **out_json,
+                                              ct_status *status);
 /* parameters of the tower, rows, stubs and bytes of each table, flops; caller owns */
 json_t *ct_model_describe(const ct_model *model);
 /* One of its tables in the store. */

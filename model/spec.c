@@ -13,7 +13,7 @@ enum { MAX_DIM = 1024, MAX_WIDTH = 16384, MAX_CROSS = 16, MODEL_FILE_MAX_BYTES =
 
 typedef struct overlay_embedding {
     uint32_t *dim, *min_count, *expire_days;
-    char *optimizer;
+    char *optimizer, *precision;
     double *learning_rate, *initial_accumulator, *beta1, *beta2, *epsilon, *l2, *first_value_scale, *id_drop, *target_smoothing;
     bool *target_stats;
 } overlay_embedding;
@@ -61,6 +61,7 @@ static const cyaml_schema_field_t embedding_fields[] = {
     CYAML_FIELD_UINT_PTR("min_count", OPTIONAL_POINTER, overlay_embedding, min_count),
     CYAML_FIELD_UINT_PTR("expire_days", OPTIONAL_POINTER, overlay_embedding, expire_days),
     CYAML_FIELD_STRING_PTR("optimizer", OPTIONAL_POINTER, overlay_embedding, optimizer, 1, 64),
+    CYAML_FIELD_STRING_PTR("precision", OPTIONAL_POINTER, overlay_embedding, precision, 1, 64),
     CYAML_FIELD_FLOAT_PTR("learning_rate", OPTIONAL_POINTER, overlay_embedding, learning_rate),
     CYAML_FIELD_FLOAT_PTR("beta1", OPTIONAL_POINTER, overlay_embedding, beta1),
     CYAML_FIELD_FLOAT_PTR("beta2", OPTIONAL_POINTER, overlay_embedding, beta2),
@@ -111,6 +112,7 @@ static const cyaml_schema_value_t overlay_schema = {CYAML_VALUE_MAPPING(CYAML_FL
 
 static const char *const architecture_names[] = {"lr", "dnn", "dcn-v2", "fm", "deepfm", "dlrm"}; /* in the order of ct_architecture */
 static const char model_names[] = "lr, fm, dnn, deepfm, dcn-v2 or dlrm";
+static const char *const row_precision_names[] = {"fp32", "fp16"}; /* in the order of ct_row_precision */
 static const char *const precision_names[] = {"auto", "fp32", "bf16"};
 
 const char *ct_architecture_name(ct_architecture architecture) { return architecture_names[architecture]; }
@@ -145,6 +147,7 @@ static void set_defaults(ct_model_spec *spec, ct_architecture architecture) {
     spec->architecture = architecture;
     spec->embedding_dim = 16;
     spec->row_optimiser = CT_ROW_ADAGRAD_ROWWISE;
+    spec->row_precision = CT_ROW_FP32;
     spec->row_beta1 = 0.9f;
     spec->row_beta2 = 0.999f;
     spec->row_epsilon = 1e-8f;
@@ -252,6 +255,12 @@ static ct_code apply_embedding(ct_model_spec *spec, const overlay_embedding *fro
     if (from->optimizer != NULL && !ct_row_optimiser_find(from->optimizer, &spec->row_optimiser))
         return ct_fail(status, CT_INVALID, "%s: embedding.optimizer is '%s'; it must be adagrad_rowwise, adagrad, adam or sgd", where,
                        from->optimizer);
+    if (from->precision != NULL) {
+        size_t index = 0;
+        if (!find_name(row_precision_names, sizeof row_precision_names / sizeof *row_precision_names, from->precision, &index))
+            return ct_fail(status, CT_INVALID, "%s: embedding.precision is '%s'; it must be fp32 or fp16", where, from->precision);
+        spec->row_precision = (ct_row_precision)index;
+    }
     CT_TRY(set_real(&spec->row_beta1, from->beta1, 0, true, 1, "embedding.beta1", where, status));
     CT_TRY(set_real(&spec->row_beta2, from->beta2, 0, true, 1, "embedding.beta2", where, status));
     CT_TRY(set_real(&spec->row_epsilon, from->epsilon, 0, false, 1, "embedding.epsilon", where, status));
@@ -463,6 +472,7 @@ char *ct_model_spec_text(const ct_model_spec *spec) {
             (double)spec->target_smoothing);
     /* Younger than the others: only where it is set, so that what older models wrote still says the same. */
     if (spec->expire_days) fprintf(to, ", expire_days: %u", spec->expire_days);
+    if (spec->row_precision != CT_ROW_FP32) fprintf(to, ", precision: %s", row_precision_names[spec->row_precision]);
     fprintf(to, "}\n");
     if (spec->architecture == CT_ARCHITECTURE_DCN_V2) fprintf(to, "cross: {layers: %u, rank: %u}\n", spec->cross_layers, spec->cross_rank);
     if (spec->architecture == CT_ARCHITECTURE_DLRM) print_widths(to, "bottom", spec->bottom, spec->bottom_count);

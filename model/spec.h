@@ -6,7 +6,7 @@
  *     exclude: [item_vector]        # taken out of them
  *     embedding: {dim: 16, optimizer: adagrad_rowwise, learning_rate: 0.05, initial_accumulator: 1e-8, beta1: 0.9, beta2: 0.999,
  *                 epsilon: 1e-8, l2: 0, first_value_scale: 0.01, min_count: 2, id_drop: 0.003, target_stats: false, target_smoothing: 10,
- *                 expire_days: 0}
+ *                 expire_days: 0, precision: fp32}
  *                                   # dim: lr has 1; fm and deepfm: the last one is the first-order weight
  *                                   # optimizer: of rows: adagrad_rowwise, adagrad, adam, sgd (embedding_store/store.h)
  *     cross: {layers: 3, rank: 0}   # dcn-v2; rank: of its matrices; 0 = full
@@ -49,6 +49,7 @@ typedef struct ct_model_spec {
     size_t exclude_count;
     uint32_t embedding_dim; /* LR has 1 whatever stands here */
     ct_row_optimiser row_optimiser;
+    ct_row_precision row_precision;
     float embedding_learning_rate, initial_accumulator, first_value_scale;
     float row_beta1, row_beta2, row_epsilon, row_l2;
     uint32_t min_count;

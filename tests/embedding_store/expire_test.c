@@ -1,5 +1,5 @@
-/* Expiry against the reference, in memory and over a database, across a save and a reopening, whatever optimiser, admission, target
- * statistics, number of threads and parts; and what compactions drop. */
+/* Expiry, and rows of floats and of halves, against the reference, in memory and over a database, across a save and a reopening, whatever
+ * optimiser, admission, target statistics, number of threads and parts; and what compactions drop. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,7 +21,7 @@
 static ct_status status = CT_STATUS_INIT;
 static char root[512]; /* a folder of the test's own */
 
-enum { ROWS = 50, BATCHES = 30, DIM = 4, COLUMNS = 4, KEYS = 1200, EXPIRE_DAYS = 2, FIRST_DAY = 20000 };
+enum { ROWS = 50, BATCHES = 30, DIM = 11, COLUMNS = 4, KEYS = 1200, EXPIRE_DAYS = 2, FIRST_DAY = 20000 };
 
 #define assert_ok(expression)                                                       \
     do {                                                                            \
@@ -50,7 +50,7 @@ typedef struct setting {
     size_t threads;
     uint64_t cache_bytes;  /* 0 = no limit */
     uint64_t reopen_bytes; /* limit of the second half */
-    bool target_stats, ahead;
+    bool target_stats, ahead, half;
 } setting;
 
 static ct_table_spec spec_of(const setting *s) {
@@ -66,6 +66,7 @@ static ct_table_spec spec_of(const setting *s) {
                            .seed = 7,
                            .min_count = s->min_count,
                            .target_stats = s->target_stats,
+                           .precision = s->half ? CT_ROW_FP16 : CT_ROW_FP32,
                            .expire_days = EXPIRE_DAYS};
 }
 
@@ -201,17 +202,21 @@ static void test_same_bits(void **unused) {
     size_t number = 0;
     for (int optimiser = CT_ROW_ADAGRAD_ROWWISE; optimiser <= CT_ROW_ADAM; optimiser++) {
         for (uint32_t min_count = 1; min_count <= 3; min_count += 2) {
-            const bool stats = (optimiser + (int)min_count / 2) % 2;
+            const bool stats = (optimiser + (int)min_count / 2) % 2, half = (optimiser / 2 + (int)min_count / 2) % 2;
             char wanted[CT_DIGEST_HEX_BYTES], got[CT_DIGEST_HEX_BYTES];
-            const setting free = {
-                .optimiser = (ct_row_optimiser)optimiser, .min_count = min_count, .partition_bits = 3, .threads = 2, .target_stats = stats};
+            const setting free = {.optimiser = (ct_row_optimiser)optimiser,
+                                  .min_count = min_count,
+                                  .partition_bits = 3,
+                                  .threads = 2,
+                                  .target_stats = stats,
+                                  .half = half};
             compare(&free, wanted);
             static const size_t threads[] = {1, 2, 8};
             for (size_t i = 0; i < 2; i++, number++) {
                 setting held = free;
                 held.partition_bits = (uint32_t)(number % 3);
                 held.threads = threads[number % 3];
-                held.cache_bytes = 300000;
+                held.cache_bytes = 400000;
                 held.reopen_bytes = number % 2 ? 0 : 40 << 20;
                 held.ahead = number % 4 < 2;
                 compare(&held, got);
@@ -331,6 +336,36 @@ static void test_compaction(void **unused) {
     assert_ok(ct_folder_remove(path_of("live"), &status));
 }
 
+/* Rows of another store and of another precision: each value becomes the nearest half, or what the half says. */
+static void test_taken_halves(void **unused) {
+    (void)unused;
+    for (int halves = 0; halves < 2; halves++) {
+        for (int limited = 0; limited < 2; limited++) {
+            const setting from = {.optimiser = CT_ROW_SGD, .min_count = 1, .half = halves},
+                          to = {.optimiser = CT_ROW_SGD, .min_count = 1, .half = !halves};
+            const ct_table_spec from_spec = spec_of(&from), to_spec = spec_of(&to);
+            reference reference;
+            ct_store *store;
+            ct_store_taken taken;
+            reference_init(&reference, &from_spec);
+            assert_ok(ct_store_create(&from_spec, 1, ct_device_cpu(), NULL, &store, &status));
+            train(store, &reference, &from, 0, 3);
+            assert_ok(ct_store_snapshot(store, path_of("snapshot"), &status));
+            ct_store_destroy(store);
+            const ct_store_limit limit = {limited ? 40 << 20 : 0, path_of("live")};
+            assert_ok(ct_store_create_within(&to_spec, 1, &limit, ct_device_cpu(), NULL, &store, &status));
+            assert_ok(ct_store_take(store, 0, path_of("snapshot"), &taken, &status));
+            for (size_t i = 0; i < reference.row_count && !halves; i++)
+                for (size_t k = 0; k < DIM; k++) reference.rows[i].values[k] = reference_round_half(reference.rows[i].values[k], 4096);
+            reference.spec = to_spec;
+            for (uint64_t number = 0; number < 3; number++) read_batch(store, &reference, number);
+            reference_deinit(&reference);
+            ct_store_destroy(store);
+            assert_ok(ct_folder_remove(path_of("snapshot"), &status));
+        }
+    }
+}
+
 int main(void) {
     /* In memory where there is such a file system: each sorted file is synced, and that is what takes long elsewhere. */
     const char *folder = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TEST_TMPDIR");
@@ -338,7 +373,7 @@ int main(void) {
     assert_ok(ct_folder_remove(root, &status));
     assert_ok(ct_folder_create(root, &status));
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_by_hand), cmocka_unit_test(test_same_bits), cmocka_unit_test(test_taken_rows),
-                                       cmocka_unit_test(test_compaction)};
+                                       cmocka_unit_test(test_taken_halves), cmocka_unit_test(test_compaction)};
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     assert_ok(ct_folder_remove(root, &status));
     return failed;

@@ -31,6 +31,8 @@ typedef struct reference {
     int64_t expired; /* rows */
 } reference;
 
+/* Rounded to a half by `random`, 0 .. 8191; 4096 = to the nearest, the larger one where both are as near. */
+float reference_round_half(float value, uint32_t random);
 void reference_init(reference *reference, const ct_table_spec *spec);
 void reference_deinit(reference *reference);
 /* Counts, admits and resolves a training batch. */

@@ -10,7 +10,7 @@
 
 enum { ROWS = 2400, BATCH = 60, DELTAS = 6, EACH = 6 /* batches */, ASKED = 200 /* rows of a reader's batch */ };
 
-static const char *const plain[] = {"embedding.min_count=2", "embedding.id_drop=0.1", "numbers.buckets=true", "deep=[16]"};
+static const char *const plain[] = {"embedding.min_count=2", "embedding.id_drop=0.1", "embedding.precision=fp16", "deep=[16]"};
 static const char *const counted[] = {"embedding.target_stats=true", "embedding.optimizer=adam", "numbers.buckets=false", "deep=[16]"};
 
 typedef struct world {

@@ -1,21 +1,8 @@
 #!/usr/bin/env bash
-# Rows that expire: the same model and the same counts whatever the limit on memory, the threads, and whether the run was broken off; what an
-# independent count of the log says; and a log without times is refused.
-set -u
+# Rows that expire, and rows of halves: the same model and the same counts whatever the limit on memory, the threads, and whether the run was
+# broken off; what an independent count of the log says; and a log without times is refused.
+. tests/frame.sh
 
-program=$PWD/tools/clicktower
-memory=/dev/shm # folders are synced often, which costs nothing there
-[ -w $memory ] || memory=${TEST_TMPDIR:-/tmp}
-work=$(mktemp -d "$memory/expire.XXXXXX")
-cd "$work" || exit 1
-trap 'rm -rf "$work"' EXIT
-
-failures=0
-wrong() {
-    failures=$((failures + 1))
-    echo "  FAILED: $*"
-    [ -s err ] && tail -n 2 err
-}
 train() { # CODE ARGUMENT...
     local expected=$1
     shift
@@ -23,8 +10,6 @@ train() { # CODE ARGUMENT...
     local code=$?
     [ $code -eq "$expected" ] || wrong "train $* ended with $code, expected $expected"
 }
-says() { grep -qE -- "$2" "$1" || wrong "no '$2' in $1: $(tail -n 3 "$1")"; }
-digest() { "$program" verify "$1" 2>>err | sed -n 's/^digest //p'; }
 same() { [ -n "$1" ] && [ "$1" = "$2" ] || wrong "$3: $1, should be $2"; }
 
 fields=20
@@ -85,13 +70,14 @@ table = metrics["model"]["tables"][0]
 if (table["rows"], table["stubs"], table["expired"]) != (wanted["admitted"], wanted["waiting"], wanted["expired"]):
     sys.exit(f"the table says {table}")
 END
-says out "^keys         admitted [0-9]+  waiting [0-9]+  expired [1-9][0-9]*$"
-says model/model.yaml "expire_days: 3"
-says model/train.html "<th scope=\"col\" class=\"number\">expired</th>"
+has out "^keys         admitted [0-9]+  waiting [0-9]+  expired [1-9][0-9]*$"
+has model/model.yaml "expire_days: 3"
+has model/train.html "<th scope=\"col\" class=\"number\">expired</th>"
 
-echo "the same bits by row optimiser, limit on memory and threads, and from where a run was broken off"
-for optimiser in adagrad_rowwise adagrad adam sgd; do
-    with=(--schema timed.yaml --set embedding.optimizer=$optimiser --set embedding.dim=32 --set embedding.expire_days=3
+echo "the same bits by row optimiser and precision, limit on memory and threads, and from where a run was broken off"
+for kind in adagrad_rowwise,fp16 adagrad,fp32 adam,fp16 sgd,fp32; do
+    optimiser=${kind%,*}
+    with=(--schema timed.yaml --set "embedding.optimizer=$optimiser" --set "embedding.precision=${kind#*,}" --set embedding.dim=32 --set embedding.expire_days=3
         --set embedding.target_stats=true)
     train 0 "${with[@]}" --train log.tsv --eval eval.tsv --out free
     wanted=$(digest free)
@@ -119,9 +105,8 @@ done
 echo "a model whose rows don't expire is another one; no time, no expiry"
 train 0 "${with[@]}" --set embedding.expire_days=0 --train log.tsv --out never
 [ "$(digest never)" != "$wanted" ] || wrong "expire_days changes nothing"
-says out "^keys .* expired 0$"
+has out "^keys .* expired 0$"
 train 1 --schema timeless.yaml --set embedding.expire_days=3 --train log.tsv --out none
-says err "embedding.expire_days is 3, but schema timed has no time: it takes a field of kind time$"
+has err "embedding.expire_days is 3, but schema timed has no time: it takes a field of kind time$"
 
-[ $failures -eq 0 ] || exit 1
-echo "passed"
+finish

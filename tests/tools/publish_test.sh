@@ -43,7 +43,7 @@ bases() { find "$1" -maxdepth 1 -name 'base-*' | wc -l; }
 equal() {
     local set settings with states checked=0 rows
     for set in "embedding.min_count=2 embedding.id_drop=0.1" "embedding.optimizer=adam embedding.target_stats=true embedding.min_count=2" \
-        "embedding.optimizer=adagrad numbers.buckets=false average.power=0"; do
+        "embedding.optimizer=adagrad embedding.precision=fp16 numbers.buckets=false average.power=0"; do
         settings=()
         for one in $set; do settings+=(--set "$one"); done
         for with in "--threads 1" "--threads 2" "--threads 2 --memory 40"; do

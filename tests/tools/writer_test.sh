@@ -1,22 +1,8 @@
 #!/usr/bin/env bash
 # One writer, many readers: a second writer of a folder is refused at once with the first one's process id, readers beside the writer get
 # one whole model each time, and what reads works from a file system that can't be written.
-set -u
+. tests/frame.sh
 
-program=$PWD/tools/clicktower
-memory=/dev/shm # folders are synced often, which costs nothing there
-[ -w $memory ] || memory=${TEST_TMPDIR:-/tmp}
-work=$(mktemp -d "$memory/writer.XXXXXX")
-cd "$work" || exit 1
-writer=
-trap '[ -n "$writer" ] && kill -KILL "$writer" 2>/dev/null; rm -rf "$work"' EXIT
-
-failures=0
-wrong() {
-    failures=$((failures + 1))
-    echo "  FAILED: $*"
-    [ -s err ] && tail -n 2 err
-}
 model=(--schema criteo --model dnn --set 'deep=[8]' --set embedding.dim=4 --batch 64)
 "$program" synth --rows 3000 --seed 3 --out log.tsv >/dev/null 2>err || wrong "synth"
 "$program" train "${model[@]}" --train log.tsv --out model >out 2>err </dev/null || wrong "train"
@@ -27,6 +13,7 @@ echo "a second writer"
 mkfifo never
 "$program" train "${model[@]}" --train '|echo begun >begun; cat never' --out model >out 2>writer.err </dev/null &
 writer=$!
+children+=("$writer")
 exec 3<>never
 while [ ! -e begun ] && kill -0 "$writer"; do read -rt 0.02 <> <(:); done
 for more in "" "--resume" "--memory 64"; do
@@ -51,6 +38,7 @@ exec 3>&-
 echo "readers while the folder is replaced again and again"
 "$program" train "${model[@]}" --train log.tsv --epochs 6 --checkpoint-rows 64 --out model >out 2>writer.err </dev/null &
 writer=$!
+children+=("$writer")
 reads=0
 while kill -0 "$writer" 2>/dev/null; do
     "$program" eval --model model --data log.tsv >eval.out 2>err </dev/null || wrong "reader $reads"
@@ -94,5 +82,4 @@ case $? in
     *) wrong "from a read-only file system" ;;
 esac
 
-[ $failures -eq 0 ] || exit 1
-echo "passed"
+finish
