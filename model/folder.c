@@ -14,6 +14,7 @@
 enum { FORMAT_VERSION = 1, LEAST_READER_VERSION = 1, MANIFEST_MAX_BYTES = 64 << 20, TEXT_MAX_BYTES = 16 << 20, MOST_TRIES = 20 };
 static const char manifest_name[] = "manifest";
 static const char resume_name[] = "resume";
+static const char histories_name[] = "histories"; /* a file, and a required feature */
 static const char checksum_word[] = "checksum ";
 
 /* --- the tower's tensors and the transforms, by name --- */
@@ -25,7 +26,9 @@ void tensor_list_deinit(tensor_list *list) {
 
 ct_code tensor_list_init(tensor_list *list, ct_model *model, ct_status *status) {
     const size_t tower = ct_tower_tensor_count(model->tower), numbers = model->layout.number_count;
-    *list = (tensor_list){.tensors = calloc(tower + 2, sizeof *list->tensors), .moments = calloc(3 * numbers + 1, sizeof *list->moments)};
+    const size_t similarities = model->layout.similarity_count;
+    *list = (tensor_list){.tensors = calloc(tower + similarities + 2, sizeof *list->tensors),
+                          .moments = calloc(3 * numbers + 1, sizeof *list->moments)};
     if (list->tensors == NULL || list->moments == NULL) return ct_fail_memory(status, tower * sizeof *list->tensors, "the list of tensors");
     for (size_t i = 0; i < tower; i++) {
         const ct_tensor tensor = ct_tower_tensor(model->tower, i);
@@ -39,6 +42,11 @@ ct_code tensor_list_init(tensor_list *list, ct_model *model, ct_status *status) 
     list->tensors[list->count++] =
         (named_tensor){.name = "numbers.moments", .f64 = true, .rows = numbers, .columns = 3, .data = list->moments};
     list->tensors[list->count++] = (named_tensor){.name = "labels.prior", .f64 = true, .rows = 1, .columns = 2, .data = model->prior};
+    for (size_t i = 0; i < similarities; i++) {
+        named_tensor *named = &list->tensors[list->count++];
+        *named = (named_tensor){.rows = 1, .columns = model->layout.similarities[i].dim, .data = model->centres[i]};
+        snprintf(named->name, sizeof named->name, "similarity.%zu.centre", model->layout.similarities[i].field);
+    }
     return CT_OK;
 }
 
@@ -86,9 +94,14 @@ static ct_code write_manifest(const ct_model *model, const char *folder, const c
     for (size_t i = 0; i < model->layout.vector_count; i++)
         json_object_set_new(vectors, model->schema->fields[model->layout.vectors[i].field].name,
                             json_string(model->layout.vectors[i].table_name));
+    for (size_t i = 0; i < model->layout.similarity_count; i++)
+        json_object_set_new(vectors, model->schema->fields[model->layout.similarities[i].vector_field].name,
+                            json_string(model->layout.similarities[i].table_name));
+    json_t *required = json_array();
+    if (model->histories != NULL) json_array_append_new(required, json_string(histories_name));
     /* clang-format off */
-    json_t *manifest = json_pack("{s:s, s:i, s:i, s:[], s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:[s], s:o, s:o}",
-        "format", "clicktower-model", "version", FORMAT_VERSION, "least_reader_version", LEAST_READER_VERSION, "required_features",
+    json_t *manifest = json_pack("{s:s, s:i, s:i, s:o, s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:[s], s:o, s:o}",
+        "format", "clicktower-model", "version", FORMAT_VERSION, "least_reader_version", LEAST_READER_VERSION, "required_features", required,
         "created_unix_ms", (json_int_t)ct_clock_unix_ms(), "schema", model->schema->name, "model", ct_architecture_name(model->spec->architecture),
         "rows", (json_int_t)model->rows, "step", (json_int_t)model->step, "tower_step", (json_int_t)ct_tower_step(model->tower), "epoch", (json_int_t)model->epoch, "epoch_rows", (json_int_t)model->epoch_rows,
         "seed", (json_int_t)model->seed, "batch_rows", (json_int_t)model->batch_rows, "instruction_set", model->instruction_set,
@@ -131,7 +144,8 @@ static ct_code write_text(const char *folder, const char *name, const char *text
 }
 
 static ct_code check_texts(const ct_model_text *texts, size_t count, ct_status *status) {
-    static const char *const taken[] = {"manifest", "schema.yaml", "model.yaml", "tower.safetensors", "tables", "metrics.json", "resume"};
+    static const char *const taken[] = {"manifest", "schema.yaml",  "model.yaml", "tower.safetensors",
+                                        "tables",   "metrics.json", "resume",     "histories"};
     static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
     for (size_t i = 0; i < count; i++) {
         const char *name = texts[i].name;
@@ -147,11 +161,11 @@ static ct_code write_content(ct_model *model, const char *folder, const json_t *
                              const char *resume_folder, ct_status *status) {
     char *spec = ct_model_spec_text(model->spec), *tables = ct_path_join(folder, "tables");
     char *tower = ct_path_join(folder, "tower.safetensors"), *json = ct_path_join(folder, "metrics.json"),
-         *resume = ct_path_join(folder, resume_name);
+         *resume = ct_path_join(folder, resume_name), *histories = ct_path_join(folder, histories_name);
     tensor_list list = {0};
     char digest[CT_DIGEST_HEX_BYTES];
     ct_code code = CT_OK;
-    if (spec == NULL || tables == NULL || tower == NULL || json == NULL || resume == NULL) {
+    if (spec == NULL || tables == NULL || tower == NULL || json == NULL || resume == NULL || histories == NULL) {
         code = ct_fail_memory(status, 4096, "the model folder");
         goto done;
     }
@@ -164,6 +178,7 @@ static ct_code write_content(ct_model *model, const char *folder, const json_t *
     CT_TRY_GOTO(code, tensor_list_check_finite(&list, status), done);
     CT_TRY_GOTO(code, safetensors_write(tower, list.tensors, list.count, status), done);
     CT_TRY_GOTO(code, ct_store_snapshot(model->store, tables, status), done);
+    if (model->histories != NULL) CT_TRY_GOTO(code, ct_histories_write(model->histories, histories, status), done);
     CT_TRY_GOTO(code, ct_model_digest(model, digest, status), done);
     if (resume_folder != NULL && rename(resume_folder, resume) != 0) {
         code = ct_fail_errno(status, "%s: cannot be moved into the model folder", resume_folder);
@@ -177,6 +192,7 @@ done:
     free(tower);
     free(json);
     free(resume);
+    free(histories);
     return code;
 }
 
@@ -248,6 +264,7 @@ ct_code ct_model_digest(ct_model *model, char out_hex[CT_DIGEST_HEX_BYTES], ct_s
         ct_digest_update(digest, tensor->data, tensor->rows * tensor->columns * (tensor->f64 ? 8 : 4));
     }
     CT_TRY_GOTO(code, ct_store_digest(model->store, digest, status), done);
+    if (model->histories != NULL) CT_TRY_GOTO(code, ct_histories_digest(model->histories, digest, status), done);
     ct_digest_hex(digest, out_hex);
 done:
     tensor_list_deinit(&list);
@@ -272,10 +289,11 @@ static ct_code check_version(const json_t *manifest, const char *path, ct_status
     size_t used = 0, index;
     const json_t *feature;
     features[0] = '\0';
-    json_array_foreach(required, index, feature) { /* this version has none that a reader must know */
+    json_array_foreach(required, index, feature) {
         const char *name = json_string_value(feature);
+        if (name != NULL && strcmp(name, histories_name) == 0) continue;
         if (used < sizeof features)
-            used += (size_t)snprintf(features + used, sizeof features - used, "%s'%s'", index ? ", " : "", name == NULL ? "?" : name);
+            used += (size_t)snprintf(features + used, sizeof features - used, "%s'%s'", used ? ", " : "", name == NULL ? "?" : name);
     }
     if (least <= FORMAT_VERSION && features[0] == '\0') return CT_OK;
     return ct_fail(
@@ -308,8 +326,9 @@ static ct_code check_file(const char *folder, const json_t *file, const char *ma
 }
 
 /* A file that is read must have been listed, else nobody has checked it. */
-static ct_code check_listed(const json_t *files, const char *manifest_path, ct_status *status) {
-    static const char *const needed[] = {"schema.yaml", "model.yaml", "tower.safetensors", "tables/store.json", "tables/CURRENT"};
+static ct_code check_listed(const json_t *files, bool histories, const char *manifest_path, ct_status *status) {
+    const char *const needed[] = {"schema.yaml",       "model.yaml",     "tower.safetensors",
+                                  "tables/store.json", "tables/CURRENT", histories ? histories_name : "schema.yaml"};
     for (size_t n = 0; n < sizeof needed / sizeof *needed; n++) {
         bool listed = false;
         for (size_t i = 0; i < json_array_size(files) && !listed; i++) {
@@ -346,7 +365,7 @@ ct_code ct_model_manifest(const char *folder, bool check_files, json_t **out_man
     CT_TRY_GOTO(code, ct_json_parse(text, bytes - tail, path, &manifest, status), done);
     CT_TRY_GOTO(code, check_version(manifest, path, status), done);
     CT_TRY_GOTO(code, ct_json_get_array(manifest, "files", path, &files, status), done);
-    CT_TRY_GOTO(code, check_listed(files, path, status), done);
+    CT_TRY_GOTO(code, check_listed(files, json_array_size(json_object_get(manifest, "required_features")) > 0, path, status), done);
     if (check_files)
         for (size_t i = 0; i < json_array_size(files) && code == CT_OK; i++)
             code = check_file(folder, json_array_get(files, i), path, status);
@@ -424,6 +443,16 @@ static ct_code read_layout(ct_model *model, const json_t *manifest, const char *
         }
         vector->table = (size_t)index;
     }
+    for (size_t i = 0; i < model->layout.similarity_count; i++) {
+        layout_similarity *similarity = &model->layout.similarities[i];
+        const int64_t index = ct_store_find_table(model->store, similarity->table_name);
+        if (index < 0) {
+            code = ct_fail(status, CT_CORRUPT, "%s: the manifest names no table for vector '%s'", folder,
+                           model->schema->fields[similarity->vector_field].name);
+            goto done;
+        }
+        similarity->table = (size_t)index;
+    }
     const ct_table_spec *ids = ct_store_table_count(model->store) > 0 ? ct_store_table(model->store, ID_TABLE) : NULL;
     if (ids == NULL || ids->kind != CT_TABLE_TRAINED || ids->dim != model->layout.embedding_dim)
         code = ct_fail(status, CT_CORRUPT, "%s: the first table does not hold the ids' rows of %u floats", folder,
@@ -440,6 +469,17 @@ static ct_code read_tower(ct_model *model, const char *path, int64_t tower_step,
     if (code == CT_OK) code = safetensors_read(path, list.tensors, list.count, model->mode == CT_MODEL_READ, status);
     if (code == CT_OK) tensor_list_filled(&list, model, tower_step);
     tensor_list_deinit(&list);
+    return code;
+}
+
+static ct_code read_histories(ct_model *model, const json_t *manifest, const char *folder, ct_status *status) {
+    char *path = ct_path_join(folder, histories_name);
+    if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
+    const ct_code code =
+        json_array_size(json_object_get(manifest, "required_features")) == 0
+            ? ct_fail(status, CT_CORRUPT, "%s: the model's features follow from histories, but the folder has none", folder)
+            : ct_histories_open(model->schema, path, &model->histories, status);
+    free(path);
     return code;
 }
 
@@ -480,6 +520,7 @@ static ct_code open_once(const char *folder, ct_model_mode mode, uint64_t memory
         code = model_finish(model, status);
     }
     if (code == CT_OK) code = read_tower(model, tower, tower_step, status);
+    if (code == CT_OK && model->layout.histories) code = read_histories(model, manifest, folder, status);
     if (code == CT_OK) {
         *out_model = model;
         model = NULL;

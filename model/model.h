@@ -16,6 +16,14 @@
  * In evaluation and serving the counts are those at the end of training. A row never sees its own label: counts and prior change after the
  * whole batch was read.
  *
+ * A history is an id with several values, whose rows are averaged (none: zeros); a number that counts one is a number. A similarity stands
+ * behind its side's numbers: with the vectors' mean over their file taken off each, the cosine of the row's vector to the sum of the
+ * history's (0 where either has none, and then 1 as the missing flag, as numbers have it), then for each of `tiers` equal steps of [-1, 1]
+ * log(1 + n), n = how many of the history's vectors have their cosine to the row's in it. They are not standardised: of a tier that is
+ * seldom met that would make a very large number.
+ *
+ * The model keeps the histories of the rows that it learned in this pass over the log; its folder holds them.
+ *
  * Outputs are named; today there is one, "click". A model folder holds
  *     manifest  schema.yaml  model.yaml  tower.safetensors  tables/  metrics.json  [texts: curve.jsonl  train.html]
  * where manifest (JSON, with a line of its own checksum behind it) lists every other file with its size and checksum. */
@@ -27,6 +35,7 @@
 #include "base/hash.h"
 #include "base/pool.h"
 #include "data/batch.h"
+#include "data/history.h"
 #include "device/device.h"
 #include "model/spec.h"
 
@@ -46,6 +55,7 @@ typedef struct ct_model_options {
      * and removed in the end. The result is the same, to the bit. */
     uint64_t memory_bytes;
     const char *live_folder;
+    bool no_histories; /* the caller keeps them, and the model is not saved */
 } ct_model_options;
 
 /* Copies what it needs of schema and spec. CT_INVALID names the feature or the setting at fault. Loads the vector files. */
@@ -112,6 +122,9 @@ size_t ct_model_output_count(const ct_model *model);
 const char *ct_model_output_name(const ct_model *model, size_t output); /* "click" */
 /* Is field `field` of the schema an input of the model (itself, or as the id of one of its vectors)? */
 bool ct_model_uses_field(const ct_model *model, size_t field);
+/* The histories of the rows learned; NULL where no feature follows from one. They stand for a reader or a decoder, which must not change
+ * them. */
+ct_histories *ct_model_histories(const ct_model *model);
 /* A number's typical value: raw, of the mean that its transform has learned. False where the model doesn't use field `field` as a number,
  * or has seen no value of it. */
 bool ct_model_typical_number(const ct_model *model, size_t field, double *out_value);

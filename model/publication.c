@@ -341,6 +341,8 @@ static ct_code twin_create(const ct_model *model, ct_model **out_twin, ct_status
 static void twin_destroy(ct_model *twin) {
     if (twin == NULL) return;
     ct_tower_destroy(twin->tower);
+    for (size_t i = 0; twin->centres != NULL && i < twin->layout.similarity_count; i++) free(twin->centres[i]);
+    free(twin->centres);
     free(twin->moments);
     free(twin->scales);
     free(twin);

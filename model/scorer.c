@@ -50,13 +50,15 @@ void ct_scorer_destroy(ct_scorer *scorer) {
 }
 
 typedef struct feature_range {
-    size_t ids[2], vectors[2], numbers[2]; /* first, last */
+    size_t ids[2], vectors[2], numbers[2], similarities[2]; /* first, last */
 } feature_range;
 
 static feature_range range_of(const model_layout *layout, bool context, bool candidate) {
-    return (feature_range){.ids = {context ? 0 : layout->context_ids, candidate ? layout->id_count : layout->context_ids},
-                           .vectors = {context ? 0 : layout->context_vectors, candidate ? layout->vector_count : layout->context_vectors},
-                           .numbers = {context ? 0 : layout->context_numbers, candidate ? layout->number_count : layout->context_numbers}};
+    return (feature_range){
+        .ids = {context ? 0 : layout->context_ids, candidate ? layout->id_count : layout->context_ids},
+        .vectors = {context ? 0 : layout->context_vectors, candidate ? layout->vector_count : layout->context_vectors},
+        .numbers = {context ? 0 : layout->context_numbers, candidate ? layout->number_count : layout->context_numbers},
+        .similarities = {context ? 0 : layout->context_similarities, candidate ? layout->similarity_count : layout->context_similarities}};
 }
 
 static bool all_shared(const ct_model *model, const ct_batch *batch, const feature_range *range) {
@@ -67,6 +69,9 @@ static bool all_shared(const ct_model *model, const ct_batch *batch, const featu
         if (!batch->columns[layout->vectors[i].field].shared) return false;
     for (size_t i = range->numbers[0]; i < range->numbers[1]; i++)
         if (!batch->columns[layout->numbers[i].field].shared) return false;
+    for (size_t i = range->similarities[0]; i < range->similarities[1]; i++)
+        if (!batch->columns[layout->similarities[i].field].shared || !batch->columns[layout->similarities[i].vector_field].shared)
+            return false;
     return true;
 }
 
@@ -93,6 +98,8 @@ static ct_code write_features(ct_scorer *scorer, const ct_batch *batch, const fe
         ct_store_release(model->store, scorer->ids);
     }
     write_numbers(model, batch, range->numbers[0], range->numbers[1], first_row, rows, &scorer->scratch, x, x_stride);
+    CT_TRY(write_similarities(model, batch, range->similarities[0], range->similarities[1], first_row, rows, &scorer->scratch, x, x_stride,
+                              status));
     if (range->vectors[1] == range->vectors[0]) return CT_OK;
     float *raw = ct_workspace_raw(scorer->workspace, &raw_stride);
     return write_vectors(model, batch, range->vectors[0], range->vectors[1], first_row, rows, &scorer->scratch, raw, raw_stride, status);

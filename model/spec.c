@@ -25,6 +25,8 @@ typedef struct overlay_numbers {
 } overlay_numbers;
 typedef struct overlay_vector {
     uint32_t *adapter;
+    uint32_t *widths; /* instead of adapter, where the file has a list */
+    uint32_t widths_count;
 } overlay_vector;
 typedef struct overlay_optimizer {
     double *learning_rate, *beta1, *beta2, *epsilon, *l2;
@@ -80,6 +82,8 @@ static const cyaml_schema_field_t numbers_fields[] = {CYAML_FIELD_BOOL_PTR("buck
                                                       CYAML_FIELD_END};
 static const cyaml_schema_field_t vector_fields[] = {CYAML_FIELD_UINT_PTR("adapter", OPTIONAL_POINTER, overlay_vector, adapter),
                                                      CYAML_FIELD_END};
+static const cyaml_schema_field_t vector_list_fields[] = {
+    CYAML_FIELD_SEQUENCE_COUNT("adapter", OPTIONAL_POINTER, overlay_vector, widths, widths_count, &width_value, 1, 2), CYAML_FIELD_END};
 static const cyaml_schema_field_t optimizer_fields[] = {
     CYAML_FIELD_FLOAT_PTR("learning_rate", OPTIONAL_POINTER, overlay_optimizer, learning_rate),
     CYAML_FIELD_FLOAT_PTR("beta1", OPTIONAL_POINTER, overlay_optimizer, beta1),
@@ -170,6 +174,7 @@ static void set_defaults(ct_model_spec *spec, ct_architecture architecture) {
     spec->number_buckets = true;
     spec->number_flags = true;
     spec->vector_adapter = 16;
+    spec->vector_hidden = 0;
     spec->learning_rate = architecture == CT_ARCHITECTURE_LR ? 0.01f : architecture == CT_ARCHITECTURE_FM ? 0.003f : 0.001f;
     spec->beta1 = 0.9f;
     spec->beta2 = 0.999f;
@@ -295,6 +300,16 @@ static ct_code apply_layers(ct_model_spec *spec, const overlay *from, const char
     return set_real(&spec->dropout, from->dropout, 0, true, 1, "dropout", where, status);
 }
 
+/* One number, or a list of one or two. */
+static ct_code apply_vector(ct_model_spec *spec, const overlay_vector *from, const char *where, ct_status *status) {
+    const uint32_t *last = from->widths_count > 0 ? &from->widths[from->widths_count - 1] : from->adapter;
+    if (last == NULL) return CT_OK;
+    spec->vector_hidden = 0;
+    CT_TRY(set_count(&spec->vector_adapter, last, 1, MAX_DIM, "vector.adapter", where, status));
+    if (from->widths_count < 2) return CT_OK;
+    return set_count(&spec->vector_hidden, &from->widths[0], 1, MAX_DIM, "the first width of vector.adapter", where, status);
+}
+
 static ct_code apply(ct_model_spec *spec, const overlay *from, const char *where, ct_status *status) {
     size_t index = 0;
     if (from->model != NULL) {
@@ -319,7 +334,7 @@ static ct_code apply(ct_model_spec *spec, const overlay *from, const char *where
     CT_TRY(apply_layers(spec, from, where, status));
     if (from->numbers != NULL && from->numbers->buckets != NULL) spec->number_buckets = *from->numbers->buckets;
     if (from->numbers != NULL && from->numbers->missing_flag != NULL) spec->number_flags = *from->numbers->missing_flag;
-    if (from->vector != NULL) CT_TRY(set_count(&spec->vector_adapter, from->vector->adapter, 1, MAX_DIM, "vector.adapter", where, status));
+    if (from->vector != NULL) CT_TRY(apply_vector(spec, from->vector, where, status));
     if (from->optimizer != NULL) {
         CT_TRY(set_real(&spec->learning_rate, from->optimizer->learning_rate, 0, true, 1e3, "optimizer.learning_rate", where, status));
         CT_TRY(set_real(&spec->beta1, from->optimizer->beta1, 0, true, 1, "optimizer.beta1", where, status));
@@ -347,10 +362,18 @@ static ct_code check(const ct_model_spec *spec, const char *where, ct_status *st
 }
 
 static ct_code apply_text(ct_model_spec *spec, const char *text, size_t bytes, const char *where, ct_status *status) {
+    /* vector.adapter is a number or a list; a field of libcyaml's has one type. */
+    cyaml_schema_field_t fields[sizeof overlay_fields / sizeof *overlay_fields];
+    cyaml_schema_value_t schema = overlay_schema;
     void *loaded = NULL;
-    CT_TRY(ct_yaml_load(text, bytes, where, &overlay_schema, &loaded, status));
+    memcpy(fields, overlay_fields, sizeof fields);
+    for (size_t i = 0; fields[i].key != NULL; i++)
+        if (strcmp(fields[i].key, "vector") == 0 && ct_yaml_is_list(text, bytes, "vector", "adapter"))
+            fields[i].value.mapping.fields = vector_list_fields;
+    schema.mapping.fields = fields;
+    CT_TRY(ct_yaml_load(text, bytes, where, &schema, &loaded, status));
     const ct_code code = apply(spec, loaded, where, status);
-    ct_yaml_free(&overlay_schema, loaded);
+    ct_yaml_free(&schema, loaded);
     return code;
 }
 
@@ -480,7 +503,10 @@ char *ct_model_spec_text(const ct_model_spec *spec) {
     fprintf(to, "layer_norm: %s\ndropout: %.9g\n", spec->layer_norm ? "true" : "false", (double)spec->dropout);
     fprintf(to, "numbers: {buckets: %s, missing_flag: %s}\n", spec->number_buckets ? "true" : "false",
             spec->number_flags ? "true" : "false");
-    fprintf(to, "vector: {adapter: %u}\n", spec->vector_adapter);
+    if (spec->vector_hidden > 0)
+        fprintf(to, "vector: {adapter: [%u, %u]}\n", spec->vector_hidden, spec->vector_adapter);
+    else
+        fprintf(to, "vector: {adapter: %u}\n", spec->vector_adapter);
     fprintf(to, "optimizer: {learning_rate: %.9g, beta1: %.9g, beta2: %.9g, epsilon: %.9g, l2: %.9g}\n", (double)spec->learning_rate,
             (double)spec->beta1, (double)spec->beta2, (double)spec->epsilon, (double)spec->l2);
     fprintf(to, "average: {power: %.9g}\nschedule: {rows: %.17g}\n", (double)spec->average_power, spec->schedule_rows);

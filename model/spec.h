@@ -15,7 +15,8 @@
  *     layer_norm: false             # each layer of bottom and deep is normalised before its ReLU
  *     dropout: 0                    # share of their outputs that training drops
  *     numbers: {buckets: true, missing_flag: true}  # buckets: each number also as an id, floor(log(v)^2) (see model.h)
- *     vector: {adapter: 16}         # width of a vector's trained linear adapter; of lr 1, of fm, deepfm and dlrm embedding.dim
+ *     vector: {adapter: 16}         # width of a vector's trained linear adapter; of lr 1, of fm, deepfm and dlrm embedding.dim.
+ *                                   # [64, 16]: two layers, the first with a ReLU
  *     optimizer: {learning_rate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, l2: 0}
  *     average: {power: 8}           # evaluation and serving use averaged weights of the tower (see tower.h); 0 = the last ones
  *     schedule: {rows: 0}           # learning rates fall linearly to 0 over so many rows; 0 = they stay
@@ -65,7 +66,7 @@ typedef struct ct_model_spec {
     bool layer_norm;
     float dropout;
     bool number_buckets, number_flags;
-    uint32_t vector_adapter;
+    uint32_t vector_adapter, vector_hidden; /* hidden: width of a first layer; 0 = none */
     float learning_rate, beta1, beta2, epsilon, l2;
     float average_power;
     double schedule_rows;

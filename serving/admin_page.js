@@ -128,7 +128,7 @@
     const infos = all(series, "clicktower_experiment_arm_info"), requests = "clicktower_experiment_requests_total";
     const ways = ["bucket", "ramp", "holdout", "forced", "outside", "fallback", "none"];
     const drawn = sum(series, requests, { assigned: "bucket" });
-    const rows = [["arm", "model", "weight", "share of those drawn", ...ways.map((way) => (way === "bucket" ? "drawn" : way)), "failed"]];
+    const rows = [["arm", "model", "weight", "share of drawn", ...ways.map((way) => (way === "bucket" ? "drawn" : way)), "failed"]];
     for (const { labels } of infos) {
       const own = { experiment: labels.experiment, arm: labels.arm }, count = sum(series, requests, { ...own, assigned: "bucket" });
       rows.push([labels.arm + (labels.control === "true" ? " (control)" : ""),

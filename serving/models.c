@@ -39,7 +39,7 @@ static ct_code fill_model(ct_arena *arena, const ct_served_model *served, model_
     if (!out->features || !out->outputs) return ct_fail_memory(status, schema->field_count * sizeof(feature_message), "the list of models");
     for (size_t f = 0; f < schema->field_count; f++) {
         const ct_field *field = &schema->fields[f];
-        if ((field->kind != CT_FIELD_ID && field->kind != CT_FIELD_NUMBER) || !ct_model_uses_field(model, f)) continue;
+        if ((field->kind != CT_FIELD_ID && field->kind != CT_FIELD_NUMBER) || field->derived || !ct_model_uses_field(model, f)) continue;
         feature_message *feature = out->features[out->n_features++];
         clicktower__v1__feature__init(feature);
         feature->name = ct_text_data(field->name);
@@ -138,6 +138,7 @@ static ct_code model_init(const ct_server_model *from, uint32_t max_candidates, 
     out->derived_count = derived < CT_EXPOSURE_DERIVED ? derived : CT_EXPOSURE_DERIVED;
     ct_code code = ct_decoder_create(schema, used, max_candidates, &out->decoder, status);
     free(used);
+    if (code == CT_OK) ct_decoder_set_histories(out->decoder, ct_model_histories(from->model));
     if (code == CT_OK) code = name_derived(out, status);
     if (code == CT_OK) code = ct_model_digest(from->model, out->version, status);
     return code;

@@ -42,6 +42,8 @@ typedef struct ct_evaluate_options {
     ct_predictions_fn predictions;
     void *predictions_context;
     bool progress;             /* a line on a terminal */
+    bool live;                 /* rows enter the model's histories as they come (in a copy); else those stand. Where the reader brings
+                                  histories, it is theirs that are used, as its options say */
     ct_slices *slices;         /* takes the rows; the caller's, who finishes it; may be NULL */
     ct_importance *importance; /* the same; of this model and pool; reading is then by its windows, not by the reader's batch_rows */
 } ct_evaluate_options;

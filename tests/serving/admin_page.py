@@ -90,7 +90,7 @@ def check_experiment(driver, url):
     assert post(url, "v1/feedback", {"events": [{"request_id": "r", "event": "shown"}, {"request_id": "r", "event": "click"}]}) == {"accepted": 2}
     wait_for(driver, lambda d: "1 shown, 1 click, 0 other" in text(d, "feedback-note") and "343 written, 0 dropped" in text(d, "exposures-note"))
     arms = table(driver, "arms")
-    assert arms[0][:4] == ["ARM", "MODEL", "WEIGHT", "SHARE OF THOSE DRAWN"] or arms[0][:4] == ["arm", "model", "weight", "share of those drawn"], arms
+    assert arms[0][:5] == ["arm", "model", "weight", "share of drawn", "drawn"], arms
     names = ["bucket", "ramp", "holdout", "forced", "outside", "fallback", "none"]
     drawn = sum(way == "bucket" for _, way in ways)
     for row, (arm, model, weight) in zip(arms[1:], (("old", "lr", 3), ("new", "fm", 1), ("gone", "none", 0)), strict=True):

@@ -177,6 +177,9 @@ static void floats_round_trip(void **state) {
         uint32_t bits = (uint32_t)ct_random_u64(11, CT_PLACE_TEST, 0, i, 0);
         if ((bits >> 23 & 0xff) == 0xff) bits ^= UINT32_C(1) << 30;
         memcpy(&values[i], &bits, 4);
+        /* Half of them where probabilities and prices are, at powers of ten and beside them. */
+        if (i % 4 == 1) values[i] = (float)(bits >> 8) * 0x1p-24f;
+        if (i % 4 == 3) values[i] = nextafterf(powf(10, (float)(i % 40) / 2 - 8), i % 8 == 3 ? 0 : INFINITY) * (i % 3 ? 1.0f : -0.3f);
     }
     ct_exposure e = {.request_id = "",
                      .experiment = "",

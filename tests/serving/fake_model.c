@@ -186,6 +186,10 @@ const char *ct_model_instruction_set(const ct_model *model) { return model ? "fa
 ct_precision ct_model_precision(const ct_model *model) { return model ? CT_PRECISION_BF16 : CT_PRECISION_FP32; }
 size_t ct_model_output_count(const ct_model *model) { return model->outputs; }
 const char *ct_model_output_name(const ct_model *model, size_t output) { return model && output ? "second" : "click"; }
+ct_histories *ct_model_histories(const ct_model *model) {
+    (void)model;
+    return NULL;
+}
 bool ct_model_uses_field(const ct_model *model, size_t field) { return model->used[field]; }
 const char *ct_architecture_name(ct_architecture architecture) { return architecture == CT_ARCHITECTURE_LR ? "lr" : "?"; }
 const char *ct_tower_instruction_set(void) { return "none"; }

@@ -74,15 +74,11 @@ def lines_of(folder, torn=False):
 
 
 class Server:
-    def __init__(self, *arguments, file_bytes=None):
-        def limit():
-            if file_bytes:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
-
+    def __init__(self, *arguments):
         self.log, self.said = [], threading.Condition()
         self.process = subprocess.Popen([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--threads", "2", "--queue-ms", "600000",
                                          "--look-seconds", "0.05", *arguments],
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=limit)
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         threading.Thread(target=self._read_log, daemon=True).start()
         listening, admin = self.process.stdout.readline().split(), self.process.stdout.readline().split()
         assert listening[:2] == ["listening", "on"] and admin[:2] == ["admin", "on"], (listening, admin, self.log)
@@ -387,7 +383,8 @@ def check_rotation(rows):
 def check_full_disk(rows, expected):
     """Files may not grow beyond a limit: exposures are dropped and counted, feedback is not acknowledged, scoring goes on."""
     folder, feedback = os.path.join(work, "full"), os.path.join(work, "full-feedback")
-    server = Server("--model", *models, "--exposures", folder, "--feedback", feedback, file_bytes=20000)
+    server = Server("--model", *models, "--exposures", folder, "--feedback", feedback)
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (20000, resource.RLIM_INFINITY))
     acknowledged = sent = 0
     while server.metric('clicktower_exposures_dropped_total{reason="unwritable"}') < 20:
         answer = server.score(plain([rows[sent]]), timeout=600)

@@ -94,12 +94,16 @@ static const char *kind_name(ct_field_kind kind) {
             return "id";
         case CT_FIELD_VECTOR:
             return "vector";
+        case CT_FIELD_HISTORY:
+            return "history";
+        case CT_FIELD_SIMILARITY:
+            return "similarity";
     }
     return "unknown";
 }
 
 static json_t *field_to_json(const ct_schema *schema, const ct_field *field) {
-    const bool feature = field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID || field->kind == CT_FIELD_VECTOR;
+    const bool feature = field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID || field->kind == CT_FIELD_VECTOR || field->derived;
     char hash[17];
     (void)snprintf(hash, sizeof hash, "%016" PRIx64, field->hash);
     json_t *json = json_pack("{s:s, s:s}", "name", field->name, "kind", kind_name(field->kind));
@@ -110,6 +114,15 @@ static json_t *field_to_json(const ct_schema *schema, const ct_field *field) {
         (void)json_object_set_new(json, "type", json_string(field->id_type == CT_ID_INTEGER ? "integer" : "text"));
         (void)json_object_set_new(json, "max_values", json_integer(field->max_values));
         if (field->shares) (void)json_object_set_new(json, "shares", json_string(field->shares));
+    }
+    if (field->derived) (void)json_object_set_new(json, "of", json_string(schema->fields[field->of].name));
+    if (field->kind == CT_FIELD_HISTORY) {
+        (void)json_object_set_new(json, "clicked", json_boolean(field->clicked));
+        (void)json_object_set_new(json, "max_values", json_integer(field->max_values));
+    }
+    if (field->kind == CT_FIELD_SIMILARITY) {
+        (void)json_object_set_new(json, "vector", json_string(schema->fields[field->vector].name));
+        (void)json_object_set_new(json, "tiers", json_integer(field->tiers));
     }
     if (field->kind == CT_FIELD_VECTOR) {
         (void)json_object_set_new(json, "of", json_string(schema->fields[field->of].name));
