@@ -116,6 +116,24 @@ ct_code ct_file_writer_printf(ct_file_writer *writer, ct_status *status, const c
     return code;
 }
 
+ct_code ct_file_writer_overwrite(ct_file_writer *writer, uint64_t offset, const void *data, size_t bytes, ct_status *status) {
+    if (offset > writer->position || bytes > writer->position - offset)
+        return ct_fail(status, CT_INTERNAL, "%s: bytes %llu to %llu of %llu written ones", writer->path, (unsigned long long)offset,
+                       (unsigned long long)(offset + bytes), (unsigned long long)writer->position);
+    CT_TRY(flush(writer, status));
+    for (const char *from = data; bytes > 0;) {
+        const ssize_t n = pwrite(writer->fd, from, bytes, (off_t)offset);
+        if (n < 0) {
+            if (errno == EINTR) continue;
+            return ct_fail_errno(status, "%s: cannot write", writer->path);
+        }
+        from += n;
+        offset += (uint64_t)n;
+        bytes -= (size_t)n;
+    }
+    return CT_OK;
+}
+
 uint64_t ct_file_writer_position(const ct_file_writer *writer) { return writer->position; }
 
 ct_code ct_file_writer_commit(ct_file_writer *writer, ct_status *status) {

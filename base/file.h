@@ -11,6 +11,8 @@ typedef struct ct_file_writer ct_file_writer;
 CT_MUST_CHECK ct_code ct_file_writer_open(const char *path, ct_file_writer **out_writer, ct_status *status);
 CT_MUST_CHECK ct_code ct_file_writer_write(ct_file_writer *writer, const void *data, size_t bytes, ct_status *status); /* buffered */
 CT_MUST_CHECK ct_code ct_file_writer_printf(ct_file_writer *writer, ct_status *status, const char *format, ...) CT_PRINTF(3, 4);
+/* Other bytes in the place of some that were written already; not on a device or a pipe. */
+CT_MUST_CHECK ct_code ct_file_writer_overwrite(ct_file_writer *writer, uint64_t offset, const void *data, size_t bytes, ct_status *status);
 uint64_t ct_file_writer_position(const ct_file_writer *writer); /* bytes written so far */
 /* Writes out, syncs, renames into place, syncs the folder; frees the writer in any case. On failure nothing stays behind. */
 CT_MUST_CHECK ct_code ct_file_writer_commit(ct_file_writer *writer, ct_status *status);

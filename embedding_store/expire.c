@@ -8,6 +8,7 @@
  * be taken off without reading. Compactions drop it; a snapshot of tables in memory does not have it. */
 #include <stdlib.h>
 
+#include "embedding_store/changes.h"
 #include "embedding_store/tier.h"
 
 typedef struct expire_work {
@@ -33,6 +34,7 @@ static ct_code expire_part(expire_work *work, size_t part, ct_status *status) {
             continue;
         }
         rows += entry->slot != CT_SLOT_STUB;
+        if (work->store->changes) ct_changes_expire(work->store->changes, table, part, entry);
         if (!work->store->tier || ct_tier_let_go(work->store->tier, table, part, place)) {
             ct_partition_remove(partition, place); /* another entry may stand there now */
         } else {
@@ -52,15 +54,18 @@ static void expire_task(void *context, size_t part, size_t worker) {
     if (expire_part(work, part, &status) != CT_OK) ct_failure_put(&work->failure, &status);
 }
 
+ct_code ct_expire_rows(ct_store *store, ct_table *table, ct_status *status) {
+    expire_work work = {.store = store, .table = table, .failure = {.status = status}};
+    ct_run(store->pool, table->partition_count, expire_task, &work);
+    table->expired += work.rows;
+    return ct_failure_code(&work.failure);
+}
+
 ct_code ct_expire(ct_store *store, ct_table *table, uint32_t day, ct_status *status) {
     if (day <= table->day) return CT_OK;
     if (day == CT_DAY_NEVER) return ct_fail(status, CT_INVALID, "lookup: day %u", day);
     const uint32_t before = table->oldest_day;
     ct_table_set_day(table, table->day ? table->first_day : day, day);
     if (store->tier) CT_TRY(ct_tier_expire(store->tier, table, status));
-    if (table->oldest_day == before) return CT_OK;
-    expire_work work = {.store = store, .table = table, .failure = {.status = status}};
-    ct_run(store->pool, table->partition_count, expire_task, &work);
-    table->expired += work.rows;
-    return ct_failure_code(&work.failure);
+    return table->oldest_day == before ? CT_OK : ct_expire_rows(store, table, status);
 }

@@ -204,8 +204,10 @@ ct_code ct_store_prefetch(ct_store *store, ct_ticket *ticket, const ct_lookup *l
 
 ct_code ct_store_acquire(ct_store *store, ct_ticket *ticket, ct_status *status) {
     if (ticket->stage != CT_TICKET_PREFETCHED) return ct_fail(status, CT_INVALID, "acquire: the ticket was not prefetched");
-    const bool outside = ticket->table->outside_rows + ticket->table->outside_stubs > 0;
+    const bool outside = ticket->table->outside_rows + ticket->table->outside_stubs > 0 || (store->view && store->tier);
     if (!ticket->training) {
+        const ct_store *overlay = atomic_load_explicit(&store->overlay, memory_order_acquire);
+        ticket->overlay = overlay && ticket->table->spec.kind == CT_TABLE_TRAINED ? &overlay->tables[ticket->lookup.table] : NULL;
         if (outside)
             CT_TRY(ct_tier_read(store->tier, ticket, status));
         else

@@ -46,14 +46,45 @@ static size_t resolve_values(const ct_table *table, const uint64_t *keys, size_t
     return unknown;
 }
 
+/* The same in a view (following.h): an overlay is asked first, and what has expired since the base is still there. */
+static size_t resolve_over(const ct_ticket *ticket, const uint64_t *keys, size_t at, size_t count, const float *instead) {
+    const ct_table *table = ticket->table;
+    size_t unknown = 0;
+    for (size_t i = 0; i < count; i++) {
+        const float *values = NULL;
+        ct_seen seen = {0, 0};
+        if (i + INDEX_AHEAD < count) {
+            if (ticket->overlay) ct_table_prefetch(ticket->overlay, keys[i + INDEX_AHEAD]);
+            ct_table_prefetch(table, keys[i + INDEX_AHEAD]);
+        }
+        if (!ticket->overlay || !ct_overlay_find(ticket->overlay, keys[i], &values, &seen)) {
+            const ct_partition *partition = &table->partitions[ct_partition_of(keys[i], table->partition_bits)];
+            ct_index_entry *entry = ct_partition_find(partition, keys[i]);
+            if (entry && ct_entry_expired(table, entry)) entry = NULL;
+            if (entry && entry->slot != CT_SLOT_STUB) values = ct_slab_at(&partition->values, entry->slot - 1);
+            if (entry && ticket->seen) seen = ct_counts_in_epoch(ct_entry_counts(entry), table->counted_epoch);
+        }
+        unknown += !values;
+        ticket->tokens[at + i] = values ? values : instead;
+        __builtin_prefetch(ticket->tokens[at + i]);
+        if (ticket->seen) ticket->seen[at + i] = seen;
+    }
+    return unknown;
+}
+
 /* Occurrences [at, at + count) of the ticket. */
 static size_t resolve(const ct_ticket *ticket, const uint64_t *keys, size_t at, size_t count, const float *instead) {
+    if (ticket->overlay || (ticket->table->spec.expire_days && ticket->store->view)) return resolve_over(ticket, keys, at, count, instead);
     if (ticket->seen) return resolve_counted(ticket->table, keys, count, instead, &ticket->tokens[at], &ticket->seen[at]);
     return resolve_values(ticket->table, keys, count, instead, &ticket->tokens[at]);
 }
 
-static const float *rare_values(const ct_table *table, const ct_key_column *column) {
-    const float *values = column->rare_key ? ct_table_values(table, column->rare_key) : NULL;
+static const float *rare_values(const ct_ticket *ticket, const ct_key_column *column) {
+    const ct_table *table = ticket->table;
+    const float *values = NULL;
+    ct_seen seen;
+    if (column->rare_key && !(ticket->overlay && ct_overlay_find(ticket->overlay, column->rare_key, &values, &seen)))
+        values = ct_table_values(table, column->rare_key);
     return values ? values : table->zeros;
 }
 
@@ -66,7 +97,7 @@ static size_t resolve_block(const ct_ticket *ticket, size_t block) {
         const ct_key_column *column = &lookup->columns[i];
         if (column->shared) continue;
         const uint64_t *keys = column->keys + (column->offsets ? column->offsets[first] : first);
-        unknown += resolve(ticket, keys, starts[i], starts[i + 1] - starts[i], rare_values(ticket->table, column));
+        unknown += resolve(ticket, keys, starts[i], starts[i + 1] - starts[i], rare_values(ticket, column));
     }
     return unknown;
 }
@@ -88,7 +119,7 @@ void ct_read_acquire(ct_ticket *ticket) {
         const ct_key_column *column = &lookup->columns[i];
         if (!column->shared) continue;
         const size_t count = column->offsets ? column->offsets[1] : 1;
-        unknown += resolve(ticket, column->keys, ticket->shared_start[i], count, rare_values(ticket->table, column));
+        unknown += resolve(ticket, column->keys, ticket->shared_start[i], count, rare_values(ticket, column));
     }
     const size_t found = ticket->occurrences + ticket->shared_occurrences - unknown;
     atomic_fetch_add_explicit(&ticket->table->lookups, (int64_t)found, memory_order_relaxed);

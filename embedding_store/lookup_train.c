@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "base/random.h"
-#include "embedding_store/store_internal.h"
+#include "embedding_store/changes.h"
 
 enum { INDEX_AHEAD = 16, DROP_ROWS = 256 /* drawn at a time */ };
 
@@ -241,10 +241,13 @@ static void acquire_task(void *context, size_t part, size_t worker) {
     (void)worker;
     acquire_work *work = context;
     ct_status status;
+    ct_changes *changes = work->ticket->store->changes;
     const bool counted = work->ticket->seen, wide = ct_entry_shift(&work->ticket->table->spec);
-    const ct_code code = counted ? acquire_part(work->ticket, part, true, true, &status)
-                         : wide  ? acquire_part(work->ticket, part, false, true, &status)
-                                 : acquire_part(work->ticket, part, false, false, &status);
+    ct_code code = changes ? ct_changes_mark(changes, work->ticket, part, &status) : CT_OK;
+    if (code == CT_OK)
+        code = counted ? acquire_part(work->ticket, part, true, true, &status)
+               : wide  ? acquire_part(work->ticket, part, false, true, &status)
+                       : acquire_part(work->ticket, part, false, false, &status);
     if (code != CT_OK) ct_failure_put(&work->failure, &status);
 }
 
@@ -312,6 +315,7 @@ static ct_code add_rare_rows(ct_ticket *ticket, ct_status *status) {
         if (!unique->count) continue;
         ct_partition *partition = &table->partitions[ct_partition_of(unique->key, table->partition_bits)];
         ct_index_entry *entry;
+        if (ticket->store->changes) CT_TRY(ct_changes_mark_key(ticket->store->changes, table, unique->key, status));
         CT_TRY(ct_partition_claim(table, partition, unique->key, &entry, status));
         entry->count = ct_add_counts(entry->count, unique->count);
         if (table->spec.expire_days) ct_entry_counts(entry)->day = CT_DAY_NEVER;

@@ -123,8 +123,7 @@ static ct_code checksum(const json_t *json, char out_hex[CHECKSUM_BYTES], ct_sta
     return CT_OK;
 }
 
-ct_code ct_store_manifest_write(const ct_store *store, const char *folder, ct_status *status) {
-    char *path = ct_path_join(folder, "store.json");
+ct_code ct_store_manifest_json(const ct_store *store, json_t **out_json, ct_status *status) {
     json_t *tables = json_array(), *requires = json_array();
     json_t *json = json_pack("{s:s, s:i, s:i, s:O, s:O}", "format", FORMAT, "version", VERSION, "least_reader", VERSION, "requires",
                              requires, "tables", tables);
@@ -135,7 +134,7 @@ ct_code ct_store_manifest_write(const ct_store *store, const char *folder, ct_st
         expires |= store->tables[i].spec.expire_days > 0;
         halves |= store->tables[i].spec.precision == CT_ROW_FP16;
     }
-    if (!path || !json || (counted && json_array_append_new(requires, json_string(TARGET_STATS)) != 0) ||
+    if (!json || (counted && json_array_append_new(requires, json_string(TARGET_STATS)) != 0) ||
         (expires && json_array_append_new(requires, json_string(EXPIRY)) != 0) ||
         (halves && json_array_append_new(requires, json_string(FP16_ROWS)) != 0))
         code = ct_fail_memory(status, 1024, "store.json");
@@ -144,9 +143,20 @@ ct_code ct_store_manifest_write(const ct_store *store, const char *folder, ct_st
     char hex[CHECKSUM_BYTES];
     if (code == CT_OK) code = checksum(json, hex, status);
     if (code == CT_OK && json_object_set_new(json, "checksum", json_string(hex)) != 0) code = ct_fail_memory(status, 1024, "store.json");
-    if (code == CT_OK) code = ct_json_save(path, json, status);
     json_decref(tables);
     json_decref(requires);
+    if (code == CT_OK)
+        *out_json = json;
+    else
+        json_decref(json);
+    return code;
+}
+
+ct_code ct_store_manifest_write(const ct_store *store, const char *folder, ct_status *status) {
+    json_t *json = NULL;
+    CT_TRY(ct_store_manifest_json(store, &json, status));
+    char *path = ct_path_join(folder, "store.json");
+    const ct_code code = path ? ct_json_save(path, json, status) : ct_fail_memory(status, strlen(folder), "a path");
     json_decref(json);
     free(path);
     return code;
@@ -345,25 +355,16 @@ static ct_code read_header(const json_t *json, const char *path, ct_status *stat
     return CT_OK;
 }
 
-ct_code ct_store_manifest_read(const char *folder, ct_stored_table **out_tables, size_t *out_count, json_t **out_json, ct_status *status) {
-    ct_code code = CT_OK;
-    json_t *json = NULL, *tables;
-    ct_stored_table *stored = NULL;
-    char *path = ct_path_join(folder, "store.json");
-    if (!path) return ct_fail_memory(status, strlen(folder), "a path");
-    CT_TRY_GOTO(code, ct_json_load(path, &json, status), fail);
-    CT_TRY_GOTO(code, read_header(json, path, status), fail);
-    CT_TRY_GOTO(code, ct_json_get_array(json, "tables", path, &tables, status), fail);
+ct_code ct_store_manifest_parse(const json_t *json, const char *path, ct_stored_table **out_tables, size_t *out_count, ct_status *status) {
+    json_t *tables;
+    CT_TRY(read_header(json, path, status));
+    CT_TRY(ct_json_get_array(json, "tables", path, &tables, status));
     const size_t count = json_array_size(tables);
-    if (count > CT_STORE_MAX_TABLES) {
-        code = ct_fail(status, CT_CORRUPT, "%s: %zu tables; %d are possible", path, count, CT_STORE_MAX_TABLES);
-        goto fail;
-    }
-    stored = calloc(count ? count : 1, sizeof *stored);
-    if (!stored) {
-        code = ct_fail_memory(status, count * sizeof *stored, "store.json");
-        goto fail;
-    }
+    if (count > CT_STORE_MAX_TABLES)
+        return ct_fail(status, CT_CORRUPT, "%s: %zu tables; %d are possible", path, count, CT_STORE_MAX_TABLES);
+    ct_stored_table *stored = calloc(count ? count : 1, sizeof *stored);
+    if (!stored) return ct_fail_memory(status, count * sizeof *stored, "store.json");
+    ct_code code = CT_OK;
     for (size_t i = 0; i < count; i++) {
         CT_TRY_GOTO(code, read_table(json_array_get(tables, i), path, &stored[i], status), fail);
         for (size_t j = 0; j < i; j++) {
@@ -374,14 +375,22 @@ ct_code ct_store_manifest_read(const char *folder, ct_stored_table **out_tables,
     }
     *out_tables = stored;
     *out_count = count;
-    stored = NULL;
-    if (out_json) {
-        *out_json = json;
-        json = NULL;
-    }
+    return CT_OK;
 fail:
     free(stored);
-    json_decref(json);
+    return code;
+}
+
+ct_code ct_store_manifest_read(const char *folder, ct_stored_table **out_tables, size_t *out_count, json_t **out_json, ct_status *status) {
+    json_t *json = NULL;
+    char *path = ct_path_join(folder, "store.json");
+    if (!path) return ct_fail_memory(status, strlen(folder), "a path");
+    ct_code code = ct_json_load(path, &json, status);
+    if (code == CT_OK) code = ct_store_manifest_parse(json, path, out_tables, out_count, status);
+    if (code == CT_OK && out_json)
+        *out_json = json;
+    else
+        json_decref(json);
     free(path);
     return code;
 }

@@ -136,7 +136,7 @@ ct_code ct_record_decode(ct_table *table, ct_partition *partition, const ct_stor
     }
     if (table->spec.expire_days) ct_entry_counts(entry)->day = ct_record_day(stored, record);
     if (!row) return CT_OK;
-    CT_TRY(ct_partition_add_row(table, partition, entry, status));
+    if (entry->slot == CT_SLOT_STUB) CT_TRY(ct_partition_add_row(table, partition, entry, status));
     decode_values(table, stored, record + stored->value.offset, ct_slab_at(&partition->values, entry->slot - 1));
     if (!partition->state.floats) return CT_OK;
     float *state = ct_slab_at(&partition->state, entry->slot - 1);

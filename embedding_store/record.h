@@ -24,12 +24,14 @@ void ct_sum_take(ct_sum *sum, uint64_t key, const char *record, size_t bytes);
 /* entry: in the partition's index. */
 void ct_sum_add_entry(ct_sum *sum, const ct_table *table, const ct_partition *partition, const ct_index_entry *entry);
 void ct_sum_take_entry(ct_sum *sum, const ct_table *table, const ct_partition *partition, const ct_index_entry *entry);
+/* store.c: of all records in memory, by partition: out_sums (partitions). */
+void ct_table_sums(const ct_store *store, size_t table, ct_sum *out_sums);
 /* A row that left the range of floats is nothing to go on from. */
 bool ct_record_finite(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry);
 ct_code ct_record_fail_finite(const ct_table *table, uint64_t key, ct_status *status);
 /* Is it a row's, a stub's (*out_row false) or neither (CT_CORRUPT)? */
 CT_MUST_CHECK ct_code ct_record_check(const ct_stored_table *stored, const char *record, size_t bytes, bool *out_row, ct_status *status);
-/* Fills a stub's entry that was just claimed; gives it a row where the record is one's. The record was checked. */
+/* Fills an entry: a stub that was just claimed, or one with a row, which must then be a row's record. The record was checked. */
 CT_MUST_CHECK ct_code ct_record_decode(ct_table *table, ct_partition *partition, const ct_stored_table *stored, const char *record,
                                        bool row, ct_index_entry *entry, ct_status *status);
 /* Are its columns where this program would put them? CT_UNSUPPORTED: no. */

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "embedding_store/changes.h"
 #include "embedding_store/live.h"
 #include "embedding_store/record.h"
 #include "embedding_store/tier.h"
@@ -148,6 +149,7 @@ ct_code ct_store_create_within(const ct_table_spec *tables, size_t table_count, 
 
 void ct_store_destroy(ct_store *store) {
     if (!store) return;
+    ct_changes_destroy(store->changes);
     ct_tier_destroy(store->tier);
     for (size_t i = 0; i < store->table_count; i++) ct_table_deinit(&store->tables[i]);
     free(store->tables);
@@ -324,6 +326,13 @@ static void sum_task(void *context, size_t part, size_t worker) {
     }
 }
 
+void ct_table_sums(const ct_store *store, size_t table, ct_sum *out_sums) {
+    const size_t parts = (size_t)1 << store->partition_bits;
+    memset(out_sums, 0, parts * sizeof *out_sums);
+    sum_work work = {&store->tables[table], out_sums};
+    ct_run(store->pool, parts, sum_task, &work);
+}
+
 static void digest_spec(const ct_table *table, ct_digest *digest) {
     const ct_table_spec *spec = &table->spec;
     const bool decays = spec->l2 != 0.0f;
@@ -368,14 +377,14 @@ ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status) {
         digest_spec(table, digest);
         ct_digest_update_u64(digest, (uint64_t)info.rows);
         ct_digest_update_u64(digest, (uint64_t)info.stubs);
-        memset(sums, 0, parts * sizeof *sums);
         if (store->mode == CT_STORE_LOOK) {
+            memset(sums, 0, parts * sizeof *sums);
             sums[0] = found[i];
         } else if (store->tier && table->spec.kind == CT_TABLE_TRAINED) {
+            memset(sums, 0, parts * sizeof *sums);
             sums[0] = ct_tier_sum(store->tier, i);
-        } else {
-            sum_work work = {table, sums};
-            ct_run(store->pool, parts, sum_task, &work);
+        } else if (!store->changes || !ct_changes_sums(store->changes, i, sums)) {
+            ct_table_sums(store, i, sums);
         }
         for (size_t p = 1; p < parts; p++)
             for (size_t n = 0; n < 2; n++) sums[0].word[n] += sums[p].word[n];

@@ -8,6 +8,7 @@
 typedef struct ct_tier ct_tier;               /* tier.h */
 typedef struct ct_tier_ticket ct_tier_ticket; /* tier.h */
 typedef struct ct_live ct_live;               /* live.h */
+typedef struct ct_changes ct_changes;         /* changes.h */
 
 struct ct_store {
     ct_device *device;
@@ -21,6 +22,11 @@ struct ct_store {
     char *folder;
     struct ct_stored_table *stored; /* (table_count) */
     bool frozen_live;               /* tier: its database has the frozen tables too */
+    ct_changes *changes;            /* TRAIN: NULL = nobody asks what has changed */
+    uint64_t changes_bytes;         /* that they may have; 0 = no limit */
+    bool view;                      /* of a store that follows deltas (following.c) */
+    /* of a view: what is read before the tables are; NULL = nothing */
+    _Atomic(const struct ct_store *) overlay;
 };
 
 /* As ct_store_create, in either mode, with 2^partition_bits partitions, 0 .. CT_MAX_PARTITION_BITS. */
@@ -120,6 +126,8 @@ struct ct_ticket {
     size_t dedupe_count;
 
     ct_tier_ticket *tier; /* NULL until it is needed */
+    /* what is asked before the table (following.h): the same table of an overlay; NULL = nothing */
+    const ct_table *overlay;
 
     ct_scratch scratch[24];
 };
@@ -129,6 +137,8 @@ CT_MUST_CHECK ct_code ct_lookup_plan(ct_store *store, ct_ticket *ticket, const c
 
 /* expire.c: the log has come to `day`. What has expired is not in memory afterwards. */
 CT_MUST_CHECK ct_code ct_expire(ct_store *store, ct_table *table, uint32_t day, ct_status *status);
+/* Removes what has expired by the table's day. */
+CT_MUST_CHECK ct_code ct_expire_rows(ct_store *store, ct_table *table, ct_status *status);
 /* Keys that were seen last on a day before this one have expired. first_day: of the log, on which what has no day counts as seen. */
 static inline uint32_t ct_oldest_day(uint32_t expire_days, uint32_t first_day, uint32_t day) {
     return !expire_days || day <= expire_days || first_day >= day - expire_days ? 0 : day - expire_days;
@@ -150,6 +160,15 @@ void ct_counts_apply(ct_ticket *ticket, size_t part, const float *labels);
 static inline ct_seen ct_counts_in_epoch(const ct_key_counts *counts, uint32_t epoch) {
     return counts->epoch == epoch ? (ct_seen){counts->impressions, counts->clicks} : (ct_seen){0, 0};
 }
+/* What an overlay says of a key: false where it does not have it. *out_values: NULL = no row; *out_seen: where the ticket has any. */
+static inline bool ct_overlay_find(const ct_table *overlay, uint64_t key, const float **out_values, ct_seen *out_seen) {
+    const ct_partition *partition = &overlay->partitions[ct_partition_of(key, overlay->partition_bits)];
+    ct_index_entry *entry = ct_partition_find(partition, key);
+    if (!entry) return false;
+    *out_values = entry->slot == CT_SLOT_STUB ? NULL : ct_slab_at(&partition->values, entry->slot - 1);
+    if (overlay->spec.target_stats) *out_seen = ct_counts_in_epoch(ct_entry_counts(entry), overlay->counted_epoch);
+    return true;
+}
 static inline uint32_t ct_add_counts(uint32_t a, uint32_t b) { return a > UINT32_MAX - b ? UINT32_MAX : a + b; }
 
 /* lookup_read.c: everything else. Changes nothing but the ticket and the table's counters. */
@@ -162,6 +181,8 @@ void ct_run(ct_pool *pool, size_t tasks, ct_task_fn function, void *context);
 
 /* manifest.c: store.json. Row counts are what the database must hold. */
 CT_MUST_CHECK ct_code ct_store_manifest_write(const ct_store *store, const char *folder, ct_status *status);
+/* What it holds; caller owns. */
+CT_MUST_CHECK ct_code ct_store_manifest_json(const ct_store *store, json_t **out_json, ct_status *status);
 typedef struct ct_stored_column {
     bool present;
     uint32_t offset; /* in a row's value */
@@ -176,6 +197,9 @@ typedef struct ct_stored_table {
 } ct_stored_table;
 CT_MUST_CHECK ct_code ct_store_manifest_read(const char *folder, ct_stored_table **out_tables /* malloc'd */, size_t *out_count,
                                              json_t **out_json /* may be NULL */, ct_status *status);
+/* `path`: for messages. */
+CT_MUST_CHECK ct_code ct_store_manifest_parse(const json_t *json, const char *path, ct_stored_table **out_tables /* malloc'd */,
+                                              size_t *out_count, ct_status *status);
 
 /* disk.c: the database. */
 CT_MUST_CHECK ct_code ct_disk_write(ct_store *store, const char *folder, ct_status *status);

@@ -37,10 +37,50 @@ static void slab_deinit(ct_slab *slab, const ct_table *table) {
     slab->chunks = NULL;
 }
 
-/* Room for rows [0, rows). */
-static ct_code slab_reserve(ct_slab *slab, const ct_table *table, size_t rows, size_t most_rows, uint64_t *bytes, ct_status *status) {
-    if (!slab->floats) return CT_OK;
+static ct_code retire(ct_retired *retired, void *memory, size_t bytes, ct_status *status) {
+    if (retired->count == retired->capacity) {
+        const size_t capacity = retired->capacity ? 2 * retired->capacity : 16;
+        void *items = realloc(retired->items, capacity * sizeof *retired->items);
+        if (!items) return ct_fail_memory(status, capacity * sizeof *retired->items, "memory to be given back");
+        retired->items = items;
+        retired->capacity = capacity;
+    }
+    retired->items[retired->count].memory = memory;
+    retired->items[retired->count++].bytes = bytes;
+    return CT_OK;
+}
+
+void ct_retired_release(ct_retired *retired, const ct_table *table) {
+    for (size_t i = 0; i < retired->count; i++) {
+        if (retired->items[i].bytes)
+            release(table, retired->items[i].memory, retired->items[i].bytes);
+        else
+            free(retired->items[i].memory);
+    }
+    free(retired->items);
+    *retired = (ct_retired){0};
+}
+
+/* The list of chunks may be read by others: another one takes its place. */
+static ct_code slab_list_aside(ct_slab *slab, ct_retired *retired, ct_status *status) {
+    if (!slab->chunks) return CT_OK;
+    float **chunks = malloc(slab->chunk_capacity * sizeof *chunks);
+    if (!chunks) return ct_fail_memory(status, slab->chunk_capacity * sizeof *chunks, "a table's chunks");
+    memcpy(chunks, slab->chunks, slab->chunk_count * sizeof *chunks);
+    const ct_code code = retire(retired, slab->chunks, 0, status);
+    if (code == CT_OK)
+        slab->chunks = chunks;
+    else
+        free(chunks);
+    return code;
+}
+
+/* Room for rows [0, rows). retired: NULL = nobody else reads it. */
+static ct_code slab_reserve(ct_slab *slab, const ct_table *table, size_t rows, size_t most_rows, uint64_t *bytes, ct_retired *retired,
+                            ct_status *status) {
+    if (!slab->floats || slab->capacity_rows >= rows) return CT_OK;
     const size_t full = (size_t)1 << slab->shift;
+    if (retired) CT_TRY(slab_list_aside(slab, retired, status));
     while (slab->capacity_rows < rows) {
         if (slab->chunk_count == slab->chunk_capacity) {
             const uint32_t capacity = slab->chunk_capacity ? slab->chunk_capacity * 2 : 1;
@@ -58,7 +98,15 @@ static ct_code slab_reserve(ct_slab *slab, const ct_table *table, size_t rows, s
             CT_TRY(allocate(table, first * slab->floats * sizeof(float), &memory, status));
             if (slab->chunk_count) {
                 memcpy(memory, slab->chunks[0], slab_chunk_bytes(slab, 0));
-                release(table, slab->chunks[0], slab_chunk_bytes(slab, 0));
+                if (retired) {
+                    const ct_code code = retire(retired, slab->chunks[0], slab_chunk_bytes(slab, 0), status);
+                    if (code != CT_OK) {
+                        release(table, memory, first * slab->floats * sizeof(float));
+                        return code;
+                    }
+                } else {
+                    release(table, slab->chunks[0], slab_chunk_bytes(slab, 0));
+                }
             }
             slab->chunks[0] = memory;
             slab->chunk_count = 1;
@@ -156,7 +204,7 @@ ct_code ct_table_share(ct_table *table, ct_table *from, ct_status *status) {
     return CT_OK;
 }
 
-static ct_code index_grow(ct_table *table, ct_partition *partition, ct_status *status) {
+static ct_code index_grow(ct_table *table, ct_partition *partition, ct_retired *retired, ct_status *status) {
     const ct_partition old = *partition;
     const size_t old_count = (size_t)1 << old.index_bits, mask = 2 * old_count - 1;
     uint32_t *touched = NULL;
@@ -179,10 +227,11 @@ static ct_code index_grow(ct_table *table, ct_partition *partition, ct_status *s
         memcpy(ct_partition_entry(partition, at), entry, sizeof *entry << old.entry_shift);
         if (touched) touched[at] = old.touched[i];
     }
-    release(table, old.index, index_bytes(&old, old.index_bits));
     free(old.touched);
     partition->bytes += index_bytes(partition, partition->index_bits) - index_bytes(&old, old.index_bits);
     if (touched) partition->bytes += old_count * sizeof *touched;
+    if (retired) return retire(retired, old.index, index_bytes(&old, old.index_bits), status);
+    release(table, old.index, index_bytes(&old, old.index_bits));
     return CT_OK;
 }
 
@@ -201,17 +250,27 @@ ct_code ct_partition_claim(ct_table *table, ct_partition *partition, uint64_t ke
             *out_entry = entry;
             return CT_OK;
         }
-        CT_TRY(index_grow(table, partition, status));
+        CT_TRY(index_grow(table, partition, NULL, status));
     }
 }
 
-ct_code ct_partition_reserve(ct_table *table, ct_partition *partition, size_t rows, ct_status *status) {
+static ct_code reserve(ct_table *table, ct_partition *partition, size_t rows, ct_retired *retired, ct_status *status) {
     if (rows <= partition->free_count) return CT_OK;
     const size_t wanted = (size_t)partition->rows + rows - partition->free_count;
     if (wanted > partition->most_rows)
         return ct_fail(status, CT_EXHAUSTED, "table %s: a partition has no row numbers left", table->spec.name);
-    CT_TRY(slab_reserve(&partition->values, table, wanted, partition->most_rows, &partition->bytes, status));
-    return slab_reserve(&partition->state, table, wanted, partition->most_rows, &partition->bytes, status);
+    CT_TRY(slab_reserve(&partition->values, table, wanted, partition->most_rows, &partition->bytes, retired, status));
+    return slab_reserve(&partition->state, table, wanted, partition->most_rows, &partition->bytes, retired, status);
+}
+
+ct_code ct_partition_reserve(ct_table *table, ct_partition *partition, size_t rows, ct_status *status) {
+    return reserve(table, partition, rows, NULL, status);
+}
+
+ct_code ct_partition_grow_aside(ct_table *table, ct_partition *partition, size_t entries, size_t rows, ct_retired *retired,
+                                ct_status *status) {
+    while ((partition->used + entries) * 10 > ((uint64_t)7 << partition->index_bits)) CT_TRY(index_grow(table, partition, retired, status));
+    return reserve(table, partition, rows, retired, status);
 }
 
 ct_code ct_partition_add_row(ct_table *table, ct_partition *partition, ct_index_entry *entry, ct_status *status) {
@@ -223,6 +282,19 @@ ct_code ct_partition_add_row(ct_table *table, ct_partition *partition, ct_index_
 void ct_partition_free_row(ct_partition *partition, ct_index_entry *entry) {
     if (entry->slot != CT_SLOT_STUB) partition->free_rows[partition->free_count++] = entry->slot - 1;
     entry->slot = CT_SLOT_STUB;
+}
+
+ct_code ct_partition_drop_row(ct_partition *partition, ct_index_entry *entry, ct_status *status) {
+    const uint32_t count = partition->free_count;
+    if (entry->slot == CT_SLOT_STUB) return CT_OK;
+    if (!partition->touched && (count & (count - 1)) == 0) { /* a cache has room for all rows; else a power of two, or more */
+        const size_t room = count ? 2 * (size_t)count : 1;
+        uint32_t *free_rows = realloc(partition->free_rows, room * sizeof *free_rows);
+        if (!free_rows) return ct_fail_memory(status, room * sizeof *free_rows, "a table's free rows");
+        partition->free_rows = free_rows;
+    }
+    ct_partition_free_row(partition, entry);
+    return CT_OK;
 }
 
 void ct_partition_remove(ct_partition *partition, size_t place) {

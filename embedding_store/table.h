@@ -98,11 +98,26 @@ CT_MUST_CHECK ct_code ct_partition_add_row(ct_table *table, ct_partition *partit
 void ct_partition_remove(ct_partition *partition, size_t place);
 /* The entry becomes a stub, and its row, if it had one, free. Only where free_rows has room. */
 void ct_partition_free_row(ct_partition *partition, ct_index_entry *entry);
+/* The same, with the room for it. */
+CT_MUST_CHECK ct_code ct_partition_drop_row(ct_partition *partition, ct_index_entry *entry, ct_status *status);
 /* First values of a key, and the initial state. A rare row begins at zero. */
 void ct_partition_set_first(const ct_table *table, ct_partition *partition, uint32_t row, uint64_t key, bool rare);
 /* A copy of the partition's entries sorted by key; (partition->used), malloc'd; NULL where there are none. */
 CT_MUST_CHECK ct_code ct_partition_sorted(const ct_partition *partition, ct_index_entry **out_entries, ct_status *status);
 
+/* Memory that a partition has no more use for, while somebody may still read it. */
+typedef struct ct_retired {
+    struct {
+        void *memory;
+        size_t bytes; /* of the device's memory; 0 = the heap's */
+    } * items;
+    size_t count, capacity;
+} ct_retired;
+void ct_retired_release(ct_retired *retired, const ct_table *table); /* fine on a zeroed one, and twice */
+/* Makes room for `entries` more entries and `rows` more rows, where others read the partition meanwhile through copies of the struct:
+ * nothing that they see is moved or freed, what is replaced goes to `retired`. */
+CT_MUST_CHECK ct_code ct_partition_grow_aside(ct_table *table, ct_partition *partition, size_t entries, size_t rows, ct_retired *retired,
+                                              ct_status *status);
 /* Of a row's values, and how many floats' room they take in a slab. */
 static inline size_t ct_value_bytes(const ct_table_spec *spec) {
     return spec->dim * (spec->precision == CT_ROW_FP16 ? sizeof(uint16_t) : sizeof(float));
@@ -139,8 +154,9 @@ static inline ct_index_entry *ct_partition_find_by(const ct_partition *partition
     const size_t mask = ((size_t)1 << partition->index_bits) - 1;
     for (size_t at = ct_key_home(key, partition->index_bits);; at = (at + 1) & mask) {
         ct_index_entry *entry = &partition->index[at << shift];
-        if (entry->slot == CT_SLOT_EMPTY) return NULL;
-        if (entry->key == key) return entry;
+        /* Of a table that follows deltas, other keys' entries may just be written (following.c). */
+        if (__atomic_load_n(&entry->slot, __ATOMIC_ACQUIRE) == CT_SLOT_EMPTY) return NULL;
+        if (__atomic_load_n(&entry->key, __ATOMIC_RELAXED) == key) return entry;
     }
 }
 
@@ -157,6 +173,11 @@ static inline const float *ct_table_values(const ct_table *table, uint64_t key) 
     const ct_index_entry *entry = ct_partition_find(partition, key);
     if (!entry || entry->slot == CT_SLOT_STUB) return NULL;
     return ct_slab_at(&partition->values, entry->slot - 1);
+}
+
+/* Of a table that expires: was it not seen for too long? */
+static inline bool ct_entry_expired(const ct_table *table, const ct_index_entry *entry) {
+    return table->spec.expire_days && ((const ct_key_counts *)(const void *)(entry + 1))->day < table->oldest_day;
 }
 
 static inline void ct_table_prefetch_by(const ct_table *table, uint64_t key, uint32_t shift) {

@@ -92,12 +92,18 @@ static ct_code rare_values(ct_tier *tier, const ct_ticket *ticket, uint64_t key,
     const ct_table *table = ticket->table;
     *out_values = table->zeros;
     if (!key) return CT_OK;
-    const float *resident = ct_table_values(table, key);
+    ct_seen seen;
+    const float *resident = NULL;
+    if (ticket->overlay && ct_overlay_find(ticket->overlay, key, &resident, &seen)) {
+        if (resident) *out_values = resident;
+        return CT_OK;
+    }
+    resident = ct_table_values(table, key);
     if (resident) {
         *out_values = resident;
         return CT_OK;
     }
-    const size_t number = (size_t)(table - tier->store->tables);
+    const size_t number = ticket->lookup.table;
     rare_row rare = {.layout = &tier->layouts[number], .values = out};
     CT_TRY(ct_live_get(tier->live, number, &key, 1, found_rare, &rare, status));
     if (rare.found) *out_values = out;
@@ -111,9 +117,22 @@ static size_t resolve(const ct_ticket *ticket, const uint64_t *keys, size_t at, 
     size_t n = 0;
     for (size_t i = 0; i < count; i++) {
         if (i + AHEAD < count) ct_table_prefetch(table, keys[i + AHEAD]);
+        const float *values = NULL;
+        ct_seen seen;
+        if (ticket->overlay && ct_overlay_find(ticket->overlay, keys[i], &values, &seen)) {
+            ticket->tokens[at + i] = values ? values : instead;
+            if (ticket->seen) ticket->seen[at + i] = seen;
+            *unknown += !values;
+            continue;
+        }
         const ct_partition *partition = &table->partitions[ct_partition_of(keys[i], table->partition_bits)];
         ct_index_entry *entry = ct_partition_find(partition, keys[i]);
         ticket->tokens[at + i] = instead;
+        if (entry && ct_entry_expired(table, entry)) { /* in a view; elsewhere it is gone */
+            if (ticket->seen) ticket->seen[at + i] = (ct_seen){0, 0};
+            ++*unknown;
+            continue;
+        }
         if (!entry) {
             misses[n++] = (missed){keys[i], (uint32_t)(at + i)};
             continue;
@@ -177,7 +196,7 @@ ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
     distinct = 0;
     for (size_t i = 0; i < n; i++)
         if (i == 0 || misses[i].key != misses[i - 1].key) keys[distinct++] = misses[i].key;
-    const size_t number = (size_t)(table - tier->store->tables);
+    const size_t number = ticket->lookup.table;
     reading work = {.ticket = ticket,
                     .layout = &tier->layouts[number],
                     .misses = misses,

@@ -41,7 +41,8 @@ static size_t ticket_bytes(const ct_ticket *ticket) {
 
 /* All that is not the cache, with two tickets in work and all of a batch's `keys` distinct keys missing. */
 static uint64_t other_bytes(const ct_tier *tier, const ct_ticket *ticket, uint64_t keys) {
-    uint64_t bytes = DATABASE_BYTES + 2 * ticket_bytes(ticket) + keys * (2 * sizeof(uint64_t) + ct_record_bytes(ticket->table));
+    uint64_t bytes = DATABASE_BYTES + tier->store->changes_bytes + 2 * ticket_bytes(ticket) +
+                     keys * (2 * sizeof(uint64_t) + ct_record_bytes(ticket->table));
     for (size_t i = 0; i < tier->store->table_count; i++) {
         const ct_table *table = &tier->store->tables[i];
         for (size_t p = 0; p < table->partition_count && table->spec.kind == CT_TABLE_FROZEN; p++) bytes += table->partitions[p].bytes;

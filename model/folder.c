@@ -19,18 +19,12 @@ static const char checksum_word[] = "checksum ";
 
 /* --- the tower's tensors and the transforms, by name --- */
 
-typedef struct tensor_list {
-    named_tensor *tensors;
-    size_t count;
-    double *moments; /* (numbers, 3): count, mean, m2 */
-} tensor_list;
-
-static void tensor_list_deinit(tensor_list *list) {
+void tensor_list_deinit(tensor_list *list) {
     free(list->tensors);
     free(list->moments);
 }
 
-static ct_code tensor_list_init(tensor_list *list, ct_model *model, ct_status *status) {
+ct_code tensor_list_init(tensor_list *list, ct_model *model, ct_status *status) {
     const size_t tower = ct_tower_tensor_count(model->tower), numbers = model->layout.number_count;
     const size_t similarities = model->layout.similarity_count;
     *list = (tensor_list){.tensors = calloc(tower + similarities + 2, sizeof *list->tensors),
@@ -56,9 +50,17 @@ static ct_code tensor_list_init(tensor_list *list, ct_model *model, ct_status *s
     return CT_OK;
 }
 
+void tensor_list_filled(const tensor_list *list, ct_model *model, int64_t tower_step) {
+    for (size_t i = 0; i < model->layout.number_count; i++)
+        model->moments[i] = (number_moments){list->moments[3 * i], list->moments[3 * i + 1], list->moments[3 * i + 2]};
+    model_refresh_scales(model);
+    ct_tower_set_step(model->tower, tower_step);
+    ct_tower_weights_changed(model->tower);
+}
+
 /* --- writing --- */
 
-static ct_code check_finite(const tensor_list *list, ct_status *status) {
+ct_code tensor_list_check_finite(const tensor_list *list, ct_status *status) {
     for (size_t i = 0; i < list->count; i++) {
         const named_tensor *tensor = &list->tensors[i];
         const float *values = tensor->data;
@@ -181,7 +183,7 @@ static ct_code write_content(ct_model *model, const char *folder, const json_t *
     for (size_t i = 0; i < text_count; i++)
         CT_TRY_GOTO(code, write_text(folder, texts[i].name, texts[i].text, strlen(texts[i].text), status), done);
     CT_TRY_GOTO(code, tensor_list_init(&list, model, status), done);
-    CT_TRY_GOTO(code, check_finite(&list, status), done);
+    CT_TRY_GOTO(code, tensor_list_check_finite(&list, status), done);
     CT_TRY_GOTO(code, safetensors_write(tower, list.tensors, list.count, status), done);
     CT_TRY_GOTO(code, ct_store_snapshot(model->store, tables, status), done);
     if (model->histories != NULL) CT_TRY_GOTO(code, ct_histories_write(model->histories, histories, status), done);
@@ -473,13 +475,7 @@ static ct_code read_tower(ct_model *model, const char *path, int64_t tower_step,
     tensor_list list = {0};
     ct_code code = tensor_list_init(&list, model, status);
     if (code == CT_OK) code = safetensors_read(path, list.tensors, list.count, model->mode == CT_MODEL_READ, status);
-    if (code == CT_OK) {
-        for (size_t i = 0; i < model->layout.number_count; i++)
-            model->moments[i] = (number_moments){list.moments[3 * i], list.moments[3 * i + 1], list.moments[3 * i + 2]};
-        model_refresh_scales(model);
-        ct_tower_set_step(model->tower, tower_step);
-        ct_tower_weights_changed(model->tower);
-    }
+    if (code == CT_OK) tensor_list_filled(&list, model, tower_step);
     tensor_list_deinit(&list);
     return code;
 }

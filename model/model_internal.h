@@ -237,4 +237,18 @@ ct_code safetensors_write(const char *path, const named_tensor *tensors, size_t 
 /* Fills the tensors' data by name; every tensor must be there with its type and shape, and no other unless `others` may. */
 ct_code safetensors_read(const char *path, named_tensor *tensors, size_t count, bool others, ct_status *status);
 
+/* --- all that a model keeps beside its tables, by name (folder.c) --- */
+
+typedef struct tensor_list {
+    named_tensor *tensors; /* the tower's and the prior are the model's own memory */
+    size_t count;
+    double *moments; /* (numbers, 3): count, mean, m2 */
+} tensor_list;
+ct_code tensor_list_init(tensor_list *list, ct_model *model, ct_status *status);
+void tensor_list_deinit(tensor_list *list); /* fine on a zeroed one */
+/* CT_INVALID names a tensor that holds a value which is not finite. */
+ct_code tensor_list_check_finite(const tensor_list *list, ct_status *status);
+/* Other values were written into the list's tensors. */
+void tensor_list_filled(const tensor_list *list, ct_model *model, int64_t tower_step);
+
 #endif

@@ -124,6 +124,17 @@ static void put_requests(FILE *out, ct_server *server, const ct_server_stats *st
 
 /* --- models --- */
 
+/* label_name NULL = the model's alone. */
+static void put_labelled(FILE *out, const char *name, const char *model, const char *label_name, const char *label_value, double value) {
+    (void)fprintf(out, "%s{", name);
+    label(out, "model", model);
+    if (label_name) {
+        (void)fputc(',', out);
+        label(out, label_name, label_value);
+    }
+    (void)fprintf(out, "} %.17g\n", value);
+}
+
 static void model_value(FILE *out, const char *name, const ct_served_model *model, double value) {
     (void)fprintf(out, "%s{", name);
     label(out, "model", model->name);
@@ -222,6 +233,56 @@ static void put_scores(FILE *out, const ct_model_set *set) {
                       (double)stats.run_ns[stage] * 1e-9);
         }
     }
+}
+
+/* --- models that follow deltas --- */
+
+static void put_follow(FILE *out, ct_server *server) {
+    static const double bounds[] = CT_FOLLOW_BOUNDS;
+    static const char *const stages[] = {"read", "swap", "settle"};
+    static const char deltas[] = "clicktower_deltas_total", records[] = "clicktower_delta_records_total",
+                      bytes[] = "clicktower_delta_bytes_total", seconds[] = "clicktower_delta_seconds_total",
+                      sequence[] = "clicktower_delta_sequence", age[] = "clicktower_newest_row_age_seconds",
+                      last[] = "clicktower_row_to_answer_seconds", freshness[] = "clicktower_freshness_seconds";
+    ct_follow_list entry;
+    if (!ct_server_get_follow_stats(server, 0, &entry)) return;
+    head(out, deltas, "counter", "Deltas that took over, bases that did, and what was refused or not complete yet.");
+    for (size_t i = 0; ct_server_get_follow_stats(server, i, &entry); i++) {
+        const struct {
+            const char *result;
+            uint64_t count;
+        } results[] = {{"applied", entry.stats.applied},
+                       {"base", entry.stats.bases},
+                       {"refused", entry.stats.refused},
+                       {"not_yet", entry.stats.not_yet}};
+        for (size_t r = 0; r < sizeof results / sizeof *results; r++)
+            put_labelled(out, deltas, entry.name, "result", results[r].result, (double)results[r].count);
+    }
+    head(out, records, "counter", "Keys that deltas have changed.");
+    for (size_t i = 0; ct_server_get_follow_stats(server, i, &entry); i++)
+        put_labelled(out, records, entry.name, NULL, NULL, (double)entry.stats.records);
+    head(out, bytes, "counter", "Bytes of the deltas that took over.");
+    for (size_t i = 0; ct_server_get_follow_stats(server, i, &entry); i++)
+        put_labelled(out, bytes, entry.name, NULL, NULL, (double)entry.stats.bytes);
+    head(out, seconds, "counter", "Reading deltas beside the model, swapping, and putting their rows in place.");
+    for (size_t i = 0; ct_server_get_follow_stats(server, i, &entry); i++)
+        for (size_t s = 0; s < 3; s++) put_labelled(out, seconds, entry.name, "stage", stages[s], (double)entry.stats.stage_ns[s] * 1e-9);
+    head(out, sequence, "gauge", "Number of the state that is served.");
+    for (size_t i = 0; ct_server_get_follow_stats(server, i, &entry); i++)
+        put_labelled(out, sequence, entry.name, NULL, NULL, (double)entry.stats.sequence);
+    head(out, age, "gauge", "Since the newest row was read that the model has learned from by a delta.");
+    const int64_t now_ms = ct_clock_unix_ms();
+    for (size_t i = 0; ct_server_get_follow_stats(server, i, &entry); i++)
+        if (entry.stats.newest_row_unix_ms)
+            put_labelled(out, age, entry.name, NULL, NULL, (double)(now_ms - entry.stats.newest_row_unix_ms) * 1e-3);
+    head(out, last, "gauge", "Of the last delta: from when a row was read to when requests were answered with it.");
+    for (size_t i = 0; ct_server_get_follow_stats(server, i, &entry); i++) {
+        put_labelled(out, last, entry.name, "row", "oldest", entry.stats.oldest_seconds);
+        put_labelled(out, last, entry.name, "row", "newest", entry.stats.newest_seconds);
+    }
+    head(out, freshness, "histogram", "Of each delta: from when its oldest row was read to when requests were answered with it.");
+    for (size_t i = 0; ct_server_get_follow_stats(server, i, &entry); i++)
+        histogram(out, freshness, "model", entry.name, bounds, CT_FOLLOW_BUCKETS - 1, entry.stats.freshness, entry.stats.freshness_sum);
 }
 
 /* --- the experiment that runs, exposures and feedback --- */
@@ -351,6 +412,7 @@ void ct_metrics_write(FILE *out, ct_server *server, const char *version, const c
     (void)pthread_mutex_unlock(&server->lock);
     put_experiment(out, set, counts);
     ct_server_give_set(server, set);
+    put_follow(out, server);
     put_exposures(out, server->exposures);
     put_feedback(out, server->feedback);
     head(out, "clicktower_http_requests_total", "counter", "Requests to the admin port, by path and HTTP status.");

@@ -33,6 +33,7 @@ static void server_destroy(ct_server *server) {
         server->free_work = next;
     }
     ct_model_set_destroy(server->set);
+    ct_follow_destroy(server);
     ct_queue_deinit(&server->queue);
     ct_health_destroy(server->health);
     free(server->workers);

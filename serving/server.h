@@ -14,6 +14,7 @@
 #include "model/model.h"
 #include "serving/exposures.h"
 #include "serving/feedback.h"
+#include "serving/follow.h"
 
 typedef struct ct_server_model {
     const char *name;
@@ -84,6 +85,10 @@ CT_MUST_CHECK ct_code ct_server_replace(ct_server *server, const ct_server_model
 void ct_server_count_refused_swap(ct_server *server);
 /* Or that they are not complete yet. */
 void ct_server_count_not_yet(ct_server *server);
+/* What a model tells that follows deltas, from now on in /metrics; copied. Where there is no memory it is not told. */
+void ct_server_set_follow_stats(ct_server *server, const char *model, const ct_follow_stats *stats);
+/* Of the number-th model that told something, from 0; false = there are no more. */
+bool ct_server_get_follow_stats(ct_server *server, size_t number, ct_follow_list *out_entry);
 /* Calls of Score, Models and reflection must bring `authorization: Bearer TOKEN` with one of these from now on (Health may always be
  * asked); 0 = no token is needed. Copied. CT_INVALID says what is wrong, by number, never by content. */
 CT_MUST_CHECK ct_code ct_server_set_tokens(ct_server *server, const char *const *tokens, size_t count, ct_status *status);

@@ -138,6 +138,7 @@ struct ct_server {
     ct_exposures *exposures; /* NULL = none; has a lock of its own, and so has the next */
     ct_feedback *feedback;   /* NULL = none */
     ct_server_stats stats;
+    ct_follow_list *follow;
 };
 
 /* --- methods: context is the server --- */
@@ -206,6 +207,9 @@ bool ct_share(ct_worker *worker, ct_score_work **work);
 /* Under the lock: one that needs help, held from now on; NULL = none. */
 ct_score_work *ct_share_find(ct_server *server);
 void ct_share_help(ct_worker *worker, ct_score_work *work);
+
+/* --- follow.c --- */
+void ct_follow_destroy(ct_server *server);
 
 /* --- merge.c --- */
 /* One batch of the rows of several, in their order: columns of the schema that they all have. What is shared is repeated. The arena's. */

@@ -176,6 +176,45 @@ def bench_swap(bench, results, ours, log, schema):
         bench.say(f"      ms p50 {run['answered_ms']['p50']:.2f} p99 {run['answered_ms']['p99']:.2f}; {run['codes']}")
 
 
+def bench_deltas(bench, results, command, work, log, schema):
+    """A delta twice a second, under half of what 4 at once reach: no failed request, and what it does to the tail."""
+    published, stage, lines = os.path.join(work, "published"), os.path.join(work, "followed"), os.path.join(work, "follow.log")
+    bench.Run([*command, "--publish", published, "--publish-rows", str(max(2048, bench.OPTIONS.serve_rows // 20))])
+    deltas = sorted(name for name in os.listdir(published) if name.startswith("delta-"))
+    os.mkdir(stage)
+    shutil.copytree(os.path.join(published, "base-000000000000"), os.path.join(stage, "base-000000000000"))
+    server = Process(bench, [bench.PROGRAM, "serve", "--follow", stage, "--look-seconds", "0.05", "--listen", "127.0.0.1:0", "--threads",
+                             str(bench.OPTIONS.threads)], lines)
+    try:
+        run, _ = load(bench, server, log, schema, 100, "--concurrency", 4, "--deadline-ms", 10000)
+        rate = f"{run['answered_per_second'] / 2:.0f}"
+        for what in ("no delta", "a delta each half second"):
+            done, thread = threading.Event(), None
+            if what != "no delta":
+                def feed():
+                    for name in deltas:
+                        if done.wait(0.5):
+                            return
+                        os.link(os.path.join(published, name), os.path.join(stage, name))
+                thread = threading.Thread(target=feed)
+                thread.start()
+            run, share = load(bench, server, log, schema, 100, "--rate", rate, "--deadline-ms", 10000)
+            done.set()
+            if thread:
+                thread.join()
+            results.add("serve", f"100 candidates, half of the capacity, {what}", "requests/s", [run["answered_per_second"]], None, None, [share],
+                        latency_ms={"ours": run["answered_ms"]}, codes=run["codes"])
+            bench.say(f"      ms p50 {run['answered_ms']['p50']:.2f} p99 {run['answered_ms']['p99']:.2f}; {run['codes']}")
+    finally:
+        server.stop()
+    with open(lines, encoding="utf-8") as file:
+        taken = re.findall(r"records=(\d+) bytes=(\d+) .*read_ms=(\S+) swap_ms=(\S+) settle_ms=(\S+)", file.read())
+    if taken:
+        records, size, read, swap, settle = (sorted(map(float, values))[len(taken) // 2] for values in zip(*taken))
+        bench.say(f"      {len(taken)} deltas; the middle one: {records:.0f} records, {size / 2**20:.1f} MiB, read in {read:.1f} ms, swapped in "
+                  f"{swap:.1f}, settled in {settle:.1f}")
+
+
 def bench(bench_module, results, work, log):
     tools = bench_module
     tools.say("\nserve: DCN-v2 of the shape above over gRPC; clients, server and echo server on the same cores; half of the features once for a request")
@@ -210,3 +249,4 @@ def bench(bench_module, results, work, log):
     finally:
         ours.stop()
         echo.stop()
+    bench_deltas(tools, results, command, work, few, schema)

@@ -50,6 +50,7 @@ static ct_code train_batch(train_run *run, const ct_batch *batch, uint32_t epoch
     }
     CT_TRY(step(run, batch, epoch, status));
     run->fingerprint = run_fingerprint(run->fingerprint, batch);
+    if (run->publisher != NULL) CT_TRY(publisher_batch(run->publisher, run->batch_ms, status));
     if (options->checkpoint_rows == 0 || tail || ct_model_rows(run->model) < run->next_checkpoint) return CT_OK;
     if (ct_watch_astray(run->watch)) return CT_OK; /* the last good one stays */
     while (run->next_checkpoint <= ct_model_rows(run->model)) run->next_checkpoint += options->checkpoint_rows;
@@ -76,7 +77,9 @@ static ct_code skip_batch(train_run *run, const ct_batch *batch, uint32_t epoch,
 
 static ct_code next_batch(train_run *run, ct_reader *reader, ct_batch **out_batch, ct_status *status) {
     const int64_t since = ct_clock_ns();
+    if (run->publisher != NULL) publisher_waits(run->publisher, true);
     const ct_code code = ct_reader_next(reader, out_batch, status);
+    if (run->publisher != NULL) publisher_waits(run->publisher, false);
     run->result->waiting_ns += ct_clock_ns() - since;
     return code;
 }
@@ -102,9 +105,12 @@ static ct_code train_epoch(train_run *run, uint32_t epoch, ct_status *status) {
         return code;
     }
     code = next_batch(run, reader, &batch, status);
+    int64_t next_ms = ct_clock_unix_ms();
     while (code == CT_OK) {
         ct_status next_status = CT_STATUS_INIT;
+        run->batch_ms = next_ms;
         const ct_code next_code = next_batch(run, reader, &next, &next_status);
+        next_ms = ct_clock_unix_ms();
         bool skip = false;
         code = skip_batch(run, batch, epoch, &skip, status);
         ct_model_look_ahead(run->model, next_code == CT_OK && !skip ? next : NULL, epoch);
@@ -215,6 +221,8 @@ static ct_code finish(train_run *run, ct_status *status) {
 static ct_code check_options(const ct_train_options *options, ct_status *status) {
     if (options->epochs == 0) return ct_fail(status, CT_INVALID, "0 epochs; at least 1 is needed");
     if (options->checkpoint_rows < 0) return ct_fail(status, CT_INVALID, "checkpoints each %lld rows", (long long)options->checkpoint_rows);
+    if (options->early_stop > 0 && options->publish_folder != NULL)
+        return ct_fail(status, CT_INVALID, "an early-stopped run keeps its best epoch only; what it publishes could not be taken back");
     if (options->early_stop > 0 && (options->eval_source_count == 0 || options->resume))
         return ct_fail(status, CT_INVALID,
                        options->resume ? "an early-stopped run keeps its best epoch only; it can't be resumed"
@@ -261,6 +269,8 @@ ct_code ct_train(ct_model *model, const ct_train_options *options, ct_train_resu
     CT_TRY_GOTO(code, ct_watch_create(model, warn, &run, &run.watch, status), done);
     CT_TRY_GOTO(code, run_take_up(&run, status), done);
     CT_TRY_GOTO(code, check_position(&run, status), done);
+    if (options->publish_folder != NULL)
+        CT_TRY_GOTO(code, publisher_create(model, run.trainer, options, run.watch, &run.publisher, status), done);
     if (options->progress) ct_progress_init(&run.progress);
     code = train_epochs(&run, status);
     if (options->progress) ct_progress_finish(&run.progress);
@@ -279,6 +289,10 @@ ct_code ct_train(ct_model *model, const ct_train_options *options, ct_train_resu
     }
     if (options->eval_source_count > 0 && !result.stopped) CT_TRY_GOTO(code, evaluate(&run, status), done);
     CT_TRY_GOTO(code, finish(&run, status), done);
+    if (run.publisher != NULL) {
+        result.publishing_ns = publisher_ns(run.publisher);
+        CT_TRY_GOTO(code, publisher_finish(run.publisher, status), done);
+    }
     *out_result = result;
 done:
     if (run.tail_saved) {
@@ -288,6 +302,7 @@ done:
     free(run.out);
     free(run.tail_folder);
     free(run.kept_folder);
+    publisher_destroy(run.publisher);
     ct_watch_destroy(run.watch);
     ct_trainer_destroy(run.trainer);
     return code;

@@ -3,6 +3,7 @@
 #define TRAINER_TRAIN_INTERNAL_H
 
 #include "base/progress.h"
+#include "trainer/publish.h"
 #include "trainer/trainer.h"
 #include "trainer/watch.h"
 
@@ -12,7 +13,9 @@ typedef struct train_run {
     ct_train_result *result;
     ct_trainer *trainer;
     ct_watch *watch;
-    char *out; /* the out folder, without slashes behind it */
+    publisher *publisher; /* NULL = nothing is published */
+    int64_t batch_ms;     /* when the batch at work was read, since 1970 */
+    char *out;            /* the out folder, without slashes behind it */
     ct_progress progress;
     int64_t started_ns;
     uint32_t first_epoch;    /* of this run: where the model stands */

@@ -63,6 +63,11 @@ typedef struct ct_train_options {
     bool resume;             /* the model was opened from ct_model_resume_folder(out_folder) and goes on where it stands */
     uint32_t keep;           /* folders: the last one, and keep - 1 checkpoints before it as out_folder.checkpoints/rows-N; 0 = 1 */
     const char *out_folder;
+    /* NULL = none; else the model is published there while it trains (model/publication.h): each so many rows, at a
+     * batch's end, and so many seconds after the last time, also while it waits for rows; 0 = not by that. At the end in any case. */
+    const char *publish_folder;
+    int64_t publish_rows;
+    double publish_seconds;
     ct_pool *pool;
     bool progress;
     const json_t *init; /* what the model began with, for metrics.json: ct_model_init_from's lines; may be NULL */
@@ -79,6 +84,7 @@ typedef struct ct_train_result {
     int64_t waiting_ns;                 /* for the reader */
     int64_t saving_ns, final_saving_ns; /* of all folders written; of the last one, which train_seconds leaves out */
     int64_t saved, longest_saving_ns;   /* folders, before the last one; how long the slowest of them held training up */
+    int64_t publishing_ns;
     int64_t admitted, waiting, expired; /* keys: with a row; counted, without one yet; rows that expired since the training began */
     bool stopped;                       /* by the stop flag: the folder holds the model of the rows so far */
 } ct_train_result;

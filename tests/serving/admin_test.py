@@ -327,11 +327,12 @@ def main():
         rows = [line.rstrip("\n").split("\t")[1:] for line in file]
     recipes = {"first": ["--model", "lr"], "second": ["--model", "dcn-v2", "--set", "deep=[32]", "--set", "embedding.dim=8"]}
     for name, recipe in recipes.items():
-        run(program, "train", "--schema", "criteo", *recipe, "--batch", "512", "--train", log, "--out", os.path.join(work, name))
+        run(program, "train", "--schema", "criteo", *recipe, "--batch", "512", "--train", log, "--out", os.path.join(work, name), "--publish",
+            os.path.join(work, name + ".publish"), "--publish-rows", "1000")
     experiment = os.path.join(work, "experiment.yaml")
     with open(experiment, "w") as file:
         file.write('name: "say \\"hi\\""\narms: [{name: "a\\\\b", model: first}, {name: new, model: second}]\n')
-    server = Server(program, *[f"{name}={os.path.join(work, name)}" for name in recipes], "--experiment", experiment, "--exposures",
+    server = Server(program, f"first={os.path.join(work, 'first')}", "--follow", f"second={os.path.join(work, 'second.publish')}", "--experiment", experiment, "--exposures",
                     os.path.join(work, "exposures"), "--feedback", os.path.join(work, "feedback"))
     try:
         check_paths(server)

@@ -1,5 +1,5 @@
-/* clicktower inspect: what a model folder, a block file or a schema holds. Everything is made a JSON object first; --json prints it as it
- * is, else it becomes lines "key value" and tables. */
+/* clicktower inspect: what a model folder, a publish folder, a delta, a block file or a schema holds. Everything is made a JSON object
+ * first; --json prints it as it is, else it becomes lines "key value" and tables. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,19 +8,21 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "data/block_file.h"
-#include "model/model.h"
+#include "model/publication.h"
 #include "tools/cli/cli.h"
 #include "tools/cli/inspect.h"
+#include "tools/cli/publication.h"
 
 /* --- what it is --- */
 
 ct_content_kind ct_content_kind_of(const char *path) {
-    if (ct_path_is_folder(path)) return CT_CONTENT_MODEL;
+    if (ct_path_is_folder(path)) return !ct_model_folder_is(path) && ct_publication_is(path) ? CT_CONTENT_PUBLICATION : CT_CONTENT_MODEL;
     char first[16] = {0};
     FILE *file = fopen(path, "rb");
     if (!file) return CT_CONTENT_OTHER;
     const size_t count = fread(first, 1, sizeof first, file);
     (void)fclose(file);
+    if (count >= 8 && memcmp(first, "CTDELTA1", 8) == 0) return CT_CONTENT_DELTA;
     return ct_block_file_is(first, count) ? CT_CONTENT_BLOCKS : CT_CONTENT_OTHER;
 }
 
@@ -156,12 +158,12 @@ ct_code ct_verb_inspect(int argc, char **argv, ct_status *status) {
         {"json", NULL, CT_OPTION_FLAG, false, &as_json, "print one JSON object", 0, 0, NULL},
     };
     const ct_command command = {"inspect",
-                                "Says what a model folder, a block file or a schema holds.",
+                                "Says what a model folder, a publish folder, a delta, a block file or a schema\nholds.",
                                 "  clicktower inspect model\n"
                                 "  clicktower inspect model --tokens C1=68fd1e64 I1=5\n"
                                 "  clicktower inspect day_0.ctb --json\n"
                                 "  clicktower inspect criteo",
-                                "DIR|FILE.ctb|SCHEMA",
+                                "DIR|FILE.ctb|FILE.ctd|SCHEMA",
                                 &words,
                                 options,
                                 sizeof options / sizeof *options};
@@ -175,6 +177,12 @@ ct_code ct_verb_inspect(int argc, char **argv, ct_status *status) {
     switch (ct_content_kind_of(words.items[0])) {
         case CT_CONTENT_MODEL:
             code = describe_model(words.items[0], &tokens, &json, status);
+            break;
+        case CT_CONTENT_PUBLICATION:
+            code = ct_describe_publication(words.items[0], &json, status);
+            break;
+        case CT_CONTENT_DELTA:
+            code = ct_describe_delta(words.items[0], &json, status);
             break;
         case CT_CONTENT_BLOCKS:
             code = ct_block_file_describe(words.items[0], &json, status);

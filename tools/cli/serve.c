@@ -39,7 +39,7 @@ static void print_address(char *out, size_t bytes, const char *asked, int port) 
 }
 
 ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
-    ct_text_list folders = {0};
+    ct_text_list folders = {0}, follows = {0};
     const char *listen = "127.0.0.1:8500", *admin_listen = NULL;
     int64_t threads = 0, queue = 256, queue_ms = 50, max_candidates = 10000, max_message_mib = 16, max_calls_of_peer = 0, memory = 0;
     double grace = 10, look = 1, max_age = 0;
@@ -49,9 +49,13 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     int64_t exposure_buffer = 64, rotate_mib = 64;
     ct_access_files files = {0};
     const ct_option options[] = {
-        {"model", "[NAME=]DIR", CT_OPTION_LIST, true, &folders,
+        {"model", "[NAME=]DIR", CT_OPTION_LIST, false, &folders,
          "model folders, or folders of numbered ones, of which the highest that is complete is served, now and whenever there is a higher "
          "one; the first is the default for requests that name none",
+         0, 0, NULL},
+        {"follow", "[NAME=]DIR", CT_OPTION_LIST, false, &follows,
+         "publish folders of `train --publish DIR`: each delta there is applied between requests, to the --model of that name (or the only "
+         "one), whose folder is the base; without one the newest base in DIR is",
          0, 0, NULL},
         {"listen", "HOST:PORT", CT_OPTION_ADDRESS, false, &listen, "0.0.0.0:PORT = every address; port 0 = any free one", 0, 0, NULL},
         {"admin", "HOST:PORT", CT_OPTION_ADDRESS, false, &admin_listen,
@@ -79,7 +83,8 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
          NULL},
         {"queue-ms", "N", CT_OPTION_INTEGER, false, &queue_ms,
          "how long a request may wait before it is refused; from half of it on, the newest is served first", 1, 600000, NULL},
-        {"look-seconds", "N", CT_OPTION_NUMBER, false, &look, "how often folders of numbered ones are looked at", 0.05, 86400, NULL},
+        {"look-seconds", "N", CT_OPTION_NUMBER, false, &look, "how often folders of numbered ones, and of deltas, are looked at", 0.05,
+         86400, NULL},
         {"grace", "SECONDS", CT_OPTION_NUMBER, false, &grace, "after SIGTERM: for what was accepted", 0, 86400, NULL},
         {"max-candidates", "N", CT_OPTION_INTEGER, false, &max_candidates, "of a request", 1, 1000000, NULL},
         {"max-message", "MIB", CT_OPTION_INTEGER, false, &max_message_mib, "of a request", 1, 1024, NULL},
@@ -103,6 +108,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
                                 "experiment, the tokens and the certificate.",
                                 "  clicktower serve --model model --admin 127.0.0.1:8501\n"
                                 "  clicktower serve --model a=model-a b=model-b --listen 0.0.0.0:8500\n"
+                                "  clicktower serve --follow publish\n"
                                 "  clicktower serve --model old=id new=text --experiment ranker.yaml --exposures shown --feedback clicks",
                                 NULL,
                                 NULL,
@@ -124,7 +130,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
 
     const int64_t started = ct_clock_ns();
     CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);
-    CT_TRY_GOTO(code, ct_served_open(&folders, (uint64_t)memory << 20, experiment, pool, &served, status), done);
+    CT_TRY_GOTO(code, ct_served_open(&folders, &follows, (uint64_t)memory << 20, experiment, pool, &served, status), done);
     if (exposures_folder) {
         const ct_exposures_options exposures_options = {exposures_folder, exposure_sample, (size_t)exposure_buffer << 20,
                                                         (uint64_t)rotate_mib << 20, (int64_t)(rotate_seconds * 1000)};
@@ -202,5 +208,6 @@ done:
     ct_access_texts_deinit(&texts);
     ct_pool_destroy(pool);
     ct_text_list_deinit(&folders);
+    ct_text_list_deinit(&follows);
     return code;
 }

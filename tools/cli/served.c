@@ -17,17 +17,17 @@
 #include "base/text.h"
 #include "tools/cli/access.h"
 #include "tools/cli/experiment_file.h"
+#include "tools/cli/followed.h"
 #include "tools/cli/refusals.h"
-
-/* A folder in which something was written less long ago may still be in the making: what does not fit in it is "not yet", not "broken". */
-enum { SETTLED_SECONDS = 3 };
 
 typedef struct served_folder {
     char *name;
     const char *folder;
-    bool versions;     /* a folder of versions */
-    int64_t version;   /* that is served; -1 = none yet */
-    bool not_yet_said; /* of the version that is looked at */
+    const char *publication; /* that the model follows; NULL = none */
+    ct_followed *followed;   /* has the model, then */
+    bool versions;           /* a folder of versions */
+    int64_t version;         /* that is served; -1 = none yet */
+    bool not_yet_said;       /* of the version that is looked at */
     int64_t looked_at;
     int64_t broken; /* the version that was refused, as it stood at broken_ns; -1 = none */
     int64_t broken_ns;
@@ -70,15 +70,42 @@ static ct_code parse_folder(const char *text, served_folder *out, ct_status *sta
     return out->name ? CT_OK : ct_fail_memory(status, strlen(text), "the name of a model");
 }
 
-static ct_code parse_folders(ct_served *served, const ct_text_list *texts, ct_status *status) {
+/* A folder that is followed by the model of that name; or by the only one there is, where neither has a name of its own. */
+static ct_code parse_follow(ct_served *served, size_t models, const char *text, ct_status *status) {
+    served_folder follow;
+    CT_TRY(parse_folder(text, &follow, status));
+    served_folder *of = NULL;
+    for (size_t i = 0; i < served->count; i++)
+        if (strcmp(served->folders[i].name, follow.name) == 0) of = &served->folders[i];
+    if (!of && models == 1 && follow.folder == text) of = &served->folders[0];
+    if (of && of->publication) {
+        free(follow.name);
+        return ct_fail(status, CT_USAGE, "model '%s' can follow one folder, but %s and %s are given", of->name, of->publication,
+                       follow.folder);
+    }
+    if (of) {
+        free(follow.name);
+        of->publication = follow.folder;
+        return CT_OK;
+    }
+    served->folders[served->count] = follow;
+    served->folders[served->count].folder = NULL;
+    served->folders[served->count++].publication = follow.folder;
+    return CT_OK;
+}
+
+static ct_code parse_folders(ct_served *served, const ct_text_list *texts, const ct_text_list *follows, ct_status *status) {
     for (size_t i = 0; i < texts->count; i++) {
         served_folder *folders = served->folders;
         CT_TRY(parse_folder(texts->items[i], &folders[i], status));
+        served->count = i + 1;
         for (size_t j = 0; j < i; j++)
             if (strcmp(folders[i].name, folders[j].name) == 0)
                 return ct_fail(status, CT_USAGE, "two models are called '%s': name them, as --model a=%s b=%s", folders[i].name,
                                folders[j].folder, folders[i].folder);
     }
+    for (size_t i = 0; i < follows->count; i++) CT_TRY(parse_follow(served, texts->count, follows->items[i], status));
+    if (!served->count) return ct_fail(status, CT_USAGE, "there is nothing to serve: give --model DIR or --follow DIR");
     return CT_OK;
 }
 
@@ -143,7 +170,7 @@ static bool look_at(const char *folder, const char *name, struct stat *out) {
 
 /* Whether every file that the manifest lists is there in its whole length; *out_newest: when the last one of them changed. CT_NOT_FOUND
  * says what is missing. */
-static ct_code check_complete(const char *folder, int64_t *out_newest, ct_status *status) {
+ct_code ct_served_check_complete(const char *folder, int64_t *out_newest, ct_status *status) {
     struct stat found;
     if (!look_at(folder, "manifest", &found)) return ct_fail(status, CT_NOT_FOUND, "%s has no manifest yet", folder);
     *out_newest = changed_ns(&found);
@@ -173,13 +200,13 @@ static ct_code check_complete(const char *folder, int64_t *out_newest, ct_status
 static ct_code open_folder(const char *folder, uint64_t memory_bytes, ct_pool *pool, ct_model **out_model, int64_t *out_newest,
                            ct_status *status) {
     *out_newest = 0;
-    ct_code code = check_complete(folder, out_newest, status);
+    ct_code code = ct_served_check_complete(folder, out_newest, status);
     if (code == CT_OK) code = ct_model_open_within(folder, CT_MODEL_READ, memory_bytes, NULL, NULL, pool, out_model, status);
     if (code == CT_OK || code == CT_NOT_FOUND) return code;
     const int64_t newest_before = *out_newest;
     ct_status ignored = CT_STATUS_INIT;
-    (void)check_complete(folder, out_newest, &ignored);
-    const bool settled = *out_newest == newest_before && ct_clock_unix_ms() - *out_newest / 1000000 > SETTLED_SECONDS * 1000;
+    (void)ct_served_check_complete(folder, out_newest, &ignored);
+    const bool settled = *out_newest == newest_before && ct_clock_unix_ms() - *out_newest / 1000000 > CT_SETTLED_SECONDS * 1000;
     if (settled) return code;
     status->code = CT_NOT_FOUND;
     return CT_NOT_FOUND;
@@ -253,6 +280,7 @@ static ct_code open_version(ct_served *served, served_folder *f, ct_model **out_
 static ct_code open_one(ct_served *served, size_t i, bool anew, ct_model **out_model, int64_t *out_version, ct_status *status) {
     served_folder *f = &served->folders[i];
     int64_t newest = 0;
+    if (f->followed) return CT_END; /* it looks after itself */
     if (f->versions) return open_version(served, f, out_model, out_version, status);
     return anew ? open_folder(f->folder, served->memory_bytes, served->pool, out_model, &newest, status) : CT_END;
 }
@@ -356,6 +384,33 @@ done:
     free(fresh);
 }
 
+/* --- models that follow --- */
+
+typedef struct swapping {
+    ct_served *served;
+    size_t model;
+} swapping;
+
+static ct_code swap_model(void *context, ct_model *model, ct_status *status) {
+    const swapping *swap = context;
+    ct_served *served = swap->served;
+    ct_model *before = served->models[swap->model].model;
+    served->models[swap->model].model = model;
+    served->there_count = keep_there(served, served->models, served->there);
+    const ct_code code = ct_server_replace(served->options.server, served->there, served->there_count, served->experiment.now, status);
+    if (code == CT_OK) return CT_OK;
+    served->models[swap->model].model = before;
+    served->there_count = keep_there(served, served->models, served->there);
+    return code;
+}
+
+static void follow(ct_served *served) {
+    for (size_t i = 0; i < served->count; i++) {
+        swapping swap = {served, i};
+        if (served->folders[i].followed) ct_followed_look(served->folders[i].followed, served->options.server, swap_model, &swap);
+    }
+}
+
 /* --- tokens and certificate --- */
 
 static void say_access(const char *event, ct_code code, const ct_status *status) {
@@ -393,9 +448,14 @@ static ct_code open_first(ct_served *served, size_t i, ct_status *status) {
     served_folder *f = &served->folders[i];
     ct_model **model = &served->models[i].model;
     size_t versions = 0;
+    served->models[i].name = f->name;
+    if (f->publication) {
+        CT_TRY(ct_followed_open(f->name, f->folder, f->publication, served->memory_bytes, served->pool, &f->followed, status));
+        *model = ct_followed_model(f->followed);
+        return CT_OK;
+    }
     if (!ct_model_folder_is(f->folder)) free(list_versions(f->folder, &versions));
     f->versions = versions > 0;
-    served->models[i].name = f->name;
     const ct_code code =
         f->versions ? open_version(served, f, model, &f->version, status)
                     : ct_model_open_within(f->folder, CT_MODEL_READ, served->memory_bytes, NULL, NULL, served->pool, model, status);
@@ -405,22 +465,22 @@ static ct_code open_first(ct_served *served, size_t i, ct_status *status) {
     return CT_OK;
 }
 
-ct_code ct_served_open(const ct_text_list *texts, uint64_t memory_bytes, const char *experiment, ct_pool *pool, ct_served **out_served,
-                       ct_status *status) {
+ct_code ct_served_open(const ct_text_list *texts, const ct_text_list *follows, uint64_t memory_bytes, const char *experiment, ct_pool *pool,
+                       ct_served **out_served, ct_status *status) {
     ct_served *served = calloc(1, sizeof *served);
     if (!served) return ct_fail_memory(status, sizeof *served, "the models");
     ct_code code = CT_OK;
     served->pool = pool;
     served->memory_bytes = memory_bytes;
-    served->count = texts->count;
-    served->folders = calloc(texts->count, sizeof *served->folders);
-    served->models = calloc(texts->count, sizeof *served->models);
-    served->there = calloc(texts->count, sizeof *served->there);
+    const size_t most = texts->count + follows->count + 1;
+    served->folders = calloc(most, sizeof *served->folders);
+    served->models = calloc(most, sizeof *served->models);
+    served->there = calloc(most, sizeof *served->there);
     if (!served->folders || !served->models || !served->there) {
-        code = ct_fail_memory(status, texts->count * sizeof *served->folders, "the models");
+        code = ct_fail_memory(status, most * sizeof *served->folders, "the models");
         goto fail;
     }
-    CT_TRY_GOTO(code, parse_folders(served, texts, status), fail);
+    CT_TRY_GOTO(code, parse_folders(served, texts, follows, status), fail);
     CT_TRY_GOTO(code, ct_experiment_file_open(experiment, &served->experiment, status), fail);
     for (size_t i = 0; i < served->count; i++) CT_TRY_GOTO(code, open_first(served, i, status), fail);
     served->there_count = keep_there(served, served->models, served->there);
@@ -433,7 +493,12 @@ fail:
 
 void ct_served_close(ct_served *served) {
     if (!served) return;
-    for (size_t i = 0; served->models && i < served->count; i++) ct_model_destroy(served->models[i].model);
+    for (size_t i = 0; served->models && served->folders && i < served->count; i++) {
+        if (served->folders[i].publication)
+            ct_followed_close(served->folders[i].followed);
+        else
+            ct_model_destroy(served->models[i].model);
+    }
     for (size_t i = 0; served->folders && i < served->count; i++) free(served->folders[i].name);
     ct_experiment_file_close(&served->experiment);
     free(served->models);
@@ -471,6 +536,7 @@ static void *served_main(void *argument) {
         const bool anew = signal || served->again;
         served->again = false;
         look(served, anew);
+        follow(served);
         ct_refusals_log(&refusals, served->options.server);
     }
     ct_refusals_log(&refusals, served->options.server);

@@ -9,7 +9,7 @@
 #include "tools/cli/cli.h"
 #include "trainer/trainer.h"
 
-static void print_summary(const char *out, int64_t epochs, const ct_train_result *result) {
+static void print_summary(const char *out, const char *publish, int64_t epochs, const ct_train_result *result) {
     const double seconds = result->train_seconds;
     (void)printf("trained      rows %" PRId64 "  epochs %" PRId64 "  seconds %.2f  rows_per_second %.0f\n", result->progressive.rows,
                  epochs, seconds, result->rows_per_second);
@@ -27,6 +27,7 @@ static void print_summary(const char *out, int64_t epochs, const ct_train_result
         (void)printf("bad_rows     training %" PRId64 "  evaluation %" PRId64 "\n", result->train_report.bad_total,
                      result->eval_report.bad_total);
     (void)printf("model        %s\n", out);
+    if (publish != NULL) (void)printf("published    %s\n", publish);
     (void)printf("report       %s/train.html\n", out);
 }
 
@@ -82,7 +83,8 @@ static void print_profile(const ct_model *model, const ct_pool *pool, const ct_t
         {"number moments", (double)profile.moments},          {"gather", (double)profile.gather * wall},
         {"forward", (double)profile.forward * wall},          {"backward", (double)profile.backward * wall},
         {"weight gradient", (double)profile.gradient * wall}, {"tower update", (double)profile.tower_update},
-        {"row update", (double)profile.row_update},           {"checkpoints", (double)(result->saving_ns - result->final_saving_ns)}};
+        {"row update", (double)profile.row_update},           {"checkpoints", (double)(result->saving_ns - result->final_saving_ns)},
+        {"publishing", (double)result->publishing_ns}};
     double rest = result->train_seconds;
     (void)printf("profile      %zu threads\n", ct_pool_threads(pool));
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
@@ -104,7 +106,9 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
             memory = 0;
     bool resume = false, profile = false;
     uint64_t seed = 1;
-    int64_t shuffle_rows = 0;
+    int64_t shuffle_rows = 0, publish_rows = 0;
+    const char *publish = NULL;
+    double publish_seconds = 0;
     ct_bad_row_limit bad_rows = CT_BAD_ROW_LIMIT_INIT;
     const ct_option options[] = {
         {"schema", "criteo|FILE.yaml", CT_OPTION_TEXT, true, &schema_name, "what the columns of the log mean", 0, 0, NULL},
@@ -136,6 +140,16 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
          "of the embedding rows and all that belongs to them, at most; what does not fit is kept in DIR.live-PID while the run lasts, and "
          "the result is the same; 0 = no limit",
          0, 1 << 30, NULL},
+        {"publish", "DIR", CT_OPTION_TEXT, false, &publish,
+         "also writes the model there while it trains, for `serve --follow DIR`: a base first, then deltas of what has changed; the last "
+         "one is the model that --out gets",
+         0, 0, NULL},
+        {"publish-rows", "N", CT_OPTION_INTEGER, false, &publish_rows, "of --publish: each N rows, at a batch's end; 0 = not by rows", 0,
+         1e15, NULL},
+        {"publish-seconds", "S", CT_OPTION_NUMBER, false, &publish_seconds,
+         "of --publish: S seconds after the last one, also while the log waits; 0 = not by time, and 60 where --publish-rows is not given "
+         "either",
+         0, 1e9, NULL},
         {"profile", NULL, CT_OPTION_FLAG, false, &profile, "shows where the time went", 0, 0, NULL},
         {"batch", "N", CT_OPTION_INTEGER, false, &batch, "rows of a step; 2048 is faster, and as good for a log of 100 million rows", 1,
          CT_MODEL_MAX_BATCH_ROWS, NULL},
@@ -172,7 +186,15 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
     CT_TRY_GOTO(code, check_out(out, resume, init, status), done);
+    if (publish == NULL && (publish_rows > 0 || publish_seconds > 0)) {
+        code = ct_fail(status, CT_USAGE, "--publish-rows and --publish-seconds say when --publish DIR writes: give DIR, too");
+        goto done;
+    }
     CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&train, &eval}, 2, epochs, status), done);
+    if (publish != NULL && strcmp(publish, out) == 0) {
+        code = ct_fail(status, CT_USAGE, "--publish and --out are both %s: give each a folder of its own", out);
+        goto done;
+    }
     const atomic_bool *stop = ct_stop_on_signals();
 
     CT_TRY_GOTO(code, ct_schema_load(schema_name, &schema, status), done);
@@ -212,6 +234,9 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
                                       .resume = resume,
                                       .keep = (uint32_t)keep,
                                       .out_folder = out,
+                                      .publish_folder = publish,
+                                      .publish_rows = publish_rows,
+                                      .publish_seconds = publish_rows == 0 && publish_seconds == 0 ? 60 : publish_seconds,
                                       .pool = pool,
                                       .progress = true,
                                       .init = init_lines,
@@ -233,7 +258,7 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     }
     ct_warn_report("train", "training", &result.train_report);
     ct_warn_report("train", "evaluation", &result.eval_report);
-    print_summary(out, epochs, &result);
+    print_summary(out, publish, epochs, &result);
     if (profile) print_profile(model, pool, &result);
     if (result.stopped) {
         char what[CT_STATUS_MESSAGE_BYTES / 2];

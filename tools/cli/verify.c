@@ -11,6 +11,7 @@
 #include "model/model.h"
 #include "tools/cli/cli.h"
 #include "tools/cli/inspect.h"
+#include "tools/cli/publication.h"
 
 /* Prints and clears a problem. */
 static void print_problem(ct_status *status) {
@@ -108,15 +109,17 @@ static ct_code verify_blocks(const char *path, char out_digest[CT_DIGEST_HEX_BYT
 
 ct_code ct_verb_verify(int argc, char **argv, ct_status *status) {
     ct_text_list words = {0};
-    const ct_command command = {"verify",
-                                "Checks every checksum and every reference and prints the digest of the content:\nequal models have equal "
-                                "digests, whatever their files look like.",
-                                "  clicktower verify model\n"
-                                "  clicktower verify day_0.ctb",
-                                "DIR|FILE.ctb",
-                                &words,
-                                NULL,
-                                0};
+    const ct_command command = {
+        "verify",
+        "Checks every checksum and every reference and prints the digest of the content:\nequal models have equal "
+        "digests, whatever their files look like. Of a publish folder: of its newest\nmodel, to which every delta was applied.",
+        "  clicktower verify model\n"
+        "  clicktower verify publish\n"
+        "  clicktower verify day_0.ctb",
+        "DIR|FILE.ctb|FILE.ctd",
+        &words,
+        NULL,
+        0};
     char digest[CT_DIGEST_HEX_BYTES];
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
@@ -125,12 +128,19 @@ ct_code ct_verb_verify(int argc, char **argv, ct_status *status) {
         case CT_CONTENT_MODEL:
             code = verify_model(path, digest, status);
             break;
+        case CT_CONTENT_PUBLICATION:
+            code = ct_verify_publication(path, digest, status);
+            break;
+        case CT_CONTENT_DELTA:
+            code = ct_verify_delta(path, digest, status);
+            break;
         case CT_CONTENT_BLOCKS:
             code = verify_blocks(path, digest, status);
             break;
         case CT_CONTENT_OTHER:
-            code = ct_path_exists(path) ? ct_fail(status, CT_INVALID, "%s: neither a model folder nor a block file", path)
-                                        : ct_fail(status, CT_NOT_FOUND, "%s: no such file or folder", path);
+            code = ct_path_exists(path)
+                       ? ct_fail(status, CT_INVALID, "%s: neither a model folder, a publish folder, a delta nor a block file", path)
+                       : ct_fail(status, CT_NOT_FOUND, "%s: no such file or folder", path);
             break;
     }
     if (code == CT_OK) (void)printf("digest %s\n", digest);

@@ -1,0 +1,237 @@
+#!/usr/bin/env bash
+# What a training publishes: the base and its deltas are, digest for digest, the checkpoints of those moments; numbers go on over a resume or
+# a new base is said; a run that is killed ahead of any change to the file system, or that fills the disk, leaves what was there readable;
+# what is missing, in another order or damaged is refused.
+. tests/frame.sh
+exec 2>/dev/null # what bash says of killed children
+kill_at=$root/tests/tools/kill_at.so
+sanitized=$(ldd "$program" 2>/dev/null | grep -c 'libasan\|libtsan')
+
+model=(--schema criteo --model dcn-v2 --set 'deep=[16]' --set embedding.dim=4 --set cross.layers=1 --batch 256)
+train() { "$program" train "${model[@]}" "$@" >out 2>err </dev/null; }
+"$program" synth --rows 12000 --seed 3 --out log.tsv >/dev/null 2>err || wrong "synth"
+head -n 6000 log.tsv >first.tsv
+# A log with times, whose rows expire: 300 rows a day over 24 days.
+timed_log() {
+    {
+        echo 'name: timed'
+        echo 'format: {separator: "\t", columns: 10}'
+        echo 'fields:'
+        echo '  - {name: label, kind: label, column: 1}'
+        echo '  - {name: when, kind: time, column: 2}'
+        for i in 1 2 3 4 5 6 7 8; do echo "  - {name: C$i, kind: id, column: $((i + 2))}"; done
+    } >timed.yaml
+    awk 'BEGIN {
+        srand(5)
+        for (r = 0; r < 7200; r++) {
+            line = int(rand() * 1.3) "\t" 1700000000 + int(r * 86400 / 300)
+            for (i = 0; i < 8; i++) line = line "\t" sprintf("%x", int(rand() ^ 3 * 3000))
+            print line
+        }
+    }' >timed.tsv
+}
+timed=(--schema timed.yaml --model dnn --set 'deep=[8]' --set embedding.dim=4 --batch 64 --set embedding.expire_days=3 --train timed.tsv)
+timed_log
+# numbers FOLDER: "rows digest" of each state, as inspect says
+states() { "$program" inspect "$1" --json 2>err | python3 -c '
+import json, sys
+d = json.load(sys.stdin)
+for s in d["bases"] + d["deltas"]:
+    print(s["rows"], s["digest"])'; }
+bases() { find "$1" -maxdepth 1 -name 'base-*' | wc -l; }
+
+equal() {
+    local set settings with states checked=0 rows
+    for set in "embedding.min_count=2 embedding.id_drop=0.1" "embedding.optimizer=adam embedding.target_stats=true embedding.min_count=2" \
+        "embedding.optimizer=adagrad embedding.precision=fp16 numbers.buckets=false average.power=0"; do
+        settings=()
+        for one in $set; do settings+=(--set "$one"); done
+        for with in "--threads 1" "--threads 2" "--threads 2 --memory 40"; do
+            rm -rf pub whole whole.*
+            # shellcheck disable=SC2086
+            train "${settings[@]}" --train log.tsv --out whole --checkpoint-rows 2048 --keep 99 --publish pub --publish-rows 2048 $with ||
+                wrong "$set $with"
+            [ "$(digest pub)" = "$(digest whole)" ] || wrong "$set $with: the published model is another one than the folder"
+            states=$(states pub)
+            for folder in whole.checkpoints/rows-*; do
+                rows=${folder##*-}
+                grep -qx "$rows $(digest "$folder")" <<<"$states" || wrong "$set $with: at $rows rows, checkpoint and delta differ"
+                checked=$((checked + 1))
+            done
+            [ -z "$(find . -maxdepth 1 -name 'whole.live-*')" ] || wrong "left behind"
+        done
+    done
+    [ $checked -eq 45 ] || wrong "$checked checkpoints were compared"
+}
+run_case equal
+
+expires() {
+    local with states checked=0 rows
+    for with in "--threads 1" "--threads 2 --memory 36" "--threads 2 --set embedding.target_stats=true"; do
+        rm -rf pub whole whole.*
+        # shellcheck disable=SC2086
+        "$program" train "${timed[@]}" --out whole --checkpoint-rows 1024 --keep 99 --publish pub --publish-rows 1024 $with >out 2>err </dev/null ||
+            wrong "$with"
+        grep -qE ' expired [1-9]' out || wrong "$with: nothing has expired"
+        [ "$(digest pub)" = "$(digest whole)" ] || wrong "$with: the published model is another one than the folder"
+        states=$(states pub)
+        for folder in whole.checkpoints/rows-*; do
+            rows=${folder##*-}
+            grep -qx "$rows $(digest "$folder")" <<<"$states" || wrong "$with: at $rows rows, checkpoint and delta differ"
+            checked=$((checked + 1))
+        done
+    done
+    [ $checked -eq 21 ] || wrong "$checked checkpoints were compared"
+}
+run_case expires
+
+stream() {
+    rm -rf pub whole
+    train --train log.tsv --out whole || wrong "a run that publishes nothing"
+    "$program" train "${model[@]}" --train - --out streamed --publish pub --publish-seconds 0.05 >out 2>err < <(cat log.tsv) || wrong "a stream"
+    [ "$(digest pub)" = "$(digest whole)" ] || wrong "published from a stream: another model"
+    # What was learned is published while the stream waits: more rows come only then.
+    rm -rf pub
+    "$program" train "${model[@]}" --train - --out streamed --publish pub --publish-seconds 0.05 >out 2>err < <(
+        head -n 3000 log.tsv
+        until [ -e pub/base-000000000000/manifest ]; do read -rt 0.05 <> <(:); done
+        tail -n +3001 log.tsv | head -n 3000
+        until [ -e pub/delta-000000000001.ctd ]; do read -rt 0.05 <> <(:); done
+        tail -n +6001 log.tsv
+    ) || wrong "a stream that waits"
+    [ "$(digest pub)" = "$(digest whole)" ] || wrong "published from a stream that waits: another model"
+    expect 0 '^published +again$' train "${model[@]}" --train log.tsv --out whole --publish again --publish-rows 5000
+    expect 2 "both same: give each a folder of its own" train "${model[@]}" --train log.tsv --out same --publish same
+    expect 1 "whole: that is a model folder" train "${model[@]}" --train log.tsv --out other --publish whole
+    # Two at once into one folder.
+    "$program" train "${model[@]}" --train - --out first --publish one >out1 2>err1 < <(
+        head -n 3000 log.tsv
+        until [ -e second ]; do read -rt 0.05 <> <(:); done
+    ) &
+    local first=$!
+    until [ -e one.lock ]; do
+        kill -0 $first || break
+        read -rt 0.05 <> <(:)
+    done
+    expect 1 "one: process $first.* writes it" train "${model[@]}" --train log.tsv --out other --publish one
+    touch second
+    wait $first || wrong "the first of two: $(tail -n 1 err1)"
+    [ ! -e one.lock ] || wrong "a lock is left"
+    expect 2 "give DIR, too" train "${model[@]}" --train log.tsv --out whole --publish-rows 5000
+    expect 1 "early-stopped" train "${model[@]}" --train log.tsv --eval first.tsv --out early --publish again --early-stop 1
+}
+run_case stream
+
+goes_on() {
+    local before
+    rm -rf pub grown grown.*
+    # The checkpoint is behind what was published last: numbers go on where the training has come to that state again.
+    train --train first.tsv --out grown --checkpoint-rows 4000 --publish pub --publish-rows 1024 || wrong "half of the log"
+    before=$("$program" inspect pub | sed -n 's/^sequence //p')
+    train --train first.tsv --out grown --resume --publish pub --publish-rows 1024 || wrong "resumed"
+    has out published
+    grep -q 'begins anew' err && wrong "the same log once more begins a base"
+    [ "$("$program" inspect pub | sed -n 's/^sequence //p')" = "$before" ] || wrong "the same log once more is published twice"
+    # The tail of a log that has grown is another one: what was published of it is no state of this training.
+    train --train log.tsv --out grown --resume --publish pub --publish-rows 1024 || wrong "a log that has grown"
+    has err 'warning: pub ends with number [0-9]+ \(6000 rows\), which is not a state of this training: base [0-9]+ begins anew'
+    [ "$(bases pub)" -eq 2 ] || wrong "no second base"
+    [ "$(digest pub)" = "$(digest grown)" ] || wrong "another model after a resume"
+    # Another training into the same folder.
+    train --train first.tsv --out other --seed 2 --publish pub --publish-rows 2048 || wrong "another training"
+    has err 'which is not a state of this training: base [0-9]+ begins anew'
+    [ "$(digest pub)" = "$(digest other)" ] || wrong "another model of another training"
+}
+run_case goes_on
+
+kills() {
+    local small=(--schema criteo --model dnn --set 'deep=[8]' --set embedding.dim=4 --batch 256 --train first.tsv --checkpoint-rows 1500
+        --publish pub --publish-rows 256) changes place expected more count=0
+    if [ "$sanitized" -ne 0 ]; then
+        echo "  SKIP: a preloaded library does not go with a sanitizer"
+        return
+    fi
+    rm -rf pub one many
+    env LD_PRELOAD="$kill_at" CT_KILL_AT=0 CT_KILL_COUNT=count "$program" train "${small[@]}" --out one >out 2>err </dev/null || wrong "whole"
+    expected=$(digest one)
+    changes=$(cat count)
+    for memory in "" "--memory 40"; do
+        for part in 1 2 4 5 7 8; do
+            rm -rf pub many many.*
+            place=$((part * changes / 9 + part * 5 % 13))
+            # shellcheck disable=SC2086
+            env LD_PRELOAD="$kill_at" CT_KILL_AT=$place "$program" train "${small[@]}" --out many $memory >out 2>err </dev/null
+            [ $? -eq 137 ] || wrong "not killed at change $place of $changes"
+            if [ -e pub/base-000000000000/manifest ]; then
+                "$program" verify pub >/dev/null 2>err || wrong "killed at $place: what was published is damaged"
+                count=$((count + 1))
+            fi
+            more=
+            [ -e many/manifest ] && more=--resume
+            # shellcheck disable=SC2086
+            "$program" train "${small[@]}" --out many $memory $more >out 2>err </dev/null || wrong "a run after a kill at $place"
+            [ "$(digest pub)" = "$expected" ] || wrong "killed at $place $memory: published another model"
+            [ "$(digest many)" = "$expected" ] || wrong "killed at $place $memory: another model"
+            # One in the beginning and one behind 16 deltas; more where the run has said so.
+            [ -n "$more" ] && [ "$(bases pub)" -ne 2 ] && ! grep -q 'begins anew' err && wrong "a base that was not said"
+            [ -z "$(find pub -name '*.partial-*' -o -name '*.old-*')" ] || wrong "left behind: $(ls pub)"
+        done
+    done
+    [ $count -ge 6 ] || wrong "only $count kills found something published"
+}
+run_case kills
+
+full_disk() {
+    local before
+    rm -rf pub full full.*
+    train --train first.tsv --out full --publish pub --publish-rows 2000 || wrong "before the disk is full"
+    before=$(digest pub)
+    for limit in 30 100 190; do # blocks of 1,024 bytes
+        (
+            ulimit -f $limit
+            train --train log.tsv --out full2 --publish pub --publish-rows 500
+        ) && wrong "a file larger than $limit KiB was written"
+        tail -n 1 err | grep -qE 'clicktower train: --publish: .*pub/(base|delta).*[Ff]ile too large' || wrong "$limit KiB: $(tail -n 1 err)"
+        [ "$(digest pub)" = "$before" ] || wrong "$limit KiB: what was published before can't be read"
+        [ -z "$(find pub -name '*.partial-*')" ] || wrong "$limit KiB: left behind: $(ls pub)"
+    done
+}
+run_case full_disk
+
+refused() {
+    local two three
+    rm -rf pub good
+    train --train log.tsv --out good --publish pub --publish-rows 2000 || wrong "publishing"
+    cp -r pub copy
+    two=copy/delta-000000000002.ctd three=copy/delta-000000000003.ctd
+    expect 0 '^digest ' verify $two
+    expect 0 '^sequence 2$' inspect $two
+    mv $two away
+    expect 1 'copy: delta 2 is missing: behind number 1 come deltas up to [0-9]+ and no base' verify copy
+    cp $three $two
+    expect 1 'delta-000000000002.ctd: it is number 3, and the model is at number 1, which number 2 must follow' verify copy
+    head -c 10000 away >$two
+    expect 1 'delta-000000000002.ctd: has 10000 of [0-9]+ bytes' verify copy
+    head -c 10000 away >$two
+    tail -c +10002 away | cat <(printf x) - >>$two
+    expect 1 'delta-000000000002.ctd: .*copy the file again' verify copy
+    mv away $two
+    expect 0 "^digest $(digest good)$" verify copy
+    train --train log.tsv --seed 9 --out strange --publish strange.pub --publish-rows 2000 || wrong "another training"
+    cp strange.pub/delta-000000000002.ctd $two
+    expect 1 'delta-000000000002.ctd: number 2 of base 0 \([0-9a-f]{32}\) follows the model [0-9a-f]{32}, and this is the model [0-9a-f]{32}: it is of another training' verify copy
+    mkdir empty
+    expect 1 'no model folder' verify empty
+}
+run_case refused
+
+consolidates() {
+    rm -rf pub many
+    train --train log.tsv --out many --publish pub --publish-rows 256 || wrong "publishing often"
+    [ "$(bases pub)" -eq 2 ] || wrong "$(bases pub) bases"
+    [ ! -e pub/base-000000000000 ] && [ ! -e pub/delta-000000000001.ctd ] || wrong "what is old has not gone"
+    [ -e pub/base-000000000016 ] && [ -e pub/delta-000000000017.ctd ] && [ -e pub/base-000000000032 ] || wrong "$(ls pub)"
+    [ "$(digest pub)" = "$(digest many)" ] || wrong "another model"
+}
+run_case consolidates
+finish
