@@ -215,7 +215,7 @@ live() {
     "$program" train "${model[@]}" --train "|cat log.tsv log.tsv" --out live --publish pub2 --publish-rows 512 >out 2>err </dev/null &
     local trainer=$!
     children+=("$trainer")
-    until [ -e "$(base pub2 0)/manifest" ]; do
+    until compgen -G 'pub2/base-*/manifest' >/dev/null; do # the first one may be gone again
         kill -0 $trainer || { wrong "no training"; return; }
         read -rt 0.02 <> <(:)
     done
