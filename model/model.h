@@ -195,8 +195,8 @@ CT_MUST_CHECK ct_code ct_scorer_run(ct_scorer *scorer, const ct_batch *batch, si
 size_t ct_model_derived_count(const ct_model *model);
 void ct_model_derived_name(const ct_model *model, size_t derived, char *out, size_t out_bytes); /* cut to fit */
 size_t ct_model_derived_field(const ct_model *model, size_t derived);                           /* of the schema, that it comes from */
-/* ct_scorer_run, which also gives the derived columns as they entered the network: those of the call's row r at out_derived[d * stride + r],
- * d from 0 to ct_model_derived_count. NULL = not wanted. */
+/* ct_scorer_run, which also gives the derived columns as they entered the network: those of the call's row r at out_derived[d * stride +
+ * r], d from 0 to ct_model_derived_count. NULL = not wanted. */
 CT_MUST_CHECK ct_code ct_scorer_run_derived(ct_scorer *scorer, const ct_batch *batch, size_t first_row, size_t rows, float *out_logits,
                                             float *out_derived, size_t stride, ct_status *status);
 /* Probabilities of logits: ct_sigmoid_f32. One place, so that evaluation and serving agree. logits may be out. */

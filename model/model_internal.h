@@ -149,9 +149,9 @@ struct ct_model {
     uint64_t memory_bytes; /* of the ids' rows; 0 = no limit */
     bool vectors_known;    /* its vectors are those of the schema's files, shuffled by: */
     uint64_t shuffle_vectors;
-    batch_keys keys[2];    /* of the batch at work, and of the one that comes (keys.c) */
-    size_t side;           /* of the batch at work */
-    const ct_batch *next;  /* behind the one of the coming step; NULL = unknown */
+    batch_keys keys[2];   /* of the batch at work, and of the one that comes (keys.c) */
+    size_t side;          /* of the batch at work */
+    const ct_batch *next; /* behind the one of the coming step; NULL = unknown */
     uint32_t next_epoch;
     sorted_batch sorted;           /* the other side's */
     read_scratch *scratch;         /* (threads) */
