@@ -15,8 +15,8 @@
  *
  * Training keeps for each block, beside the slabs that backward reads: each product input transposed (columns, block rows), each layer's dz
  * in panels; both feed the weight gradient, panel of 64 output columns (the last one: of what is left) by panel, product of a block added
- * after product of a block. Rows behind the last one of a batch are zero in both. Small gradients (biases, HEAD, adapters) are `partial`
- * sums of a block. */
+ * after product of a block (our own products: both turned as in tiles.h). Rows behind the last one of a batch are zero in both. Small
+ * gradients (biases, HEAD, adapters) are `partial` sums of a block. */
 #ifndef TOWER_CPU_CPU_H
 #define TOWER_CPU_CPU_H
 
@@ -25,9 +25,17 @@
 
 #include "tower/cpu/loops.h"
 #include "tower/cpu/products.h"
+#include "tower/cpu/tiles.h"
 #include "tower/tower_internal.h"
 
-enum { CT_CHUNK_ROWS = 128, CT_PANEL_COLUMNS = 64, CT_STEP_ROWS = 32, CT_CPU_MAX_SLABS = CT_TOWER_MAX_LAYERS };
+enum {
+    CT_CHUNK_ROWS = 128,
+    CT_OWN_CHUNK_ROWS = 8,
+    CT_PANEL_COLUMNS = 64,
+    CT_OWN_PANEL_COLUMNS = 48,
+    CT_STEP_ROWS = 32,
+    CT_CPU_MAX_SLABS = CT_TOWER_MAX_LAYERS
+};
 
 /* Columns of x that one product reads. */
 typedef struct ct_cpu_x_part {
@@ -123,13 +131,15 @@ typedef struct ct_cpu_scratch {
     ct_cpu_rows rows;                  /* training: the passing slabs and x_in of the block at work */
     float *sums[3];                    /* (chunk, widest) */
     float *fields;                     /* of a row: DOT's vectors and their products */
-    void *dz;                          /* T (chunk, widest) */
-    float *gradient[CT_CPU_MAX_SLABS]; /* (block rows, padded) */
+    void *dz[2];                       /* T (CT_CHUNK_ROWS, widest); our own products: of even layers, of odd ones */
+    float *gradient[CT_CPU_MAX_SLABS]; /* (CT_CHUNK_ROWS, padded) */
     void *memory;
 } ct_cpu_scratch;
 
 typedef struct ct_cpu {
-    bool bf16;
+    bool bf16, own;       /* own: products are ours (tiles.h) */
+    size_t chunk_rows;    /* that go through a layer together */
+    size_t panel_columns; /* of a task of the weight gradient */
     size_t padding, widest, raw_stride;
     size_t x_part_count;
     ct_cpu_x_part x_parts[2];
@@ -152,7 +162,7 @@ typedef struct ct_cpu {
     size_t block_rows, block_count, partial_floats;
     size_t task_count, step_count; /* of an update: panels of gradients, pieces of CT_STEP_ROWS rows of weights */
     ct_cpu_rows *blocks;
-    void **block_memory;
+    void *block_memory;       /* of all blocks */
     float *x_memory;          /* (block_count, block_rows, padded): x of all blocks */
     ct_cpu_scratch **scratch; /* one for each thread of the pool */
     size_t scratch_count;
@@ -186,7 +196,12 @@ static inline size_t ct_round_up(size_t value, size_t to) { return (value + to -
 static inline size_t ct_cpu_panel_kind(const ct_cpu_layer *layer, size_t panel) { return panel < layer->full_panels ? 0 : 1; }
 static inline size_t ct_cpu_step_pieces(const ct_cpu_part *part) { return (part->k + CT_STEP_ROWS - 1) / CT_STEP_ROWS; }
 /* Where a panel of a block's dz begins, in elements. */
-static inline size_t ct_cpu_panel_at(const ct_cpu *cpu, size_t panel) { return panel * cpu->block_rows * CT_PANEL_COLUMNS; }
+static inline size_t ct_cpu_panel_at(const ct_cpu *cpu, size_t panel) { return panel * cpu->block_rows * cpu->panel_columns; }
+
+/* A DENSE layer with nothing between the product and the activation, nor behind it. */
+static inline bool ct_cpu_plain_dense(const ct_cpu_layer *layer) {
+    return layer->kind == CT_LAYER_DENSE && !layer->normalise && layer->dropout == 0;
+}
 
 /* Gives out pieces of one allocation; without `base` it only counts. */
 typedef struct ct_cpu_pieces {
@@ -236,6 +251,8 @@ void ct_cpu_block_done(ct_tower *tower, size_t block);
 size_t ct_cpu_gradient_tasks(const ct_tower *tower);
 void ct_cpu_gradient_task(ct_tower *tower, size_t task);
 ct_code ct_cpu_update(ct_tower *tower, size_t rows, ct_status *status);
+/* Panel of a layer's weight gradient: of a block, added to those of the blocks before, or the first one. */
+void ct_cpu_panel_product(const ct_cpu *cpu, ct_cpu_scratch *scratch, size_t l, size_t panel, const ct_cpu_rows *kept, bool add);
 void ct_cpu_weight_gradient(ct_tower *tower, size_t rows, size_t parameter, float *out_gradient);
 
 #endif

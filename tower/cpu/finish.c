@@ -1,0 +1,249 @@
+/* What goes behind our own products: each goes through a tile column by column and row pair by row pair, as panels want them. */
+#include "tower/cpu/tiles.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define TARGET        __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+#define TARGET_INLINE TARGET static inline __attribute__((always_inline))
+
+enum { COLUMNS = CT_TILE_COLUMNS };
+
+/* Both rows of a pair, rounded: the first one's sixteen values, then the second one's. */
+TARGET_INLINE __m512i round_pair(__m512 first, __m512 second) { return (__m512i)_mm512_cvtne2ps_pbh(second, first); }
+TARGET_INLINE void store_first(uint16_t *to, __m512i pair) { _mm256_storeu_si256((__m256i *)(void *)to, _mm512_castsi512_si256(pair)); }
+TARGET_INLINE void store_second(uint16_t *to, __m512i pair) {
+    _mm256_storeu_si256((__m256i *)(void *)to, _mm512_extracti64x4_epi64(pair, 1));
+}
+TARGET_INLINE void store_one(uint16_t *to, __m512 row) { _mm256_storeu_si256((__m256i *)(void *)to, (__m256i)_mm512_cvtneps_pbh(row)); }
+
+/* As a turned matrix has them: value by value of the first row and the second one. */
+TARGET_INLINE __m512i interleaved(__m512i pair) {
+    static const uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    return _mm512_permutexvar_epi16(_mm512_loadu_si512(order), pair);
+}
+
+/* Where row `row` of a turned matrix begins. Vectors of columns are TURNED apart. */
+enum { TURNED = CT_TILE_ROWS * COLUMNS };
+static inline uint16_t *turned_row(ct_turned turned, size_t n, size_t row) {
+    return turned + row / CT_TILE_ROWS * CT_TILE_ROWS * n + row % CT_TILE_ROWS * COLUMNS;
+}
+
+TARGET void ct_tiles_to_bf16(const float *from, size_t from_stride, size_t rows, size_t columns, uint16_t *to, size_t to_stride) {
+    const size_t whole = columns / COLUMNS * COLUMNS;
+    const __mmask16 rest = (__mmask16)((1u << (columns - whole)) - 1);
+    for (size_t r = 0; r < rows; ++r) {
+        const float *in = from + r * from_stride;
+        uint16_t *out = to + r * to_stride;
+        for (size_t c = 0; c < whole; c += COLUMNS) store_one(out + c, _mm512_loadu_ps(in + c));
+        if (rest == 0) continue;
+        _mm256_mask_storeu_epi16(out + whole, rest, (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(rest, in + whole)));
+    }
+}
+
+TARGET void ct_tiles_turn(const float *from, size_t rows, size_t n, ct_turned to) {
+    for (size_t r = 0; r < rows; r += 2) {
+        const float *first = from + r * n, *second = first + n;
+        uint16_t *turned = turned_row(to, n, r);
+        for (size_t c = 0; c < n; c += COLUMNS, turned += TURNED) {
+            _mm512_storeu_si512(turned, interleaved(round_pair(_mm512_loadu_ps(first + c), _mm512_loadu_ps(second + c))));
+        }
+    }
+}
+
+TARGET void ct_tiles_turn_bf16(const uint16_t *from, size_t rows, size_t n, ct_turned to) {
+    for (size_t r = 0; r < rows; r += 2) {
+        const uint16_t *first = from + r * n, *second = first + n;
+        uint16_t *turned = turned_row(to, n, r);
+        for (size_t c = 0; c < n; c += COLUMNS, turned += TURNED) {
+            const __m256i low = _mm256_loadu_si256((const __m256i *)(const void *)(first + c));
+            const __m256i high = _mm256_loadu_si256((const __m256i *)(const void *)(second + c));
+            _mm512_storeu_si512(turned, interleaved(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1)));
+        }
+    }
+}
+
+/* --- forward --- */
+
+/* second + first, or first alone. */
+TARGET_INLINE __m512 sum_of(const float *first, const float *second, size_t c) {
+    const __m512 sum = _mm512_loadu_ps(first + c);
+    return second == NULL ? sum : _mm512_add_ps(_mm512_loadu_ps(second + c), sum);
+}
+/* NaN stays NaN: max gives its second operand then. */
+TARGET_INLINE __m512 activated(__m512 z, bool relu) { return relu ? _mm512_max_ps(_mm512_setzero_ps(), z) : z; }
+
+static const float *second_row(const float *second, size_t stride, size_t row) { return second == NULL ? NULL : second + row * stride; }
+
+TARGET_INLINE void dense_rows(const ct_dense_finish *dense, const ct_tile *tile, bool relu) {
+    const size_t n = dense->n;
+    const float *bias = dense->bias;
+    for (size_t r = 0; r < tile->rows; r += 2) {
+        const size_t row = tile->row + r;
+        const bool pair = r + 1 < tile->rows;
+        const float *first = tile->sums + r * tile->stride, *more_first = second_row(dense->second, dense->second_stride, row);
+        const float *second = first + (pair ? tile->stride : 0), *more_second = second_row(dense->second, dense->second_stride, row + pair);
+        uint16_t *y = dense->y + row * n, *turned = dense->turned == NULL ? NULL : turned_row(dense->turned, n, row);
+        for (size_t c = 0; c < n; c += COLUMNS) {
+            const __m512 b = _mm512_loadu_ps(bias + c);
+            const __m512i both = round_pair(activated(_mm512_add_ps(sum_of(first, more_first, c), b), relu),
+                                            activated(_mm512_add_ps(sum_of(second, more_second, c), b), relu));
+            store_first(y + c, both);
+            if (pair) store_second(y + n + c, both);
+            if (turned == NULL) continue;
+            _mm512_storeu_si512(turned, interleaved(both));
+            turned += TURNED;
+        }
+    }
+}
+
+TARGET void ct_finish_dense(const void *context, const ct_tile *tile) {
+    const ct_dense_finish *dense = context;
+    if (dense->relu) {
+        dense_rows(dense, tile, true);
+    } else {
+        dense_rows(dense, tile, false);
+    }
+}
+
+/* One vector of a row of x * (sum + bias) + in. */
+TARGET_INLINE __m512 cross_value(const float *first, const float *second, const float *bias, const float *x, const float *in, float *kept,
+                                 float *y, size_t c) {
+    const __m512 sum = sum_of(first, second, c);
+    if (kept != NULL) _mm512_storeu_ps(kept + c, sum);
+    const __m512 product = _mm512_mul_ps(_mm512_loadu_ps(x + c), _mm512_add_ps(sum, _mm512_loadu_ps(bias + c)));
+    const __m512 value = _mm512_add_ps(product, _mm512_loadu_ps(in + c));
+    _mm512_storeu_ps(y + c, value);
+    return value;
+}
+
+TARGET void ct_finish_cross(const void *context, const ct_tile *tile) {
+    const ct_cross_finish *cross = context;
+    const size_t n = cross->n, x_stride = cross->x_stride, in_stride = cross->in_stride;
+    for (size_t r = 0; r < tile->rows; r += 2) {
+        const size_t row = tile->row + r, pair = r + 1 < tile->rows; /* a last row alone is done twice */
+        const float *first = tile->sums + r * tile->stride, *more_first = second_row(cross->second, cross->second_stride, row);
+        const float *second = first + pair * tile->stride, *more_second = second_row(cross->second, cross->second_stride, row + pair);
+        const float *x = cross->x + row * x_stride, *in = cross->in + row * in_stride;
+        float *kept = cross->kept == NULL ? NULL : cross->kept + row * n, *y = cross->y + row * n;
+        uint16_t *rounded = cross->y_bf16 == NULL ? NULL : cross->y_bf16 + row * n;
+        uint16_t *turned = cross->turned == NULL ? NULL : turned_row(cross->turned, n, row);
+        for (size_t c = 0; c < n; c += COLUMNS) {
+            const __m512 low = cross_value(first, more_first, cross->bias, x, in, kept, y, c);
+            const __m512 high = cross_value(second, more_second, cross->bias, x + pair * x_stride, in + pair * in_stride,
+                                            kept == NULL ? NULL : kept + pair * n, y + pair * n, c);
+            const __m512i both = round_pair(low, high);
+            if (rounded != NULL) {
+                store_second(rounded + pair * n + c, both);
+                store_first(rounded + c, both);
+            }
+            if (turned == NULL) continue;
+            _mm512_storeu_si512(turned, interleaved(both));
+            turned += TURNED;
+        }
+    }
+}
+
+/* --- backward; rows come in eights --- */
+
+TARGET_INLINE __m512 dense_back_value(const float *dy, const float *others, const uint16_t *y, bool relu, size_t c) {
+    const __m512 value = sum_of(dy, others, c);
+    if (!relu) return value;
+    const __m256i kept = _mm256_loadu_si256((const __m256i *)(const void *)(y + c));
+    return _mm512_maskz_mov_ps(_mm256_cmpgt_epi16_mask(kept, _mm256_setzero_si256()), value);
+}
+
+TARGET_INLINE void dense_back_rows(const ct_dense_back_finish *dense, const ct_tile *tile, bool relu) {
+    const size_t n = dense->n;
+    float *gradient = dense->bias_gradient;
+    for (size_t r = 0; r < tile->rows; r += 2) {
+        const size_t row = tile->row + r;
+        const float *first = tile->sums + r * tile->stride, *second = first + tile->stride;
+        const float *more_first = second_row(dense->others, n, row), *more_second = second_row(dense->others, n, row + 1);
+        const uint16_t *y = dense->y + row * n;
+        uint16_t *dz = dense->dz + row * n, *turned = turned_row(dense->turned, n, row);
+        for (size_t c = 0; c < n; c += COLUMNS, turned += TURNED) {
+            const __m512 low = dense_back_value(first, more_first, y, relu, c);
+            const __m512 high = dense_back_value(second, more_second, y + n, relu, c);
+            const __m512i both = round_pair(low, high);
+            store_first(dz + c, both);
+            store_second(dz + n + c, both);
+            _mm512_storeu_si512(turned, interleaved(both));
+            _mm512_storeu_ps(gradient + c, _mm512_add_ps(_mm512_add_ps(_mm512_loadu_ps(gradient + c), low), high));
+        }
+    }
+}
+
+TARGET void ct_finish_dense_back(const void *context, const ct_tile *tile) {
+    const ct_dense_back_finish *dense = context;
+    if (dense->relu) {
+        dense_back_rows(dense, tile, true);
+    } else {
+        dense_back_rows(dense, tile, false);
+    }
+}
+
+/* Of a row. */
+typedef struct cross_back_row {
+    const float *sums, *sum, *x;
+    float *dy, *dx, *din;
+} cross_back_row;
+
+static cross_back_row cross_back_row_of(const ct_cross_back_finish *cross, const ct_tile *tile, size_t r) {
+    const size_t row = tile->row + r;
+    return (cross_back_row){.sums = tile->sums + r * tile->stride,
+                            .sum = cross->sum + row * cross->n,
+                            .x = cross->x + row * cross->x_stride,
+                            .dy = cross->dy + row * cross->n,
+                            .dx = cross->dx + row * cross->dx_stride,
+                            .din = cross->din == NULL ? NULL : cross->din + row * cross->n};
+}
+
+/* One vector of a row; gives dz. */
+TARGET_INLINE __m512 cross_back_value(const cross_back_row *row, __m512 bias, bool adds, bool in_is_x, bool dx_first, size_t c) {
+    __m512 dy = _mm512_loadu_ps(row->sums + c);
+    if (adds) dy = _mm512_add_ps(_mm512_loadu_ps(row->dy + c), dy);
+    _mm512_storeu_ps(row->dy + c, dy);
+    __m512 value = _mm512_mul_ps(dy, _mm512_add_ps(_mm512_loadu_ps(row->sum + c), bias));
+    if (in_is_x) value = _mm512_add_ps(value, dy);
+    _mm512_storeu_ps(row->dx + c, dx_first ? value : _mm512_add_ps(_mm512_loadu_ps(row->dx + c), value));
+    if (row->din != NULL) _mm512_storeu_ps(row->din + c, _mm512_add_ps(_mm512_loadu_ps(row->din + c), dy));
+    return _mm512_mul_ps(dy, _mm512_loadu_ps(row->x + c));
+}
+
+TARGET void ct_finish_cross_back(const void *context, const ct_tile *tile) {
+    const ct_cross_back_finish *cross = context;
+    const size_t n = cross->n;
+    const bool adds = cross->adds, in_is_x = cross->in_is_x, dx_first = cross->dx_first;
+    float *gradient = cross->bias_gradient;
+    for (size_t r = 0; r < tile->rows; r += 2) {
+        const cross_back_row first = cross_back_row_of(cross, tile, r), second = cross_back_row_of(cross, tile, r + 1);
+        uint16_t *dz = cross->dz + (tile->row + r) * n, *turned = turned_row(cross->turned, n, tile->row + r);
+        for (size_t c = 0; c < n; c += COLUMNS, turned += TURNED) {
+            const __m512 bias = _mm512_loadu_ps(cross->bias + c);
+            const __m512 low = cross_back_value(&first, bias, adds, in_is_x, dx_first, c);
+            const __m512 high = cross_back_value(&second, bias, adds, in_is_x, dx_first, c);
+            const __m512i both = round_pair(low, high);
+            store_first(dz + c, both);
+            store_second(dz + n + c, both);
+            _mm512_storeu_si512(turned, interleaved(both));
+            _mm512_storeu_ps(gradient + c, _mm512_add_ps(_mm512_add_ps(_mm512_loadu_ps(gradient + c), low), high));
+        }
+    }
+}
+
+#else
+
+/* Never called: ct_tiles_possible says no. */
+void ct_tiles_to_bf16(const float *from, size_t from_stride, size_t rows, size_t columns, uint16_t *to, size_t to_stride) {
+    (void)from, (void)from_stride, (void)rows, (void)columns, (void)to, (void)to_stride;
+}
+void ct_tiles_turn(const float *from, size_t rows, size_t n, ct_turned to) { (void)from, (void)rows, (void)n, (void)to; }
+void ct_tiles_turn_bf16(const uint16_t *from, size_t rows, size_t n, ct_turned to) { (void)from, (void)rows, (void)n, (void)to; }
+void ct_finish_dense(const void *context, const ct_tile *tile) { (void)context, (void)tile; }
+void ct_finish_cross(const void *context, const ct_tile *tile) { (void)context, (void)tile; }
+void ct_finish_dense_back(const void *context, const ct_tile *tile) { (void)context, (void)tile; }
+void ct_finish_cross_back(const void *context, const ct_tile *tile) { (void)context, (void)tile; }
+
+#endif
