@@ -1,4 +1,4 @@
-/* The backward pass of a block, part of CT_CHUNK_ROWS rows by part: gradients of all slabs, in memory of the thread's own; what the weight
+/* The backward pass of a block, part by part: gradients of all slabs, in memory of the thread's own; what the weight
  * gradient needs, in the block's. Layers from the last to the first; rows behind the last one have a gradient of zero from the HEAD on. */
 #include <string.h>
 
@@ -229,9 +229,11 @@ static ct_tile_finish prepare_finish(const part *p, size_t l, size_t row, bool a
     const size_t n = layer->out_padded, x_stride = cpu->slabs[0].padded;
     float *dy = gradient_at(p, l + 1, row), *bias_gradient = kept->partial + layer->partial_bias;
     if (!layer->cross) {
+        const uint16_t *y = kept->slabs[l + 1].in; /* NULL: it was passing */
         out_finish->dense = (ct_dense_back_finish){.others = adds ? dy : NULL,
                                                    .n = n,
-                                                   .y = (const uint16_t *)kept->slabs[l + 1].in + row * n,
+                                                   .y = y == NULL ? NULL : y + row * n,
+                                                   .y_turned = y == NULL ? (uint16_t *)kept->slabs[l + 1].transposed + row * n : NULL,
                                                    .relu = layer->relu,
                                                    .dz = own_dz(p, l, row),
                                                    .turned = own_turned(p, l, row),
@@ -315,12 +317,12 @@ void ct_cpu_block_backward(ct_tower *tower, size_t block, size_t rows, const flo
     const size_t whole = ct_round_up(rows, CT_CHUNK_ROWS), stride = cpu->slabs[0].padded;
     ct_cpu_scratch *scratch = ct_cpu_scratch_take(cpu);
     memset(kept->partial, 0, cpu->partial_floats * sizeof(float));
-    for (size_t first = 0; first < whole; first += CT_CHUNK_ROWS) {
+    for (size_t first = 0; first < whole; first += cpu->part_rows) {
         const part p = {.cpu = cpu,
                         .kept = kept,
                         .scratch = scratch,
                         .first = first,
-                        .end = first + CT_CHUNK_ROWS,
+                        .end = first + cpu->part_rows,
                         .rows = rows < first ? first : rows};
         head_back(&p, logit_gradients);
         for (size_t l = cpu->layer_count; l-- > 0;) {

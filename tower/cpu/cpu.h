@@ -31,6 +31,7 @@
 enum {
     CT_CHUNK_ROWS = 128,
     CT_OWN_CHUNK_ROWS = 8,
+    CT_OWN_PART_ROWS = 64,
     CT_PANEL_COLUMNS = 64,
     CT_OWN_PANEL_COLUMNS = 48,
     CT_STEP_ROWS = 32,
@@ -77,7 +78,7 @@ typedef struct ct_cpu_layer {
 typedef struct ct_cpu_slab_plan {
     size_t width, padded;
     bool f32, product; /* kept as floats; as T for a product */
-    bool passing;      /* a CROSS output that backward does not read: in training it lives in the thread's memory */
+    bool passing;      /* an output that backward does not read here: in training it lives in the thread's memory */
     size_t gradient;   /* index of the memory of its gradient */
 } ct_cpu_slab_plan;
 
@@ -132,12 +133,13 @@ typedef struct ct_cpu_scratch {
     float *sums[3];                    /* (chunk, widest) */
     float *fields;                     /* of a row: DOT's vectors and their products */
     void *dz[2];                       /* T (CT_CHUNK_ROWS, widest); our own products: of even layers, of odd ones */
-    float *gradient[CT_CPU_MAX_SLABS]; /* (CT_CHUNK_ROWS, padded) */
+    float *gradient[CT_CPU_MAX_SLABS]; /* (part_rows, padded) */
     void *memory;
 } ct_cpu_scratch;
 
 typedef struct ct_cpu {
     bool bf16, own;       /* own: products are ours (tiles.h) */
+    size_t part_rows;     /* of a block, that go through all layers together */
     size_t chunk_rows;    /* that go through a layer together */
     size_t panel_columns; /* of a task of the weight gradient */
     size_t padding, widest, raw_stride;
@@ -232,8 +234,8 @@ CT_MUST_CHECK ct_code ct_cpu_workspace_create(const ct_tower *tower, ct_workspac
 void ct_cpu_workspace_destroy(ct_workspace *workspace);
 /* The second input of a DOT from `row` on; none where it has none. */
 ct_vectors_in ct_cpu_second(const ct_cpu *cpu, const ct_cpu_rows *rows, const ct_cpu_layer *layer, size_t row);
-/* A block's memory with what passes through the thread's. */
-ct_cpu_rows ct_cpu_rows_at_work(const ct_cpu *cpu, size_t block, const ct_cpu_scratch *scratch);
+/* A block's memory from row `first` on, with what passes through the thread's. */
+ct_cpu_rows ct_cpu_rows_at_work(const ct_cpu *cpu, size_t block, size_t first, const ct_cpu_scratch *scratch);
 ct_cpu_scratch *ct_cpu_scratch_take(ct_cpu *cpu); /* waits until one is free */
 void ct_cpu_scratch_give(ct_cpu *cpu, ct_cpu_scratch *scratch);
 

@@ -147,25 +147,35 @@ TARGET void ct_finish_cross(const void *context, const ct_tile *tile) {
 
 /* --- backward; rows come in eights --- */
 
-TARGET_INLINE __m512 dense_back_value(const float *dy, const float *others, const uint16_t *y, bool relu, size_t c) {
-    const __m512 value = sum_of(dy, others, c);
-    if (!relu) return value;
-    const __m256i kept = _mm256_loadu_si256((const __m256i *)(const void *)(y + c));
-    return _mm512_maskz_mov_ps(_mm256_cmpgt_epi16_mask(kept, _mm256_setzero_si256()), value);
+/* Which of sixteen are above 0. */
+TARGET_INLINE __mmask16 positive(const uint16_t *y) {
+    return _mm256_cmpgt_epi16_mask(_mm256_loadu_si256((const __m256i *)(const void *)y), _mm256_setzero_si256());
+}
+/* The same of a vector of a turned matrix: of the pair's first row, low halves, and of its second one. */
+TARGET_INLINE __mmask16 low_positive(__m512i pair) { return _mm512_cmpgt_epi32_mask(_mm512_slli_epi32(pair, 16), _mm512_setzero_si512()); }
+TARGET_INLINE __mmask16 high_positive(__m512i pair) {
+    return _mm512_cmpgt_epi32_mask(_mm512_and_si512(pair, _mm512_set1_epi32((int)0xffff0000u)), _mm512_setzero_si512());
 }
 
-TARGET_INLINE void dense_back_rows(const ct_dense_back_finish *dense, const ct_tile *tile, bool relu) {
+TARGET_INLINE void dense_back_rows(const ct_dense_back_finish *dense, const ct_tile *tile, bool relu, bool y_is_turned) {
     const size_t n = dense->n;
     float *gradient = dense->bias_gradient;
     for (size_t r = 0; r < tile->rows; r += 2) {
         const size_t row = tile->row + r;
         const float *first = tile->sums + r * tile->stride, *second = first + tile->stride;
         const float *more_first = second_row(dense->others, n, row), *more_second = second_row(dense->others, n, row + 1);
-        const uint16_t *y = dense->y + row * n;
+        const uint16_t *y = y_is_turned ? turned_row(dense->y_turned, n, row) : dense->y + row * n;
         uint16_t *dz = dense->dz + row * n, *turned = turned_row(dense->turned, n, row);
         for (size_t c = 0; c < n; c += COLUMNS, turned += TURNED) {
-            const __m512 low = dense_back_value(first, more_first, y, relu, c);
-            const __m512 high = dense_back_value(second, more_second, y + n, relu, c);
+            __m512 low = sum_of(first, more_first, c), high = sum_of(second, more_second, c);
+            if (relu && y_is_turned) {
+                const __m512i kept = _mm512_loadu_si512(y + c * CT_TILE_ROWS);
+                low = _mm512_maskz_mov_ps(low_positive(kept), low);
+                high = _mm512_maskz_mov_ps(high_positive(kept), high);
+            } else if (relu) {
+                low = _mm512_maskz_mov_ps(positive(y + c), low);
+                high = _mm512_maskz_mov_ps(positive(y + n + c), high);
+            }
             const __m512i both = round_pair(low, high);
             store_first(dz + c, both);
             store_second(dz + n + c, both);
@@ -177,10 +187,12 @@ TARGET_INLINE void dense_back_rows(const ct_dense_back_finish *dense, const ct_t
 
 TARGET void ct_finish_dense_back(const void *context, const ct_tile *tile) {
     const ct_dense_back_finish *dense = context;
-    if (dense->relu) {
-        dense_back_rows(dense, tile, true);
+    if (!dense->relu) {
+        dense_back_rows(dense, tile, false, false);
+    } else if (dense->y == NULL) {
+        dense_back_rows(dense, tile, true, true);
     } else {
-        dense_back_rows(dense, tile, false);
+        dense_back_rows(dense, tile, true, false);
     }
 }
 

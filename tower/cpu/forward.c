@@ -283,10 +283,11 @@ static void run_head(const ct_tower *tower, const ct_cpu_weights *set, const ct_
     }
 }
 
-/* A part of CT_CHUNK_ROWS rows goes through all layers before the next one: what it leaves is still in the cache. */
+/* A part of rows goes through all layers before the next one: what it leaves is still in the cache. */
 static void run_layers(const forward_run *run, size_t count) {
-    for (size_t first = 0; first < count; first += CT_CHUNK_ROWS) {
-        const size_t end = count - first < CT_CHUNK_ROWS ? count : first + CT_CHUNK_ROWS, chunk = run->cpu->chunk_rows;
+    const size_t part = run->cpu->part_rows, chunk = run->cpu->chunk_rows;
+    for (size_t first = 0; first < count; first += part) {
+        const size_t end = count - first < part ? count : first + part;
         for (size_t l = 0; l < run->cpu->layer_count; ++l) {
             for (size_t row = first; row < end; row += chunk) run_layer(run, l, row, end - row < chunk ? end - row : chunk);
         }
@@ -336,41 +337,54 @@ void ct_cpu_forward(const ct_tower *tower, ct_workspace *base, size_t rows, bool
     run_head(tower, weights, &workspace->rows, rows, out_logits);
 }
 
-void ct_cpu_block_forward(ct_tower *tower, size_t block, size_t rows, float *out_logits) {
-    ct_cpu *cpu = ct_cpu_of(tower);
-    ct_cpu_scratch *scratch = ct_cpu_scratch_take(cpu);
-    const ct_cpu_rows rows_at_work = ct_cpu_rows_at_work(cpu, block, scratch), *kept = &rows_at_work;
-    const size_t stride = cpu->slabs[0].padded, whole = ct_round_up(rows, CT_CHUNK_ROWS), item = ct_cpu_item(cpu);
-    float *x = kept->slabs[0].f32;
-    run_adapters(tower, &cpu->weights, kept, rows, true, true);
+/* Rows [first, first + rows) of a block that are there, up to `whole` with the padding behind them. rows_at_work: from `first` on. */
+static void forward_part(const ct_tower *tower, const ct_cpu_rows *at_work, ct_cpu_scratch *scratch, size_t rows, size_t whole,
+                         int64_t first_row, float *out_logits) {
+    const ct_cpu *cpu = ct_cpu_of(tower);
+    const size_t stride = cpu->slabs[0].padded;
+    float *x = at_work->slabs[0].f32;
+    run_adapters(tower, &cpu->weights, at_work, rows, true, true);
     memset(x + rows * stride, 0, (whole - rows) * stride * sizeof *x);
-    for (size_t i = 0; i < cpu->x_part_count; ++i) convert_x(cpu, kept, i, whole);
-    void *turned_x = kept->slabs[0].transposed;
-    if (cpu->own && turned_x != NULL) ct_tiles_turn(x, whole, stride, turned_x);
-    for (size_t row = 0; row < whole && turned_x != NULL && !cpu->own; row += CT_CHUNK_ROWS) {
+    for (size_t i = 0; i < cpu->x_part_count; ++i) convert_x(cpu, at_work, i, whole);
+    void *turned_x = at_work->slabs[0].transposed;
+    if (turned_x != NULL && cpu->own) {
+        ct_tiles_turn(x, whole, stride, turned_x);
+    } else if (turned_x != NULL) {
         /* The context's padding is overwritten by the candidates. */
         for (size_t i = 0; i < cpu->x_part_count; ++i) {
-            transpose(cpu, kept->x_in[i], cpu->x_parts[i].padded, row, turned_x, cpu->x_parts[i].column);
+            transpose(cpu, at_work->x_in[i], cpu->x_parts[i].padded, 0, turned_x, cpu->x_parts[i].column);
         }
     }
     const forward_run run = {.cpu = cpu,
                              .weights = &cpu->weights,
-                             .rows = kept,
+                             .rows = at_work,
                              .scratch = scratch,
                              .training = true,
                              .tower = tower,
-                             .first_row = tower->first_row + (int64_t)(block * cpu->block_rows)};
+                             .first_row = first_row};
     run_layers(&run, whole);
+    run_head(tower, &cpu->weights, at_work, rows, out_logits);
+}
+
+void ct_cpu_block_forward(ct_tower *tower, size_t block, size_t rows, float *out_logits) {
+    ct_cpu *cpu = ct_cpu_of(tower);
+    ct_cpu_scratch *scratch = ct_cpu_scratch_take(cpu);
+    const ct_cpu_rows *kept = &cpu->blocks[block];
+    const size_t whole = ct_round_up(rows, CT_CHUNK_ROWS), item = ct_cpu_item(cpu);
+    for (size_t first = 0; first < whole; first += cpu->part_rows) {
+        const ct_cpu_rows at_work = ct_cpu_rows_at_work(cpu, block, first, scratch);
+        const size_t left = rows < first ? 0 : rows - first;
+        forward_part(tower, &at_work, scratch, left < cpu->part_rows ? left : cpu->part_rows, cpu->part_rows,
+                     tower->first_row + (int64_t)(block * cpu->block_rows + first), out_logits + first * cpu->head.outputs);
+    }
     for (size_t s = 0; s < cpu->slab_count && whole < cpu->block_rows; ++s) {
         if (kept->slabs[s].transposed == NULL) continue;
         const size_t width = cpu->slabs[s].padded;
         if (cpu->own) memset((uint16_t *)kept->slabs[s].transposed + whole * width, 0, (cpu->block_rows - whole) * width * item);
-        if (cpu->own) continue;
-        for (size_t c = 0; c < cpu->slabs[s].padded; ++c) {
+        for (size_t c = 0; c < width && !cpu->own; ++c) {
             char *column = (char *)kept->slabs[s].transposed + (c * cpu->block_rows + whole) * item;
             memset(column, 0, (cpu->block_rows - whole) * item);
         }
     }
-    run_head(tower, &cpu->weights, kept, rows, out_logits);
     ct_cpu_scratch_give(cpu, scratch);
 }

@@ -47,8 +47,26 @@ static void place_rows(const ct_cpu *cpu, size_t rows, rows_kind kind, float *x,
     to->partial = ct_cpu_take(memory, cpu->partial_floats * sizeof(float));
 }
 
-ct_cpu_rows ct_cpu_rows_at_work(const ct_cpu *cpu, size_t block, const ct_cpu_scratch *scratch) {
+static void *skip(void *from, size_t bytes) { return from == NULL ? NULL : (char *)from + bytes; }
+
+ct_cpu_rows ct_cpu_rows_at_work(const ct_cpu *cpu, size_t block, size_t first, const ct_cpu_scratch *scratch) {
     ct_cpu_rows rows = cpu->blocks[block];
+    const size_t item = ct_cpu_item(cpu);
+    rows.raw = skip(rows.raw, first * cpu->raw_stride * sizeof(float));
+    for (size_t s = 0; s < cpu->slab_count; ++s) {
+        const size_t padded = cpu->slabs[s].padded;
+        ct_cpu_slab *slab = &rows.slabs[s];
+        slab->f32 = skip(slab->f32, first * padded * sizeof(float));
+        slab->in = skip(slab->in, first * padded * item);
+        slab->transposed = skip(slab->transposed, first * (cpu->own ? padded : 1) * item);
+    }
+    for (size_t i = 0; i < cpu->x_part_count; ++i) rows.x_in[i] = skip(rows.x_in[i], first * cpu->x_parts[i].padded * sizeof(float));
+    for (size_t l = 0; l < cpu->layer_count; ++l) {
+        const size_t bytes = first * cpu->layers[l].out_padded * sizeof(float);
+        rows.sum[l] = skip(rows.sum[l], bytes);
+        rows.inverse[l] = skip(rows.inverse[l], first * sizeof(float));
+        rows.kept[l] = skip(rows.kept[l], bytes);
+    }
     for (size_t s = 1; s < cpu->slab_count; ++s) {
         if (rows.slabs[s].f32 == NULL) rows.slabs[s].f32 = scratch->rows.slabs[s].f32;
         if (rows.slabs[s].in == NULL) rows.slabs[s].in = scratch->rows.slabs[s].in;
@@ -77,11 +95,11 @@ static void place_scratch(const ct_cpu *cpu, bool training, ct_cpu_scratch *scra
     scratch->fields = ct_cpu_take(memory, cpu->field_floats * sizeof(float));
     if (!training) return;
     for (size_t i = 0; i < 2; ++i) scratch->dz[i] = ct_cpu_take(memory, CT_CHUNK_ROWS * cpu->widest * ct_cpu_item(cpu));
-    place_rows(cpu, cpu->block_rows, ROWS_PASSING, NULL, &scratch->rows, memory);
+    place_rows(cpu, cpu->part_rows, ROWS_PASSING, NULL, &scratch->rows, memory);
     float *own[CT_CPU_MAX_SLABS] = {NULL};
     for (size_t s = 0; s < cpu->slab_count; ++s) {
         const size_t index = cpu->slabs[s].gradient;
-        if (index == s) own[s] = ct_cpu_take(memory, CT_CHUNK_ROWS * cpu->slabs[s].padded * sizeof(float));
+        if (index == s) own[s] = ct_cpu_take(memory, cpu->part_rows * cpu->slabs[s].padded * sizeof(float));
     }
     for (size_t s = 0; s < cpu->slab_count; ++s) scratch->gradient[s] = own[cpu->slabs[s].gradient];
 }

@@ -22,6 +22,7 @@ static ct_code get_gradient(ct_cpu *cpu, size_t rows, size_t n, const ct_product
 
 static void plan_slabs(const ct_tower_spec *spec, ct_cpu *cpu) {
     cpu->own = cpu->bf16 && ct_products_own();
+    cpu->part_rows = cpu->own ? CT_OWN_PART_ROWS : CT_CHUNK_ROWS;
     cpu->chunk_rows = cpu->own ? CT_OWN_CHUNK_ROWS : CT_CHUNK_ROWS;
     cpu->panel_columns = cpu->own ? CT_OWN_PANEL_COLUMNS : CT_PANEL_COLUMNS;
     cpu->padding = cpu->bf16 && ct_products_tiles() ? 32 : 16;
@@ -119,6 +120,14 @@ static void plan_head(const ct_tower *tower, ct_cpu *cpu) {
     head->bias = tower->parameters[ct_tower_layer_parameter(spec, spec->layer_count - 1, CT_BIAS)].offset;
 }
 
+/* An output that only products read: backward finds it in what their weight gradients read. */
+static bool is_kept_turned(const ct_cpu *cpu, size_t slab) {
+    for (size_t l = 0; l < cpu->layer_count; ++l) {
+        if (cpu->layers[l].kind == CT_LAYER_DOT && cpu->layers[l].second && cpu->layers[l].input == slab) return false;
+    }
+    return cpu->own && cpu->slabs[slab].product && ct_cpu_plain_dense(&cpu->layers[slab - 1]);
+}
+
 /* The layers from the last to the first, as backward takes them: who writes a slab's gradient first, who adds. */
 static void plan_backward(ct_cpu *cpu) {
     bool written[CT_CPU_MAX_SLABS] = {false};
@@ -126,7 +135,7 @@ static void plan_backward(ct_cpu *cpu) {
         cpu->head.first[i] = true;
         written[cpu->head.inputs[i]] = true;
     }
-    for (size_t s = 1; s < cpu->slab_count; ++s) cpu->slabs[s].passing = cpu->slabs[s].f32 && !written[s];
+    for (size_t s = 1; s < cpu->slab_count; ++s) cpu->slabs[s].passing = !written[s] && (cpu->slabs[s].f32 || is_kept_turned(cpu, s));
     for (size_t l = cpu->layer_count; l-- > 0;) {
         ct_cpu_layer *layer = &cpu->layers[l];
         if (layer->kind != CT_LAYER_DENSE) {

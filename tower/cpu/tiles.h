@@ -82,7 +82,8 @@ void ct_finish_cross(const void *cross, const ct_tile *tile);
 typedef struct ct_dense_back_finish {
     const float *others; /* what others have put to dy, or NULL */
     size_t n;
-    const uint16_t *y;
+    const uint16_t *y; /* or NULL: it stands in y_turned */
+    ct_turned y_turned;
     bool relu;
     uint16_t *dz;
     ct_turned turned;
