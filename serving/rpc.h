@@ -51,6 +51,10 @@ enum { CT_RPC_MAX_TOKENS = 1024, CT_RPC_TOKEN_BYTES = 256 };
 CT_MUST_CHECK ct_code ct_rpc_server_set_tokens(ct_rpc_server *server, const char *const *tokens, size_t count, ct_status *status);
 /* Would a call with this `authorization` (NULL = none) be let in? For those who come another way. */
 bool ct_rpc_server_allows(ct_rpc_server *server, const char *authorization);
+/* New connections are shown this certificate from now on; those that are there stay. PEM texts, copied. Only where the server began with
+ * TLS, and with a client_ca where it began with one. CT_INVALID, and nothing changed, where they can't be used. One caller at a time. */
+CT_MUST_CHECK ct_code ct_rpc_server_set_certificate(ct_rpc_server *server, const char *certificate, const char *key, const char *client_ca,
+                                                    ct_status *status);
 /* Binds and starts. HOST:PORT, port 0 = any free one. CT_UNAVAILABLE names address and reason. A method that is not registered is answered
  * with UNIMPLEMENTED. */
 CT_MUST_CHECK ct_code ct_rpc_server_listen(ct_rpc_server *server, const char *address, ct_status *status);

@@ -159,10 +159,107 @@ void peer_table_leave(peer_table *table, peer *peer_) {
 
 /* --- TLS --- */
 
-grpc_server_credentials *server_credentials(const char *certificate, const char *key, const char *client_ca) {
-    if (!certificate) return grpc_insecure_server_credentials_create();
-    grpc_ssl_pem_key_cert_pair pair = {.private_key = key, .cert_chain = certificate};
-    return grpc_ssl_server_credentials_create_ex(
-        client_ca, &pair, 1,
-        client_ca ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY : GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE, NULL);
+typedef struct tls_texts {
+    char *certificate, *key, *client_ca; /* client_ca: NULL = clients need no certificate */
+} tls_texts;
+
+/* What new connections are shown. gRPC asks at each handshake, in any thread, and keeps what it has while `fresh` is false. */
+struct tls_source {
+    pthread_mutex_t lock;
+    tls_texts texts;
+    bool fresh;
+};
+
+static void texts_deinit(tls_texts *texts) {
+    free(texts->certificate);
+    if (texts->key) explicit_bzero(texts->key, strlen(texts->key));
+    free(texts->key);
+    free(texts->client_ca);
+    *texts = (tls_texts){NULL, NULL, NULL};
+}
+
+static ct_code texts_copy(const char *certificate, const char *key, const char *client_ca, tls_texts *out, ct_status *status) {
+    *out = (tls_texts){strdup(certificate), strdup(key), client_ca ? strdup(client_ca) : NULL};
+    if (out->certificate && out->key && (out->client_ca || !client_ca)) return CT_OK;
+    texts_deinit(out);
+    return ct_fail_memory(status, strlen(certificate), "a certificate");
+}
+
+static grpc_ssl_certificate_config_reload_status fetch_config(void *context, grpc_ssl_server_certificate_config **out_config) {
+    tls_source *source = context;
+    (void)pthread_mutex_lock(&source->lock);
+    const bool fresh = source->fresh;
+    if (fresh) {
+        const grpc_ssl_pem_key_cert_pair pair = {.private_key = source->texts.key, .cert_chain = source->texts.certificate};
+        *out_config = grpc_ssl_server_certificate_config_create(source->texts.client_ca, &pair, 1);
+        source->fresh = false;
+    }
+    (void)pthread_mutex_unlock(&source->lock);
+    return fresh ? GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW : GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
+}
+
+static grpc_ssl_client_certificate_request_type client_request(const char *client_ca) {
+    return client_ca ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY : GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE;
+}
+
+/* gRPC says what it thinks of a certificate only to a server that would listen with it, and only yes or no. */
+static ct_code check_certificate(const tls_texts *texts, ct_status *status) {
+    grpc_ssl_pem_key_cert_pair pair = {.private_key = texts->key, .cert_chain = texts->certificate};
+    grpc_server_credentials *credentials =
+        grpc_ssl_server_credentials_create_ex(texts->client_ca, &pair, 1, client_request(texts->client_ca), NULL);
+    grpc_server *server = grpc_server_create(NULL, NULL);
+    grpc_completion_queue *queue = grpc_completion_queue_create_for_next(NULL);
+    grpc_server_register_completion_queue(server, queue, NULL);
+    const bool good = credentials && grpc_server_add_http2_port(server, "127.0.0.1:0", credentials) > 0;
+    grpc_server_shutdown_and_notify(server, queue, NULL);
+    (void)grpc_completion_queue_next(queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
+    grpc_completion_queue_shutdown(queue);
+    (void)grpc_completion_queue_next(queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
+    grpc_server_destroy(server);
+    grpc_completion_queue_destroy(queue);
+    grpc_server_credentials_release(credentials);
+    return good ? CT_OK
+                : ct_fail(status, CT_INVALID,
+                          "the TLS certificate, key or client CA is no PEM text, or the key does not belong to the certificate");
+}
+
+tls_source *tls_source_create(void) {
+    tls_source *source = calloc(1, sizeof *source);
+    if (source) (void)pthread_mutex_init(&source->lock, NULL);
+    return source;
+}
+
+void tls_source_destroy(tls_source *source) {
+    if (!source) return;
+    texts_deinit(&source->texts);
+    (void)pthread_mutex_destroy(&source->lock);
+    free(source);
+}
+
+ct_code tls_source_set(tls_source *source, const char *certificate, const char *key, const char *client_ca, ct_status *status) {
+    tls_texts texts;
+    CT_TRY(texts_copy(certificate, key, client_ca, &texts, status));
+    const ct_code code = check_certificate(&texts, status);
+    if (code == CT_OK) {
+        (void)pthread_mutex_lock(&source->lock);
+        const tls_texts before = source->texts;
+        source->texts = texts;
+        source->fresh = true;
+        texts = before;
+        (void)pthread_mutex_unlock(&source->lock);
+    }
+    texts_deinit(&texts);
+    return code;
+}
+
+grpc_server_credentials *tls_source_credentials(tls_source *source) {
+    return grpc_ssl_server_credentials_create_with_options(
+        grpc_ssl_server_credentials_create_options_using_config_fetcher(client_request(source->texts.client_ca), fetch_config, source));
+}
+
+ct_code ct_rpc_server_set_certificate(ct_rpc_server *server, const char *certificate, const char *key, const char *client_ca,
+                                      ct_status *status) {
+    if (!server->tls || !client_ca != !server->tls->texts.client_ca)
+        return ct_fail(status, CT_INVALID, "TLS, and whether clients need certificates, can't be changed while the server runs");
+    return tls_source_set(server->tls, certificate, key, client_ca, status);
 }

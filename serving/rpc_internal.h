@@ -42,8 +42,14 @@ void peer_table_destroy(peer_table *table); /* NULL is fine */
 struct peer *peer_table_enter(peer_table *table, grpc_call *call);
 void peer_table_leave(peer_table *table, struct peer *peer);
 
-/* NULL where the texts are no certificate and key. */
-grpc_server_credentials *server_credentials(const char *certificate, const char *key, const char *client_ca);
+/* The certificate of new connections. */
+typedef struct tls_source tls_source;
+tls_source *tls_source_create(void);          /* NULL when out of memory */
+void tls_source_destroy(tls_source *source); /* after the server; NULL is fine */
+/* Copies the texts (client_ca: NULL = none); CT_INVALID, and nothing changed, where they can't be used. One caller at a time. */
+CT_MUST_CHECK ct_code tls_source_set(tls_source *source, const char *certificate, const char *key, const char *client_ca, ct_status *status);
+/* After the first tls_source_set. */
+grpc_server_credentials *tls_source_credentials(tls_source *source);
 
 /* --- the server (rpc_server.c) and its calls (rpc_call.c) --- */
 
@@ -82,6 +88,7 @@ struct ct_rpc_call {
 struct ct_rpc_server {
     grpc_completion_queue *queue;
     grpc_server *server;
+    tls_source *tls; /* NULL = plain text */
     grpc_server_credentials *credentials;
     bool listening;
     int port;

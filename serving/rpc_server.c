@@ -64,9 +64,16 @@ static ct_code prepare_access(ct_rpc_server *server, const ct_rpc_server_options
         server->peers = peer_table_create(options->max_calls_of_peer);
         if (!server->peers) return ct_fail_memory(status, options->max_calls_of_peer, "a server's peers");
     }
-    if (options->tls_certificate && !options->tls_key) return ct_fail(status, CT_INVALID, "a TLS certificate needs its key");
-    server->credentials = server_credentials(options->tls_certificate, options->tls_key, options->tls_client_ca);
-    return server->credentials ? CT_OK : ct_fail(status, CT_INVALID, "the TLS certificate, key or client CA is no PEM text");
+    if (!options->tls_certificate) {
+        server->credentials = grpc_insecure_server_credentials_create();
+        return CT_OK;
+    }
+    if (!options->tls_key) return ct_fail(status, CT_INVALID, "a TLS certificate needs its key");
+    server->tls = tls_source_create();
+    if (!server->tls) return ct_fail_memory(status, strlen(options->tls_certificate), "a certificate");
+    CT_TRY(tls_source_set(server->tls, options->tls_certificate, options->tls_key, options->tls_client_ca, status));
+    server->credentials = tls_source_credentials(server->tls);
+    return CT_OK;
 }
 
 ct_code ct_rpc_server_create(const ct_rpc_method *methods, size_t method_count, const ct_rpc_server_options *options,
@@ -229,6 +236,7 @@ void ct_rpc_server_destroy(ct_rpc_server *server) {
     grpc_server_destroy(server->server);
     grpc_completion_queue_destroy(server->queue);
     grpc_server_credentials_release(server->credentials);
+    tls_source_destroy(server->tls);
     grpc_shutdown();
     (void)pthread_cond_destroy(&server->change);
     (void)pthread_mutex_destroy(&server->lock);

@@ -176,6 +176,10 @@ void ct_server_count_not_yet(ct_server *server) {
     (void)pthread_mutex_unlock(&server->lock);
 }
 
+ct_code ct_server_set_certificate(ct_server *server, const char *certificate, const char *key, const char *client_ca, ct_status *status) {
+    return ct_rpc_server_set_certificate(server->rpc, certificate, key, client_ca, status);
+}
+
 ct_code ct_server_set_tokens(ct_server *server, const char *const *tokens, size_t count, ct_status *status) {
     return ct_rpc_server_set_tokens(server->rpc, tokens, count, status);
 }

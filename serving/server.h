@@ -76,6 +76,9 @@ void ct_server_count_not_yet(ct_server *server);
 /* Calls of Score, Models and reflection must bring `authorization: Bearer TOKEN` with one of these from now on (Health may always be
  * asked); 0 = no token is needed. Copied. CT_INVALID says what is wrong, by number, never by content. */
 CT_MUST_CHECK ct_code ct_server_set_tokens(ct_server *server, const char *const *tokens, size_t count, ct_status *status);
+/* New connections are shown this certificate from now on; see ct_rpc_server_set_certificate. */
+CT_MUST_CHECK ct_code ct_server_set_certificate(ct_server *server, const char *certificate, const char *key, const char *client_ca,
+                                                ct_status *status);
 /* Would a call with this `authorization` (NULL = none) be let in? The admin port asks. */
 bool ct_server_allows(ct_server *server, const char *authorization);
 void ct_server_stats_get(ct_server *server, ct_server_stats *out_stats);

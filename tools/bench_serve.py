@@ -8,9 +8,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import struct
 import subprocess
+import threading
 
 SIDES = ("context", "candidate")  # in turn: half of the features each
 SERVICE, ECHO = "clicktower.v1.Scorer/Score", "echo.Echo/Echo"
@@ -153,6 +155,27 @@ def bench_overload(bench, results, ours, log, schema):
     bench.say(f"      half of the capacity, from a second after the storm on: {after['codes']}")
 
 
+def bench_swap(bench, results, ours, log, schema):
+    """A new model twice a second, under half of what 4 at once reach: no failed request, and what it does to the tail."""
+    run, _ = load(bench, ours, log, schema, 100, "--concurrency", 4, "--deadline-ms", 10000)
+    rate = f"{run['answered_per_second'] / 2:.0f}"
+    for what in ("no swap", "a swap each half second"):
+        done, thread = threading.Event(), None
+        if what != "no swap":
+            def swap():
+                while not done.wait(0.5):
+                    ours.process.send_signal(signal.SIGHUP)
+            thread = threading.Thread(target=swap)
+            thread.start()
+        run, share = load(bench, ours, log, schema, 100, "--rate", rate, "--deadline-ms", 10000)
+        done.set()
+        if thread:
+            thread.join()
+        results.add("serve", f"100 candidates, half of the capacity, {what}", "requests/s", [run["answered_per_second"]], None, None, [share],
+                    latency_ms={"ours": run["answered_ms"]}, codes=run["codes"])
+        bench.say(f"      ms p50 {run['answered_ms']['p50']:.2f} p99 {run['answered_ms']['p99']:.2f}; {run['codes']}")
+
+
 def bench(bench_module, results, work, log):
     tools = bench_module
     tools.say("\nserve: DCN-v2 of the shape above over gRPC; clients, server and echo server on the same cores; half of the features once for a request")
@@ -182,6 +205,7 @@ def bench(bench_module, results, work, log):
     try:
         bench_one(tools, results, ours, echo, body, work)
         bench_many(tools, results, ours, few, schema, forward)
+        bench_swap(tools, results, ours, few, schema)
         bench_overload(tools, results, ours, few, schema)
     finally:
         ours.stop()

@@ -7,9 +7,11 @@ limits, Watch and reflection, clients that misbehave, the drain, and the log.
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -327,9 +329,31 @@ def test_access():
     with open(path("tokens"), "w") as file:
         file.write("third-secret\n")
     server.process.send_signal(signal.SIGHUP)
-    server.wait_log("event=serve.tokens result=done tokens=1")
+    server.wait_log("event=serve.tokens result=done")
     assert server.code(SCORE, request(), api.ScoreResponse)[0] == grpc.StatusCode.UNAUTHENTICATED
     assert server.code(SCORE, request(), api.ScoreResponse, metadata=(("authorization", "Bearer third-secret"),))[0] == grpc.StatusCode.OK
+    # So is the certificate: one that can't be used is refused, a new one is shown to new connections; those that are there stay.
+    def shown():
+        context = ssl.create_default_context(cafile=path("ca.pem"))
+        context.load_cert_chain(path("client.pem"), path("client.key"))
+        context.set_alpn_protocols(["h2"])
+        with context.wrap_socket(socket.create_connection(("127.0.0.1", server.port), timeout=LONG), server_hostname="localhost") as connection:
+            return connection.getpeercert(binary_form=True)
+
+    bearer = (("authorization", "Bearer third-secret"),)
+    before = shown()
+    shutil.copy(path("client.key"), path("server.key"))
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_log("event=serve.certificate result=refused reason=")
+    assert shown() == before
+    certificate("server", "localhost", "ca")
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_log("(?s)result=refused reason=.*event=serve.certificate result=done")
+    assert shown() != before
+    assert server.code(SCORE, request(), api.ScoreResponse, metadata=bearer)[0] == grpc.StatusCode.OK
+    fresh = server.connect(grpc.ssl_channel_credentials(read("ca.pem"), read("client.key"), read("client.pem")))
+    assert server.code(SCORE, request(), api.ScoreResponse, metadata=bearer, channel=fresh)[0] == grpc.StatusCode.OK
+    fresh.close()
     log = server.stop()
     assert "kind=no_token" in log and "secret" not in log and "PRIVATE" not in log
     print("access: as documented")
@@ -397,13 +421,13 @@ def test_bad_clients():
     for part in (PREFACE + frame(1, 4, 1, call_headers()) + frame(0, 0, 1, b"\0\0\0\1\0abc"), PREFACE + b"\0\0", PREFACE[:10], b""):
         for _ in range(20):
             connect(part)
-    # Idle connections.
-    idle = 0
-    try:
-        for idle in range(1000):
-            connect(PREFACE)
-    except OSError as error:
-        print(f"{idle} idle connections, then {error}")
+    # Idle connections: 10,000, or as many files as we may have.
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    wanted = 10000 if files == resource.RLIM_INFINITY else min(10000, files - 500)
+    for _ in range(wanted):
+        connect(PREFACE)
+    print(f"{wanted} idle connections")
     assert len(score(server, 20).outputs[0].probabilities) == 20
     codes = {
         b"\xff\xff\xff\xff": grpc.StatusCode.INVALID_ARGUMENT,

@@ -1,56 +1,10 @@
 #!/usr/bin/env bash
 # The command as a user meets it: help, exit codes, last lines, bad input, signals, damaged and moved folders, and the same digest from every
 # form of the same log. Each case is a function; its output is shown where it fails. Nothing here waits for a time to pass.
-set -u
-
-program=$PWD/tools/clicktower
-work=$(mktemp -d "${TEST_TMPDIR:-/tmp}/cli.XXXXXX")
-cd "$work" || exit 1
-children=()
-trap 'for child in "${children[@]}"; do kill -KILL "$child" 2>/dev/null; done; rm -rf "$work"' EXIT
-
-failures=0
-case_failed=false
-# Says what is wrong in the running case and goes on.
-wrong() {
-    case_failed=true
-    echo "  $*"
-    [ -s err ] && echo "  last line of standard error: $(tail -n 1 err)"
-}
-run_case() {
-    case_failed=false
-    "$1"
-    if $case_failed; then
-        failures=$((failures + 1))
-        echo "[  FAILED  ] $1"
-    else
-        echo "[       OK ] $1"
-    fi
-}
-
-# ct ARGUMENT...: runs the program; its output is in out and err, its exit code in $code.
-ct() {
-    "$program" "$@" >out 2>err </dev/null
-    code=$?
-}
-# expect CODE PATTERN ARGUMENT...: the exit code, and for a failure its last line: one, with the program's name and PATTERN in it.
-expect() {
-    local wanted=$1 pattern=$2
-    shift 2
-    ct "$@"
-    [ "$code" -eq "$wanted" ] || wrong "clicktower $*: exit code $code, expected $wanted"
-    if [ "$wanted" -ne 0 ]; then
-        last=$(tail -n 1 err)
-        [[ $last == "clicktower"*": "* ]] || wrong "clicktower $*: the last line does not begin with the program's name"
-        grep -qE -- "$pattern" <<<"$last" || wrong "clicktower $*: the last line does not say '$pattern'"
-    fi
-}
-# has FILE PATTERN
-has() { grep -qE -- "$2" "$1" || { wrong "nothing like '$2' in $1:"; sed 's/^/    /' "$1" | head -n 20; }; }
+. tests/frame.sh
 
 small=(--schema criteo --model dcn-v2 --set 'deep=[16]' --set embedding.dim=4 --set cross.layers=1 --batch 512)
 lr=(--schema criteo --model lr --batch 512)
-digest() { "$program" verify "$1" 2>/dev/null | sed -n 's/^digest //p'; }
 # Flips the lowest bit of byte $2 of file $1.
 flip() {
     local byte
@@ -555,4 +509,4 @@ cases=(help_is_on_standard_output wrong_use_ends_with_2 same_digest_for_any_thre
 
 run_case make_log
 for case in "${cases[@]}"; do run_case "$case"; done
-exit $((failures > 0))
+finish

@@ -1,21 +1,7 @@
 #!/usr/bin/env bash
 # The same seed gives the same bits, for every kind of model, row optimiser and what may stand beside them: for any number of threads, from
 # any kind of source, with checkpoints or without, in one run or in a run over the first part of the log that is taken up with the second.
-set -u
-
-program=$PWD/tools/clicktower
-memory=/dev/shm # folders are synced often, which costs nothing there
-[ -w $memory ] || memory=${TEST_TMPDIR:-/tmp}
-work=$(mktemp -d "$memory/digest.XXXXXX")
-cd "$work" || exit 1
-trap 'rm -rf "$work"' EXIT
-
-failures=0
-wrong() {
-    failures=$((failures + 1))
-    echo "  FAILED: $*"
-    [ -s err ] && tail -n 2 err
-}
+. tests/frame.sh
 
 "$program" synth --rows 5000 --seed 3 --out log.tsv >/dev/null 2>err || wrong "synth"
 head -n 2501 log.tsv >first.tsv # a batch is cut in two
@@ -87,8 +73,4 @@ done <<<"$table"
 [ "$(printf '%s\n' "${digests[@]}" | sort -u | wc -l)" -eq ${#digests[@]} ] || wrong "two models have the same digest"
 echo "$compared digests compared"
 [ $compared -ge 30 ] || wrong "fewer than meant"
-if [ $failures -gt 0 ]; then
-    echo "$failures failed"
-    exit 1
-fi
-echo "all passed"
+finish

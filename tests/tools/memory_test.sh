@@ -1,22 +1,9 @@
 #!/usr/bin/env bash
 # Tables that outgrow their memory: the promise is held on a log whose table is ten times the limit, the result is the same to the bit, and
 # nothing but the model folder is left, also after kill -9, from where a run is resumed.
-set -u
+. tests/frame.sh
+kill_at=$root/tests/tools/kill_at.so
 
-program=$PWD/tools/clicktower
-kill_at=$PWD/tests/tools/kill_at.so
-memory=/dev/shm # folders are synced often, which costs nothing there
-[ -w $memory ] || memory=${TEST_TMPDIR:-/tmp}
-work=$(mktemp -d "$memory/memory.XXXXXX")
-cd "$work" || exit 1
-trap 'rm -rf "$work"' EXIT
-
-failures=0
-wrong() {
-    failures=$((failures + 1))
-    echo "  FAILED: $*"
-    [ -s err ] && tail -n 2 err
-}
 train() { # CODE ARGUMENT...
     local expected=$1
     shift
@@ -24,8 +11,6 @@ train() { # CODE ARGUMENT...
     local code=$?
     [ $code -eq "$expected" ] || wrong "train $* ended with $code, expected $expected"
 }
-says() { grep -qE -- "$2" "$1" || wrong "no '$2' in $1: $(tail -n 3 "$1")"; }
-digest() { "$program" verify "$1" 2>>err | sed -n 's/^digest //p'; }
 same() { [ -n "$1" ] && [ "$1" = "$2" ] || wrong "$3: digest $1, should be $2"; }
 nothing_left() { ls -d ./*.live-* ./*.partial-* >/dev/null 2>&1 && wrong "$1: left $(ls -d ./*.live-* ./*.partial-*)"; }
 # Peak of the anonymous memory of a command, in KiB, as sampled.
@@ -98,9 +83,9 @@ for set in "embedding.optimizer=adam embedding.min_count=2" "embedding.target_st
 done
 nothing_left "runs with limits"
 
-echo "a limit that is too small says what would do"
+echo "a limit that is too small has what would do"
 train 1 --model dnn --batch 4096 --train log.tsv --out small --memory 16
-says err 'a memory limit of 16 MiB is too small for batches of 4096 rows; give [0-9]+ MiB, or smaller batches$'
+has err 'a memory limit of 16 MiB is too small for batches of 4096 rows; give [0-9]+ MiB, or smaller batches$'
 least=$(sed -n 's/.*give \([0-9]*\) MiB.*/\1/p' err)
 train 0 --model dnn --batch 4096 --train log.tsv --out small --memory "${least:-1}"
 nothing_left "a limit that is too small"
@@ -134,5 +119,4 @@ else
     echo "  SKIP: a preloaded library does not go with a sanitizer"
 fi
 
-[ $failures -eq 0 ] || exit 1
-echo "passed"
+finish

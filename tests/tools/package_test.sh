@@ -1,31 +1,8 @@
 #!/usr/bin/env bash
 # tools/package makes a Debian package; what is in it works from where it is unpacked. deploy/ goes with it. Skips without dpkg's tools.
-set -u
-
-program=$PWD/tools/clicktower
-source_tree=$PWD
-work=$(mktemp -d "${TEST_TMPDIR:-/tmp}/package.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+. tests/frame.sh
+source_tree=$root
 export HOME=$work SOURCE_DATE_EPOCH=1700000000
-
-failures=0
-case_failed=false
-wrong() {
-    case_failed=true
-    echo "  $*"
-}
-run_case() {
-    local began=$SECONDS
-    case_failed=false
-    "$1"
-    if $case_failed; then
-        failures=$((failures + 1))
-        echo "[  FAILED  ] $1"
-    else
-        echo "[       OK ] $1 ($((SECONDS - began)) s)"
-    fi
-}
-has() { grep -qE -- "$2" "$1" || { wrong "nothing like '$2' in $1:"; sed 's/^/    /' "$1"; }; }
 
 for tool in dpkg-deb dpkg-shlibdeps strip; do
     if ! command -v $tool >/dev/null; then
@@ -33,7 +10,7 @@ for tool in dpkg-deb dpkg-shlibdeps strip; do
         exit 0
     fi
 done
-if ! tools/package --binary "$program" --out "$work/one" >"$work/name" 2>"$work/err"; then
+if ! "$source_tree/tools/package" --binary "$program" --out "$work/one" >"$work/name" 2>"$work/err"; then
     cat "$work/err"
     exit 1
 fi
@@ -66,7 +43,7 @@ control_says_what_is_needed() {
     return 0
 }
 equal_programs_give_equal_packages() {
-    tools/package --binary "$program" --out "$work/two" >/dev/null 2>&1 || wrong "a second run fails"
+    "$source_tree/tools/package" --binary "$program" --out "$work/two" >/dev/null 2>&1 || wrong "a second run fails"
     cmp "$deb" "$work/two/${deb##*/}" || wrong "they differ"
 }
 the_manual_page_says_what_help_says() {
@@ -127,13 +104,13 @@ the_unit_is_sound() {
         wrong "systemd-analyze security: $(tail -n 3 "$work/said")"
 }
 deploy_fits_the_program() {
-    has deploy/Dockerfile '^FROM debian:12-slim$'
-    check_options deploy/Dockerfile $(sed -n 's/^CMD//p' deploy/Dockerfile | tr -d '[]",')
+    has "$source_tree/deploy/Dockerfile" '^FROM debian:12-slim$'
+    check_options "$source_tree/deploy/Dockerfile" $(sed -n 's/^CMD//p' "$source_tree/deploy/Dockerfile" | tr -d '[]",')
     if ! /usr/bin/python3 -c 'import yaml' 2>/dev/null; then
         echo "  SKIP: no python3-yaml here; kubernetes.yaml was not read"
         return
     fi
-    /usr/bin/python3 - deploy/kubernetes.yaml >"$work/arguments" <<'END' || wrong "kubernetes.yaml"
+    /usr/bin/python3 - "$source_tree/deploy/kubernetes.yaml" >"$work/arguments" <<'END' || wrong "kubernetes.yaml"
 import sys, yaml
 documents = list(yaml.safe_load_all(open(sys.argv[1])))
 kinds = {document["kind"]: document for document in documents}
@@ -151,7 +128,7 @@ mount, = container["volumeMounts"]
 assert mount["readOnly"] and arguments["--model"].split("=")[1].startswith(mount["mountPath"])
 print(" ".join(container["args"]))
 END
-    check_options deploy/kubernetes.yaml $(cat "$work/arguments")
+    check_options "$source_tree/deploy/kubernetes.yaml" $(cat "$work/arguments")
 }
 lintian_is_content() {
     if ! command -v lintian >/dev/null; then
@@ -161,11 +138,11 @@ lintian_is_content() {
     lintian --allow-root --fail-on error,warning "$deb" >"$work/said" 2>&1 || wrong "lintian: $(cat "$work/said")"
 }
 wrong_use_is_refused() {
-    tools/package --what >/dev/null 2>"$work/err"
+    "$source_tree/tools/package" --what >/dev/null 2>"$work/err"
     [ $? -eq 2 ] || wrong "an unknown argument does not end with 2"
     has "$work/err" "unknown argument '--what'"
-    tools/package --binary "$work/none" --out "$work/three" >/dev/null 2>&1 && wrong "a program that is not there is packed"
-    tools/package --help | grep -q '^Usage: tools/package' || wrong "no --help"
+    "$source_tree/tools/package" --binary "$work/none" --out "$work/three" >/dev/null 2>&1 && wrong "a program that is not there is packed"
+    "$source_tree/tools/package" --help | grep -q '^Usage: tools/package' || wrong "no --help"
 }
 
 run_case the_program_runs_from_the_package
@@ -177,4 +154,4 @@ run_case the_unit_is_sound
 run_case deploy_fits_the_program
 run_case lintian_is_content
 run_case wrong_use_is_refused
-exit $((failures > 0))
+finish

@@ -1,39 +1,20 @@
 #!/usr/bin/env bash
 # clicktower quantize as a user meets it: its table, the same for any number of threads, ids of both kinds, wrong use.
-set -u
+. tests/frame.sh
 
-program=$PWD/tools/clicktower
-work=$(mktemp -d "${TEST_TMPDIR:-/tmp}/quantize.XXXXXX")
-cd "$work" || exit 1
-trap 'rm -rf "$work"' EXIT
-
-fail() {
-    echo "[  FAILED  ] $1"
-    cat out err
-    exit 1
-}
-expect() {
-    local wanted=$1 pattern=$2
-    shift 2
-    "$program" "$@" >out 2>err </dev/null
-    local code=$?
-    [ "$code" -eq "$wanted" ] || fail "clicktower $*: exit code $code, expected $wanted"
-    grep -qE -- "$pattern" out err || fail "clicktower $*: nothing says '$pattern'"
-}
-
-"$program" synth --rows 100 --items 500 --out log.tsv --vectors items.npy >/dev/null || fail "synth"
+"$program" synth --rows 100 --items 500 --out log.tsv --vectors items.npy >/dev/null || wrong "synth"
 expect 0 '^left_after_level_3 0\.' quantize --vectors items.npy --ids items.txt --levels 3 --codes 16 --out codes.tsv
-[ "$(head -n 1 codes.tsv)" = "$(printf 'id\tcode1\tcode2\tcode3')" ] || fail "the header"
-tail -n +2 codes.tsv | cut -f1 | cmp -s - items.txt || fail "the ids are not those of the file, in its order"
+[ "$(head -n 1 codes.tsv)" = "$(printf 'id\tcode1\tcode2\tcode3')" ] || wrong "the header"
+tail -n +2 codes.tsv | cut -f1 | cmp -s - items.txt || wrong "the ids are not those of the file, in its order"
 # Each level is a prefix of the next one, and its last number is below 16.
 tail -n +2 codes.tsv | awk -F '\t' 'NF != 4 || $2 !~ /^[0-9]+$/ || index($3, $2 "-") != 1 || index($4, $3 "-") != 1 { bad = 1 }
-    { for (i = 2; i <= 4; i++) { n = split($i, part, "-"); if (n != i - 1 || part[n] > 15) bad = 1 } } END { exit bad }' || fail "the codes"
+    { for (i = 2; i <= 4; i++) { n = split($i, part, "-"); if (n != i - 1 || part[n] > 15) bad = 1 } } END { exit bad }' || wrong "the codes"
 expect 0 'vectors 500' quantize --vectors items.npy --ids items.txt --levels 3 --codes 16 --threads 1 --out one.tsv
-cmp codes.tsv one.tsv || fail "another number of threads, other codes"
+cmp codes.tsv one.tsv || wrong "another number of threads, other codes"
 expect 0 'vectors 500' quantize --vectors items.npy --levels 1 --codes 4 --out numbers.tsv
-[ "$(tail -n 1 numbers.tsv | cut -f1)" = 500 ] || fail "ids 1 .. N"
+[ "$(tail -n 1 numbers.tsv | cut -f1)" = 500 ] || wrong "ids 1 .. N"
 expect 1 'too few' quantize --vectors items.npy --codes 1000 --out x.tsv
 expect 1 'nowhere.npy' quantize --vectors nowhere.npy --out x.tsv
 expect 2 'codes' quantize --vectors items.npy --codes 0 --out x.tsv
-[ ! -e x.tsv ] || fail "a failed run left a file"
-echo "[       OK ] quantize"
+[ ! -e x.tsv ] || wrong "a failed run left a file"
+finish

@@ -1,37 +1,17 @@
 #!/usr/bin/env bash
 # clicktower report and clicktower power as a user meets them; their numbers against SciPy and statsmodels where those are installed.
-set -u
-
-program=$PWD/tools/clicktower
-check=$PWD/tests/tools/report_check.py
-work=$(mktemp -d "${TEST_TMPDIR:-/tmp}/report.XXXXXX")
-cd "$work" || exit 1
-trap 'rm -rf "$work"' EXIT
-
-fail() {
-    echo "[  FAILED  ] $1"
-    cat out err
-    exit 1
-}
-# expect CODE PATTERN ARGUMENT...: exit code, and PATTERN somewhere in what it said.
-expect() {
-    local wanted=$1 pattern=$2
-    shift 2
-    "$program" "$@" >out 2>err </dev/null
-    local code=$?
-    [ "$code" -eq "$wanted" ] || fail "clicktower $*: exit code $code, expected $wanted"
-    grep -qE -- "$pattern" out err || fail "clicktower $*: nothing says '$pattern'"
-}
+. tests/frame.sh
+check=$root/tests/tools/report_check.py
 
 awk 'BEGIN { print "unit,time,arm,value"; s = 1; for (i = 0; i < 4000; i++) { s = (s * 16807) % 2147483647; b = i % 2
     print "u" int(i / 2) "," i "," (int(i / 2) % 2 ? "new" : "old") "," (s % 1000 < (int(i / 2) % 2 ? 400 : 200)) } }' >table.csv
 expect 0 'new .* B better$' report --table table.csv --control old --plan 2000 --json report.json --html report.html
-grep -q 'split of the units: as meant' out || fail "the split is not told"
-awk 'length > 100' out | grep -q . && fail "a line of more than 100 columns"
-grep -q 'B better' report.json || fail "report.json"
-grep -q 'whenever you look' report.html || fail "report.html"
+grep -q 'split of the units: as meant' out || wrong "the split is not told"
+awk 'length > 100' out | grep -q . && wrong "a line of more than 100 columns"
+grep -q 'B better' report.json || wrong "report.json"
+grep -q 'whenever you look' report.html || wrong "report.html"
 expect 0 'NOT AS MEANT' report --table table.csv --weights old=90,new=10
-grep -q 'no verdict' out || fail "a verdict in spite of a mismatch"
+grep -q 'no verdict' out || wrong "a verdict in spite of a mismatch"
 gzip -k table.csv
 expect 0 'B better' report --table table.csv.gz --control old --plan 2000
 expect 0 'B better' report --table '|cat table.csv' --control old --plan 2000
@@ -43,12 +23,11 @@ expect 0 'days' power --rate 0.1 --lift 0.5 --units-per-day 100
 expect 0 'lift' power --rate 0.1 --units 1366
 expect 2 'either --lift or --units' power --rate 0.1
 expect 1 'takes the rate' power --rate 0.6 --lift 1
-echo "[       OK ] report"
-
-if ! /usr/bin/python3 -c 'import numpy, scipy, statsmodels' 2>/dev/null; then
+if /usr/bin/python3 -c 'import numpy, scipy, statsmodels' 2>/dev/null; then
+    agrees_with_scipy_and_statsmodels() { /usr/bin/python3 "$check" "$program" "$work" || wrong "another value than theirs"; }
+    run_case agrees_with_scipy_and_statsmodels
+else
     echo "SKIP: scipy and statsmodels (Debian's python3-scipy and python3-statsmodels, or PyPI's) are not installed"
-    echo "[  SKIPPED ] report_agrees_with_scipy_and_statsmodels"
-    exit 0
+    echo "[  SKIPPED ] agrees_with_scipy_and_statsmodels"
 fi
-/usr/bin/python3 "$check" "$program" "$work" || fail "report_agrees_with_scipy_and_statsmodels"
-echo "[       OK ] report_agrees_with_scipy_and_statsmodels"
+finish

@@ -2,26 +2,12 @@
 # Training that is broken off and taken up again ends with the bits of training that was not: after kill -9 ahead of any change to the file
 # system or at any moment, over a log that has grown, with every row optimiser and what stands beside them. What does not fit is refused,
 # and a full disk leaves the last checkpoint whole.
-set -u
+. tests/frame.sh
 exec 2>/dev/null # what bash says of killed children
+kill_at=$root/tests/tools/kill_at.so
 
-program=$PWD/tools/clicktower
-kill_at=$PWD/tests/tools/kill_at.so
-memory=/dev/shm # folders are synced often, which costs nothing there
-[ -w $memory ] || memory=${TEST_TMPDIR:-/tmp}
-work=$(mktemp -d "$memory/resume.XXXXXX")
-cd "$work" || exit 1
-trap 'rm -rf "$work"' EXIT
-
-failures=0
-wrong() {
-    failures=$((failures + 1))
-    echo "  FAILED: $*"
-    [ -s err ] && tail -n 2 err
-}
 model=(--schema criteo --model dcn-v2 --set 'deep=[16]' --set embedding.dim=4 --set cross.layers=1 --batch 256)
 train() { "$program" train "${model[@]}" "$@" >out 2>err </dev/null; }
-digest() { "$program" verify "$1" 2>>err | sed -n 's/^digest //p'; }
 same() { # FOLDER WHAT
     local found
     found=$(digest "$1")
@@ -197,8 +183,4 @@ import json, sys
 sys.exit(abs(json.load(open("eval.json"))["log_loss"] - float(sys.argv[1])) > 6e-6)
 EOF
 
-if [ $failures -gt 0 ]; then
-    echo "$failures failed"
-    exit 1
-fi
-echo "all passed"
+finish

@@ -1,28 +1,8 @@
 #!/usr/bin/env bash
 # The scripts of tools/: what setup says and installs on made-up systems, what the summary of tests counts, completion, wrong use.
-set -u
+. tests/frame.sh
+tools=$root/tools
 
-tools=$PWD/tools
-work=$(mktemp -d "${TEST_TMPDIR:-/tmp}/scripts.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-
-failures=0
-case_failed=false
-wrong() {
-    case_failed=true
-    echo "  $*"
-}
-run_case() {
-    case_failed=false
-    "$1"
-    if $case_failed; then
-        failures=$((failures + 1))
-        echo "[  FAILED  ] $1"
-    else
-        echo "[       OK ] $1"
-    fi
-}
 # expect CODE COMMAND...: output in out and err.
 expect() {
     local wanted=$1
@@ -31,7 +11,6 @@ expect() {
     local code=$?
     [ "$code" -eq "$wanted" ] || { wrong "$*: exit code $code, expected $wanted"; cat out err; }
 }
-has() { grep -qE -- "$2" "$1" || { wrong "nothing like '$2' in $1:"; sed 's/^/    /' "$1"; }; }
 
 # A system of our own: the few programs that setup uses, and stand-ins for the package tools. Packages in the file `missing` are not there.
 make_system() {
@@ -193,4 +172,4 @@ for case in setup_installs_only_what_is_missing setup_says_why_it_cannot summary
     completion_knows_verbs_and_options scripts_refuse_what_they_do_not_know; do
     run_case $case
 done
-exit $((failures > 0))
+finish

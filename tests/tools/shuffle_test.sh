@@ -1,22 +1,10 @@
 #!/usr/bin/env bash
 # Training with a shuffle window: another model than in the log's order, the same bits for any number of threads, through a kill and over a
 # log that has grown; refused with target statistics.
-set -u
+. tests/frame.sh
 
-program=$PWD/tools/clicktower
-work=$(mktemp -d "${TEST_TMPDIR:-/tmp}/shuffle.XXXXXX")
-cd "$work" || exit 1
-trap 'rm -rf "$work"' EXIT
-
-failures=0
-wrong() {
-    failures=$((failures + 1))
-    echo "  FAILED: $*"
-    [ -s err ] && tail -n 2 err
-}
 model=(--schema criteo --model dnn --set 'deep=[16]' --set embedding.dim=4 --batch 256 --epochs 2)
 train() { "$program" train "${model[@]}" "$@" >out 2>err </dev/null; }
-digest() { "$program" verify "$1" 2>>err | sed -n 's/^digest //p'; }
 same() { # FOLDER WHAT
     local found
     found=$(digest "$1")
@@ -70,5 +58,4 @@ train --train log.tsv --shuffle-rows 3000 --set embedding.target_stats=true --ou
 grep -q "target statistics are those of the log's order" err || wrong "no reason for refusing target statistics"
 [ ! -e never ] || wrong "a refused run has written a folder"
 
-[ "$failures" -eq 0 ] && echo "[       OK ] shuffle"
-exit $((failures > 0))
+finish

@@ -1,34 +1,10 @@
 #!/usr/bin/env bash
 # Sources of the command line: a command gives the model that its file gives and is run again for each pass, one that fails fails the run
 # and one that never ends is ended; a device as output stays one; memory does not grow with the log.
-set -u
+. tests/frame.sh
 
-program=$PWD/tools/clicktower
-work=$(mktemp -d "${TEST_TMPDIR:-/tmp}/sources.XXXXXX")
-cd "$work" || exit 1
-trap 'rm -rf "$work"' EXIT
-
-failures=0
-broken=false
-wrong() {
-    broken=true
-    echo "  FAILED: $*"
-    [ -s err ] && tail -n 2 err
-}
-run_case() {
-    broken=false
-    echo "[ RUN      ] $1"
-    "$1"
-    if $broken; then
-        failures=$((failures + 1))
-        echo "[  FAILED  ] $1"
-    else
-        echo "[       OK ] $1"
-    fi
-}
 model=(--schema criteo --model lr --batch 256 --epochs 2)
 train() { "$program" train "${model[@]}" "$@" >out 2>err </dev/null; }
-digest() { "$program" verify "$1" 2>>err | sed -n 's/^digest //p'; }
 
 "$program" synth --rows 6000 --seed 3 --out log.tsv >/dev/null 2>err || wrong "synth"
 head -n 2500 log.tsv >first.tsv
@@ -104,4 +80,4 @@ for case in commands_give_the_model_of_their_file a_failing_command_fails_the_ru
     memory_does_not_grow_with_the_log; do
     run_case $case
 done
-exit $((failures > 0))
+finish

@@ -1,21 +1,8 @@
 #!/usr/bin/env bash
-# What a training run says and leaves: warnings, divergence, metrics that don't exist, older checkpoints, a schedule, a model that begins
+# What a training run has and leaves: warnings, divergence, metrics that don't exist, older checkpoints, a schedule, a model that begins
 # with another one's weights, memory that does not grow with the log.
-set -u
+. tests/frame.sh
 
-program=$PWD/tools/clicktower
-memory=/dev/shm # folders are synced often, which costs nothing there
-[ -w $memory ] || memory=${TEST_TMPDIR:-/tmp}
-work=$(mktemp -d "$memory/train.XXXXXX")
-cd "$work" || exit 1
-trap 'rm -rf "$work"' EXIT
-
-failures=0
-wrong() {
-    failures=$((failures + 1))
-    echo "  FAILED: $*"
-    [ -s err ] && tail -n 2 err
-}
 small=(--schema criteo --set embedding.dim=4)
 train() { # CODE ARGUMENT...
     local expected=$1
@@ -24,9 +11,7 @@ train() { # CODE ARGUMENT...
     local code=$?
     [ $code -eq "$expected" ] || wrong "train $* ended with $code, expected $expected"
 }
-says() { grep -qE -- "$2" "$1" || wrong "no '$2' in $1: $(tail -n 3 "$1")"; }
 silent() { [ ! -s err ] || wrong "$1: $(head -n 2 err)"; }
-digest() { "$program" verify "$1" 2>>err | sed -n 's/^digest //p'; }
 check() { python3 -c "import json, math, sys
 $2" || wrong "$1"; }
 
@@ -52,12 +37,12 @@ done
 echo "a model begins with another one's weights"
 "$program" eval --model plain-dnn --data day2.tsv --json before.json >/dev/null 2>err || wrong "eval of yesterday's model"
 train 0 --model dnn --batch 256 --train day2.tsv --init plain-dnn --out today
-says out '^init +from plain-dnn: dnn, 6000 rows, schema criteo$'
-says out '^init +features: 39 as before$'
-says out '^init +layer deep.2: taken$'
-says out '^init +table ids: [0-9]+ rows taken, [0-9]+ keys still counted; with the state of adagrad_rowwise$'
-says out '^init +new in any case: learning rates and their schedule'
-says out '^trained +rows 3000 '
+has out '^init +from plain-dnn: dnn, 6000 rows, schema criteo$'
+has out '^init +features: 39 as before$'
+has out '^init +layer deep.2: taken$'
+has out '^init +table ids: [0-9]+ rows taken, [0-9]+ keys still counted; with the state of adagrad_rowwise$'
+has out '^init +new in any case: learning rates and their schedule'
+has out '^trained +rows 3000 '
 # Each row is scored before it is learned: today's begins no worse than yesterday's model ends.
 check "today's model does not begin where yesterday's ended" "
 before, today = json.load(open('before.json')), json.load(open('today/metrics.json'))
@@ -66,22 +51,22 @@ assert today['model']['rows'] == 3000 and any('deep.0: taken' in line for line i
 sed 's/name: C26,/name: C99,/' plain-dnn/schema.yaml >other.yaml
 small=(--schema other.yaml --set embedding.dim=4)
 train 0 --model deepfm --batch 256 --set embedding.optimizer=adam --set embedding.learning_rate=0.01 --train day2.tsv --init plain-dnn --out today2
-says out '^init +feature C99: new$'
-says out '^init +feature C26: dropped'
-says out '^init +layer fm: new$'
-says out '^init +layer deep.0: taken; 4 of its [0-9]+ inputs are new'
-says out '^init +table ids: .*the state of adam is new, as they were trained with adagrad_rowwise$'
+has out '^init +feature C99: new$'
+has out '^init +feature C26: dropped'
+has out '^init +layer fm: new$'
+has out '^init +layer deep.0: taken; 4 of its [0-9]+ inputs are new'
+has out '^init +table ids: .*the state of adam is new, as they were trained with adagrad_rowwise$'
 small=(--schema criteo --set embedding.dim=4)
 train 2 --model dnn --train day2.tsv --init plain-dnn --resume --out today
 train 1 --model dnn --train day2.tsv --init nowhere --out today3
-says err '^clicktower train: --init nowhere: nowhere: no such folder'
+has err '^clicktower train: --init nowhere: nowhere: no such folder'
 train 0 --model dnn --batch 256 --train day2.tsv --init plain-dnn --out today # it is there
-says err 'today holds a model, which stays until this run writes its own'
+has err 'today holds a model, which stays until this run writes its own'
 train 0 --model dnn --batch 256 --train day2.tsv --init plain-dnn --checkpoint-rows 1000 --out again
 [ "$(digest today)" = "$(digest again)" ] || wrong "the same run twice gives other bits"
 cp -r again broken && rm broken/tables/store.json
 train 1 --model dnn --batch 256 --train day2.tsv --init broken --out today3
-says err 'broken/tables/store.json.*missing'
+has err 'broken/tables/store.json.*missing'
 
 echo "older checkpoints"
 train 0 "${dnn[@]}" --train day1.tsv --checkpoint-rows 1024 --keep 3 --out kept
@@ -100,7 +85,7 @@ train 0 "${dnn[@]}" --train day1.tsv --keep 2 --out kept # another training: the
 echo "a schedule goes on where it was"
 scheduled=("${dnn[@]}" --schedule-rows 8000)
 train 0 "${scheduled[@]}" --train day1.tsv day2.tsv --out scheduled
-says err 'learning rates reached 0 at row 8000'
+has err 'learning rates reached 0 at row 8000'
 train 0 "${scheduled[@]}" --train day1.tsv --out parts
 silent "a schedule that is not over"
 train 0 "${scheduled[@]}" --train day1.tsv day2.tsv --resume --out parts
@@ -113,34 +98,34 @@ train 0 "${dnn[@]}" --train day1.tsv day2.tsv --out constant
 train 0 "${scheduled[@]}" --train day1.tsv day2.tsv day3.tsv --out longer
 cmp -s scheduled/tower.safetensors longer/tower.safetensors && wrong "the average stands still, too"
 train 0 "${dnn[@]}" --set optimizer.learning_rate=0 --set embedding.learning_rate=0 --train day1.tsv --out nothing
-says err 'embedding.learning_rate is 0: the rows of the ids never change'
-says err "optimizer.learning_rate is 0: the tower's weights never change"
+has err 'embedding.learning_rate is 0: the rows of the ids never change'
+has err "optimizer.learning_rate is 0: the tower's weights never change"
 
 echo "divergence"
 train 0 "${dnn[@]}" --train day1.tsv --out lost
 before=$(digest lost)
 bad=(--model dnn --batch 256 --set 'deep=[8,8,8,8,8,8,8,8,8,8,8,8,8,8,8,8]' --set precision=fp32 --set optimizer.learning_rate=999 --set embedding.learning_rate=999)
 train 1 "${bad[@]}" --train day1.tsv --out lost
-says err '^clicktower train: diverged at step [0-9]+ \(rows [0-9]+ to [0-9]+ of the pass\): the loss is .*lower optimizer.learning_rate \(now 999\) or embedding.learning_rate \(now 999\) with --set; nothing was written$'
+has err '^clicktower train: diverged at step [0-9]+ \(rows [0-9]+ to [0-9]+ of the pass\): the loss is .*lower optimizer.learning_rate \(now 999\) or embedding.learning_rate \(now 999\) with --set; nothing was written$'
 [ "$(digest lost)" = "$before" ] || wrong "a run that diverged wrote over a model"
 # Rows alone: sums of ids leave float's range; the tower's own gradients stay finite.
 train 1 --model lr --batch 64 --set embedding.optimizer=sgd --set embedding.learning_rate=999 --set embedding.l2=900 --train day1.tsv --out lost2
-says err 'diverged'
+has err 'diverged'
 [ -e lost2 ] && wrong "a run that diverged wrote a folder"
 # Fine until a weight is near the end of float's range: the last good checkpoint stays.
 sed 's/^name: .*/name: weighted/; s/kind: number, column: 2, side: candidate/kind: weight, column: 2/' plain-dnn/schema.yaml >weighted.yaml
 small=(--schema weighted.yaml --set embedding.dim=4)
 awk -F'\t' -v OFS='\t' '{ $2 = NR > 4000 ? "3e38" : "1" } 1' day1.tsv >weights.tsv
 train 1 "${dnn[@]}" --train weights.tsv --checkpoint-rows 1024 --out later
-says err 'diverged at step 16 \(rows 3841 to 4096 of the pass\).*later keeps the model of the first 3072 rows$'
+has err 'diverged at step 16 \(rows 3841 to 4096 of the pass\).*later keeps the model of the first 3072 rows$'
 "$program" verify later >/dev/null 2>err || wrong "the last good checkpoint is damaged"
 small=(--schema criteo --set embedding.dim=4)
 # A loss that stays finite, but far above the constant's: said after some hundred steps.
 for i in 1 2 3 4 5 6; do cat log.tsv; done >long.tsv
 train 1 --model lr --batch 32 --set optimizer.learning_rate=30 --set average.power=0 --train long.tsv --out high --checkpoint-rows 8000
-says err 'the mean loss of 256 steps is [0-9.]+, worse than guessing one half.*diverged at step 1024 .*high keeps the model of the first (8|16)000 rows'
+has err 'the mean loss of 256 steps is [0-9.]+, worse than guessing one half.*diverged at step 1024 .*high keeps the model of the first (8|16)000 rows'
 train 0 --model dnn --set 'deep=[16]' --batch 32 --set optimizer.learning_rate=30 --set average.power=0 --train long.tsv --out dead
-says err "worse than the constant click rate of the training's rows"
+has err "worse than the constant click rate of the training's rows"
 
 echo "labels"
 awk -F'\t' -v OFS='\t' '{ $1 = 0 } 1' log.tsv >zeros.tsv # long enough for a point of the curve
@@ -151,7 +136,7 @@ awk -F'\t' -v OFS='\t' '{ $20 = $1 ? "yes" : "no" } 1' day2.tsv >word.tsv
 cut -f 2- day2.tsv | awk -F'\t' -v OFS='\t' '{ print $0, "x" }' >shifted.tsv
 for label in zeros ones; do
     train 0 "${dnn[@]}" --train $label.tsv --eval $label.tsv --out $label
-    says err "all of the first 12000 rows have the label [01]: .*is the column of 'label' the right one"
+    has err "all of the first 12000 rows have the label [01]: .*is the column of 'label' the right one"
     grep -qiE '\bnan\b|\binf\b' $label/metrics.json $label/curve.jsonl out && wrong "$label: a metric that is no number: $(grep -iE '\bnan\b|\binf\b' $label/metrics.json $label/curve.jsonl out)"
     sed -n '/id="curve-data"/,/<\/script>/p; /id="metrics-data"/,/<\/script>/p' $label/train.html | grep -iE '\bnan\b|\binf\b' && wrong "$label: NaN in train.html"
     check "$label: metrics that do not exist are null" "
@@ -163,23 +148,23 @@ assert isinstance(m['log_loss'], float) and any('label' in w for w in m['warning
 done
 check "without clicks there is no calibration" "assert json.load(open('zeros/metrics.json'))['calibration'] is None"
 train 0 "${dnn[@]}" --train almost.tsv --out almost
-says err '99.967 % of the first 3000 rows have the label 1'
+has err '99.967 % of the first 3000 rows have the label 1'
 train 0 "${dnn[@]}" --train number.tsv --out number
-says err "'I1' tells the label of each of the first 3000 rows"
+has err "'I1' tells the label of each of the first 3000 rows"
 train 0 "${dnn[@]}" --train word.tsv --out word
-says err "'C6' tells the label of each of the first 3000 rows.*--set exclude=\[C6\]"
+has err "'C6' tells the label of each of the first 3000 rows.*--set exclude=\[C6\]"
 train 0 "${dnn[@]}" --set 'exclude=[C6]' --train word.tsv --out excluded
 silent "a column that the model does not read"
 train 0 "${dnn[@]}" --train shifted.tsv --out shifted # some rows pass, but nobody overlooks it
-says err "[0-9]+ of 3000 rows were left out as their label is neither 0 nor 1: is the column of 'label' the right one"
-says err 'warning: 29[0-9]+ bad training rows were left out of 3000'
+has err "[0-9]+ of 3000 rows were left out as their label is neither 0 nor 1: is the column of 'label' the right one"
+has err 'warning: 29[0-9]+ bad training rows were left out of 3000'
 awk -F'\t' -v OFS='\t' 'NR % 3 == 0 { $1 = 7 } 1' day2.tsv >ratings.tsv
 train 0 "${dnn[@]}" --train ratings.tsv --out ratings
-says err "1000 of 3000 rows were left out as their label is neither 0 nor 1: is the column of 'label' the right one"
+has err "1000 of 3000 rows were left out as their label is neither 0 nor 1: is the column of 'label' the right one"
 
 echo "rows that never change"
 train 0 "${dnn[@]}" --set embedding.min_count=1000000 --train day1.tsv --out rare
-says err 'none of the [0-9]+ keys has a row of its own, as none was seen 1000000 times'
+has err 'none of the [0-9]+ keys has a row of its own, as none was seen 1000000 times'
 check "warnings stand in metrics.json" "assert any('row of its own' in w for w in json.load(open('rare/metrics.json'))['warnings'])"
 
 echo "memory does not grow with the log"
@@ -195,8 +180,4 @@ bytes=$(($(stat -c %s long.tsv) >> 20))
 echo "  $once MiB for a log of $bytes MiB, $often MiB for one of $((5 * bytes)) MiB"
 [ $((often - once)) -lt $((2 * bytes)) ] || wrong "memory grows with the log"
 
-if [ $failures -gt 0 ]; then
-    echo "$failures failed"
-    exit 1
-fi
-echo "all passed"
+finish

@@ -83,3 +83,22 @@ void ct_access_deinit(ct_access *access) {
     ct_free_tokens(access->tokens, access->token_count);
     *access = (ct_access){.token_count = 0};
 }
+
+ct_code ct_access_files_read(const ct_access_files *files, ct_access_texts *out_texts, ct_status *status) {
+    *out_texts = (ct_access_texts){.token_count = 0};
+    if (!files->certificate != !files->key) return ct_fail(status, CT_USAGE, "--tls-cert and --tls-key belong together: give both");
+    if (files->client_ca && !files->certificate) return ct_fail(status, CT_USAGE, "--tls-client-ca needs --tls-cert and --tls-key");
+    CT_TRY(ct_read_pem(files->certificate, &out_texts->certificate, status));
+    CT_TRY(ct_read_pem(files->key, &out_texts->key, status));
+    CT_TRY(ct_read_pem(files->client_ca, &out_texts->client_ca, status));
+    return files->tokens ? ct_read_tokens(files->tokens, &out_texts->tokens, &out_texts->token_count, status) : CT_OK;
+}
+
+void ct_access_texts_deinit(ct_access_texts *texts) {
+    free(texts->certificate);
+    if (texts->key) explicit_bzero(texts->key, strlen(texts->key));
+    free(texts->key);
+    free(texts->client_ca);
+    ct_free_tokens(texts->tokens, texts->token_count);
+    *texts = (ct_access_texts){.token_count = 0};
+}

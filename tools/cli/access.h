@@ -29,6 +29,19 @@ typedef struct ct_access {
 CT_MUST_CHECK ct_code ct_access_read(const ct_access_options *options, ct_access *out_access, ct_status *status);
 void ct_access_deinit(ct_access *access); /* zeroed is fine */
 
+/* What a server's options name: NULL = none. */
+typedef struct ct_access_files {
+    const char *certificate, *key, *client_ca, *tokens;
+} ct_access_files;
+typedef struct ct_access_texts {
+    char *certificate, *key, *client_ca;
+    char **tokens;
+    size_t token_count;
+} ct_access_texts;
+/* CT_USAGE where files that belong together are not. The texts are zeroed, or to be freed in failure, too. */
+CT_MUST_CHECK ct_code ct_access_files_read(const ct_access_files *files, ct_access_texts *out_texts, ct_status *status);
+void ct_access_texts_deinit(ct_access_texts *texts); /* zeroed is fine; wipes what is secret */
+
 /* A PEM file; caller frees. NULL path: NULL. */
 CT_MUST_CHECK ct_code ct_read_pem(const char *path, char **out_text, ct_status *status);
 /* One token a line; empty lines and those that begin with # do not count. CT_INVALID where there is none. Messages never show one. */

@@ -19,33 +19,6 @@ static void allow_many_files(void) {
     (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-typedef struct access_files {
-    const char *certificate, *key, *client_ca, *tokens;
-} access_files;
-
-typedef struct access_texts {
-    char *certificate, *key, *client_ca;
-    char **tokens;
-    size_t token_count;
-} access_texts;
-
-static ct_code read_access(const access_files *files, access_texts *out, ct_status *status) {
-    if (!files->certificate != !files->key) return ct_fail(status, CT_USAGE, "--tls-cert and --tls-key belong together: give both");
-    if (files->client_ca && !files->certificate) return ct_fail(status, CT_USAGE, "--tls-client-ca needs --tls-cert and --tls-key");
-    CT_TRY(ct_read_pem(files->certificate, &out->certificate, status));
-    CT_TRY(ct_read_pem(files->key, &out->key, status));
-    CT_TRY(ct_read_pem(files->client_ca, &out->client_ca, status));
-    return files->tokens ? ct_read_tokens(files->tokens, &out->tokens, &out->token_count, status) : CT_OK;
-}
-
-static void access_deinit(access_texts *texts) {
-    free(texts->certificate);
-    if (texts->key) explicit_bzero(texts->key, strlen(texts->key));
-    free(texts->key);
-    free(texts->client_ca);
-    ct_free_tokens(texts->tokens, texts->token_count);
-}
-
 static void print_address(char *out, size_t bytes, const char *asked, int port) {
     (void)snprintf(out, bytes, "%.*s:%d", (int)(strrchr(asked, ':') - asked), asked, port);
 }
@@ -55,7 +28,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     const char *listen = "127.0.0.1:8500", *admin_listen = NULL;
     int64_t threads = 0, queue = 256, queue_ms = 50, max_candidates = 10000, max_message_mib = 16, max_calls_of_peer = 0, memory = 0;
     double grace = 10, look = 1, max_age = 0;
-    access_files files = {0};
+    ct_access_files files = {0};
     const ct_option options[] = {
         {"model", "[NAME=]DIR", CT_OPTION_LIST, true, &folders,
          "model folders, or folders of numbered ones, of which the highest that is complete is served, now and whenever there is a higher "
@@ -83,7 +56,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
          1000000, NULL},
         {"max-connection-age", "SECONDS", CT_OPTION_NUMBER, false, &max_age,
          "then a client is asked to connect anew, so that balancers can spread them; 0 = for ever", 0, 31536000, NULL},
-        {"tls-cert", "FILE", CT_OPTION_TEXT, false, &files.certificate, "speak TLS, with this certificate (PEM, with its chain)", 0, 0,
+        {"tls-cert", "FILE", CT_OPTION_TEXT, false, &files.certificate, "speak TLS, with this certificate (PEM, with its chain); it, its key and the CA are read again on SIGHUP", 0, 0,
          NULL},
         {"tls-key", "FILE", CT_OPTION_TEXT, false, &files.key, "of that certificate (PEM)", 0, 0, NULL},
         {"tls-client-ca", "FILE", CT_OPTION_TEXT, false, &files.client_ca,
@@ -94,7 +67,8 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     const ct_command command = {"serve",
                                 "Answers score requests over gRPC until SIGINT or SIGTERM; prints `listening on\nHOST:PORT` once it is "
                                 "ready, and with --admin also `admin on http://HOST:PORT/`. SIGHUP reads the model "
-                                "folders again and serves what they hold now, unless one of them is broken.",
+                                "folders again and serves what they hold now, unless one of them is broken; and the\ntokens and the "
+                                "certificate.",
                                 "  clicktower serve --model model --admin 127.0.0.1:8501\n"
                                 "  clicktower serve --model a=model-a b=model-b --listen 0.0.0.0:8500",
                                 NULL,
@@ -105,10 +79,10 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_served *served = NULL;
     ct_server *server = NULL;
     ct_admin *admin = NULL;
-    access_texts texts = {0};
+    ct_access_texts texts = {0};
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
-    CT_TRY_GOTO(code, read_access(&files, &texts, status), done);
+    CT_TRY_GOTO(code, ct_access_files_read(&files, &texts, status), done);
     ct_served_block_signals();
     (void)ct_stop_on_signals();
     allow_many_files();
@@ -139,7 +113,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
                 server_options.model_count, ct_pool_threads(pool), texts.certificate ? texts.client_ca ? "mutual" : "yes" : "no",
                 texts.token_count, (long long)((ct_clock_ns() - started) / 1000000));
     ct_served_log(served);
-    const ct_served_options served_options = {.server = server, .look_seconds = look, .token_file = files.tokens};
+    const ct_served_options served_options = {.server = server, .look_seconds = look, .files = files};
     CT_TRY_GOTO(code, ct_served_start(served, &served_options, status), done);
     if (admin_listen) {
         const ct_admin_options admin_options = {.listen = admin_listen, .server = server, .version = CT_VERSION};
@@ -168,7 +142,7 @@ done:
     ct_admin_stop(admin);
     if (server) ct_server_stop(server, 0);
     ct_served_close(served);
-    access_deinit(&texts);
+    ct_access_texts_deinit(&texts);
     ct_pool_destroy(pool);
     ct_text_list_deinit(&folders);
     return code;

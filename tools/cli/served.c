@@ -324,19 +324,34 @@ static void look(ct_served *served, bool anew) {
     free(fresh);
 }
 
-/* --- tokens --- */
+/* --- tokens and certificate --- */
 
-static void read_tokens(ct_served *served) {
-    char **tokens = NULL, quoted[2 * CT_STATUS_MESSAGE_BYTES];
-    size_t count = 0;
-    ct_status status = CT_STATUS_INIT;
-    ct_code code = ct_read_tokens(served->options.token_file, &tokens, &count, &status);
-    if (code == CT_OK) code = ct_server_set_tokens(served->options.server, (const char *const *)tokens, count, &status);
+static void say_access(const char *event, ct_code code, const ct_status *status) {
+    char quoted[2 * CT_STATUS_MESSAGE_BYTES];
     if (code == CT_OK)
-        ct_log_line(CT_LOG_INFO, "serve.tokens", "result=done tokens=%zu", count);
+        ct_log_line(CT_LOG_INFO, event, "result=done");
     else
-        ct_log_line(CT_LOG_ERROR, "serve.tokens", "result=refused reason=%s", ct_log_quote(status.message, quoted, sizeof quoted));
-    ct_free_tokens(tokens, count);
+        ct_log_line(CT_LOG_ERROR, event, "result=refused reason=%s", ct_log_quote(status->message, quoted, sizeof quoted));
+}
+
+/* All files are read before anything is changed: a token list that can't be read leaves the certificate alone as well. */
+static void read_access(ct_served *served) {
+    const ct_access_files *files = &served->options.files;
+    ct_server *server = served->options.server;
+    ct_access_texts texts;
+    ct_status status = CT_STATUS_INIT;
+    const ct_code read = ct_access_files_read(files, &texts, &status);
+    if (files->tokens) {
+        ct_code code = read;
+        if (code == CT_OK) code = ct_server_set_tokens(server, (const char *const *)texts.tokens, texts.token_count, &status);
+        say_access("serve.tokens", code, &status);
+    }
+    if (files->certificate) {
+        ct_code code = read;
+        if (code == CT_OK) code = ct_server_set_certificate(server, texts.certificate, texts.key, texts.client_ca, &status);
+        say_access("serve.certificate", code, &status);
+    }
+    ct_access_texts_deinit(&texts);
 }
 
 /* --- life --- */
@@ -405,7 +420,7 @@ static void *served_main(void *argument) {
     for (;;) {
         const bool signal = sigtimedwait(&hangup, NULL, &every) == SIGHUP;
         if (atomic_load(&served->stop)) break;
-        if (signal && served->options.token_file) read_tokens(served);
+        if (signal) read_access(served);
         const bool anew = signal || served->again;
         served->again = false;
         look(served, anew);

@@ -1,11 +1,12 @@
 /* The model folders of `clicktower serve`, and what becomes of them while it runs. A DIR is a model folder, or a folder of versions:
  * numbered model folders, of which the highest one that is complete is served. A thread of its own looks at folders of versions again and
- * again, reads every folder (and the tokens) again on SIGHUP, and logs what the server refused. */
+ * again, reads every folder (the tokens and the certificate, too) again on SIGHUP, and logs what the server refused. */
 #ifndef TOOLS_CLI_SERVED_H
 #define TOOLS_CLI_SERVED_H
 
 #include "base/pool.h"
 #include "serving/server.h"
+#include "tools/cli/access.h"
 #include "tools/cli/options.h"
 
 typedef struct ct_served ct_served;
@@ -21,7 +22,7 @@ void ct_served_log(const ct_served *served);
 typedef struct ct_served_options {
     ct_server *server;
     double look_seconds;    /* at folders of versions */
-    const char *token_file; /* NULL = none */
+    ct_access_files files; /* read again on SIGHUP */
 } ct_served_options;
 /* SIGHUP must be blocked in all threads (ct_served_block_signals, before any is made). */
 CT_MUST_CHECK ct_code ct_served_start(ct_served *served, const ct_served_options *options, ct_status *status);
