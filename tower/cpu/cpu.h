@@ -9,9 +9,14 @@
  * Weights. Training reads the weights, inference the average where there is one. Each set has its own packed copies; those of the average
  * are made when a forward pass first needs them after an update.
  *
- * Layout. A slab's rows are `padded` columns wide (a multiple of 16, or of 32 where bf16 goes through tiles), padding columns are zero:
+ * Layout. A slab's rows are `padded` columns wide (a multiple of 16, or of 32 where bf16 goes through AMX), padding columns are zero:
  * weights' padding is, so they stay so. Layers that read x have one product for the context's columns and one for the candidates'.
- * Work goes in chunks of 128 rows, layer by layer: a chunk of sums stays in the cache between a product and the loop behind it.
+ * Work goes in parts of rows (part_rows) through all layers, in each layer in chunks (chunk_rows): a chunk of sums stays in the cache
+ * between a product and the loop behind it, and what a layer leaves until the next one reads it.
+ *
+ * Our own products (`own`: bf16 where tiles.h can and no AMX is) do not return sums: finish.c takes eight rows while they are in the first
+ * cache. Forward it makes a layer's output of them. Backward it makes the dz of the layer below, where that layer's output has no reader of
+ * lower number (is_early), so its gradient never stands in memory.
  *
  * Training keeps for each block, beside the slabs that backward reads: each product input transposed (columns, block rows), each layer's dz
  * in panels; both feed the weight gradient, panel of 64 output columns (the last one: of what is left) by panel, product of a block added

@@ -76,34 +76,34 @@ TARGET_INLINE __m512 activated(__m512 z, bool relu) { return relu ? _mm512_max_p
 
 static const float *second_row(const float *second, size_t stride, size_t row) { return second == NULL ? NULL : second + row * stride; }
 
-TARGET_INLINE void dense_rows(const ct_dense_finish *dense, const ct_tile *tile, bool relu) {
+/* Column by column: what is turned is written as it stands. */
+TARGET_INLINE void dense_rows(const ct_dense_finish *dense, const ct_tile *tile, bool relu, size_t rows) {
     const size_t n = dense->n;
-    const float *bias = dense->bias;
-    for (size_t r = 0; r < tile->rows; r += 2) {
-        const size_t row = tile->row + r;
-        const bool pair = r + 1 < tile->rows;
-        const float *first = tile->sums + r * tile->stride, *more_first = second_row(dense->second, dense->second_stride, row);
-        const float *second = first + (pair ? tile->stride : 0), *more_second = second_row(dense->second, dense->second_stride, row + pair);
-        uint16_t *y = dense->y + row * n, *turned = dense->turned == NULL ? NULL : turned_row(dense->turned, n, row);
-        for (size_t c = 0; c < n; c += COLUMNS) {
-            const __m512 b = _mm512_loadu_ps(bias + c);
-            const __m512i both = round_pair(activated(_mm512_add_ps(sum_of(first, more_first, c), b), relu),
-                                            activated(_mm512_add_ps(sum_of(second, more_second, c), b), relu));
-            store_first(y + c, both);
-            if (pair) store_second(y + n + c, both);
-            if (turned == NULL) continue;
-            _mm512_storeu_si512(turned, interleaved(both));
-            turned += TURNED;
+    const float *more = second_row(dense->second, dense->second_stride, tile->row);
+    uint16_t *y = dense->y + tile->row * n, *turned = dense->turned == NULL ? NULL : dense->turned + tile->row * n;
+    for (size_t c = 0; c < n; c += COLUMNS) {
+        const __m512 bias = _mm512_loadu_ps(dense->bias + c);
+        _Pragma("GCC unroll 4") for (size_t r = 0; r < rows; r += 2) {
+            const size_t pair = r + 1 < rows; /* a last row alone is done twice */
+            const float *first = tile->sums + r * tile->stride;
+            const __m512 low = sum_of(first, second_row(more, dense->second_stride, r), c);
+            const __m512 high = sum_of(first + pair * tile->stride, second_row(more, dense->second_stride, r + pair), c);
+            const __m512i both = round_pair(activated(_mm512_add_ps(low, bias), relu), activated(_mm512_add_ps(high, bias), relu));
+            store_first(y + r * n + c, both);
+            store_second(y + (r + pair) * n + c, both);
+            if (turned != NULL) _mm512_storeu_si512(turned + c * CT_TILE_ROWS + r * COLUMNS, interleaved(both));
         }
     }
 }
 
 TARGET void ct_finish_dense(const void *context, const ct_tile *tile) {
     const ct_dense_finish *dense = context;
-    if (dense->relu) {
-        dense_rows(dense, tile, true);
+    if (tile->rows != CT_TILE_ROWS) {
+        dense_rows(dense, tile, dense->relu, tile->rows);
+    } else if (dense->relu) {
+        dense_rows(dense, tile, true, CT_TILE_ROWS);
     } else {
-        dense_rows(dense, tile, false);
+        dense_rows(dense, tile, false, CT_TILE_ROWS);
     }
 }
 
@@ -157,30 +157,35 @@ TARGET_INLINE __mmask16 high_positive(__m512i pair) {
     return _mm512_cmpgt_epi32_mask(_mm512_and_si512(pair, _mm512_set1_epi32((int)0xffff0000u)), _mm512_setzero_si512());
 }
 
+/* Column by column: what is turned is read and written as it stands. */
 TARGET_INLINE void dense_back_rows(const ct_dense_back_finish *dense, const ct_tile *tile, bool relu, bool y_is_turned) {
     const size_t n = dense->n;
-    float *gradient = dense->bias_gradient;
-    for (size_t r = 0; r < tile->rows; r += 2) {
-        const size_t row = tile->row + r;
-        const float *first = tile->sums + r * tile->stride, *second = first + tile->stride;
-        const float *more_first = second_row(dense->others, n, row), *more_second = second_row(dense->others, n, row + 1);
-        const uint16_t *y = y_is_turned ? turned_row(dense->y_turned, n, row) : dense->y + row * n;
-        uint16_t *dz = dense->dz + row * n, *turned = turned_row(dense->turned, n, row);
-        for (size_t c = 0; c < n; c += COLUMNS, turned += TURNED) {
-            __m512 low = sum_of(first, more_first, c), high = sum_of(second, more_second, c);
-            if (relu && y_is_turned) {
-                const __m512i kept = _mm512_loadu_si512(y + c * CT_TILE_ROWS);
-                low = _mm512_maskz_mov_ps(low_positive(kept), low);
-                high = _mm512_maskz_mov_ps(high_positive(kept), high);
-            } else if (relu) {
-                low = _mm512_maskz_mov_ps(positive(y + c), low);
-                high = _mm512_maskz_mov_ps(positive(y + n + c), high);
+    for (size_t eight = 0; eight < tile->rows; eight += CT_TILE_ROWS) {
+        const size_t row = tile->row + eight;
+        const float *sums = tile->sums + eight * tile->stride, *others = dense->others == NULL ? NULL : dense->others + row * n;
+        const uint16_t *y = y_is_turned ? dense->y_turned + row * n : dense->y + row * n;
+        uint16_t *dz = dense->dz + row * n, *turned = dense->turned + row * n;
+        for (size_t c = 0; c < n; c += COLUMNS) {
+            __m512 gradient = _mm512_loadu_ps(dense->bias_gradient + c);
+            _Pragma("GCC unroll 4") for (size_t r = 0; r < CT_TILE_ROWS; r += 2, turned += 2 * COLUMNS) {
+                const float *first = sums + r * tile->stride;
+                __m512 low = sum_of(first, second_row(others, n, r), c);
+                __m512 high = sum_of(first + tile->stride, second_row(others, n, r + 1), c);
+                if (relu && y_is_turned) {
+                    const __m512i kept = _mm512_loadu_si512(y + c * CT_TILE_ROWS + r * COLUMNS);
+                    low = _mm512_maskz_mov_ps(low_positive(kept), low);
+                    high = _mm512_maskz_mov_ps(high_positive(kept), high);
+                } else if (relu) {
+                    low = _mm512_maskz_mov_ps(positive(y + r * n + c), low);
+                    high = _mm512_maskz_mov_ps(positive(y + (r + 1) * n + c), high);
+                }
+                const __m512i both = round_pair(low, high);
+                store_first(dz + r * n + c, both);
+                store_second(dz + (r + 1) * n + c, both);
+                _mm512_storeu_si512(turned, interleaved(both));
+                gradient = _mm512_add_ps(_mm512_add_ps(gradient, low), high);
             }
-            const __m512i both = round_pair(low, high);
-            store_first(dz + c, both);
-            store_second(dz + n + c, both);
-            _mm512_storeu_si512(turned, interleaved(both));
-            _mm512_storeu_ps(gradient + c, _mm512_add_ps(_mm512_add_ps(_mm512_loadu_ps(gradient + c), low), high));
+            _mm512_storeu_ps(dense->bias_gradient + c, gradient);
         }
     }
 }
