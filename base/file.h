@@ -49,4 +49,10 @@ CT_MUST_CHECK ct_code ct_folder_commit_keeping(const char *staged, const char *p
  * what dead processes left under such names. */
 CT_MUST_CHECK ct_code ct_folder_scratch(const char *path, char **out_scratch, ct_status *status);
 
+/* The one writer of the folder `path`, which may be none yet: holds PATH.lock beside it, until release or the end of the process, however
+ * that comes. CT_EXISTS names the process that holds it. Readers need none. Release removes the file. */
+typedef struct ct_folder_lock ct_folder_lock;
+CT_MUST_CHECK ct_code ct_folder_lock_take(const char *path, ct_folder_lock **out_lock, ct_status *status);
+void ct_folder_lock_release(ct_folder_lock *lock); /* NULL is fine */
+
 #endif

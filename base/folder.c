@@ -1,6 +1,6 @@
 /* Paths and folders. A staged folder stands beside its final name as PATH.partial-PID; where the kernel can exchange two names, the old
  * folder ends under that name for a moment, else under PATH.old-PID. What dead processes left under either name is removed at the next
- * ct_folder_stage. */
+ * ct_folder_stage. PATH.lock says who writes it. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -421,4 +421,86 @@ ct_code ct_folder_scratch(const char *path, char **out_scratch, ct_status *statu
     free(parent);
     free(trimmed);
     return code;
+}
+
+/* --- one writer --- */
+
+struct ct_folder_lock {
+    char *path; /* of the file */
+    int fd;
+};
+
+/* Who holds it: "PID HOST", as its process wrote it. */
+static ct_code fail_held(const char *folder, const char *path, int fd, ct_status *status) {
+    char text[300] = "", host[256] = "", own[256] = "";
+    long pid = 0;
+    const ssize_t bytes = pread(fd, text, sizeof text - 1, 0);
+    text[bytes > 0 ? bytes : 0] = '\0';
+    (void)gethostname(own, sizeof own - 1);
+    if (sscanf(text, "%ld %255s", &pid, host) < 1) pid = 0; /* it is just about to write it */
+    const bool elsewhere = host[0] != '\0' && strcmp(host, own) != 0;
+    return ct_fail(status, CT_EXISTS, "%s: process %ld%s%s writes it (it holds %s): wait until it ends, or name another folder", folder,
+                   pid, elsewhere ? " on " : "", elsewhere ? host : "", path);
+}
+
+/* Locks the file of that name: *out_gone where it is none any more, because its last holder has just removed it. */
+static ct_code lock_file(const char *folder, const char *path, int fd, bool *out_gone, ct_status *status) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    struct stat ours, named;
+    int result;
+    do result = fcntl(fd, F_OFD_SETLK, &lock);
+    while (result != 0 && errno == EINTR);
+    if (result != 0 && (errno == EAGAIN || errno == EACCES)) return fail_held(folder, path, fd, status);
+    if (result != 0) return ct_fail_errno(status, "%s: cannot lock it; a folder that is written must be on a file system with locks", path);
+    *out_gone = fstat(fd, &ours) != 0 || stat(path, &named) != 0 || ours.st_ino != named.st_ino || ours.st_dev != named.st_dev;
+    if (*out_gone) return CT_OK;
+    char text[300], host[256] = "";
+    (void)gethostname(host, sizeof host - 1);
+    const int bytes = snprintf(text, sizeof text, "%ld %s\n", (long)getpid(), host);
+    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)bytes, 0) != bytes) return ct_fail_errno(status, "%s: cannot write", path);
+    return CT_OK;
+}
+
+ct_code ct_folder_lock_take(const char *path, ct_folder_lock **out_lock, ct_status *status) {
+    char *parent = NULL, *trimmed = path_trim(path);
+    ct_code code = CT_OK;
+    bool gone = true;
+    ct_folder_lock *lock = calloc(1, sizeof *lock);
+    if (!lock || !trimmed || !(parent = ct_path_parent(trimmed)) || asprintf(&lock->path, "%s.lock", trimmed) < 0) {
+        if (lock) lock->path = NULL;
+        code = ct_fail_memory(status, strlen(path), "a folder's name");
+        goto done;
+    }
+    if (!is_name(trimmed)) {
+        code = ct_fail(status, CT_INVALID, "\"%s\" cannot be the name of a new folder: give one that can be renamed", path);
+        goto done;
+    }
+    CT_TRY_GOTO(code, ct_folder_create(parent, status), done);
+    while (gone) {
+        lock->fd = open(lock->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+        if (lock->fd < 0) {
+            code = ct_fail_errno(status, "%s: cannot open", lock->path);
+            goto done;
+        }
+        code = lock_file(trimmed, lock->path, lock->fd, &gone, status);
+        if (code == CT_OK && !gone) break;
+        (void)close(lock->fd);
+        if (code != CT_OK) goto done;
+    }
+    *out_lock = lock;
+    lock = NULL;
+done:
+    if (lock) free(lock->path);
+    free(lock);
+    free(parent);
+    free(trimmed);
+    return code;
+}
+
+void ct_folder_lock_release(ct_folder_lock *lock) {
+    if (!lock) return;
+    (void)unlink(lock->path); /* while it is held: whoever opened it before sees that it is gone */
+    (void)close(lock->fd);
+    free(lock->path);
+    free(lock);
 }

@@ -16,9 +16,10 @@ typedef enum ct_place {
     CT_PLACE_BOOTSTRAP = 4,   /* number = draw, index = cluster */
     CT_PLACE_SHUFFLE = 5,
     CT_PLACE_ASSIGN = 6,
-    CT_PLACE_DROPOUT = 7, /* number = global row, index = layer * 2^16 + column / 8 */
-    CT_PLACE_SYNTH = 64, /* 64 .. 127 belong to data/synth */
-    CT_PLACE_TEST = 128  /* 128 .. belong to tests */
+    CT_PLACE_DROPOUT = 7,  /* number = global row, index = layer * 2^16 + column / 8 */
+    CT_PLACE_ROUNDING = 8, /* seed = hash of the batch's first row; number = key, index = element / 8, two elements a word */
+    CT_PLACE_SYNTH = 64,   /* 64 .. 127 belong to data/synth */
+    CT_PLACE_TEST = 128    /* 128 .. belong to tests */
 } ct_place;
 
 typedef struct ct_random4 {

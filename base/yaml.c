@@ -190,6 +190,31 @@ ct_code ct_yaml_load(const char *text, size_t bytes, const char *path, const cya
     return ct_fail(status, CT_INVALID, "%s:%lu: %s%s%s", path, log.line, log.place, log.place[0] == '\0' ? "" : ": ", reason);
 }
 
+/* NULL where `node` is no mapping or lacks the key. */
+static const yaml_node_t *value_of(yaml_document_t *document, const yaml_node_t *node, const char *key) {
+    if (node == NULL || node->type != YAML_MAPPING_NODE) return NULL;
+    for (const yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top; pair++) {
+        const yaml_node_t *name = yaml_document_get_node(document, pair->key);
+        if (name->type == YAML_SCALAR_NODE && strcmp(text_of(name), key) == 0) return yaml_document_get_node(document, pair->value);
+    }
+    return NULL;
+}
+
+bool ct_yaml_is_list(const char *text, size_t bytes, const char *outer, const char *inner) {
+    yaml_parser_t parser;
+    yaml_document_t document;
+    bool list = false;
+    if (!yaml_parser_initialize(&parser)) return false;
+    yaml_parser_set_input_string(&parser, (const unsigned char *)text, bytes);
+    if (yaml_parser_load(&parser, &document)) {
+        const yaml_node_t *value = value_of(&document, value_of(&document, yaml_document_get_root_node(&document), outer), inner);
+        list = value != NULL && value->type == YAML_SEQUENCE_NODE;
+        yaml_document_delete(&document);
+    }
+    yaml_parser_delete(&parser);
+    return list;
+}
+
 void ct_yaml_free(const cyaml_schema_value_t *schema, void *data) {
     const cyaml_config_t freeing = config(NULL);
     if (data != NULL) cyaml_free(&freeing, schema, data, 0);

@@ -11,6 +11,9 @@
  * a whole number is decimal digits with no leading zero, a boolean is true or false. */
 CT_MUST_CHECK ct_code ct_yaml_load(const char *text, size_t bytes, const char *path, const cyaml_schema_value_t *schema, void **out,
                                    ct_status *status);
+/* Is the value of key `inner` in the mapping of the top's key `outer` a list? For a field that may be one: which of two schemas to load by.
+ * False where the text is no YAML or has no such key. */
+bool ct_yaml_is_list(const char *text, size_t bytes, const char *outer, const char *inner);
 void ct_yaml_free(const cyaml_schema_value_t *schema, void *data); /* NULL is fine */
 
 #endif

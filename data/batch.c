@@ -18,6 +18,8 @@ ct_column_type ct_field_type(const ct_field *field) {
         case CT_FIELD_UNIT:
         case CT_FIELD_ID:
         case CT_FIELD_VECTOR:
+        case CT_FIELD_HISTORY:
+        case CT_FIELD_SIMILARITY:
             break;
     }
     return CT_TYPE_U64;

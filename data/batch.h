@@ -1,6 +1,7 @@
 /* Batch: consecutive rows as self-describing columns. What a reader gives, a block file holds and a request becomes.
  *
- * One column for each field of the schema, in its order, unless the source has no such column. Types: label, weight, number f32 (a number
+ * One column for each field of the schema, in its order, unless the source has no such column; a reader fills in what is derived where it
+ * is asked to (data/history.h). Types: label, weight, number f32 (a number
  * is raw, before any transform; NaN = missing); time i64 milliseconds; group, unit, id, vector u64 keys. Ids may have several values a row
  * (CSR). `shared` columns hold one row that stands for all rows: the context of a request. */
 #ifndef DATA_BATCH_H

@@ -28,6 +28,7 @@ static json_t *header_json(const ct_schema *schema) {
     for (size_t f = 0; header && f < schema->field_count; f++) {
         const ct_field *field = &schema->fields[f];
         char rule[CT_FIELD_RULE_BYTES], hash[17];
+        if (field->derived) continue;
         ct_field_rule(field, rule);
         (void)snprintf(hash, sizeof hash, "%016llx", (unsigned long long)field->hash);
         json_t *column = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s}", "name", field->name, "kind", ct_field_kind_name(field->kind), "type",
@@ -92,6 +93,7 @@ static ct_code check_batch(const ct_block_writer *writer, const ct_batch *batch,
     for (size_t i = 0; i < batch->column_count; i++) {
         const ct_column *column = &batch->columns[i];
         const ct_field *field = &schema->fields[i];
+        if (field->derived) continue; /* from the rows before, when it is read */
         if (!column->present) return ct_fail(status, CT_INVALID, "column '%s' is missing: it cannot be written", field->name);
         if (column->hash != field->hash || (column->offsets != NULL) != ct_field_is_multi(field)) {
             return ct_fail(status, CT_INVALID, "column '%s' is of another schema than the block file", field->name);
@@ -117,6 +119,7 @@ ct_code ct_block_writer_write(ct_block_writer *writer, const ct_batch *batch, ct
     size_t bytes = 0;
     CT_TRY(check_batch(writer, batch, &bytes, status));
     if (!batch->rows) return CT_OK;
+    const ct_schema *schema = writer->schema;
     ct_put_le32(word, (uint32_t)batch->rows);
     (void)XXH3_64bits_reset(writer->hash); /* of the number of rows and the payload */
     (void)XXH3_64bits_update(writer->hash, word, 4);
@@ -126,6 +129,7 @@ ct_code ct_block_writer_write(ct_block_writer *writer, const ct_batch *batch, ct
     CT_TRY(ct_file_writer_write(writer->file, word, 8, status));
     for (size_t i = 0; i < batch->column_count; i++) {
         const ct_column *column = &batch->columns[i];
+        if (schema->fields[i].derived) continue;
         if (column->offsets) CT_TRY(put(writer, column->offsets, 4 * (batch->rows + 1), status));
         CT_TRY(put(writer, column->values, ct_column_values(column, batch->rows) * ct_column_type_bytes(column->type), status));
     }

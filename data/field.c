@@ -28,6 +28,10 @@ const char *ct_field_kind_name(ct_field_kind kind) {
             return "id";
         case CT_FIELD_VECTOR:
             return "vector";
+        case CT_FIELD_HISTORY:
+            return "history";
+        case CT_FIELD_SIMILARITY:
+            return "similarity";
     }
     return "?";
 }
@@ -52,8 +56,17 @@ void ct_field_rule(const ct_field *field, char out_rule[CT_FIELD_RULE_BYTES]) {
             (void)snprintf(extra, sizeof extra, " type=%s salt=%016llx%s", field->id_type == CT_ID_TEXT ? "text" : "integer",
                            (unsigned long long)field->salt, many);
             break;
-        case CT_FIELD_WEIGHT:
+        case CT_FIELD_HISTORY:
+            (void)snprintf(extra, sizeof extra, " type=%s salt=%016llx%s%s", field->id_type == CT_ID_TEXT ? "text" : "integer",
+                           (unsigned long long)field->salt, many, field->clicked ? " clicked" : "");
+            break;
+        case CT_FIELD_SIMILARITY:
+            (void)snprintf(extra, sizeof extra, " of=%zu vector=%zu tiers=%u%s", field->of, field->vector, field->tiers, many);
+            break;
         case CT_FIELD_NUMBER:
+            if (field->derived) (void)snprintf(extra, sizeof extra, " of=%zu", field->of);
+            break;
+        case CT_FIELD_WEIGHT:
             break;
     }
     (void)snprintf(out_rule, CT_FIELD_RULE_BYTES, "%s%s", ct_field_kind_name(field->kind), extra);

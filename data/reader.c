@@ -48,9 +48,10 @@ const char *ct_bad_row_kind_name(ct_bad_row_kind kind) {
 
 /* --- reading --- */
 
-static ct_code check_present(ct_reader *reader, const ct_batch *batch /* NULL: a text, which has all */, ct_status *status) {
+static ct_code check_present(ct_reader *reader, const ct_batch *batch /* NULL: a text, which has all that is not derived */,
+                             ct_status *status) {
     for (size_t i = 0; i < reader->schema->field_count; i++) {
-        const bool present = !batch || batch->columns[i].present;
+        const bool present = batch ? batch->columns[i].present : !reader->schema->fields[i].derived;
         if (reader->present_known && present != reader->present[i]) {
             return ct_fail(status, CT_INVALID, "%s: column '%s' is %s here, but it is %s in the sources before: give sources of one kind",
                            reader->names[reader->source_next], reader->schema->fields[i].name, present ? "there" : "missing",
@@ -301,6 +302,12 @@ static ct_code check_options(const ct_reader_options *options, ct_status *status
     if (options->chunk_bytes > CHUNK_BYTES_MAX) {
         return ct_fail(status, CT_INVALID, "chunks of %zu bytes: at most %d are possible", options->chunk_bytes, CHUNK_BYTES_MAX);
     }
+    if (options->histories && options->shuffle_rows) {
+        return ct_fail(
+            status, CT_INVALID,
+            "a shuffle window of %zu rows, but the schema has histories, which are those of the log's order: leave one of the two out",
+            options->shuffle_rows);
+    }
     if (!(options->max_bad_share >= 0 && options->max_bad_share <= 1)) {
         return ct_fail(status, CT_INVALID, "a share of bad rows of %g: it lies between 0 and 1", options->max_bad_share);
     }
@@ -473,8 +480,20 @@ void ct_reader_close(ct_reader *reader) {
 }
 
 ct_code ct_reader_next(ct_reader *reader, ct_batch **out_batch, ct_status *status) {
-    if (!reader->shuffle) return next_in_order(reader, out_batch, status);
-    return ct_shuffle_next(reader->shuffle, out_batch, status);
+    if (reader->shuffle) return ct_shuffle_next(reader->shuffle, out_batch, status);
+    ct_histories *histories = reader->options.histories;
+    ct_batch *batch = NULL;
+    CT_TRY(next_in_order(reader, &batch, status));
+    if (histories) {
+        const ct_code code =
+            reader->options.live ? ct_histories_live(histories, batch, status) : ct_histories_fill(histories, batch, status);
+        if (code != CT_OK) {
+            release_in_order(reader, batch);
+            return code;
+        }
+    }
+    *out_batch = batch;
+    return CT_OK;
 }
 
 void ct_reader_release(ct_reader *reader, ct_batch *batch) {

@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 
 #include "data/batch.h"
+#include "data/history.h"
 
 typedef enum ct_bad_row_kind {
     CT_BAD_FIELD_COUNT,
@@ -56,9 +57,11 @@ typedef struct ct_reader_options {
                                 memory of two windows */
     uint64_t shuffle_seed;   /* the order in a window is a function of these and of the rows' numbers */
     uint32_t shuffle_epoch;
+    ct_histories *histories; /* of the schema, or NULL: what is derived from histories is not there. The caller's; only next() uses it */
+    bool live;               /* the batches' rows enter the histories, each after it got its own; else they stand */
 } ct_reader_options;
 #define CT_READER_OPTIONS_INIT \
-    { NULL, 0, 2048, 0, -1, 1.0, -1, NULL, 0, 0, 0, 0, 0 }
+    { NULL, 0, 2048, 0, -1, 1.0, -1, NULL, 0, 0, 0, 0, 0, NULL, false }
 
 typedef struct ct_reader ct_reader;
 /* Opens the first source, so that a missing file is told at once. The options' strings must outlive the reader. */

@@ -109,7 +109,7 @@ static ct_code find_column(const header *h, const ct_field *field, size_t *out_c
 static ct_code find_columns(ct_row_layout *layout, const ct_schema *schema, const header *h, ct_status *status) {
     for (size_t f = 0; f < schema->field_count; f++) {
         const ct_field *field = &schema->fields[f];
-        if (field->kind == CT_FIELD_VECTOR) continue;
+        if (field->kind == CT_FIELD_VECTOR || field->derived) continue;
         if (field->column_name) {
             CT_TRY(find_column(h, field, &layout->column[f], status));
         } else if ((size_t)field->column >= h->columns) {

@@ -149,6 +149,7 @@ static void CT_PRINTF(2, 3) give_reason(ct_rows *rows, const char *format, ...) 
 static const uint8_t bad_kind[] = {
     [CT_FIELD_LABEL] = CT_BAD_LABEL, [CT_FIELD_WEIGHT] = CT_BAD_WEIGHT, [CT_FIELD_TIME] = CT_BAD_TIME, [CT_FIELD_GROUP] = CT_BAD_ID,
     [CT_FIELD_UNIT] = CT_BAD_ID,     [CT_FIELD_NUMBER] = CT_BAD_NUMBER, [CT_FIELD_ID] = CT_BAD_ID,     [CT_FIELD_VECTOR] = CT_BAD_ID,
+    [CT_FIELD_HISTORY] = CT_BAD_ID,  [CT_FIELD_SIMILARITY] = CT_BAD_ID,
 };
 
 /* How many values a text with several holds; at most max_values of them are kept, behind `*out_skip` others. */
@@ -215,6 +216,8 @@ static ct_code parse_value(ct_rows_parser *parser, size_t f, const char *text, s
         case CT_FIELD_UNIT:
         case CT_FIELD_ID:
         case CT_FIELD_VECTOR:
+        case CT_FIELD_HISTORY: /* no source has these two */
+        case CT_FIELD_SIMILARITY:
             break;
     }
     if (ct_field_is_multi(field)) return parse_many(field, f, text, bytes, batch, row, status);
@@ -309,7 +312,9 @@ static ct_code parse_fields(ct_rows_parser *parser, size_t first_row, ct_status 
     const ct_schema *schema = parser->schema;
     for (size_t f = 0; f < schema->field_count; f++) {
         const ct_field *field = &schema->fields[f];
-        if (field->kind == CT_FIELD_NUMBER) {
+        if (field->derived) {
+            continue;
+        } else if (field->kind == CT_FIELD_NUMBER) {
             CT_TRY(parse_numbers(parser, f, first_row, status));
         } else if (field->kind == CT_FIELD_LABEL) {
             CT_TRY(parse_labels(parser, f, first_row, status));
@@ -439,7 +444,7 @@ ct_code ct_rows_parse(ct_rows_parser *parser, const ct_row_layout *layout, const
     parser->text = text;
     parser->rows = rows;
     rows->lines = rows->event_count = rows->bad = 0;
-    for (size_t i = 0; i < rows->batch->column_count; i++) rows->batch->columns[i].present = true;
+    for (size_t i = 0; i < rows->batch->column_count; i++) rows->batch->columns[i].present = !parser->schema->fields[i].derived;
     CT_TRY(reserve_tile(parser, status));
     while (at < bytes) {
         const size_t first_event = rows->event_count;

@@ -3,7 +3,8 @@
  *
  * Rules beyond the grammar in schema.h: a schema has at most one label, weight, time, group and unit. One without a label can be loaded
  * (for scoring); whoever trains must ask for it. `side` may be left out (candidate). With a header, a `column` of digits is a position and
- * anything else a name. `shares` names a field that has its own rows (no chains) and tokens of the same type. `max` may be left out (100).
+ * anything else a name. A history needs a unit and, where it is of what was clicked, a label. `shares` names a field that has its own rows
+ * (no chains) and tokens of the same type. `max` may be left out (100).
  */
 #include "data/schema.h"
 
@@ -16,9 +17,16 @@
 #include "data/internal.h"
 #include "data/schema_yaml.h"
 
-enum { SCHEMA_MAX_BYTES = 16 << 20, NAME_MAX_BYTES = 256, COLUMNS_MAX = 65536, VALUES_DEFAULT = 100, VALUES_MAX = 10000 };
+enum {
+    SCHEMA_MAX_BYTES = 16 << 20,
+    NAME_MAX_BYTES = 256,
+    COLUMNS_MAX = 65536,
+    VALUES_DEFAULT = 100,
+    VALUES_MAX = 10000,
+    TIERS_DEFAULT = 20
+};
 
-static const char *const kind_keys = "label, weight, time, group, unit, number, id or vector";
+static const char *const kind_keys = "label, weight, time, group, unit, number, id, vector, history or similarity";
 
 /* Which keys besides name and kind may stand beside a kind. */
 #define KEY(k) (1u << (k))
@@ -28,10 +36,12 @@ static const unsigned allowed_keys[] = {
     [CT_FIELD_TIME] = KEY(CT_KEY_COLUMN) | KEY(CT_KEY_TIME_UNIT),
     [CT_FIELD_GROUP] = KEY(CT_KEY_COLUMN) | KEY(CT_KEY_TYPE),
     [CT_FIELD_UNIT] = KEY(CT_KEY_COLUMN) | KEY(CT_KEY_TYPE),
-    [CT_FIELD_NUMBER] = KEY(CT_KEY_COLUMN) | KEY(CT_KEY_SIDE),
+    [CT_FIELD_NUMBER] = KEY(CT_KEY_COLUMN) | KEY(CT_KEY_SIDE) | KEY(CT_KEY_OF),
     [CT_FIELD_ID] = KEY(CT_KEY_COLUMN) | KEY(CT_KEY_SIDE) | KEY(CT_KEY_TYPE) | KEY(CT_KEY_SEPARATOR) | KEY(CT_KEY_MAX) |
                     KEY(CT_KEY_NEWEST) | KEY(CT_KEY_SHARES),
     [CT_FIELD_VECTOR] = KEY(CT_KEY_OF) | KEY(CT_KEY_FILE) | KEY(CT_KEY_IDS),
+    [CT_FIELD_HISTORY] = KEY(CT_KEY_OF) | KEY(CT_KEY_CLICKED) | KEY(CT_KEY_MAX),
+    [CT_FIELD_SIMILARITY] = KEY(CT_KEY_OF) | KEY(CT_KEY_VECTOR) | KEY(CT_KEY_TIERS),
 };
 enum { KINDS = sizeof allowed_keys / sizeof allowed_keys[0] };
 
@@ -131,9 +141,15 @@ static ct_code load_kind(loader *l, size_t f) {
     if (found == CT_FIELD_VECTOR && yaml->value[CT_KEY_COLUMN]) {
         return fail_field(l, f, CT_KEY_COLUMN, "column cannot stand in a vector: its values are chosen by the id field that `of` names");
     }
-    if (found != CT_FIELD_VECTOR && yaml->value[CT_KEY_OF]) {
-        return fail_field(l, f, CT_KEY_OF, "`of` is for a vector; a field of kind %s has a column", kind);
+    if (yaml->value[CT_KEY_OF] && !(allowed_keys[found] & KEY(CT_KEY_OF))) {
+        return fail_field(l, f, CT_KEY_OF, "`of` is for a vector and for what follows from a history; a field of kind %s has a column",
+                          kind);
     }
+    if (found == CT_FIELD_NUMBER && yaml->value[CT_KEY_OF] && (yaml->value[CT_KEY_COLUMN] || yaml->value[CT_KEY_SIDE])) {
+        return fail_field(l, f, CT_KEY_OF, "a number has `column` and `side`, or `of`: then it counts that history's values");
+    }
+    l->schema->fields[f].derived =
+        found == CT_FIELD_HISTORY || found == CT_FIELD_SIMILARITY || (found == CT_FIELD_NUMBER && yaml->value[CT_KEY_OF]);
     for (int key = CT_KEY_COLUMN; key < CT_KEYS; key++) {
         if (yaml->value[key] && !(allowed_keys[found] & KEY(key))) {
             return fail_field(l, f, (ct_key)key, "%s means nothing for a field of kind %s", ct_key_names[key], kind);
@@ -148,7 +164,7 @@ static ct_code load_column(loader *l, size_t f) {
     const char *column = l->yaml.fields[f].value[CT_KEY_COLUMN];
     int64_t position;
     field->column = -1;
-    if (field->kind == CT_FIELD_VECTOR) return CT_OK;
+    if (field->kind == CT_FIELD_VECTOR || field->derived) return CT_OK;
     if (!column || !column[0]) return fail_field(l, f, CT_KEY_COLUMN, "column is missing");
     if (!ct_parse_i64(column, strlen(column), &position)) {
         if (!schema->header) {
@@ -166,14 +182,35 @@ static ct_code load_column(loader *l, size_t f) {
     return CT_OK;
 }
 
+/* A number from 1 to `most`; one that is not given leaves *out as it is. */
+static ct_code load_count(loader *l, size_t f, ct_key key, int64_t most, uint32_t *out) {
+    const char *text = l->yaml.fields[f].value[key];
+    int64_t count;
+    if (!text) return CT_OK;
+    if (!ct_parse_i64(text, strlen(text), &count) || count < 1 || count > most) {
+        return fail_field(l, f, key, "%s '%s' is no number from 1 to %lld", ct_key_names[key], text, (long long)most);
+    }
+    *out = (uint32_t)count;
+    return CT_OK;
+}
+
 static ct_code load_values(loader *l, size_t f) {
     const ct_yaml_field *yaml = &l->yaml.fields[f];
     ct_field *field = &l->schema->fields[f];
-    const char *separator = yaml->value[CT_KEY_SEPARATOR], *max = yaml->value[CT_KEY_MAX];
+    const char *separator = yaml->value[CT_KEY_SEPARATOR];
     int newest = 1;
     field->max_values = 1;
+    if (field->kind == CT_FIELD_HISTORY) {
+        field->value_separator = ',';
+        field->max_values = VALUES_DEFAULT;
+        return load_count(l, f, CT_KEY_MAX, CT_HISTORY_MAX_VALUES, &field->max_values);
+    }
+    if (field->kind == CT_FIELD_SIMILARITY) {
+        field->tiers = TIERS_DEFAULT;
+        return load_count(l, f, CT_KEY_TIERS, CT_SIMILARITY_MAX_TIERS, &field->tiers);
+    }
     if (!separator) {
-        if (max) return fail_field(l, f, CT_KEY_MAX, "max needs a separator: without one a row has one value");
+        if (yaml->value[CT_KEY_MAX]) return fail_field(l, f, CT_KEY_MAX, "max needs a separator: without one a row has one value");
         if (yaml->value[CT_KEY_NEWEST]) return fail_field(l, f, CT_KEY_NEWEST, "newest needs a separator: without one a row has one value");
         return CT_OK;
     }
@@ -185,13 +222,7 @@ static ct_code load_values(loader *l, size_t f) {
     }
     field->value_separator = separator[0];
     field->max_values = VALUES_DEFAULT;
-    if (max) {
-        int64_t count;
-        if (!ct_parse_i64(max, strlen(max), &count) || count < 1 || count > VALUES_MAX) {
-            return fail_field(l, f, CT_KEY_MAX, "max '%s' is no number from 1 to %d", max, VALUES_MAX);
-        }
-        field->max_values = (uint32_t)count;
-    }
+    CT_TRY(load_count(l, f, CT_KEY_MAX, VALUES_MAX, &field->max_values));
     CT_TRY(load_choice(l, f, CT_KEY_NEWEST, (const char *const[]){"first", "last"}, &newest));
     field->newest_first = newest == 0;
     return CT_OK;
@@ -213,14 +244,16 @@ static ct_code resolve(loader *l, const char *name, const char **out_path) {
 static ct_code load_field(loader *l, size_t f) {
     const ct_yaml_field *yaml = &l->yaml.fields[f];
     ct_field *field = &l->schema->fields[f];
-    int side = CT_SIDE_CANDIDATE, type = CT_ID_TEXT, time_unit = CT_TIME_SECONDS;
+    int side = CT_SIDE_CANDIDATE, type = CT_ID_TEXT, time_unit = CT_TIME_SECONDS, clicked = 0;
     CT_TRY(load_name(l, f));
     CT_TRY(load_kind(l, f));
     CT_TRY(load_column(l, f));
     CT_TRY(load_choice(l, f, CT_KEY_SIDE, (const char *const[]){"context", "candidate"}, &side));
     CT_TRY(load_choice(l, f, CT_KEY_TYPE, (const char *const[]){"text", "integer"}, &type));
     CT_TRY(load_choice(l, f, CT_KEY_TIME_UNIT, (const char *const[]){"seconds", "milliseconds"}, &time_unit));
+    CT_TRY(load_choice(l, f, CT_KEY_CLICKED, (const char *const[]){"false", "true"}, &clicked));
     CT_TRY(load_values(l, f));
+    field->clicked = clicked == 1;
     field->side = (ct_side)side;
     field->id_type = (ct_id_type)type;
     field->time_unit = (ct_time_unit)time_unit;
@@ -281,6 +314,58 @@ static ct_code link_vector(loader *l, size_t f) {
     field->value_separator = id->value_separator;
     field->max_values = id->max_values;
     field->newest_first = id->newest_first;
+    return CT_OK;
+}
+
+/* The field that a key names. */
+static ct_code find_named(loader *l, size_t f, ct_key key, const char *what, ct_field_kind kind, size_t *out_field) {
+    const char *name = l->yaml.fields[f].value[key];
+    if (!name) return fail_field(l, f, key, "`%s` is missing: %s", ct_key_names[key], what);
+    const int64_t found = ct_schema_find(l->schema, name);
+    if (found < 0) return fail_field(l, f, key, "%s '%s', which is no field", ct_key_names[key], name);
+    const ct_field_kind is = l->schema->fields[found].kind;
+    if (is != kind) {
+        return fail_field(l, f, key, "%s '%s', which is of kind %s, not %s", ct_key_names[key], name, ct_field_kind_name(is),
+                          ct_field_kind_name(kind));
+    }
+    *out_field = (size_t)found;
+    return CT_OK;
+}
+
+static ct_code link_history(loader *l, size_t f) {
+    ct_field *field = &l->schema->fields[f];
+    CT_TRY(find_named(l, f, CT_KEY_OF, "the id field whose values it keeps", CT_FIELD_ID, &field->of));
+    const ct_field *id = &l->schema->fields[field->of];
+    if (id->value_separator) return fail_field(l, f, CT_KEY_OF, "of '%s', which has several values a row; it must have one", id->name);
+    if (ct_schema_find_kind(l->schema, CT_FIELD_UNIT) < 0) {
+        return fail_field(l, f, CT_KEY_KIND, "a history is a unit's, and the schema has no field of kind unit");
+    }
+    if (field->clicked && ct_schema_find_kind(l->schema, CT_FIELD_LABEL) < 0) {
+        return fail_field(l, f, CT_KEY_CLICKED, "what was clicked is told by a label, and the schema has none");
+    }
+    field->side = CT_SIDE_CONTEXT;
+    field->id_type = id->id_type;
+    field->salt = id->salt;
+    return CT_OK;
+}
+
+/* A similarity, and a number that counts. */
+static ct_code link_derived(loader *l, size_t f) {
+    ct_field *field = &l->schema->fields[f];
+    CT_TRY(find_named(l, f, CT_KEY_OF, "the history", CT_FIELD_HISTORY, &field->of));
+    const ct_field *history = &l->schema->fields[field->of];
+    field->side = CT_SIDE_CONTEXT;
+    if (field->kind == CT_FIELD_NUMBER) return CT_OK;
+    CT_TRY(find_named(l, f, CT_KEY_VECTOR, "the vector field that it compares", CT_FIELD_VECTOR, &field->vector));
+    const ct_field *vector = &l->schema->fields[field->vector];
+    if (vector->of != history->of) {
+        return fail_field(l, f, CT_KEY_VECTOR, "vector '%s' is of '%s', but the history '%s' is of '%s'", vector->name,
+                          l->schema->fields[vector->of].name, history->name, l->schema->fields[history->of].name);
+    }
+    field->side = vector->side;
+    field->id_type = history->id_type;
+    field->value_separator = history->value_separator;
+    field->max_values = history->max_values;
     return CT_OK;
 }
 
@@ -356,6 +441,12 @@ static ct_code load_all(loader *l, const char *text, size_t bytes) {
     }
     for (size_t f = 0; f < schema->field_count; f++) {
         if (schema->fields[f].kind == CT_FIELD_VECTOR) CT_TRY(link_vector(l, f));
+    }
+    for (size_t f = 0; f < schema->field_count; f++) {
+        if (schema->fields[f].kind == CT_FIELD_HISTORY) CT_TRY(link_history(l, f));
+    }
+    for (size_t f = 0; f < schema->field_count; f++) {
+        if (schema->fields[f].derived && schema->fields[f].kind != CT_FIELD_HISTORY) CT_TRY(link_derived(l, f));
     }
     return hash_schema(l);
 }

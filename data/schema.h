@@ -10,6 +10,9 @@
  *       - {name: likes, kind: id, column: 5, side: context, separator: ",", max: 50, newest: last, shares: item}
  *       - {name: item_text, kind: vector, of: item, file: text.npy, ids: text.txt}
  *       - {name: unit, kind: unit, column: 3}                         # a source column may serve several fields
+ *       - {name: liked, kind: history, of: item, clicked: true, max: 50}     # what the unit clicked before; shares the item's rows
+ *       - {name: close, kind: similarity, of: liked, vector: item_text, tiers: 20}
+ *       - {name: likes_before, kind: number, of: liked}                # how many
  *       - {name: when, kind: time, column: 6, time_unit: milliseconds} # without time_unit: seconds
  *
  * `column` is a 1-based position or, with a header, a name. Left out: separator "\t", header false, side candidate, type text, max 100,
@@ -28,7 +31,9 @@ typedef enum ct_field_kind {
     CT_FIELD_UNIT,  /* who is randomised and resampled: a user */
     CT_FIELD_NUMBER,
     CT_FIELD_ID,
-    CT_FIELD_VECTOR /* a frozen vector, chosen by the id field `of` */
+    CT_FIELD_VECTOR,    /* a frozen vector, chosen by the id field `of` */
+    CT_FIELD_HISTORY,   /* the unit's last values of the id field `of`, of earlier rows (data/history.h) */
+    CT_FIELD_SIMILARITY /* of the row's vector to those of the history `of`; its column holds the keys of the history's vectors */
 } ct_field_kind;
 
 /* context: the same for all candidates of a request; candidate: its own for each. Training rows bring both. */
@@ -40,19 +45,23 @@ typedef enum ct_time_unit { CT_TIME_SECONDS, CT_TIME_MILLISECONDS } ct_time_unit
 typedef struct ct_field {
     const char *name;
     ct_field_kind kind;
-    ct_side side;            /* number, id; a vector has its id field's side */
-    int64_t column;          /* 0-based source column; -1 for a vector or where only column_name is known */
+    ct_side side;            /* number, id; a vector has its id field's side, a similarity its vector's; a history is context */
+    int64_t column;          /* 0-based source column; -1 for a vector, what is derived, or where only column_name is known */
+    bool derived;            /* its values are in no source: a history, a similarity, a number that counts a history */
     const char *column_name; /* with a header; else NULL */
     bool has_at_least;       /* label: 1 where value >= at_least */
     double at_least;
     ct_time_unit time_unit;
     ct_id_type id_type;
-    char value_separator; /* id: between several values; 0 = one value */
-    uint32_t max_values;  /* id: keeps this many newest values; 1 without a separator */
+    char value_separator; /* id: between several values; 0 = one value. Of a history and a similarity, which have several: ',' */
+    uint32_t max_values;  /* id: keeps this many newest values; 1 without a separator. history: its last ones */
     bool newest_first;
     const char *shares;          /* id: uses that field's keys and rows; NULL = its own */
     uint64_t salt;               /* id: hash of the name whose rows it uses; group, unit, vector: 0 */
-    size_t of;                   /* vector: index of its id field */
+    size_t of;                   /* vector, history: index of its id field; similarity, derived number: of the history */
+    bool clicked;                /* history: of rows whose label is 1 alone */
+    size_t vector;               /* similarity: index of the vector field */
+    uint32_t tiers;              /* similarity: steps of the cosine, -1 to 1, in which the history's vectors are counted */
     const char *vector_path;     /* vector: the file, resolved against the schema's folder */
     const char *vector_ids_path; /* resolved; NULL = ids are 1 .. N */
     uint64_t
@@ -72,7 +81,7 @@ typedef struct ct_schema {
     void *owner;   /* private */
 } ct_schema;
 
-enum { CT_SCHEMA_MAX_FIELDS = 4096 };
+enum { CT_SCHEMA_MAX_FIELDS = 4096, CT_HISTORY_MAX_VALUES = 1000, CT_SIMILARITY_MAX_TIERS = 64 };
 
 /* `name_or_path`: "criteo" or a file. Errors: CT_INVALID with file, line and field at fault; CT_NOT_FOUND lists the built-in names. */
 CT_MUST_CHECK ct_code ct_schema_load(const char *name_or_path, ct_schema **out_schema, ct_status *status);

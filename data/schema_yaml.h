@@ -21,6 +21,9 @@ typedef enum ct_key {
     CT_KEY_OF,
     CT_KEY_FILE,
     CT_KEY_IDS,
+    CT_KEY_CLICKED,
+    CT_KEY_VECTOR,
+    CT_KEY_TIERS,
     CT_KEYS
 } ct_key;
 extern const char *const ct_key_names[CT_KEYS];

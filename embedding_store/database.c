@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/file.h"
 
 /* Files are mapped, not compressed, without a block cache: blocks, indexes and filters are then the kernel's pages, and a point read copies
@@ -37,6 +38,10 @@ void ct_database_close(ct_database *database) {
     if (database->db) {
         for (size_t i = 0; i < database->family_count; i++) rocksdb_column_family_handle_destroy(database->families[i]);
         rocksdb_close(database->db);
+    }
+    for (size_t i = 0; i < CT_STORE_MAX_TABLES; i++) {
+        if (database->family_options[i]) rocksdb_options_destroy(database->family_options[i]);
+        if (database->filters[i]) rocksdb_compactionfilter_destroy(database->filters[i]);
     }
     if (database->options) rocksdb_options_destroy(database->options);
     if (database->format) rocksdb_block_based_options_destroy(database->format);
@@ -80,6 +85,21 @@ static void set_options(ct_database *database, ct_database_use use) {
     }
 }
 
+static unsigned char drop_expired(void *state, int level, const char *key, size_t key_bytes, const char *value, size_t value_bytes,
+                                  char **new_value, size_t *new_value_bytes, unsigned char *value_changed) {
+    const ct_expiry *expiry = state;
+    const uint32_t oldest = atomic_load(&expiry->oldest_day), offset = atomic_load(&expiry->day_offset);
+    (void)level, (void)key, (void)key_bytes, (void)new_value, (void)new_value_bytes, (void)value_changed;
+    return oldest > 0 && value_bytes >= offset + 4 && ct_get_le32(value + offset) < oldest;
+}
+
+static void keep_expiry(void *state) { (void)state; }
+
+static const char *name_expiry(void *state) {
+    (void)state;
+    return "clicktower.expiry";
+}
+
 ct_code ct_database_open(ct_database *database, const char *folder, ct_database_use use, const char *const *names, size_t tables,
                          ct_status *status) {
     memset(database, 0, sizeof *database);
@@ -92,6 +112,11 @@ ct_code ct_database_open(ct_database *database, const char *folder, ct_database_
         (void)snprintf(full[i], sizeof full[i], "%s%s", i ? "table:" : "default", i ? names[i - 1] : "");
         pointers[i] = full[i];
         options[i] = database->options;
+        if (use != CT_DATABASE_LIVE || !i) continue;
+        database->filters[i - 1] = rocksdb_compactionfilter_create(&database->expiry[i - 1], keep_expiry, drop_expired, name_expiry);
+        database->family_options[i - 1] = rocksdb_options_create_copy(database->options);
+        rocksdb_options_set_compaction_filter(database->family_options[i - 1], database->filters[i - 1]);
+        options[i] = database->family_options[i - 1];
     }
     char *error = NULL;
     const int count = (int)database->family_count;

@@ -16,10 +16,18 @@ typedef enum ct_database_use {
     CT_DATABASE_LIVE  /* filled, read and compacted; there or not */
 } ct_database_use;
 
+/* What a table's compactions drop: records whose u32 at day_offset is less than oldest_day. */
+typedef struct ct_expiry {
+    _Atomic uint32_t oldest_day, day_offset; /* oldest_day 0 = nothing */
+} ct_expiry;
+
 typedef struct ct_database {
     rocksdb_block_based_table_options_t *format;
     rocksdb_options_t *options;
     rocksdb_t *db;
+    ct_expiry expiry[CT_STORE_MAX_TABLES]; /* LIVE: by table; a database does not move while it is open */
+    rocksdb_compactionfilter_t *filters[CT_STORE_MAX_TABLES];
+    rocksdb_options_t *family_options[CT_STORE_MAX_TABLES];
     size_t family_count;
     rocksdb_column_family_handle_t *families[CT_DATABASE_FAMILIES]; /* [0] = default, [1 + table] */
 } ct_database;

@@ -169,11 +169,15 @@ static ct_code read_entry(const read_work *work, scan *scan, uint64_t key, const
     ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
     bool has_row;
     if (ct_record_check(stored, value, bytes, &has_row, status) != CT_OK) return ct_fail_within(status, "%s", work->folder);
+    bool lives;
+    if (ct_record_lives(stored, value, &lives, status) != CT_OK) return ct_fail_within(status, "%s", work->folder);
+    if (!lives) return CT_OK;
     if (has_row)
         scan->rows++;
     else
         scan->stubs++;
     if (!has_row && work->store->mode == CT_STORE_READ && !table->spec.target_stats) return CT_OK;
+    if (table->spec.expire_days && ct_record_day(stored, value) < table->oldest_day) return CT_OK;
     ct_index_entry *entry;
     const uint64_t used = partition->used;
     CT_TRY(ct_partition_claim(table, partition, key, &entry, status));
@@ -269,28 +273,6 @@ ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table 
 done:
     free(scans);
     rocksdb_readoptions_destroy(options);
-    ct_database_close(&database);
-    return code;
-}
-
-ct_code ct_disk_count(const char *folder, const ct_stored_table *stored, size_t count, uint64_t *out_entries, uint64_t *out_bytes,
-                      ct_status *status) {
-    ct_database database;
-    ct_code code = CT_OK;
-    const char *names[CT_STORE_MAX_TABLES] = {NULL};
-    for (size_t i = 0; i < count; i++) names[i] = stored[i].spec.name;
-    CT_TRY(ct_database_open(&database, folder, CT_DATABASE_READ, names, count, status));
-    for (size_t i = 0; i < count && code == CT_OK; i++) {
-        rocksdb_column_family_handle_t *family = database.families[1 + i];
-        static const char entries[] = "# entries="; /* of all sorted files; rocksdb.estimate-num-keys looks into some of them only */
-        char *text = rocksdb_property_value_cf(database.db, family, "rocksdb.aggregated-table-properties");
-        const char *at = text ? strstr(text, entries) : NULL;
-        if (!at || rocksdb_property_int_cf(database.db, family, "rocksdb.total-sst-files-size", &out_bytes[i]) != 0)
-            code = ct_fail(status, CT_CORRUPT, "%s: table %s has no counts", folder, stored[i].spec.name);
-        else
-            out_entries[i] = strtoull(at + sizeof entries - 1, NULL, 10);
-        rocksdb_free(text);
-    }
     ct_database_close(&database);
     return code;
 }

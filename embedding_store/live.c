@@ -120,6 +120,12 @@ void ct_live_close(ct_live *live) {
     free(live);
 }
 
+void ct_live_expire(ct_live *live, size_t table, const ct_stored_table *layout, uint32_t oldest_day) {
+    ct_expiry *expiry = &live->database.expiry[table];
+    atomic_store(&expiry->day_offset, layout->day.offset);
+    atomic_store(&expiry->oldest_day, oldest_day); /* last: 0 drops nothing */
+}
+
 /* --- writing --- */
 
 ct_code ct_live_begin(ct_live *live, size_t table, ct_status *status) {
@@ -225,6 +231,21 @@ ct_code ct_live_scan(ct_live *live, size_t table, ct_live_fn function, void *con
     if (code == CT_OK) return ct_database_fail(error, live->folder, CT_CORRUPT, status);
     rocksdb_free(error);
     return code;
+}
+
+void ct_live_levels(ct_live *live, size_t table, uint64_t out_bytes[CT_LIVE_LEVELS]) {
+    const rocksdb_livefiles_t *files = rocksdb_livefiles(live->database.db);
+    size_t name_bytes;
+    char *name = rocksdb_column_family_handle_get_name(live->database.families[1 + table], &name_bytes);
+    memset(out_bytes, 0, CT_LIVE_LEVELS * sizeof *out_bytes);
+    for (int i = 0; i < rocksdb_livefiles_count(files); i++) {
+        const char *of = rocksdb_livefiles_column_family_name(files, i);
+        const int level = rocksdb_livefiles_level(files, i);
+        if (strlen(of) == name_bytes && memcmp(of, name, name_bytes) == 0 && level >= 0 && level < CT_LIVE_LEVELS)
+            out_bytes[level] += rocksdb_livefiles_size(files, i);
+    }
+    rocksdb_free(name);
+    rocksdb_livefiles_destroy(files);
 }
 
 ct_code ct_live_checkpoint(ct_live *live, const char *folder, ct_status *status) {

@@ -14,6 +14,9 @@ CT_MUST_CHECK ct_code ct_live_open(const char *folder, const char *const *names,
 /* A scratch database is removed. NULL is fine. */
 void ct_live_close(ct_live *live);
 
+/* Of a scratch database: from now on compactions drop records of days before `oldest_day`. layout: of the records. */
+void ct_live_expire(ct_live *live, size_t table, const ct_stored_table *layout, uint32_t oldest_day);
+
 /* One sorted file: begin, put in the order of keys, end takes it in (where anything was put). One at a time. */
 CT_MUST_CHECK ct_code ct_live_begin(ct_live *live, size_t table, ct_status *status);
 CT_MUST_CHECK ct_code ct_live_put(ct_live *live, uint64_t key, const char *record, size_t bytes, ct_status *status);
@@ -27,6 +30,9 @@ CT_MUST_CHECK ct_code ct_live_get(ct_live *live, size_t table, const uint64_t *k
                                   ct_status *status);
 /* Calls `function` for all records in the order of keys. */
 CT_MUST_CHECK ct_code ct_live_scan(ct_live *live, size_t table, ct_live_fn function, void *context, ct_status *status);
+/* Bytes of the table's sorted files, by level. */
+enum { CT_LIVE_LEVELS = 7 };
+void ct_live_levels(ct_live *live, size_t table, uint64_t out_bytes[CT_LIVE_LEVELS]);
 /* The content as it is now: hard links, in the new folder `folder`. */
 CT_MUST_CHECK ct_code ct_live_checkpoint(ct_live *live, const char *folder, ct_status *status);
 

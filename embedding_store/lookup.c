@@ -74,6 +74,7 @@ static ct_code check_column(const ct_lookup *lookup, size_t number, ct_status *s
 static ct_code check(const ct_store *store, const ct_lookup *lookup, ct_status *status) {
     if (lookup->table >= store->table_count)
         return ct_fail(status, CT_INVALID, "lookup: table %zu of %zu", lookup->table, store->table_count);
+    if (store->mode == CT_STORE_LOOK) return ct_fail(status, CT_INVALID, "lookup: the store was opened without its rows");
     if (lookup->rows > MAX_OCCURRENCES) return ct_fail(status, CT_EXHAUSTED, "lookup: %zu rows in a batch", lookup->rows);
     if (lookup->column_count >= CT_OCCURRENCE_DROPPED) return ct_fail(status, CT_EXHAUSTED, "lookup: %zu columns", lookup->column_count);
     if (lookup->mode == CT_LOOKUP_TRAIN) {
@@ -210,6 +211,7 @@ ct_code ct_store_acquire(ct_store *store, ct_ticket *ticket, ct_status *status) 
         else
             ct_read_acquire(ticket);
     } else {
+        if (ticket->table->spec.expire_days) CT_TRY(ct_expire(store, ticket->table, ticket->lookup.day, status));
         if (store->tier) CT_TRY(ct_tier_admit(store->tier, ticket, status));
         CT_TRY(ct_train_acquire(ticket, status));
         if (store->tier) ct_tier_acquired(store->tier, ticket);

@@ -22,9 +22,9 @@ void ct_counts_apply(ct_ticket *ticket, size_t part, const float *labels) {
         ct_key_counts *counts =
             ct_entry_counts(true_places ? ct_partition_entry(partition, noted[i].place) : ct_partition_find(partition, uniques[i].key));
         const ct_seen before = ct_counts_in_epoch(counts, epoch);
-        *counts = (ct_key_counts){.impressions = ct_add_counts(before.impressions, uniques[i].count),
-                                  .clicks = ct_add_counts(before.clicks, uniques[i].clicks),
-                                  .epoch = epoch};
+        counts->impressions = ct_add_counts(before.impressions, uniques[i].count);
+        counts->clicks = ct_add_counts(before.clicks, uniques[i].clicks);
+        counts->epoch = epoch;
     }
 }
 

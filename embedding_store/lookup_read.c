@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/math.h"
+#include "embedding_store/half.h"
 #include "embedding_store/store_internal.h"
 
 enum { INDEX_AHEAD = 16, ROWS_AHEAD = 16 };
@@ -137,16 +138,30 @@ static void gather_plain(const ct_ticket *ticket, const float *const *tokens, co
     }
 }
 
+CT_HOT static void copy_halves(const float *token, float *restrict out, size_t dim) {
+    const uint16_t *restrict values = (const uint16_t *)(const void *)token;
+    for (size_t i = 0; i < dim; i++) out[i] = ct_half_to_float(values[i]);
+}
+
+/* One row of one column with one key a row. */
+static void copy_values(const ct_table_spec *spec, const float *token, float *out) {
+    if (spec->precision == CT_ROW_FP16)
+        copy_halves(token, out, spec->dim);
+    else
+        memcpy(out, token, spec->dim * sizeof(float));
+}
+
 /* One row of one column: ((0 + w_1 v_1) + w_2 v_2) + ...; a mean is divided by ((0 + w_1) + w_2) + ... */
-CT_HOT static void pool_values(const float *const *tokens, const float *weights, size_t count, ct_pooling pooling, float *restrict out,
-                               size_t dim) {
+INLINE void pool(const float *const *tokens, const float *weights, size_t count, ct_pooling pooling, float *restrict out, size_t dim,
+                 bool half) {
     memset(out, 0, dim * sizeof(float));
     float sum = 0.0f;
     for (size_t j = 0; j < count; j++) {
         const float weight = weights ? weights[j] : 1.0f;
         const float *restrict values = tokens[j];
+        const uint16_t *restrict halves = (const uint16_t *)(const void *)tokens[j];
         sum += weight;
-        for (size_t i = 0; i < dim; i++) out[i] += weight * values[i];
+        for (size_t i = 0; i < dim; i++) out[i] += weight * (half ? ct_half_to_float(halves[i]) : values[i]);
     }
     if (pooling == CT_POOL_SUM || count == 0) return;
     if (sum == 0.0f)
@@ -155,21 +170,36 @@ CT_HOT static void pool_values(const float *const *tokens, const float *weights,
         for (size_t i = 0; i < dim; i++) out[i] /= sum;
 }
 
+CT_HOT static void pool_floats(const float *const *tokens, const float *weights, size_t count, ct_pooling pooling, float *restrict out,
+                               size_t dim) {
+    pool(tokens, weights, count, pooling, out, dim, false);
+}
+
+CT_HOT static void pool_halves(const float *const *tokens, const float *weights, size_t count, ct_pooling pooling, float *restrict out,
+                               size_t dim) {
+    pool(tokens, weights, count, pooling, out, dim, true);
+}
+
+static void pool_values(const ct_table_spec *spec, const float *const *tokens, const float *weights, size_t count, ct_pooling pooling,
+                        float *out) {
+    (spec->precision == CT_ROW_FP16 ? pool_halves : pool_floats)(tokens, weights, count, pooling, out, spec->dim);
+}
+
 /* Rows [first, first + rows) of one block, of one column. */
 static void gather_column(const ct_ticket *ticket, const ct_key_column *column, size_t start, size_t block_first, size_t first, size_t rows,
                           float *out, size_t stride) {
     const float *const *tokens = ticket->tokens;
-    const size_t dim = ticket->table->spec.dim;
+    const ct_table_spec *spec = &ticket->table->spec;
     const uint32_t *offsets = column->offsets;
     for (size_t row = first; row < first + rows; row++, out += stride) {
         const size_t value = offsets ? offsets[row] : row, end = offsets ? offsets[row + 1] : row + 1;
         const float *const *at = &tokens[start + value - (offsets ? offsets[block_first] : block_first)];
         __builtin_prefetch(at[ROWS_AHEAD]);
         if (!offsets && !column->weights)
-            memcpy(out + column->output_column, at[0], dim * sizeof(float));
+            copy_values(spec, at[0], out + column->output_column);
         else
-            pool_values(at, column->weights ? column->weights + value : NULL, end - value, column->pooling, out + column->output_column,
-                        dim);
+            pool_values(spec, at, column->weights ? column->weights + value : NULL, end - value, column->pooling,
+                        out + column->output_column);
     }
 }
 
@@ -179,9 +209,9 @@ static void gather_shared(const ct_ticket *ticket, size_t number, size_t rows, f
     float *first = out + column->output_column;
     const float *const *at = &ticket->tokens[ticket->shared_start[number]];
     if (!column->offsets && !column->weights)
-        memcpy(first, at[0], dim * sizeof(float));
+        copy_values(&ticket->table->spec, at[0], first);
     else
-        pool_values(at, column->weights, column->offsets ? column->offsets[1] : 1, column->pooling, first, dim);
+        pool_values(&ticket->table->spec, at, column->weights, column->offsets ? column->offsets[1] : 1, column->pooling, first);
     for (size_t row = 1; row < rows; row++) memcpy(first + row * stride, first, dim * sizeof(float));
 }
 
@@ -204,7 +234,7 @@ void ct_store_gather(const ct_store *store, const ct_ticket *ticket, size_t firs
         if (end > first_row + rows) end = first_row + rows;
         const uint32_t *starts = &ticket->starts[block * columns];
         float *to = out + (row - first_row) * out_stride;
-        if (ticket->plain) {
+        if (ticket->plain && ticket->table->spec.precision == CT_ROW_FP32) {
             gather_plain(ticket, ticket->tokens + (row - block_first), starts, end - row, to, out_stride);
         } else {
             for (size_t i = 0; i < columns; i++) {

@@ -186,23 +186,25 @@ typedef struct acquire_work {
     ct_failure failure;
 } acquire_work;
 
-/* counted: the table has target statistics; a constant of each caller, so that tables without do not pay for it. */
-static inline __attribute__((always_inline)) ct_code acquire_part(ct_ticket *ticket, size_t part, bool counted, ct_status *status) {
+/* counted: the table has target statistics; wide: or it expires. Constants of each caller, so that tables without do not pay for it. */
+static inline __attribute__((always_inline)) ct_code acquire_part(ct_ticket *ticket, size_t part, bool counted, bool wide,
+                                                                  ct_status *status) {
     ct_table *table = ticket->table;
     ct_partition *partition = &table->partitions[part];
     const size_t count = ticket->unique_counts[part];
     ct_unique *uniques = &ticket->uniques[ticket->bases[part]];
     const ct_occurrence *list = &ticket->list[ticket->bases[part]];
     const uint32_t min_count = table->spec.min_count;
+    const bool expires = wide && table->spec.expire_days > 0;
     ct_noted *noted = counted ? &ticket->noted[ticket->bases[part]] : NULL;
     bool rerouted = false;
     if (counted) ticket->noted_bits[part] = partition->index_bits;
 
-    for (size_t i = 0; i < least(count, INDEX_AHEAD); i++) ct_table_prefetch_by(table, uniques[i].key, counted);
+    for (size_t i = 0; i < least(count, INDEX_AHEAD); i++) ct_table_prefetch_by(table, uniques[i].key, wide);
     for (size_t i = 0; i < count; i++) {
-        if (i + INDEX_AHEAD < count) ct_table_prefetch_by(table, uniques[i + INDEX_AHEAD].key, counted);
+        if (i + INDEX_AHEAD < count) ct_table_prefetch_by(table, uniques[i + INDEX_AHEAD].key, wide);
         ct_unique *unique = &uniques[i];
-        ct_index_entry *entry = ct_partition_find_by(partition, unique->key, counted);
+        ct_index_entry *entry = ct_partition_find_by(partition, unique->key, wide);
         if (!entry) CT_TRY(ct_partition_claim(table, partition, unique->key, &entry, status));
         const uint32_t before = entry->count;
         entry->count = ct_add_counts(before, unique->count);
@@ -211,6 +213,7 @@ static inline __attribute__((always_inline)) ct_code acquire_part(ct_ticket *tic
             ct_partition_set_first(table, partition, entry->slot - 1, unique->key, false);
         }
         if (entry->slot != CT_SLOT_STUB) unique->row = entry->slot - 1;
+        if (expires) ct_entry_counts(entry)->day = table->day;
         if (counted) {
             noted[i].seen = ct_counts_in_epoch(ct_entry_counts(entry), ticket->lookup.epoch);
             noted[i].place = ct_partition_place(partition, entry);
@@ -238,8 +241,10 @@ static void acquire_task(void *context, size_t part, size_t worker) {
     (void)worker;
     acquire_work *work = context;
     ct_status status;
-    const ct_code code =
-        work->ticket->seen ? acquire_part(work->ticket, part, true, &status) : acquire_part(work->ticket, part, false, &status);
+    const bool counted = work->ticket->seen, wide = ct_entry_shift(&work->ticket->table->spec);
+    const ct_code code = counted ? acquire_part(work->ticket, part, true, true, &status)
+                         : wide  ? acquire_part(work->ticket, part, false, true, &status)
+                                 : acquire_part(work->ticket, part, false, false, &status);
     if (code != CT_OK) ct_failure_put(&work->failure, &status);
 }
 
@@ -309,6 +314,7 @@ static ct_code add_rare_rows(ct_ticket *ticket, ct_status *status) {
         ct_index_entry *entry;
         CT_TRY(ct_partition_claim(table, partition, unique->key, &entry, status));
         entry->count = ct_add_counts(entry->count, unique->count);
+        if (table->spec.expire_days) ct_entry_counts(entry)->day = CT_DAY_NEVER;
         if (entry->slot == CT_SLOT_STUB) {
             CT_TRY(ct_partition_add_row(table, partition, entry, status));
             ct_partition_set_first(table, partition, entry->slot - 1, unique->key, true);
@@ -371,7 +377,10 @@ ct_code ct_train_apply(ct_ticket *ticket, const float *gradients, size_t stride,
                                      .stride = stride,
                                      .output_column = ticket->output_column,
                                      .factors = ticket->weighted ? ticket->factors : NULL,
-                                     .block_rows = (uint32_t)ticket->block_rows}};
+                                     .block_rows = (uint32_t)ticket->block_rows,
+                                     .epoch = ticket->lookup.epoch}};
+    const int64_t first_row = ticket->lookup.first_row;
+    work.gradients.rounding_seed = ct_hash64(&first_row, sizeof first_row, work.spec.seed);
     work.spec.learning_rate = ticket->table->learning_rate;
     ct_run(ticket->store->pool, ticket->table->partition_count, apply_task, &work);
     if (ticket->any_rare) ct_run(ticket->store->pool, ticket->rare_count, apply_rare_task, &work);

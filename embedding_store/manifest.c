@@ -16,8 +16,13 @@
  * Row optimisers: "adagrad_rowwise", "adagrad" (both with an initial_accumulator), "sgd", "adam" (beta1, beta2, epsilon); the columns of
  * their state are those of ct_state_columns. A table with target statistics says "target_stats": true and "counted_epoch", the last epoch
  * that was counted, and has the columns "impressions", "clicks" and "epoch" (u32) behind `admitted`; then "requires" names "target_stats".
+ * A table that expires says "expire_days", "first_day" and "day" (where the log began and what it has come to, since 1970) and "expired"
+ * (rows so far), and has the column "day" (u32: on which the key was last seen, or first_day, if that is later) before the state; then
+ * "requires" names "expiry". Its files may hold rows that have expired; they are as if they were not there, and "rows" and "stubs" do not
+ * count them.
  *
  * A value holds the columns in this order, little-endian, without gaps. Where `admitted` is 0 it is a stub and ends before the state.
+ * A table whose rows are halves says "precision": "fp16"; its column "value" is of type f16, and "requires" names "fp16_rows".
  * Columns that a reader does not know are skipped; missing state is the initial one. */
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +35,8 @@ enum { VERSION = 1, MAX_COLUMNS = 64, MAX_COLUMN_COUNT = 1 << 20 };
 
 static const char FORMAT[] = "clicktower store";
 
-static const char TARGET_STATS[] = "target_stats"; /* the one feature that a reader may have to know */
+static const char TARGET_STATS[] = "target_stats", EXPIRY[] = "expiry",
+                  FP16_ROWS[] = "fp16_rows"; /* features that a reader may have to know */
 
 static int add_column(json_t *columns, const char *name, const char *type, uint32_t count) {
     return json_array_append_new(columns, json_pack("{s:s, s:s, s:I}", "name", name, "type", type, "count", (json_int_t)count));
@@ -78,6 +84,13 @@ static json_t *describe_table(const ct_store *store, size_t number) {
             bad |= add_column(columns, "clicks", "u32", 1);
             bad |= add_column(columns, "epoch", "u32", 1);
         }
+        if (spec->expire_days) {
+            bad |= json_object_set_new(table, "expire_days", json_integer((json_int_t)spec->expire_days));
+            bad |= json_object_set_new(table, "first_day", json_integer((json_int_t)store->tables[number].first_day));
+            bad |= json_object_set_new(table, "day", json_integer((json_int_t)store->tables[number].day));
+            bad |= json_object_set_new(table, "expired", json_integer(info.expired));
+            bad |= add_column(columns, "day", "u32", 1);
+        }
         ct_state_column state[CT_STATE_COLUMNS];
         const size_t count = ct_state_columns(spec, state);
         for (size_t i = 0; i < count; i++) bad |= add_column(columns, state[i].name, state[i].type, state[i].count);
@@ -87,7 +100,8 @@ static json_t *describe_table(const ct_store *store, size_t number) {
     if (!bad) {
         bad |= json_object_set_new(table, "rows", json_integer(info.rows));
         bad |= json_object_set_new(table, "stubs", json_integer(info.stubs));
-        bad |= add_column(columns, "value", "f32", spec->dim);
+        if (spec->precision == CT_ROW_FP16) bad |= json_object_set_new(table, "precision", json_string("fp16"));
+        bad |= add_column(columns, "value", spec->precision == CT_ROW_FP16 ? "f16" : "f32", spec->dim);
         bad |= json_object_set(table, "columns", columns);
     }
     json_decref(columns);
@@ -115,9 +129,15 @@ ct_code ct_store_manifest_write(const ct_store *store, const char *folder, ct_st
     json_t *json = json_pack("{s:s, s:i, s:i, s:O, s:O}", "format", FORMAT, "version", VERSION, "least_reader", VERSION, "requires",
                              requires, "tables", tables);
     ct_code code = CT_OK;
-    bool counted = false;
-    for (size_t i = 0; i < store->table_count; i++) counted |= store->tables[i].spec.target_stats;
-    if (!path || !json || (counted && json_array_append_new(requires, json_string(TARGET_STATS)) != 0))
+    bool counted = false, expires = false, halves = false;
+    for (size_t i = 0; i < store->table_count; i++) {
+        counted |= store->tables[i].spec.target_stats;
+        expires |= store->tables[i].spec.expire_days > 0;
+        halves |= store->tables[i].spec.precision == CT_ROW_FP16;
+    }
+    if (!path || !json || (counted && json_array_append_new(requires, json_string(TARGET_STATS)) != 0) ||
+        (expires && json_array_append_new(requires, json_string(EXPIRY)) != 0) ||
+        (halves && json_array_append_new(requires, json_string(FP16_ROWS)) != 0))
         code = ct_fail_memory(status, 1024, "store.json");
     for (size_t i = 0; i < store->table_count && code == CT_OK; i++)
         if (json_array_append_new(tables, describe_table(store, i)) != 0) code = ct_fail_memory(status, 1024, "store.json");
@@ -158,32 +178,35 @@ static ct_code read_column(const json_t *column, const char *path, ct_stored_tab
     uint32_t bytes;
     if (strcmp(type, "f32") == 0 || strcmp(type, "u32") == 0)
         bytes = 4;
+    else if (strcmp(type, "f16") == 0)
+        bytes = 2;
     else if (strcmp(type, "u8") == 0)
         bytes = 1;
     else if (strcmp(type, "u64") == 0)
         bytes = 8;
     else
         return ct_fail(status, CT_UNSUPPORTED, "%s: column %s of table %s has the unknown type %s", path, name, out->spec.name, type);
-    const bool trained = out->spec.kind == CT_TABLE_TRAINED, counted = out->spec.target_stats;
+    const bool trained = out->spec.kind == CT_TABLE_TRAINED, counted = out->spec.target_stats, expires = out->spec.expire_days > 0;
     struct {
         const char *name, *type;
         uint32_t count;
         ct_stored_column *column; /* NULL = this table has none */
-    } known[6 + CT_STATE_COLUMNS] = {{"count", "u32", 1, trained ? &out->count : NULL},
+    } known[7 + CT_STATE_COLUMNS] = {{"count", "u32", 1, trained ? &out->count : NULL},
                                      {"admitted", "u8", 1, trained ? &out->admitted : NULL},
                                      {"impressions", "u32", 1, counted ? &out->impressions : NULL},
                                      {"clicks", "u32", 1, counted ? &out->clicks : NULL},
                                      {"epoch", "u32", 1, counted ? &out->epoch : NULL},
-                                     {"value", "f32", out->spec.dim, &out->value}};
+                                     {"day", "u32", 1, expires ? &out->day : NULL},
+                                     {"value", out->spec.precision == CT_ROW_FP16 ? "f16" : "f32", out->spec.dim, &out->value}};
     ct_state_column state[CT_STATE_COLUMNS];
     const size_t states = ct_state_columns(&out->spec, state);
     for (size_t i = 0; i < states; i++) {
-        known[6 + i].name = state[i].name;
-        known[6 + i].type = state[i].type;
-        known[6 + i].count = state[i].count;
-        known[6 + i].column = &out->state[i];
+        known[7 + i].name = state[i].name;
+        known[7 + i].type = state[i].type;
+        known[7 + i].count = state[i].count;
+        known[7 + i].column = &out->state[i];
     }
-    for (size_t i = 0; i < 6 + states; i++) {
+    for (size_t i = 0; i < 7 + states; i++) {
         if (strcmp(name, known[i].name) != 0 || !known[i].column) continue;
         if (strcmp(type, known[i].type) != 0 || count != known[i].count || known[i].column->present)
             return ct_fail(status, CT_CORRUPT, "%s: column %s of table %s should be once %u %s", path, name, out->spec.name, known[i].count,
@@ -220,11 +243,18 @@ static ct_code check_stub_columns(const char *path, ct_stored_table *out, ct_sta
     if (!out->count.present || !out->admitted.present || out->count.offset != 0 || out->admitted.offset != 4)
         return ct_fail(status, CT_CORRUPT, "%s: the rows of table %s should begin with count and admitted", path, out->spec.name);
     out->stub_bytes = 5;
-    if (!out->spec.target_stats) return CT_OK;
-    if (!out->impressions.present || !out->clicks.present || !out->epoch.present || out->impressions.offset != 5 ||
-        out->clicks.offset != 9 || out->epoch.offset != 13)
-        return ct_fail(status, CT_CORRUPT, "%s: impressions, clicks and epoch should follow in the rows of table %s", path, out->spec.name);
-    out->stub_bytes = 17;
+    if (out->spec.target_stats) {
+        if (!out->impressions.present || !out->clicks.present || !out->epoch.present || out->impressions.offset != 5 ||
+            out->clicks.offset != 9 || out->epoch.offset != 13)
+            return ct_fail(status, CT_CORRUPT, "%s: impressions, clicks and epoch should follow in the rows of table %s", path,
+                           out->spec.name);
+        out->stub_bytes = 17;
+    }
+    if (out->spec.expire_days) {
+        if (!out->day.present || out->day.offset != out->stub_bytes)
+            return ct_fail(status, CT_CORRUPT, "%s: day should follow in the rows of table %s", path, out->spec.name);
+        out->stub_bytes += 4;
+    }
     return CT_OK;
 }
 
@@ -245,10 +275,23 @@ static ct_code read_table(const json_t *table, const char *path, ct_stored_table
         spec->kind = CT_TABLE_TRAINED;
         CT_TRY(read_optimiser(table, path, spec, status));
         CT_TRY(get_f32(table, "first_value_scale", path, &spec->first_value_scale, status));
+        const json_t *precision = json_object_get(table, "precision");
+        if (precision && (!json_is_string(precision) || strcmp(json_string_value(precision), "fp16") != 0))
+            return ct_fail(status, CT_UNSUPPORTED, "%s: table %s has an unknown precision", path, name);
+        spec->precision = precision ? CT_ROW_FP16 : CT_ROW_FP32;
         spec->target_stats = json_is_true(json_object_get(table, TARGET_STATS));
         if (spec->target_stats) {
             CT_TRY(get_range(table, "counted_epoch", path, 0, UINT32_MAX, &value, status));
             out->counted_epoch = (uint32_t)value;
+        }
+        if (json_object_get(table, "expire_days")) {
+            CT_TRY(get_range(table, "expire_days", path, 1, CT_TABLE_MAX_EXPIRE_DAYS, &value, status));
+            spec->expire_days = (uint32_t)value;
+            CT_TRY(get_range(table, "day", path, 0, CT_DAY_NEVER - 1, &value, status));
+            out->today = (uint32_t)value;
+            CT_TRY(get_range(table, "first_day", path, 0, out->today, &value, status));
+            out->first_day = (uint32_t)value;
+            CT_TRY(get_range(table, "expired", path, 0, INT64_MAX, &out->expired, status));
         }
         CT_TRY(ct_json_get_string(table, "seed", path, &seed, status));
         spec->seed = strtoull(seed, &end, 16);
@@ -291,7 +334,7 @@ static ct_code read_header(const json_t *json, const char *path, ct_status *stat
     CT_TRY(ct_json_get_array(json, "requires", path, &features, status));
     for (size_t i = 0; i < json_array_size(features); i++) {
         const char *name = json_string_value(json_array_get(features, i));
-        if (!name || strcmp(name, TARGET_STATS) != 0)
+        if (!name || (strcmp(name, TARGET_STATS) != 0 && strcmp(name, EXPIRY) != 0 && strcmp(name, FP16_ROWS) != 0))
             return ct_fail(status, CT_UNSUPPORTED, "%s: requires the unknown feature %s", path, name ? name : "(no text)");
     }
     const char *stored;

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "base/math.h"
+#include "base/random.h"
+#include "embedding_store/half.h"
 
 enum { LANES = 16, AHEAD = 16 };
 
@@ -167,14 +169,29 @@ INLINE void decay(float l2, const float *row, lanes *gradient, size_t dim) {
     }
 }
 
-/* --- all rows of a partition; optimiser and dim are constants of each caller --- */
+/* --- rows of halves --- */
+
+INLINE void decode_row(const uint16_t *halves, float *row, size_t dim) {
+    for (size_t i = 0; i < dim; i++) row[i] = ct_half_to_float(halves[i]);
+}
+
+INLINE void encode_row(const float *row, uint16_t *halves, size_t dim, const ct_gradients *g, uint64_t key) {
+    enum { MASK = (1 << 13) - 1, AT_ONCE = 8 };
+    for (size_t i = 0; i < dim; i += AT_ONCE) {
+        const ct_random4 random = ct_random(g->rounding_seed, CT_PLACE_ROUNDING, g->epoch, key, (uint32_t)(i / AT_ONCE));
+        for (size_t j = i; j < dim && j < i + AT_ONCE; j++) halves[j] = ct_half_of(row[j], random.word[(j - i) / 2] >> (j % 2 * 16) & MASK);
+    }
+}
+
+/* --- all rows of a partition; optimiser, dim and whether there is a buffer (for rows of halves) are constants of each caller --- */
 
 INLINE void prefetch_record(const float *record, size_t floats) {
     for (size_t i = 0; i < floats; i += LANES) __builtin_prefetch(record + i, 1);
 }
 
 INLINE void steps(ct_row_optimiser optimiser, const ct_table_spec *spec, const ct_gradients *g, const ct_unique *uniques, size_t count,
-                  const ct_occurrence *list, size_t begin, const ct_slab *values, const ct_slab *state, size_t dim, lanes *gradient) {
+                  const ct_occurrence *list, size_t begin, const ct_slab *values, const ct_slab *state, size_t dim, lanes *gradient,
+                  float *buffer) {
     const float l2 = spec->l2;
     const bool adagrad_rowwise = optimiser == CT_ROW_ADAGRAD_ROWWISE, stateless = optimiser == CT_ROW_SGD;
     for (size_t i = 0; i < count; i++) {
@@ -187,11 +204,13 @@ INLINE void steps(ct_row_optimiser optimiser, const ct_table_spec *spec, const c
         }
         const size_t end = uniques[i].end, n = end - begin;
         if (n && uniques[i].row != CT_NO_ROW) {
-            float *row = ct_slab_at(values, uniques[i].row);
+            float *stored = ct_slab_at(values, uniques[i].row), *row = buffer ? buffer : stored;
+            if (buffer) decode_row((const uint16_t *)(const void *)stored, row, dim);
             for (size_t at = 0; at < dim; at += LANES)
                 sum(g, &list[begin], n, at, dim - at < LANES ? dim - at : LANES, &gradient[at / LANES]);
             if (l2 != 0.0f) decay(l2, row, gradient, dim);
             step(optimiser, spec, row, stateless ? NULL : ct_slab_at(state, uniques[i].row), gradient, dim);
+            if (buffer) encode_row(row, (uint16_t *)(void *)stored, dim, g, uniques[i].key);
         }
         begin = end;
     }
@@ -201,10 +220,17 @@ INLINE void steps(ct_row_optimiser optimiser, const ct_table_spec *spec, const c
     const ct_table_spec *spec, const ct_gradients *g, const ct_unique *uniques, size_t count, const ct_occurrence *list, size_t begin, \
         const ct_slab *values, const ct_slab *state
 
-#define STEPS(name, optimiser, constant_dim, most_dim)                                                 \
-    CT_HOT static void name(ARGUMENTS) {                                                               \
-        lanes gradient[((most_dim) + LANES - 1) / LANES];                                              \
-        steps(optimiser, spec, g, uniques, count, list, begin, values, state, constant_dim, gradient); \
+#define STEPS(name, optimiser, constant_dim, most_dim)                                                       \
+    CT_HOT static void name(ARGUMENTS) {                                                                     \
+        lanes gradient[((most_dim) + LANES - 1) / LANES];                                                    \
+        steps(optimiser, spec, g, uniques, count, list, begin, values, state, constant_dim, gradient, NULL); \
+    }
+
+#define HALF_STEPS(name, optimiser)                                                                         \
+    CT_HOT static void name(ARGUMENTS) {                                                                    \
+        lanes gradient[CT_TABLE_MAX_DIM / LANES];                                                           \
+        float buffer[CT_TABLE_MAX_DIM];                                                                     \
+        steps(optimiser, spec, g, uniques, count, list, begin, values, state, spec->dim, gradient, buffer); \
     }
 
 #define OPTIMISER(name, optimiser)                                               \
@@ -212,7 +238,12 @@ INLINE void steps(ct_row_optimiser optimiser, const ct_table_spec *spec, const c
     STEPS(name##_16, optimiser, 16, 16)                                          \
     STEPS(name##_32, optimiser, 32, 32)                                          \
     STEPS(name##_any, optimiser, spec->dim, CT_TABLE_MAX_DIM)                    \
+    HALF_STEPS(name##_half, optimiser)                                           \
     static void name(ARGUMENTS) {                                                \
+        if (spec->precision == CT_ROW_FP16) {                                    \
+            name##_half(spec, g, uniques, count, list, begin, values, state);    \
+            return;                                                              \
+        }                                                                        \
         switch (spec->dim) {                                                     \
             case 8:                                                              \
                 name##_8(spec, g, uniques, count, list, begin, values, state);   \

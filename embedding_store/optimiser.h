@@ -22,6 +22,10 @@
  *     v_i      -= (rate * m_i) / (sqrt(s_i * scale) + epsilon)
  *     rate      = lr / (1 - beta1^t) and scale = 1 / (1 - beta2^t), in double, then rounded to float; powers by repeated squaring
  *
+ * Where the table's rows are halves, v is what they say, and what comes out is rounded by ct_half_of: element i of key k takes 13 bits of
+ * half i mod 2 of word (i mod 8) / 2 of ct_random(seed, CT_PLACE_ROUNDING, epoch, k, i / 8), seed = ct_hash64 of the batch's first row (8
+ * bytes, as a number), seeded by the table's seed.
+ *
  * Everything else is one float operation after the other, so the bits are the same whatever the instruction set. */
 #ifndef EMBEDDING_STORE_OPTIMISER_H
 #define EMBEDDING_STORE_OPTIMISER_H
@@ -50,6 +54,8 @@ typedef struct ct_gradients {
     const uint32_t *output_column; /* by the lookup's column */
     const float *factors;          /* by order; NULL = all 1 */
     uint32_t block_rows;
+    uint64_t rounding_seed; /* where rows are halves */
+    uint32_t epoch;
 } ct_gradients;
 
 /* Steps each unique that has a row and occurrences, by the table's optimiser. `first`: where the first unique's occurrences begin in list.

@@ -3,10 +3,12 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "embedding_store/half.h"
 
 size_t ct_record_bytes(const ct_table *table) {
-    const size_t head = table->spec.kind != CT_TABLE_TRAINED ? 0 : table->spec.target_stats ? 17 : 5;
-    return head + (ct_state_floats(&table->spec) + table->spec.dim) * sizeof(float);
+    const ct_table_spec *spec = &table->spec;
+    const size_t head = spec->kind != CT_TABLE_TRAINED ? 0u : 5u + (spec->target_stats ? 12u : 0u) + (spec->expire_days ? 4u : 0u);
+    return head + ct_state_floats(spec) * sizeof(float) + ct_value_bytes(spec);
 }
 
 size_t ct_record_encode(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry, char *out) {
@@ -16,20 +18,24 @@ size_t ct_record_encode(const ct_table *table, const ct_partition *partition, co
         ct_put_le32(out, entry->count);
         out[4] = has_row;
         n = 5;
+        const ct_key_counts *counts = (const ct_key_counts *)(const void *)(entry + 1); /* where there are any */
         if (table->spec.target_stats) {
-            const ct_key_counts *counts = (const ct_key_counts *)(const void *)(entry + 1);
             ct_put_le32(out + n, counts->impressions);
             ct_put_le32(out + n + 4, counts->clicks);
             ct_put_le32(out + n + 8, counts->epoch);
             n += 12;
+        }
+        if (table->spec.expire_days) {
+            ct_put_le32(out + n, counts->day);
+            n += 4;
         }
         if (!has_row) return n;
         const size_t state = partition->state.floats * sizeof(float);
         if (state) memcpy(out + n, ct_slab_at(&partition->state, entry->slot - 1), state);
         n += state;
     }
-    memcpy(out + n, ct_slab_at(&partition->values, entry->slot - 1), table->spec.dim * sizeof(float));
-    return n + table->spec.dim * sizeof(float);
+    memcpy(out + n, ct_slab_at(&partition->values, entry->slot - 1), ct_value_bytes(&table->spec));
+    return n + ct_value_bytes(&table->spec);
 }
 
 void ct_sum_add(ct_sum *sum, uint64_t key, const char *record, size_t bytes) {
@@ -57,6 +63,12 @@ void ct_sum_take_entry(ct_sum *sum, const ct_table *table, const ct_partition *p
 bool ct_record_finite(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry) {
     if (table->spec.kind != CT_TABLE_TRAINED || entry->slot == CT_SLOT_STUB) return true;
     const float *values = ct_slab_at(&partition->values, entry->slot - 1);
+    if (table->spec.precision == CT_ROW_FP16) {
+        const uint16_t *halves = (const uint16_t *)(const void *)values;
+        bool finite = true;
+        for (uint32_t i = 0; i < table->spec.dim; i++) finite &= (halves[i] & 0x7c00) != 0x7c00;
+        return finite;
+    }
     float zero = 0; /* stays 0 as long as all are finite */
     for (uint32_t i = 0; i < table->spec.dim; i++) zero += values[i] * 0.0f;
     return zero == 0;
@@ -80,16 +92,52 @@ ct_code ct_record_check(const ct_stored_table *stored, const char *record, size_
     return CT_OK;
 }
 
+uint32_t ct_record_day(const ct_stored_table *stored, const char *record) {
+    return stored->day.present ? ct_get_le32(record + stored->day.offset) : 0;
+}
+
+ct_code ct_record_lives(const ct_stored_table *stored, const char *record, bool *out_lives, ct_status *status) {
+    const uint32_t day = ct_record_day(stored, record);
+    if (stored->spec.expire_days && day > stored->today && day != CT_DAY_NEVER)
+        return ct_fail(status, CT_CORRUPT, "table %s holds a key that was seen on day %u, but its log has come to day %u",
+                       stored->spec.name, day, stored->today);
+    *out_lives = !stored->spec.expire_days || day >= ct_oldest_day(stored->spec.expire_days, stored->first_day, stored->today);
+    return CT_OK;
+}
+
+/* Of another table, they may be of another precision. */
+static void decode_values(const ct_table *table, const ct_stored_table *stored, const char *from, float *to) {
+    if (stored->spec.precision == table->spec.precision) {
+        memcpy(to, from, ct_value_bytes(&table->spec));
+        return;
+    }
+    uint16_t *halves = (uint16_t *)(void *)to;
+    for (uint32_t i = 0; i < table->spec.dim; i++) {
+        float value;
+        uint16_t half;
+        if (table->spec.precision == CT_ROW_FP16) {
+            memcpy(&value, from + i * sizeof value, sizeof value);
+            halves[i] = ct_half_of(value, CT_HALF_NEAREST);
+        } else {
+            memcpy(&half, from + i * sizeof half, sizeof half);
+            to[i] = ct_half_to_float(half);
+        }
+    }
+}
+
 ct_code ct_record_decode(ct_table *table, ct_partition *partition, const ct_stored_table *stored, const char *record, bool row,
                          ct_index_entry *entry, ct_status *status) {
     if (table->spec.kind == CT_TABLE_TRAINED) entry->count = ct_get_le32(record + stored->count.offset);
-    if (table->spec.target_stats && stored->epoch.present)
-        *ct_entry_counts(entry) = (ct_key_counts){.impressions = ct_get_le32(record + stored->impressions.offset),
-                                                  .clicks = ct_get_le32(record + stored->clicks.offset),
-                                                  .epoch = ct_get_le32(record + stored->epoch.offset)};
+    if (table->spec.target_stats && stored->epoch.present) {
+        ct_key_counts *counts = ct_entry_counts(entry);
+        counts->impressions = ct_get_le32(record + stored->impressions.offset);
+        counts->clicks = ct_get_le32(record + stored->clicks.offset);
+        counts->epoch = ct_get_le32(record + stored->epoch.offset);
+    }
+    if (table->spec.expire_days) ct_entry_counts(entry)->day = ct_record_day(stored, record);
     if (!row) return CT_OK;
     CT_TRY(ct_partition_add_row(table, partition, entry, status));
-    memcpy(ct_slab_at(&partition->values, entry->slot - 1), record + stored->value.offset, table->spec.dim * sizeof(float));
+    decode_values(table, stored, record + stored->value.offset, ct_slab_at(&partition->values, entry->slot - 1));
     if (!partition->state.floats) return CT_OK;
     float *state = ct_slab_at(&partition->state, entry->slot - 1);
     ct_state_set_first(&table->spec, state);
@@ -114,6 +162,10 @@ void ct_record_layout(const ct_table_spec *spec, ct_stored_table *out_stored) {
             out_stored->epoch = (ct_stored_column){true, 13};
             at = 17;
         }
+        if (spec->expire_days) {
+            out_stored->day = (ct_stored_column){true, at};
+            at += 4;
+        }
         out_stored->stub_bytes = at;
         ct_state_column columns[CT_STATE_COLUMNS];
         const size_t count = ct_state_columns(spec, columns);
@@ -123,5 +175,19 @@ void ct_record_layout(const ct_table_spec *spec, ct_stored_table *out_stored) {
         }
     }
     out_stored->value = (ct_stored_column){true, at};
-    out_stored->row_bytes = at + spec->dim * (uint32_t)sizeof(float);
+    out_stored->row_bytes = at + (uint32_t)ct_value_bytes(spec);
+}
+
+ct_code ct_record_check_layout(const ct_stored_table *stored, ct_status *status) {
+    ct_stored_table ours;
+    ct_record_layout(&stored->spec, &ours);
+    bool same = ours.row_bytes == stored->row_bytes && ours.stub_bytes == stored->stub_bytes && ours.value.offset == stored->value.offset &&
+                ours.day.offset == stored->day.offset;
+    ct_state_column columns[CT_STATE_COLUMNS];
+    for (size_t i = ct_state_columns(&stored->spec, columns); i > 0; i--)
+        same &= stored->state[i - 1].present && ours.state[i - 1].offset == stored->state[i - 1].offset;
+    if (same) return CT_OK;
+    return ct_fail(status, CT_UNSUPPORTED,
+                   "table %s has other columns than this program writes; open it without a memory limit, or write it anew",
+                   stored->spec.name);
 }

@@ -1,6 +1,7 @@
 /* A key's record: all that belongs to it, as it stands in the sorted files. The layout is that of store.json: u32 count, u8 admitted; where
- * the table has target statistics u32 impressions, clicks, epoch; for rows the optimiser's state and the values, as floats. Frozen tables:
- * the values alone. Little-endian, no gaps. A stub ends before the state. Internal to the store. */
+ * the table has target statistics u32 impressions, clicks, epoch; where it expires u32 day; for rows the optimiser's state and the values,
+ * as floats, or as halves where the table is fp16. Frozen tables: the values alone. Little-endian, no gaps. A stub ends before the state.
+ * Internal to the store. */
 #ifndef EMBEDDING_STORE_RECORD_H
 #define EMBEDDING_STORE_RECORD_H
 
@@ -31,6 +32,15 @@ CT_MUST_CHECK ct_code ct_record_check(const ct_stored_table *stored, const char 
 /* Fills a stub's entry that was just claimed; gives it a row where the record is one's. The record was checked. */
 CT_MUST_CHECK ct_code ct_record_decode(ct_table *table, ct_partition *partition, const ct_stored_table *stored, const char *record,
                                        bool row, ct_index_entry *entry, ct_status *status);
+/* Are its columns where this program would put them? CT_UNSUPPORTED: no. */
+CT_MUST_CHECK ct_code ct_record_check_layout(const ct_stored_table *stored, ct_status *status);
+/* describe.c: the sums of what lies in a snapshot's folder, read record by record; out_sums: (count). */
+CT_MUST_CHECK ct_code ct_store_sum_folder(const char *folder, const ct_stored_table *stored, size_t count, ct_sum *out_sums,
+                                          ct_status *status);
+/* The day on which its key was last seen; 0 where there is no such column. The record was checked. */
+uint32_t ct_record_day(const ct_stored_table *stored, const char *record);
+/* A record of a snapshot that was checked: has it not expired? One that has is as if it were not there. */
+CT_MUST_CHECK ct_code ct_record_lives(const ct_stored_table *stored, const char *record, bool *out_lives, ct_status *status);
 /* Of a record that was checked: NULL for a stub. Not aligned. */
 static inline const char *ct_record_values(const ct_stored_table *stored, const char *record, bool row) {
     return row ? record + stored->value.offset : NULL;

@@ -45,6 +45,7 @@ typedef struct take_work {
     ct_tier *tier;
     size_t number;         /* of the table */
     ct_partition *scratch; /* holds one row at a time */
+    int64_t rows, stubs;   /* of the other table */
 } take_work;
 
 /* Read into a partition of its own, and written as this table's. */
@@ -52,19 +53,27 @@ static ct_code take_record(void *context, size_t number, uint64_t key, const cha
     take_work *work = context;
     ct_table *table = work->table;
     ct_index_entry *entry;
-    bool row;
+    bool row, lives;
     char out[CT_RECORD_MAX_BYTES];
     (void)number;
     CT_TRY(ct_record_check(work->from, record, bytes, &row, status));
+    CT_TRY(ct_record_lives(work->from, record, &lives, status));
+    if (!lives) return CT_OK;
+    work->rows += row;
+    work->stubs += !row;
+    if (table->spec.expire_days && ct_record_day(work->from, record) < table->oldest_day) return CT_OK;
     CT_TRY(ct_partition_claim(table, work->scratch, key, &entry, status));
     CT_TRY(ct_record_decode(table, work->scratch, work->from, record, row, entry, status));
     if (table->spec.target_stats) {
-        const ct_seen seen = ct_counts_in_epoch(ct_entry_counts(entry), work->from->counted_epoch);
-        *ct_entry_counts(entry) = (ct_key_counts){.impressions = seen.impressions, .clicks = seen.clicks};
+        ct_key_counts *counts = ct_entry_counts(entry);
+        const ct_seen seen = ct_counts_in_epoch(counts, work->from->counted_epoch);
+        counts->impressions = seen.impressions;
+        counts->clicks = seen.clicks;
+        counts->epoch = 0;
     }
     const size_t size = ct_record_encode(table, work->scratch, entry, out);
     CT_TRY(ct_live_put(work->live, key, out, size, status));
-    ct_tier_count(work->tier, work->number, key, out, size);
+    CT_TRY(ct_tier_count(work->tier, work->number, key, out, size, row, status));
     ct_partition_remove(work->scratch, ct_partition_place(work->scratch, entry));
     if (row)
         table->outside_rows++;
@@ -94,9 +103,9 @@ ct_code ct_tier_take(ct_store *store, size_t number, const char *folder, const c
         code = ct_live_end(work.live, status);
     else
         ct_live_abandon(work.live);
-    if (code == CT_OK && (table->outside_rows != stored[from].rows || table->outside_stubs != stored[from].stubs))
+    if (code == CT_OK && (work.rows != stored[from].rows || work.stubs != stored[from].stubs))
         code = ct_fail(status, CT_CORRUPT, "%s: table %s has %lld rows and %lld stubs, store.json says %lld and %lld", folder,
-                       table->spec.name, (long long)table->outside_rows, (long long)table->outside_stubs, (long long)stored[from].rows,
+                       table->spec.name, (long long)work.rows, (long long)work.stubs, (long long)stored[from].rows,
                        (long long)stored[from].stubs);
 done:
     if (work.scratch) work.scratch->touched = work.scratch->free_rows = NULL; /* not the heap's */

@@ -71,7 +71,13 @@ static ct_code clean_spec(const ct_table_spec *spec, size_t number, ct_table_spe
     if (!isfinite(spec->l2) || spec->l2 < 0.0f) return ct_fail(status, CT_INVALID, "table %s: an l2 of %g", name, (double)spec->l2);
     if (spec->first_value_scale != 0.0f && !positive(spec->first_value_scale))
         return ct_fail(status, CT_INVALID, "table %s: first values of scale %g", name, (double)spec->first_value_scale);
+    if (spec->expire_days > CT_TABLE_MAX_EXPIRE_DAYS)
+        return ct_fail(status, CT_INVALID, "table %s: rows expire after %u days; at most %d are possible", name, spec->expire_days,
+                       CT_TABLE_MAX_EXPIRE_DAYS);
     if (spec->min_count < 1) return ct_fail(status, CT_INVALID, "table %s: min_count must be at least 1", name);
+    if (spec->precision != CT_ROW_FP32 && spec->precision != CT_ROW_FP16)
+        return ct_fail(status, CT_UNSUPPORTED, "table %s: unknown precision %d", name, (int)spec->precision);
+    out_spec->precision = spec->precision;
     out_spec->optimiser = spec->optimiser;
     out_spec->learning_rate = spec->learning_rate;
     out_spec->l2 = spec->l2;
@@ -79,6 +85,7 @@ static ct_code clean_spec(const ct_table_spec *spec, size_t number, ct_table_spe
     out_spec->seed = spec->seed;
     out_spec->min_count = spec->min_count;
     out_spec->target_stats = spec->target_stats;
+    out_spec->expire_days = spec->expire_days;
     return CT_OK;
 }
 
@@ -144,6 +151,8 @@ void ct_store_destroy(ct_store *store) {
     ct_tier_destroy(store->tier);
     for (size_t i = 0; i < store->table_count; i++) ct_table_deinit(&store->tables[i]);
     free(store->tables);
+    free(store->folder);
+    free(store->stored);
     free(store);
 }
 
@@ -170,6 +179,7 @@ void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *ou
     }
     info.rows += table->outside_rows;
     info.stubs += table->outside_stubs;
+    info.expired = table->expired;
     info.lookups = atomic_load_explicit(&table->lookups, memory_order_relaxed);
     info.unknown = atomic_load_explicit(&table->unknown, memory_order_relaxed);
     *out_info = info;
@@ -202,6 +212,7 @@ ct_code ct_store_fill(ct_store *store, size_t number, const uint64_t *keys, cons
 
 static ct_code read_rows(ct_store *store, const char *folder, const ct_store_limit *limit, const ct_stored_table *stored,
                          ct_status *status) {
+    if (store->mode == CT_STORE_LOOK) return CT_OK;
     if (!limit->memory_bytes) return ct_disk_read(store, folder, stored, false, status);
     if (store->mode == CT_STORE_READ) return ct_tier_open(store, limit->memory_bytes, folder, stored, status);
     CT_TRY(ct_disk_read(store, folder, stored, true, status));
@@ -233,8 +244,22 @@ ct_code ct_store_open_within(const char *folder, ct_store_mode mode, const ct_st
         status->code = code = CT_CORRUPT;
         ct_fail_within(status, "%s/store.json", folder);
     }
-    for (size_t i = 0; i < count && code == CT_OK; i++) store->tables[i].counted_epoch = stored[i].counted_epoch;
+    for (size_t i = 0; i < count && code == CT_OK; i++) {
+        store->tables[i].counted_epoch = stored[i].counted_epoch;
+        ct_table_set_day(&store->tables[i], stored[i].first_day, stored[i].today);
+        store->tables[i].expired = stored[i].expired;
+    }
     if (code == CT_OK) code = read_rows(store, folder, limit, stored, status);
+    if (code == CT_OK && mode == CT_STORE_LOOK) {
+        store->stored = stored;
+        stored = NULL;
+        store->folder = strdup(folder);
+        if (!store->folder) code = ct_fail_memory(status, strlen(folder), "a path");
+        for (size_t i = 0; i < count; i++) {
+            store->tables[i].outside_rows = store->stored[i].rows;
+            store->tables[i].outside_stubs = store->stored[i].stubs;
+        }
+    }
     if (code == CT_OK) *out_store = store;
 fail:
     if (code != CT_OK) ct_store_destroy(store);
@@ -264,43 +289,6 @@ ct_code ct_store_snapshot(ct_store *store, const char *folder, ct_status *status
     return code;
 }
 
-ct_code ct_store_describe(const char *folder, json_t **out_json, ct_status *status) {
-    ct_stored_table *stored = NULL;
-    json_t *json = NULL;
-    size_t count;
-    uint64_t *entries = NULL, *bytes = NULL;
-    ct_code code;
-    CT_TRY(ct_store_manifest_read(folder, &stored, &count, &json, status));
-    entries = calloc(count ? count : 1, sizeof *entries);
-    bytes = calloc(count ? count : 1, sizeof *bytes);
-    if (!entries || !bytes) {
-        code = ct_fail_memory(status, count * sizeof *entries, "a store's description");
-        goto done;
-    }
-    CT_TRY_GOTO(code, ct_disk_count(folder, stored, count, entries, bytes, status), done);
-    json_t *tables = json_object_get(json, "tables");
-    for (size_t i = 0; i < count; i++) {
-        if (entries[i] < (uint64_t)(stored[i].rows + stored[i].stubs)) { /* more: older ones of the same keys */
-            code = ct_fail(status, CT_CORRUPT, "%s: table %s has %llu entries, store.json says %lld", folder, stored[i].spec.name,
-                           (unsigned long long)entries[i], (long long)(stored[i].rows + stored[i].stubs));
-            goto done;
-        }
-        json_t *table = json_array_get(tables, i);
-        if (json_object_set_new(table, "bytes", json_integer((json_int_t)bytes[i])) != 0) {
-            code = ct_fail_memory(status, 64, "a store's description");
-            goto done;
-        }
-    }
-    *out_json = json;
-    json = NULL;
-done:
-    json_decref(json);
-    free(entries);
-    free(bytes);
-    free(stored);
-    return code;
-}
-
 /* --- digest --- */
 
 typedef struct sum_work {
@@ -324,7 +312,8 @@ static void digest_spec(const ct_table *table, ct_digest *digest) {
     ct_digest_update_text(digest, spec->name);
     ct_digest_update_u64(digest, (uint64_t)spec->kind);
     ct_digest_update_u64(digest, spec->dim);
-    ct_digest_update_u64(digest, (uint64_t)spec->optimiser | (uint64_t)decays << 8 | (uint64_t)spec->target_stats << 9);
+    ct_digest_update_u64(digest, (uint64_t)spec->optimiser | (uint64_t)decays << 8 | (uint64_t)spec->target_stats << 9 |
+                                     (uint64_t)(spec->expire_days > 0) << 10 | (uint64_t)spec->precision << 11);
     if (spec->optimiser == CT_ROW_ADAM) {
         ct_digest_update(digest, &spec->beta1, sizeof(float));
         ct_digest_update(digest, &spec->beta2, sizeof(float));
@@ -332,6 +321,11 @@ static void digest_spec(const ct_table *table, ct_digest *digest) {
     }
     if (decays) ct_digest_update(digest, &spec->l2, sizeof(float));
     if (spec->target_stats) ct_digest_update_u64(digest, table->counted_epoch);
+    if (spec->expire_days) {
+        ct_digest_update_u64(digest, spec->expire_days);
+        ct_digest_update_u64(digest, table->first_day);
+        ct_digest_update_u64(digest, table->day);
+    }
     ct_digest_update(digest, &spec->learning_rate, sizeof(float));
     ct_digest_update(digest, &spec->initial_accumulator, sizeof(float));
     ct_digest_update(digest, &spec->first_value_scale, sizeof(float));
@@ -341,7 +335,9 @@ static void digest_spec(const ct_table *table, ct_digest *digest) {
 }
 
 ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status) {
-    if (store->mode != CT_STORE_TRAIN) return ct_fail(status, CT_INVALID, "digest: the store was opened for reading");
+    ct_sum found[CT_STORE_MAX_TABLES];
+    if (store->mode == CT_STORE_READ) return ct_fail(status, CT_INVALID, "digest: the store was opened for reading");
+    if (store->mode == CT_STORE_LOOK) CT_TRY(ct_store_sum_folder(store->folder, store->stored, store->table_count, found, status));
     if (store->tier) CT_TRY(ct_tier_flush(store->tier, status));
     const size_t parts = (size_t)1 << store->partition_bits;
     ct_sum *sums = malloc(parts * sizeof *sums);
@@ -355,7 +351,9 @@ ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status) {
         ct_digest_update_u64(digest, (uint64_t)info.rows);
         ct_digest_update_u64(digest, (uint64_t)info.stubs);
         memset(sums, 0, parts * sizeof *sums);
-        if (store->tier && table->spec.kind == CT_TABLE_TRAINED) {
+        if (store->mode == CT_STORE_LOOK) {
+            sums[0] = found[i];
+        } else if (store->tier && table->spec.kind == CT_TABLE_TRAINED) {
             sums[0] = ct_tier_sum(store->tier, i);
         } else {
             sum_work work = {table, sums};

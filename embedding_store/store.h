@@ -12,7 +12,8 @@
  *
  * Life of a key in training: unknown -> a stub that counts (exactly, by batches) -> a row with first values once the count *before* the
  * batch has reached min_count. Until then, and in reading for ever, it stands for its feature's rare row. Rare rows are always admitted and
- * begin at zero. A read of a key that has neither gives zeros.
+ * begin at zero. A read of a key that has neither gives zeros. Where the table has expire_days, a key that was not seen for more than so
+ * many days of the log is as if it had never been seen (expire.c); the training look-ups say which day the log has come to.
  *
  * On disk: a RocksDB database written in sorted files by ingestion, one column family a table; key = big-endian 64-bit key; value = the
  * row's columns as named in store.json beside it (tables, kinds, columns, optimisers, seeds, counts). */
@@ -41,13 +42,25 @@ const char *ct_row_optimiser_name(ct_row_optimiser optimiser);
 /* false = no optimiser is called so. */
 bool ct_row_optimiser_find(const char *name, ct_row_optimiser *out_optimiser);
 
-enum { CT_TABLE_NAME_BYTES = 64, CT_STORE_MAX_TABLES = 64, CT_VIRTUAL_SHARDS = 1024, CT_TABLE_MAX_DIM = 4096 };
+/* What a row's values are kept as, everywhere. fp16: arithmetic is in fp32, and after each update every value is rounded up or down at
+ * random, by bits that are a function of seed, key, epoch and batch, so that small steps are not lost; first values to the nearest. The
+ * optimiser's state stays in fp32. */
+typedef enum ct_row_precision { CT_ROW_FP32 = 0, CT_ROW_FP16 = 1 } ct_row_precision;
+
+enum {
+    CT_TABLE_NAME_BYTES = 64,
+    CT_STORE_MAX_TABLES = 64,
+    CT_VIRTUAL_SHARDS = 1024,
+    CT_TABLE_MAX_DIM = 4096,
+    CT_TABLE_MAX_EXPIRE_DAYS = 100000
+};
 
 typedef struct ct_table_spec {
     char name[CT_TABLE_NAME_BYTES];
     ct_table_kind kind;
     uint32_t dim; /* floats of a row, 1 .. CT_TABLE_MAX_DIM */
     /* trained only */
+    ct_row_precision precision;
     ct_row_optimiser optimiser;
     float learning_rate;
     float initial_accumulator; /* both Adagrads: of the (mean) squared gradient; > 0 */
@@ -56,8 +69,9 @@ typedef struct ct_table_spec {
     float l2;                  /* the gradient gets l2 * value at the row's own updates; >= 0; 0 = none */
     float first_value_scale;   /* first values uniform in [-scale, scale); 0 = zeros */
     uint64_t seed;             /* of first values: ct_random(seed, CT_PLACE_FIRST_VALUE, 0, key, element / 4) */
-    uint32_t min_count; /* >= 1; 1 = a row from the first occurrence on; else from the first batch before which it was counted so often */
-    bool target_stats;  /* every key keeps impressions and clicks: see ct_store_gather_counts */
+    uint32_t min_count;   /* >= 1; 1 = a row from the first occurrence on; else from the first batch before which it was counted so often */
+    bool target_stats;    /* every key keeps impressions and clicks: see ct_store_gather_counts */
+    uint32_t expire_days; /* at most CT_TABLE_MAX_EXPIRE_DAYS; 0 = never */
     char content_hash[CT_DIGEST_HEX_BYTES]; /* frozen only: of the vector file, "" = none */
 } ct_table_spec;
 
@@ -65,6 +79,7 @@ typedef struct ct_store ct_store;
 
 typedef enum ct_store_mode {
     CT_STORE_TRAIN, /* all columns; rows may be changed */
+    CT_STORE_LOOK,  /* no row at all, only what the tables are: for ct_store_digest, which reads the folder */
     CT_STORE_READ   /* only what a read needs: no optimiser state, and stubs only where the table has target_stats */
 } ct_store_mode;
 
@@ -93,7 +108,7 @@ void ct_store_destroy(ct_store *store); /* NULL is fine */
 CT_MUST_CHECK ct_code ct_store_snapshot(ct_store *store, const char *folder, ct_status *status);
 /* Feeds table specs, and of each table the sum of hashes of every row and stub: key, count, target statistics, values and state. Equal
  * stores, equal digests, whatever their files or partitions look like. Within a limit on memory the cost is that of what has changed.
- * Only for CT_STORE_TRAIN stores. */
+ * Not for CT_STORE_READ stores. */
 CT_MUST_CHECK ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status);
 
 /* Puts rows into a frozen table. keys: (count), distinct; values: (count, dim), copied. */
@@ -118,7 +133,8 @@ const ct_table_spec *ct_store_table(const ct_store *store, size_t table);
 int64_t ct_store_find_table(const ct_store *store, const char *name); /* -1 = none */
 
 typedef struct ct_table_info {
-    int64_t rows, stubs;      /* admitted; counting only */
+    int64_t rows, stubs;      /* admitted; counting only. Without what has expired. */
+    int64_t expired;          /* rows that did, since training began */
     uint64_t bytes;           /* memory: slabs and index */
     int64_t lookups, unknown; /* READ: occurrences so far that had a row / read the rare row or zeros. Approximate while others read. */
 } ct_table_info;
@@ -159,7 +175,8 @@ typedef struct ct_lookup {
     uint64_t drop_seed;
     uint32_t epoch;
     int64_t first_row;
-    bool alone; /* prefetch runs on the calling thread only, which may be in a task of the store's pool */
+    uint32_t day; /* of the batch, since 1970; for tables with expire_days */
+    bool alone;   /* prefetch runs on the calling thread only, which may be in a task of the store's pool */
 } ct_lookup;
 
 /* Scratch for one batch of one table; grows when a larger batch comes, allocates nothing once warm. */
@@ -193,7 +210,13 @@ void ct_store_release(ct_store *store, ct_ticket *ticket);
 /* For the applies from now on, as a schedule asks; finite, not negative. The table's spec, which a snapshot keeps, stays as it is. */
 void ct_store_set_learning_rate(ct_store *store, size_t table, float learning_rate);
 
-/* For inspect: tables, kinds, dims, rows, stubs, bytes, as JSON (caller owns); reads store.json and the database's own counts only. */
+/* For people: store.json, and what a scan of all rows finds, in the memory of one row. To each of "tables" are added bytes on disk
+ * ("bytes", and by level "level_bytes"), what the rows would take in memory, how many of the virtual shards have rows and how many the
+ * emptiest, the middle and the fullest one have ("shards", "shard_rows"), "dead_rows" (no update has changed them), "norm_mean",
+ * "norm_most"; and to the whole "use_counts" and "norms": rows by how often their keys were seen, and by length, of each table. Caller owns
+ * out_json. */
 CT_MUST_CHECK ct_code ct_store_describe(const char *folder, json_t **out_json, ct_status *status);
+/* What belongs to one key of a table, into an object: key, shard, state ("row", "stub", "expired" or "unknown"), counts, norm, values. */
+CT_MUST_CHECK ct_code ct_store_describe_key(const char *folder, size_t table, uint64_t key, json_t *into, ct_status *status);
 
 #endif

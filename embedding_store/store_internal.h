@@ -17,7 +17,10 @@ struct ct_store {
     size_t table_count;
     ct_table *tables; /* (table_count) */
     ct_tier *tier;    /* NULL = all rows are in memory */
-    bool frozen_live; /* tier: its database has the frozen tables too */
+    /* CT_STORE_LOOK */
+    char *folder;
+    struct ct_stored_table *stored; /* (table_count) */
+    bool frozen_live;               /* tier: its database has the frozen tables too */
 };
 
 /* As ct_store_create, in either mode, with 2^partition_bits partitions, 0 .. CT_MAX_PARTITION_BITS. */
@@ -124,6 +127,18 @@ struct ct_ticket {
 /* lookup.c: checks a lookup and lays the ticket out for it. */
 CT_MUST_CHECK ct_code ct_lookup_plan(ct_store *store, ct_ticket *ticket, const ct_lookup *lookup, ct_status *status);
 
+/* expire.c: the log has come to `day`. What has expired is not in memory afterwards. */
+CT_MUST_CHECK ct_code ct_expire(ct_store *store, ct_table *table, uint32_t day, ct_status *status);
+/* Keys that were seen last on a day before this one have expired. first_day: of the log, on which what has no day counts as seen. */
+static inline uint32_t ct_oldest_day(uint32_t expire_days, uint32_t first_day, uint32_t day) {
+    return !expire_days || day <= expire_days || first_day >= day - expire_days ? 0 : day - expire_days;
+}
+static inline void ct_table_set_day(ct_table *table, uint32_t first_day, uint32_t day) {
+    table->first_day = first_day;
+    table->day = day;
+    table->oldest_day = ct_oldest_day(table->spec.expire_days, first_day, day);
+}
+
 /* lookup_train.c: TRAIN on a trained table. */
 CT_MUST_CHECK ct_code ct_train_prefetch(ct_ticket *ticket, ct_status *status);
 CT_MUST_CHECK ct_code ct_train_acquire(ct_ticket *ticket, ct_status *status);
@@ -155,8 +170,9 @@ typedef struct ct_stored_table {
     ct_table_spec spec;
     int64_t rows, stubs;
     uint32_t row_bytes, stub_bytes; /* of a value; stub_bytes 0 = there are none */
-    ct_stored_column count, admitted, impressions, clicks, epoch, state[CT_STATE_COLUMNS], value;
-    uint32_t counted_epoch;
+    ct_stored_column count, admitted, impressions, clicks, epoch, day, state[CT_STATE_COLUMNS], value;
+    uint32_t counted_epoch, first_day, today; /* of the table */
+    int64_t expired;
 } ct_stored_table;
 CT_MUST_CHECK ct_code ct_store_manifest_read(const char *folder, ct_stored_table **out_tables /* malloc'd */, size_t *out_count,
                                              json_t **out_json /* may be NULL */, ct_status *status);
@@ -170,7 +186,4 @@ CT_MUST_CHECK ct_code ct_tier_snapshot(ct_store *store, const char *folder, ct_s
 /* The rows of table `from` of a snapshot become those of table `number`, which has none; target statistics as ct_store_take says. */
 CT_MUST_CHECK ct_code ct_tier_take(ct_store *store, size_t number, const char *folder, const ct_stored_table *stored, size_t count,
                                    size_t from, ct_status *status);
-CT_MUST_CHECK ct_code ct_disk_count(const char *folder, const ct_stored_table *stored, size_t count, uint64_t *out_entries /* (count) */,
-                                    uint64_t *out_bytes /* (count) */, ct_status *status);
-
 #endif

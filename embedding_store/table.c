@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/random.h"
+#include "embedding_store/half.h"
 #include "embedding_store/optimiser.h"
 
 enum { FIRST_INDEX_BITS = 4, FIRST_ROWS = 16, HUGE_BYTES = 2 << 20, MAX_CHUNK_BYTES = 16 << 20 };
@@ -105,12 +106,12 @@ ct_code ct_table_init(ct_table *table, const ct_table_spec *spec, ct_device *dev
     for (size_t i = 0; i < count; i++) {
         ct_partition *partition = &table->partitions[i];
         partition->index_bits = FIRST_INDEX_BITS;
-        partition->entry_shift = spec->target_stats;
+        partition->entry_shift = ct_entry_shift(spec);
         partition->most_rows = CT_SLOT_STUB - 2;
         CT_TRY_GOTO(code, index_create(table, partition, FIRST_INDEX_BITS, &partition->index, status), fail);
         table->partition_count = i + 1;
         partition->bytes = index_bytes(partition, FIRST_INDEX_BITS);
-        slab_init(&partition->values, spec->dim);
+        slab_init(&partition->values, ct_value_floats(spec));
         slab_init(&partition->state, state_floats);
     }
     return CT_OK;
@@ -197,10 +198,15 @@ ct_code ct_partition_add_row(ct_table *table, ct_partition *partition, ct_index_
     return CT_OK;
 }
 
+void ct_partition_free_row(ct_partition *partition, ct_index_entry *entry) {
+    if (entry->slot != CT_SLOT_STUB) partition->free_rows[partition->free_count++] = entry->slot - 1;
+    entry->slot = CT_SLOT_STUB;
+}
+
 void ct_partition_remove(ct_partition *partition, size_t place) {
     const size_t mask = ((size_t)1 << partition->index_bits) - 1;
-    const ct_index_entry *entry = ct_partition_entry(partition, place);
-    if (entry->slot != CT_SLOT_STUB) partition->free_rows[partition->free_count++] = entry->slot - 1;
+    ct_index_entry *entry = ct_partition_entry(partition, place);
+    ct_partition_free_row(partition, entry);
     size_t hole = place;
     for (size_t at = (place + 1) & mask;; at = (at + 1) & mask) {
         entry = ct_partition_entry(partition, at);
@@ -208,7 +214,7 @@ void ct_partition_remove(ct_partition *partition, size_t place) {
         const size_t home = ct_key_home(entry->key, partition->index_bits);
         if (((at - home) & mask) < ((at - hole) & mask)) continue; /* it would stand before its home */
         memcpy(ct_partition_entry(partition, hole), entry, sizeof *entry << partition->entry_shift);
-        partition->touched[hole] = partition->touched[at];
+        if (partition->touched) partition->touched[hole] = partition->touched[at];
         hole = at;
     }
     memset(ct_partition_entry(partition, hole), 0, sizeof *entry << partition->entry_shift); /* with its target statistics */
@@ -218,13 +224,19 @@ void ct_partition_remove(ct_partition *partition, size_t place) {
 void ct_partition_set_first(const ct_table *table, ct_partition *partition, uint32_t row, uint64_t key, bool rare) {
     const ct_table_spec *spec = &table->spec;
     float *values = ct_slab_at(&partition->values, row);
+    uint16_t *halves = spec->precision == CT_ROW_FP16 ? (uint16_t *)(void *)values : NULL;
     if (rare || spec->first_value_scale == 0.0f) {
-        memset(values, 0, spec->dim * sizeof(float));
+        memset(values, 0, ct_value_bytes(spec));
     } else {
         for (uint32_t i = 0; i < spec->dim; i += 4) {
             const ct_random4 random = ct_random(spec->seed, CT_PLACE_FIRST_VALUE, 0, key, i / 4);
-            for (uint32_t j = i; j < spec->dim && j < i + 4; j++)
-                values[j] = (2.0f * ct_unit_float(random.word[j - i]) - 1.0f) * spec->first_value_scale;
+            for (uint32_t j = i; j < spec->dim && j < i + 4; j++) {
+                const float value = (2.0f * ct_unit_float(random.word[j - i]) - 1.0f) * spec->first_value_scale;
+                if (halves)
+                    halves[j] = ct_half_of(value, CT_HALF_NEAREST);
+                else
+                    values[j] = value;
+            }
         }
     }
     if (partition->state.floats) ct_state_set_first(spec, ct_slab_at(&partition->state, row));

@@ -26,13 +26,18 @@ typedef struct ct_index_entry {
     uint32_t count; /* occurrences in training so far; stays at UINT32_MAX */
 } ct_index_entry;
 
-/* Target statistics of a key, behind its entry: of one epoch; those of another one count as none. */
+/* Behind a key's entry, where the table has target statistics or expires. Statistics are of one epoch; those of another one count as none.
+ */
 typedef struct ct_key_counts {
     uint32_t impressions, clicks; /* stay at UINT32_MAX */
     uint32_t epoch;
+    uint32_t day; /* of the log, on which the key was last seen; 0 where the table does not expire */
 } ct_key_counts;
 
-/* Fixed-size records of floats by number, in chunks of a power of two; the first chunk grows until it is as large as the others. */
+#define CT_DAY_NEVER UINT32_MAX /* as a key's day: it does not expire */
+
+/* Fixed-size records of floats (or pairs of halves) by number, in chunks of a power of two; the first chunk grows until it is as large as
+ * the others. */
 typedef struct ct_slab {
     float **chunks;
     uint32_t chunk_count, chunk_capacity;
@@ -67,6 +72,8 @@ typedef struct ct_table {
     float *zeros;                        /* (dim): what a key without a row reads */
     float learning_rate;                 /* of the applies to come; the spec's, or what ct_store_set_learning_rate says */
     uint32_t counted_epoch;              /* the last one that target statistics were counted in */
+    uint32_t day, first_day, oldest_day; /* of the log, where the table expires: see ct_oldest_day */
+    int64_t expired;                     /* rows, so far */
     int64_t outside_rows, outside_stubs; /* of keys that are in the database alone */
     _Atomic int64_t lookups, unknown;
 } ct_table;
@@ -83,12 +90,25 @@ CT_MUST_CHECK ct_code ct_partition_claim(ct_table *table, ct_partition *partitio
 CT_MUST_CHECK ct_code ct_partition_reserve(ct_table *table, ct_partition *partition, size_t rows, ct_status *status);
 /* Gives a stub a row; its values and state are not set. */
 CT_MUST_CHECK ct_code ct_partition_add_row(ct_table *table, ct_partition *partition, ct_index_entry *entry, ct_status *status);
-/* Takes the entry at `place` out of the index, and gives its row back. Entries behind it may move up. Only where there are free_rows. */
+/* Takes the entry at `place` out of the index, and gives its row back. Entries behind it may move up. Only where free_rows has room. */
 void ct_partition_remove(ct_partition *partition, size_t place);
+/* The entry becomes a stub, and its row, if it had one, free. Only where free_rows has room. */
+void ct_partition_free_row(ct_partition *partition, ct_index_entry *entry);
 /* First values of a key, and the initial state. A rare row begins at zero. */
 void ct_partition_set_first(const ct_table *table, ct_partition *partition, uint32_t row, uint64_t key, bool rare);
 /* A copy of the partition's entries sorted by key; (partition->used), malloc'd; NULL where there are none. */
 CT_MUST_CHECK ct_code ct_partition_sorted(const ct_partition *partition, ct_index_entry **out_entries, ct_status *status);
+
+/* Of a row's values, and how many floats' room they take in a slab. */
+static inline size_t ct_value_bytes(const ct_table_spec *spec) {
+    return spec->dim * (spec->precision == CT_ROW_FP16 ? sizeof(uint16_t) : sizeof(float));
+}
+static inline uint32_t ct_value_floats(const ct_table_spec *spec) {
+    return spec->precision == CT_ROW_FP16 ? (spec->dim + 1) / 2 : spec->dim;
+}
+
+/* log2 of the places that an entry takes in the index. */
+static inline uint32_t ct_entry_shift(const ct_table_spec *spec) { return spec->target_stats || spec->expire_days; }
 
 static inline uint32_t ct_partition_rows(const ct_partition *partition) { return partition->rows - partition->free_count; }
 
@@ -124,10 +144,10 @@ static inline ct_index_entry *ct_partition_find(const ct_partition *partition, u
     return ct_partition_find_by(partition, key, partition->entry_shift);
 }
 
-/* Only where the table has target statistics. `entry`: in the index, not a copy. */
+/* Only where the table has target statistics or expires. `entry`: in the index, not a copy. */
 static inline ct_key_counts *ct_entry_counts(ct_index_entry *entry) { return (ct_key_counts *)(void *)(entry + 1); }
 
-/* The key's values, or NULL where it has no row. */
+/* The key's values, or NULL where it has no row. They are halves where the table's precision is fp16. */
 static inline const float *ct_table_values(const ct_table *table, uint64_t key) {
     const ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
     const ct_index_entry *entry = ct_partition_find(partition, key);
@@ -140,6 +160,8 @@ static inline void ct_table_prefetch_by(const ct_table *table, uint64_t key, uin
     __builtin_prefetch(&partition->index[ct_key_home(key, partition->index_bits) << shift], 0, 3);
 }
 
-static inline void ct_table_prefetch(const ct_table *table, uint64_t key) { ct_table_prefetch_by(table, key, table->spec.target_stats); }
+static inline void ct_table_prefetch(const ct_table *table, uint64_t key) {
+    ct_table_prefetch_by(table, key, ct_entry_shift(&table->spec));
+}
 
 #endif

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "embedding_store/store_internal.h"
+#include "embedding_store/tier.h"
 
 /* The counts of the other store's last epoch become those of epoch 0, where a training begins; older ones count as none. */
 static void begin_epoch(ct_table *table, uint32_t counted_epoch) {
@@ -12,7 +12,10 @@ static void begin_epoch(ct_table *table, uint32_t counted_epoch) {
             ct_index_entry *entry = ct_partition_entry(partition, place);
             if (entry->slot == CT_SLOT_EMPTY) continue;
             const ct_seen seen = ct_counts_in_epoch(ct_entry_counts(entry), counted_epoch);
-            *ct_entry_counts(entry) = (ct_key_counts){.impressions = seen.impressions, .clicks = seen.clicks};
+            ct_key_counts *counts = ct_entry_counts(entry);
+            counts->impressions = seen.impressions;
+            counts->clicks = seen.clicks;
+            counts->epoch = 0;
         }
     }
     table->counted_epoch = 0;
@@ -38,7 +41,12 @@ ct_code ct_store_take(ct_store *store, size_t number, const char *folder, ct_sto
         taken.counts_taken = taken.rows_taken && other->spec.target_stats && table->spec.target_stats;
         if (!taken.state_taken)
             for (size_t i = 0; i < CT_STATE_COLUMNS; i++) other->state[i].present = false;
-        if (taken.rows_taken && store->tier) {
+        if (taken.rows_taken && table->spec.expire_days) {
+            ct_table_set_day(table, other->first_day, other->today);
+            if (store->tier) code = ct_tier_expire(store->tier, table, status);
+        }
+        if (code != CT_OK) {
+        } else if (taken.rows_taken && store->tier) {
             code = ct_tier_take(store, number, folder, stored, count, from, status);
         } else if (taken.rows_taken) {
             ct_store view = *store; /* of this one table */
@@ -48,8 +56,9 @@ ct_code ct_store_take(ct_store *store, size_t number, const char *folder, ct_sto
         }
         if (code == CT_OK && taken.counts_taken && !store->tier) begin_epoch(table, other->counted_epoch);
         if (code == CT_OK && taken.rows_taken) {
-            taken.rows = other->rows;
-            taken.stubs = other->stubs;
+            ct_store_table_info(store, number, &info);
+            taken.rows = info.rows;
+            taken.stubs = info.stubs;
         }
     }
     free(stored);

@@ -29,6 +29,20 @@ ct_code tier_init(ct_store *store, const ct_stored_table *stored, ct_tier **out_
     return CT_OK;
 }
 
+/* Makes it where it is not there. */
+static ct_code add_day(tier_part *part, uint32_t day, ct_status *status) {
+    if (part->day_count && tier_day_of(part, day)->day == day) return CT_OK;
+    if (part->day_count == part->day_room) {
+        const uint32_t room = part->day_room ? part->day_room * 2 : 2;
+        tier_day *days = realloc(part->days, room * sizeof *days);
+        if (!days) return ct_fail_memory(status, room * sizeof *days, "a table's days");
+        part->days = days;
+        part->day_room = room;
+    }
+    part->days[part->day_count++] = (tier_day){.day = day};
+    return CT_OK;
+}
+
 static ct_code init_table(ct_tier *tier, size_t number, ct_status *status) {
     ct_table *table = &tier->store->tables[number];
     tier_table *state = &tier->tables[number];
@@ -43,7 +57,10 @@ static ct_code init_table(ct_tier *tier, size_t number, ct_status *status) {
         partition->touched = calloc((size_t)1 << partition->index_bits, sizeof *partition->touched);
         if (!partition->touched) return ct_fail_memory(status, sizeof *partition->touched << partition->index_bits, "a table's index");
         partition->bytes += sizeof *partition->touched << partition->index_bits;
+        if (table->spec.expire_days) CT_TRY(add_day(&state->part[p], CT_DAY_NEVER, status));
+        CT_TRY(add_day(&state->part[p], table->day, status));
     }
+    if (table->spec.expire_days) ct_live_expire(tier->live, number, &tier->layouts[number], table->oldest_day);
     return CT_OK;
 }
 
@@ -55,13 +72,15 @@ typedef struct sum_work {
 
 static ct_code sum_record(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status) {
     sum_work *work = context;
-    bool row;
+    const ct_stored_table *layout = &work->tier->layouts[work->table];
+    bool row, lives;
     (void)number;
-    CT_TRY(ct_record_check(&work->tier->layouts[work->table], record, bytes, &row, status));
+    CT_TRY(ct_record_check(layout, record, bytes, &row, status));
+    CT_TRY(ct_record_lives(layout, record, &lives, status));
+    if (!lives) return CT_OK;
     work->rows += row;
     work->stubs += !row;
-    ct_tier_count(work->tier, work->table, key, record, bytes);
-    return CT_OK;
+    return ct_tier_count(work->tier, work->table, key, record, bytes, row, status);
 }
 
 /* Reads all that the table begins with. */
@@ -74,25 +93,12 @@ static ct_code sum_table(ct_tier *tier, size_t number, const char *from, ct_stat
                    (long long)work.rows, (long long)work.stubs, (long long)table->outside_rows, (long long)table->outside_stubs);
 }
 
-/* Records are written as this program lays them out; what is there already must be so too. */
-static ct_code check_layout(const ct_stored_table *stored, ct_status *status) {
-    ct_stored_table ours;
-    ct_record_layout(&stored->spec, &ours);
-    bool same = ours.row_bytes == stored->row_bytes && ours.stub_bytes == stored->stub_bytes && ours.value.offset == stored->value.offset;
-    ct_state_column columns[CT_STATE_COLUMNS];
-    for (size_t i = ct_state_columns(&stored->spec, columns); i > 0; i--)
-        same &= stored->state[i - 1].present && ours.state[i - 1].offset == stored->state[i - 1].offset;
-    if (same) return CT_OK;
-    return ct_fail(status, CT_UNSUPPORTED, "table %s has other columns than this program writes; open it without a memory limit",
-                   stored->spec.name);
-}
-
 ct_code ct_tier_create(ct_store *store, uint64_t memory_bytes, uint64_t cache_bytes, const char *folder, const char *from,
                        const ct_stored_table *stored, ct_status *status) {
     ct_tier *tier;
     ct_code code;
     const char *names[CT_STORE_MAX_TABLES] = {NULL};
-    for (size_t i = 0; stored && i < store->table_count; i++) CT_TRY(check_layout(&stored[i], status));
+    for (size_t i = 0; stored && i < store->table_count; i++) CT_TRY(ct_record_check_layout(&stored[i], status));
     CT_TRY(tier_init(store, stored, &tier, status));
     tier->memory_bytes = memory_bytes;
     tier->cache_bytes = cache_bytes;
@@ -127,6 +133,7 @@ void ct_tier_destroy(ct_tier *tier) {
             }
             free(out->part);
         }
+        for (size_t p = 0; tier->tables[i].part && p < tier->store->tables[i].partition_count; p++) free(tier->tables[i].part[p].days);
         free(tier->tables[i].part);
     }
     ct_live_close(tier->live);
@@ -153,12 +160,52 @@ ct_sum ct_tier_sum(const ct_tier *tier, size_t table) {
     ct_sum sum = {{0, 0}};
     const tier_part *part = tier->tables[table].part;
     for (size_t p = 0; p < tier->store->tables[table].partition_count; p++)
-        for (size_t n = 0; n < 2; n++) sum.word[n] += part[p].sum.word[n] + part[p].pending.word[n];
+        for (size_t n = 0; n < 2; n++) {
+            sum.word[n] += part[p].pending.word[n];
+            for (uint32_t d = 0; d < part[p].day_count; d++) sum.word[n] += part[p].days[d].sum.word[n];
+        }
     return sum;
 }
 
-void ct_tier_count(ct_tier *tier, size_t table, uint64_t key, const char *record, size_t bytes) {
-    ct_sum_add(&tier->tables[table].part[ct_partition_of(key, tier->store->partition_bits)].sum, key, record, bytes);
+ct_code ct_tier_count(ct_tier *tier, size_t table, uint64_t key, const char *record, size_t bytes, bool row, ct_status *status) {
+    tier_part *part = &tier->tables[table].part[ct_partition_of(key, tier->store->partition_bits)];
+    const uint32_t number = ct_record_day(&tier->layouts[table], record);
+    CT_TRY(add_day(part, number, status));
+    tier_day *day = tier_day_of(part, number);
+    ct_sum_add(&day->sum, key, record, bytes);
+    day->rows += row;
+    day->stubs += !row;
+    return CT_OK;
+}
+
+ct_code ct_tier_expire(ct_tier *tier, ct_table *table, ct_status *status) {
+    const size_t number = (size_t)(table - tier->store->tables);
+    ct_live_expire(tier->live, number, &tier->layouts[number], table->oldest_day);
+    for (size_t p = 0; p < table->partition_count; p++) {
+        tier_part *part = &tier->tables[number].part[p];
+        uint32_t kept = 0;
+        for (uint32_t d = 0; d < part->day_count; d++) {
+            const tier_day *at = &part->days[d];
+            if (at->day >= table->oldest_day) {
+                part->days[kept++] = *at;
+                continue;
+            }
+            table->outside_rows -= at->rows;
+            table->outside_stubs -= at->stubs;
+            table->expired += at->rows;
+        }
+        part->day_count = kept;
+        CT_TRY(add_day(part, table->day, status));
+    }
+    return CT_OK;
+}
+
+bool ct_tier_let_go(ct_tier *tier, const ct_table *table, size_t part, size_t place) {
+    const uint32_t touched = table->partitions[part].touched[place];
+    tier_part *state = &tier->tables[table - tier->store->tables].part[part];
+    if (touched == tier->plan.sequence) return false; /* it is dirty, and stays so */
+    state->dirty -= touched > state->written;
+    return true;
 }
 
 ct_live *ct_tier_live(ct_tier *tier) { return tier->live; }

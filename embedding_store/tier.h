@@ -40,8 +40,13 @@ CT_MUST_CHECK ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *
 CT_MUST_CHECK ct_code ct_tier_flush(ct_tier *tier, ct_status *status);
 /* After a flush: of all of the table. */
 ct_sum ct_tier_sum(const ct_tier *tier, size_t table);
-/* A record was put into the database by the caller. */
-void ct_tier_count(ct_tier *tier, size_t table, uint64_t key, const char *record, size_t bytes);
+/* A record, a row's or a stub's, was put into the database by the caller. */
+CT_MUST_CHECK ct_code ct_tier_count(ct_tier *tier, size_t table, uint64_t key, const char *record, size_t bytes, bool row,
+                                    ct_status *status);
+/* The table has come to another day: what has expired outside memory is taken off. */
+CT_MUST_CHECK ct_code ct_tier_expire(ct_tier *tier, ct_table *table, ct_status *status);
+/* The entry at `place` has expired: may it be removed? No: the batch at work asks for it. */
+bool ct_tier_let_go(ct_tier *tier, const ct_table *table, size_t part, size_t place);
 /* After a flush: CT_INVALID where a row is not finite. */
 CT_MUST_CHECK ct_code ct_tier_check_finite(ct_tier *tier, ct_status *status);
 ct_live *ct_tier_live(ct_tier *tier);

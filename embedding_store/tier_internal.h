@@ -26,11 +26,19 @@ typedef struct tier_out {
     uint64_t job;        /* the helper's, that writes them */
 } tier_out;
 
+/* Of one day of the log: what was last seen on it, so that what expires together is taken off together. */
+typedef struct tier_day {
+    uint32_t day;
+    ct_sum sum;          /* of what is in the database as it is, resident or not */
+    int64_t rows, stubs; /* in the database alone */
+} tier_day;
+
 typedef struct tier_part {
-    uint32_t written;                    /* what was touched up to here is in the database as it is */
-    uint32_t dirty;                      /* entries that were touched later */
-    bool to_write;                       /* now */
-    ct_sum sum;                          /* of what is in the database as it is, resident or not */
+    uint32_t written; /* what was touched up to here is in the database as it is */
+    uint32_t dirty;   /* entries that were touched later */
+    bool to_write;    /* now */
+    tier_day *days;   /* (day_count): all that any key has; 0 alone where the table does not expire */
+    uint32_t day_count, day_room;
     ct_sum pending;                      /* of what the last flush wrote that counts as changed all the same */
     int64_t evicted_rows, evicted_stubs; /* by a task; negative = brought in */
 } tier_part;
@@ -95,6 +103,16 @@ typedef struct tier_work {
     uint32_t final;     /* what was touched up to here will not change before it is asked for again */
     ct_failure failure;
 } tier_work;
+
+/* It is there for the day of each entry and of each record that has not expired. */
+static inline tier_day *tier_day_of(const tier_part *part, uint32_t day) {
+    tier_day *at = &part->days[part->day_count - 1];
+    while (at > part->days && at->day != day) at--;
+    return at;
+}
+static inline uint32_t tier_entry_day(const ct_table *table, const ct_index_entry *entry) {
+    return table->spec.expire_days ? ((const ct_key_counts *)(const void *)(entry + 1))->day : 0;
+}
 
 /* tier.c: with nothing but the store and the layouts; stored: NULL = as this program writes. */
 CT_MUST_CHECK ct_code tier_init(ct_store *store, const ct_stored_table *stored, ct_tier **out_tier, ct_status *status);

@@ -17,7 +17,7 @@ static void will_change(tier_part *state, const ct_table *table, const ct_partit
                         uint32_t sequence) {
     uint32_t *touched = &partition->touched[ct_partition_place(partition, entry)];
     if (*touched <= state->written) {
-        ct_sum_take_entry(&state->sum, table, partition, entry);
+        ct_sum_take_entry(&tier_day_of(state, tier_entry_day(table, entry))->sum, table, partition, entry);
         state->dirty++;
     }
     *touched = sequence;
@@ -215,8 +215,13 @@ static ct_code bring_in(const admit_work *work, size_t part, size_t at, ct_statu
     if (mine->offsets[at] == SIZE_MAX) return CT_OK;
     const bool row = mine->offsets[at] & 1;
     const char *record = (const char *)mine->records.memory + (mine->offsets[at] >> 1);
+    const uint32_t day = ct_record_day(mine->fetch.layout, record);
+    if (day < table->oldest_day) return CT_OK; /* it was taken off with its day */
     CT_TRY(ct_record_decode(table, partition, mine->fetch.layout, record, row, entry, status));
-    ct_sum_take(&state->sum, entry->key, record, row ? mine->fetch.layout->row_bytes : mine->fetch.layout->stub_bytes);
+    tier_day *of_day = tier_day_of(state, day);
+    ct_sum_take(&of_day->sum, entry->key, record, row ? mine->fetch.layout->row_bytes : mine->fetch.layout->stub_bytes);
+    of_day->rows -= row;
+    of_day->stubs -= !row;
     state->evicted_rows -= row;
     state->evicted_stubs -= !row;
     return CT_OK;

@@ -33,7 +33,7 @@ typedef struct reading {
     const ct_stored_table *layout;
     const missed *misses; /* sorted */
     size_t count, at;     /* at: of the key that comes next */
-    float *rows;          /* (distinct keys, dim) */
+    float *rows;          /* (distinct keys, floats of a row's values) */
     size_t used;
     size_t unknown;
 } reading;
@@ -42,16 +42,15 @@ typedef struct reading {
 static ct_code found(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status) {
     reading *work = context;
     const ct_ticket *ticket = work->ticket;
-    const uint32_t dim = ticket->table->spec.dim;
     const float *values = NULL;
     ct_seen seen = {0, 0};
     (void)number;
-    if (record) {
-        bool row;
-        CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
+    bool row = false;
+    if (record) CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
+    if (record && ct_record_day(work->layout, record) >= ticket->table->oldest_day) {
         if (row) {
-            float *to = work->rows + work->used++ * dim;
-            memcpy(to, ct_record_values(work->layout, record, row), dim * sizeof *to);
+            float *to = work->rows + work->used++ * ct_value_floats(&ticket->table->spec);
+            memcpy(to, ct_record_values(work->layout, record, row), ct_value_bytes(&ticket->table->spec));
             values = to;
         }
         if (ticket->seen) {
@@ -75,7 +74,6 @@ static ct_code found(void *context, size_t number, uint64_t key, const char *rec
 typedef struct rare_row {
     const ct_stored_table *layout;
     float *values;
-    uint32_t dim;
     bool found;
 } rare_row;
 
@@ -85,11 +83,11 @@ static ct_code found_rare(void *context, size_t number, uint64_t key, const char
     (void)key;
     if (!record) return CT_OK;
     CT_TRY(ct_record_check(rare->layout, record, bytes, &rare->found, status));
-    if (rare->found) memcpy(rare->values, ct_record_values(rare->layout, record, true), rare->dim * sizeof(float));
+    if (rare->found) memcpy(rare->values, ct_record_values(rare->layout, record, true), ct_value_bytes(&rare->layout->spec));
     return CT_OK;
 }
 
-/* out: (dim), the ticket's own, which is used where the row is not resident. */
+/* out: (floats of a row's values), the ticket's own, which is used where the row is not resident. */
 static ct_code rare_values(ct_tier *tier, const ct_ticket *ticket, uint64_t key, float *out, const float **out_values, ct_status *status) {
     const ct_table *table = ticket->table;
     *out_values = table->zeros;
@@ -100,7 +98,7 @@ static ct_code rare_values(ct_tier *tier, const ct_ticket *ticket, uint64_t key,
         return CT_OK;
     }
     const size_t number = (size_t)(table - tier->store->tables);
-    rare_row rare = {.layout = &tier->layouts[number], .values = out, .dim = table->spec.dim};
+    rare_row rare = {.layout = &tier->layouts[number], .values = out};
     CT_TRY(ct_live_get(tier->live, number, &key, 1, found_rare, &rare, status));
     if (rare.found) *out_values = out;
     return CT_OK;
@@ -132,7 +130,8 @@ static size_t resolve(const ct_ticket *ticket, const uint64_t *keys, size_t at, 
 ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
     const ct_lookup *lookup = &ticket->lookup;
     const ct_table *table = ticket->table;
-    const size_t columns = lookup->column_count, all = ticket->occurrences + ticket->shared_occurrences, dim = table->spec.dim;
+    const size_t columns = lookup->column_count, all = ticket->occurrences + ticket->shared_occurrences,
+                 floats = ct_value_floats(&table->spec);
     if (tier->helper) CT_TRY(ct_helper_drain(tier->helper, status)); /* what is on its way out must have arrived */
     if (!ticket->tier) {
         ticket->tier = calloc(1, sizeof *ticket->tier);
@@ -140,7 +139,7 @@ ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
     }
     ct_tier_ticket *mine = ticket->tier;
     CT_TRY(ct_scratch_reserve(&mine->scratch[4], all * sizeof(missed), status));
-    CT_TRY(ct_scratch_reserve(&mine->scratch[5], columns * dim * sizeof(float), status));
+    CT_TRY(ct_scratch_reserve(&mine->scratch[5], columns * floats * sizeof(float), status));
     CT_TRY(ct_scratch_reserve(&mine->scratch[6], columns * sizeof(float *), status));
     missed *misses = mine->scratch[4].memory;
     const float **instead = mine->scratch[6].memory;
@@ -150,7 +149,8 @@ ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
         if (same < i)
             instead[i] = instead[same];
         else
-            CT_TRY(rare_values(tier, ticket, lookup->columns[i].rare_key, (float *)mine->scratch[5].memory + i * dim, &instead[i], status));
+            CT_TRY(
+                rare_values(tier, ticket, lookup->columns[i].rare_key, (float *)mine->scratch[5].memory + i * floats, &instead[i], status));
     }
     size_t n = 0, distinct = 0, stubs = 0;
     for (size_t block = 0; block < ticket->blocks; block++) {
@@ -172,7 +172,7 @@ ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
     qsort(misses, n, sizeof *misses, by_key);
     for (size_t i = 0; i < n; i++) distinct += i == 0 || misses[i].key != misses[i - 1].key;
     CT_TRY(ct_scratch_reserve(&mine->scratch[0], distinct * sizeof(uint64_t), status));
-    CT_TRY(ct_scratch_reserve(&mine->scratch[7], distinct * dim * sizeof(float), status));
+    CT_TRY(ct_scratch_reserve(&mine->scratch[7], distinct * floats * sizeof(float), status));
     uint64_t *keys = mine->scratch[0].memory;
     distinct = 0;
     for (size_t i = 0; i < n; i++)
@@ -218,10 +218,12 @@ static size_t count_bucket(const ct_stored_table *layout, const char *record) {
 
 static ct_code count_record(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status) {
     warming *work = context;
-    bool row;
+    bool row, lives;
     (void)number;
     (void)key;
     CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
+    CT_TRY(ct_record_lives(work->layout, record, &lives, status));
+    if (!lives) return CT_OK;
     work->rows += row;
     work->stubs += !row;
     if (row) work->histogram[count_bucket(work->layout, record)]++;
@@ -231,10 +233,11 @@ static ct_code count_record(void *context, size_t number, uint64_t key, const ch
 static ct_code warm_record(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status) {
     warming *work = context;
     ct_table *table = work->table;
-    bool row;
+    bool row, lives;
     (void)number;
     CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
-    if (!row || count_bucket(work->layout, record) < work->least || !work->room) return CT_OK;
+    CT_TRY(ct_record_lives(work->layout, record, &lives, status));
+    if (!lives || !row || count_bucket(work->layout, record) < work->least || !work->room) return CT_OK;
     ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
     ct_index_entry *entry;
     CT_TRY(ct_partition_claim(table, partition, key, &entry, status));

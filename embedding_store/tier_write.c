@@ -135,12 +135,16 @@ ct_code tier_make_room(const tier_work *work, size_t part, uint64_t rows, uint64
             steps++;
             continue;
         }
+        tier_day *day = tier_day_of(state, tier_entry_day(table, entry));
         if (touched > state->written) {
-            CT_TRY(out_put(work->tier, &work->out->part[part], &state->sum, table, partition, entry, status));
+            CT_TRY(out_put(work->tier, &work->out->part[part], &day->sum, table, partition, entry, status));
             state->dirty--;
         }
+        const bool row = entry->slot != CT_SLOT_STUB;
         gone++;
-        gone_rows += entry->slot != CT_SLOT_STUB;
+        gone_rows += row;
+        day->rows += row;
+        day->stubs += !row;
         ct_partition_remove(partition, at);
     }
     state->evicted_rows = (int64_t)gone_rows;
@@ -168,7 +172,8 @@ ct_code tier_write_back(const tier_work *work, size_t part, ct_status *status) {
         const bool pending = partition->touched[at] > work->final;
         dirty += pending;
         if (pending && work->ticket) continue; /* it changes soon; at a flush it may have changed before it was asked for again */
-        CT_TRY(out_put(work->tier, &work->out->part[part], pending ? &state->pending : &state->sum, table, partition, entry, status));
+        ct_sum *sum = pending ? &state->pending : &tier_day_of(state, tier_entry_day(table, entry))->sum;
+        CT_TRY(out_put(work->tier, &work->out->part[part], sum, table, partition, entry, status));
     }
     state->written = work->final;
     state->dirty = dirty;

@@ -1,6 +1,6 @@
 /* A run: open the arms; read the test rows, so that faults there are told before the work; train an epoch, each batch given to every model
  * in turn; judge every model that gained on the validation rows on the test rows too, and keep those logits (4 bytes a row and model); and
- * so on; differences; report. All models, arms times seeds, are in memory at once. */
+ * so on, until no model gains any more; differences; report. All models, arms times seeds, are in memory at once. */
 #include "experiment/compare.h"
 
 #include <stdio.h>
@@ -15,7 +15,7 @@
 #include "experiment/compare_internal.h"
 #include "experiment/report_internal.h"
 
-enum { PATIENCE = 2 }; /* epochs without a gain of any model */
+enum { PATIENCE = 3 }; /* epochs without a gain, after which a model trains no more, whatever the others do */
 
 /* --- checks --- */
 
@@ -103,8 +103,9 @@ static ct_code find_slices(compare_run *run, ct_status *status) {
     for (size_t i = 0; i < ct_arms_slice_count(run->arms_file); i++) {
         const char *name = ct_arms_slice(run->arms_file, i);
         const int64_t field = ct_schema_find(schema, name);
-        const bool good = field >= 0 && (schema->fields[field].kind == CT_FIELD_NUMBER ||
-                                         (schema->fields[field].kind == CT_FIELD_ID && schema->fields[field].value_separator == 0));
+        const bool good = field >= 0 && !schema->fields[field].derived &&
+                          (schema->fields[field].kind == CT_FIELD_NUMBER ||
+                           (schema->fields[field].kind == CT_FIELD_ID && schema->fields[field].value_separator == 0));
         if (!good)
             return ct_fail(status, CT_INVALID, "%s: slices: '%s' is no number and no id with one value of schema %s",
                            run->options->arms_path, name, schema->name);
@@ -136,7 +137,8 @@ static ct_code open_arm(compare_run *run, size_t index, ct_status *status) {
     arm->valid = calloc(options->seeds, sizeof *arm->valid);
     arm->test = calloc(options->seeds, sizeof *arm->test);
     arm->best_epoch = calloc(options->seeds, sizeof *arm->best_epoch);
-    if (!arm->models || !arm->trainers || !arm->logits || !arm->valid || !arm->test || !arm->best_epoch)
+    arm->stopped = calloc(options->seeds, sizeof *arm->stopped);
+    if (!arm->models || !arm->trainers || !arm->logits || !arm->valid || !arm->test || !arm->best_epoch || !arm->stopped)
         return ct_fail_memory(status, options->seeds * sizeof *arm->test, "the arms");
     for (uint32_t s = 0; s < options->seeds; s++) {
         const uint64_t seed = options->seed + s + (arm->kind == CT_ARM_AGAIN ? options->seeds : 0);
@@ -144,6 +146,7 @@ static ct_code open_arm(compare_run *run, size_t index, ct_status *status) {
                                         .batch_rows = options->batch_rows,
                                         .device = NULL,
                                         .pool = options->pool,
+                                        .no_histories = true,
                                         .shuffle_vectors = arm->kind == CT_ARM_PLACEBO ? ct_hash64(&seed, sizeof seed, 0) | 1 : 0};
         if (ct_model_create(options->schema, arm->spec, &model, &arm->models[s], status) != CT_OK ||
             ct_trainer_create(arm->models[s], 0, &arm->trainers[s], status) != CT_OK)
@@ -164,6 +167,7 @@ static void close_arm(arm_run *arm, uint32_t seeds) {
     free(arm->valid);
     free(arm->test);
     free(arm->best_epoch);
+    free(arm->stopped);
     ct_model_spec_destroy(arm->spec);
 }
 
@@ -174,7 +178,7 @@ static ct_code train_batch(compare_run *run, const ct_batch *batch, uint32_t epo
         arm_run *arm = &run->arms[a];
         const int64_t started = ct_clock_ns();
         for (uint32_t s = 0; s < run->options->seeds; s++)
-            if (ct_trainer_batch(arm->trainers[s], batch, epoch, status) != CT_OK)
+            if (!arm->stopped[s] && ct_trainer_batch(arm->trainers[s], batch, epoch, status) != CT_OK)
                 return ct_fail_within(status, "arm '%s', seed %llu", arm->name, (unsigned long long)ct_model_seed(arm->models[s]));
         arm->train_ns += ct_clock_ns() - started;
     }
@@ -192,7 +196,10 @@ ct_reader_options compare_reader(const ct_compare_options *options, const char *
 
 static ct_code train_epoch(compare_run *run, uint32_t epoch, ct_status *status) {
     const ct_compare_options *options = run->options;
-    const ct_reader_options reading = compare_reader(options, options->train_sources, options->train_source_count);
+    ct_reader_options reading = compare_reader(options, options->train_sources, options->train_source_count);
+    if (run->learned != NULL) ct_histories_clear(run->learned); /* told anew in each epoch */
+    reading.histories = run->learned;
+    reading.live = true;
     ct_reader *reader = NULL;
     ct_batch *batch = NULL;
     ct_progress progress;
@@ -237,18 +244,38 @@ static ct_code collect(void *context, const ct_batch *batch, const float *logits
     return CT_OK;
 }
 
+/* Evaluates with histories that begin as `begin` and go on with the rows: live features of a frozen model. out_end: where they end, the
+ * caller's; may be NULL. Without histories all of these are NULL. */
+static ct_code evaluate_live(ct_model *model, ct_evaluate_options *evaluation, const ct_histories *begin, ct_metrics *out_metrics,
+                             ct_read_report *out_report, ct_histories **out_end, ct_status *status) {
+    ct_histories *histories = NULL;
+    if (begin != NULL) CT_TRY(ct_histories_copy(begin, &histories, status));
+    evaluation->reader.histories = histories;
+    evaluation->reader.live = true;
+    const ct_code code = ct_evaluate(model, evaluation, out_metrics, out_report, status);
+    if (code == CT_OK && out_end != NULL)
+        *out_end = histories;
+    else
+        ct_histories_destroy(histories);
+    return code;
+}
+
 /* The test rows' logits of one model, in the place of those of an earlier epoch. */
 static ct_code judge_model(compare_run *run, arm_run *arm, uint32_t seed, ct_status *status) {
     const ct_compare_options *options = run->options;
     if (arm->logits[seed] == NULL) arm->logits[seed] = malloc(run->test.count * sizeof(float));
     if (arm->logits[seed] == NULL) return ct_fail_memory(status, run->test.count * sizeof(float), "the predictions");
     collection c = {run->test.count, 0, arm->logits[seed]};
-    const ct_evaluate_options evaluation = {.pool = options->pool,
-                                            .progress = options->progress,
-                                            .reader = compare_reader(options, options->test_sources, options->test_source_count),
-                                            .predictions = collect,
-                                            .predictions_context = &c};
-    CT_TRY(ct_evaluate(arm->models[seed], &evaluation, &arm->test[seed], &run->test_report, status));
+    ct_evaluate_options evaluation = {.pool = options->pool,
+                                      .progress = options->progress,
+                                      .reader = compare_reader(options, options->test_sources, options->test_source_count),
+                                      .predictions = collect,
+                                      .predictions_context = &c};
+    const ct_histories *begin = run->after_valid != NULL ? run->after_valid : run->learned;
+    ct_histories *end = NULL;
+    CT_TRY(evaluate_live(arm->models[seed], &evaluation, begin, &arm->test[seed], &run->test_report, &end, status));
+    if (end != NULL) run->late_rows = ct_histories_late(end);
+    ct_histories_destroy(end);
     if (c.count != run->test.count)
         return ct_fail(status, CT_INVALID, "the test sources changed between two readings: %zu rows, then %zu", run->test.count, c.count);
     return CT_OK;
@@ -260,10 +287,11 @@ static ct_code judge_epoch(compare_run *run, arm_run *arm, uint32_t seed, uint32
     *out_better = true;
     if (options->valid_source_count > 0) {
         ct_metrics valid;
-        const ct_evaluate_options evaluation = {.pool = options->pool,
-                                                .progress = options->progress,
-                                                .reader = compare_reader(options, options->valid_sources, options->valid_source_count)};
-        CT_TRY(ct_evaluate(arm->models[seed], &evaluation, &valid, &run->valid_report, status));
+        ct_evaluate_options evaluation = {.pool = options->pool,
+                                          .progress = options->progress,
+                                          .reader = compare_reader(options, options->valid_sources, options->valid_source_count)};
+        ct_histories **end = run->after_valid == NULL ? &run->after_valid : NULL; /* the same after each epoch and model */
+        CT_TRY(evaluate_live(arm->models[seed], &evaluation, run->learned, &valid, &run->valid_report, end, status));
         *out_better = epoch == 0 || valid.log_loss < arm->valid[seed].log_loss;
         if (!*out_better) return CT_OK;
         arm->valid[seed] = valid;
@@ -276,21 +304,21 @@ static ct_code train_and_judge(compare_run *run, ct_status *status) {
     const ct_compare_options *options = run->options;
     const bool chooses = options->valid_source_count > 0;
     const uint32_t epochs = options->epochs > 0 ? options->epochs : 1;
-    uint32_t last_gain = 0;
-    for (uint32_t epoch = 0; epoch < epochs && epoch <= last_gain + PATIENCE; epoch++) {
+    bool training = true;
+    for (uint32_t epoch = 0; epoch < epochs && training; epoch++) {
         CT_TRY(train_epoch(run, epoch, status));
         run->epochs = epoch + 1;
-        if (!chooses && epoch + 1 < epochs) {
-            last_gain = epoch;
-            continue;
-        }
+        training = false;
         for (size_t a = 0; a < run->arm_count; a++)
             for (uint32_t s = 0; s < options->seeds; s++) {
-                bool better = false;
-                if (judge_epoch(run, &run->arms[a], s, epoch, &better, status) != CT_OK)
-                    return ct_fail_within(status, "arm '%s', seed %llu", run->arms[a].name,
-                                          (unsigned long long)ct_model_seed(run->arms[a].models[s]));
-                if (better) last_gain = epoch;
+                arm_run *arm = &run->arms[a];
+                bool better = true;
+                if (arm->stopped[s]) continue;
+                arm->epochs++;
+                if ((chooses || epoch + 1 == epochs) && judge_epoch(run, arm, s, epoch, &better, status) != CT_OK)
+                    return ct_fail_within(status, "arm '%s', seed %llu", arm->name, (unsigned long long)ct_model_seed(arm->models[s]));
+                arm->stopped[s] = !better && epoch >= arm->best_epoch[s] + PATIENCE;
+                training = training || !arm->stopped[s];
             }
     }
     return CT_OK;
@@ -314,6 +342,7 @@ static ct_code open_run(compare_run *run, ct_status *status) {
     CT_TRY(find_slices(run, status));
     if (run->item >= 0) CT_TRY(ct_counts_create(&run->item_counts, status));
     if (run->unit >= 0) CT_TRY(ct_counts_create(&run->unit_counts, status));
+    if (ct_schema_has_histories(schema)) CT_TRY(ct_histories_create(schema, &run->learned, status));
     for (size_t a = 0; a < arms; a++) CT_TRY(open_arm(run, a, status));
     return CT_OK;
 }
@@ -335,6 +364,8 @@ done:
     free(run.arms);
     ct_counts_destroy(run.item_counts);
     ct_counts_destroy(run.unit_counts);
+    ct_histories_destroy(run.learned);
+    ct_histories_destroy(run.after_valid);
     slices_deinit(&run.slices);
     test_rows_deinit(&run.test);
     json_decref(run.warnings);

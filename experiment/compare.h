@@ -1,9 +1,9 @@
 /* Compare: the arms of an experiment (arms.h), offline. One pass over the training log, or several, feeds the trainers of all arms and
  * seeds with the same batches in the same order. With validation sources each model is judged by the epoch with the least validation log
- * loss, and training ends early where no model gained in two epochs; the test sources never choose anything. Differences are paired: the
+ * loss, and a model that gained nothing in three epochs trains no more; the test sources never choose anything. Differences are paired: the
  * same rows, the same draws of units and seeds. Model s of an arm has the seed `seed + s`; of an A/A arm `seed + seeds + s`.
  *
- * Slices of the test rows: by how often the row's item was trained on (new 0, cold 1 to 4, warm 5 to 99, hot 100 or more), by whether
+ * Slices of the test rows: by how often the row's item was trained on (new 0, cold below 5, warm 5 to 99, hot 100 or more), by whether
  * training had its unit, and by the features that the arms file names.
  *
  * Interval: 95 %, bootstrap over units and seeds together (bootstrap.h). Units are the values of the unit field, or blocks of 1,000

@@ -165,10 +165,11 @@ static void put_notes(ct_page *page, const void *report) {
                 "same draws. They are not corrected for the number of pairs.</li>\n<li>A verdict goes by the ");
     ct_page_put(page, strcmp(text_of(report, "decided_by"), "grouped_auc") == 0 ? "grouped AUC (field " : "AUC (no field groups the rows");
     if (strcmp(text_of(report, "decided_by"), "grouped_auc") == 0) ct_page_escaped(page, text_of(report, "grouped_by"));
-    ct_page_put(page,
-                "). \"Better\" needs an interval that leaves out 0 and a p of at most 0.05 after Holm's correction over the pairs of "
-                "the slice; \"not sure\" fails the latter; \"no difference shown\" is not \"no difference\".</li>\n<li>Items by their "
-                "training rows: new 0, cold 1 to 4, warm 5 to 99, hot 100 or more. Units: old ones are in training.</li>\n<li>");
+    ct_page_put(
+        page,
+        "). \"Better\" needs an interval that leaves out 0 and a p of at most 0.05 after Holm's correction over the pairs of "
+        "the slice; \"not sure\" fails the latter; \"no difference shown\" is not \"no difference\".</li>\n<li>Items by their "
+        "training rows: new 0, cold below 5 (new ones too), warm 5 to 99, hot 100 or more. Units: old ones are in training.</li>\n<li>");
     ct_page_value(page, member(overlap, "repeated_rows"));
     ct_page_put(page, " training rows are also test rows; ");
     ct_page_value(page, member(overlap, "later_rows"));

@@ -18,6 +18,8 @@ typedef struct arm_run {
     float **logits;           /* (seeds): (test rows), in the log's order, of the best epoch */
     ct_metrics *valid, *test; /* (seeds), of the best epoch */
     uint32_t *best_epoch;     /* (seeds), from 0 */
+    bool *stopped;            /* (seeds): has gained nothing for too long, and trains no more */
+    int64_t epochs;           /* trained, of all seeds */
     int64_t train_ns;         /* all seeds and epochs */
 } arm_run;
 
@@ -50,8 +52,8 @@ enum { SLICE_TEXT_BYTES = 64, CODES_MAX = 2 + CT_ARMS_MAX_SLICES, SLICES_MAX = 9
 typedef struct slice {
     char of[SLICE_TEXT_BYTES];   /* "all", "items", "units" or a field's name */
     char name[SLICE_TEXT_BYTES]; /* "all", "new", "cold", ... */
-    const uint8_t *codes;        /* rows with this code; NULL = all */
-    uint8_t code;
+    const uint8_t *codes;        /* rows with codes first .. last; NULL = all */
+    uint8_t first, last;
 } slice;
 typedef struct slices {
     slice list[SLICES_MAX];
@@ -75,8 +77,10 @@ typedef struct compare_run {
     test_rows test;
     slices slices;
     ct_tally_metric decides;
-    int64_t repeated_rows, later_rows; /* training rows that are test rows, byte for byte; that are later than the first test row */
-    uint32_t epochs;                   /* trained */
+    ct_histories *learned, *after_valid; /* of the training rows of the epoch; with the validation rows; NULL = none (yet) */
+    int64_t late_rows;                   /* of training, validation and test: see data/history.h */
+    int64_t repeated_rows, later_rows;   /* training rows that are test rows, byte for byte; that are later than the first test row */
+    uint32_t epochs;                     /* trained */
     ct_read_report train_report, valid_report, test_report;
     json_t *warnings; /* array */
 } compare_run;

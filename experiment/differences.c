@@ -61,9 +61,9 @@ static ct_code make_tallies(slice_run *s, ct_status *status) {
     return CT_OK;
 }
 
-static void choose_rows(slice_run *s, const uint8_t *codes, uint8_t code) {
+static void choose_rows(slice_run *s, const uint8_t *codes, uint8_t first, uint8_t last) {
     s->masked = codes != NULL;
-    for (size_t row = 0; s->masked && row < s->run->test.count; row++) s->mask[row] = codes[row] == code;
+    for (size_t row = 0; s->masked && row < s->run->test.count; row++) s->mask[row] = codes[row] >= first && codes[row] <= last;
 }
 
 /* --- verdicts --- */
@@ -217,7 +217,7 @@ ct_code compare_differences(const compare_run *run, json_t **out_json, ct_status
             code = ct_fail(status, CT_CANCELLED, "the comparison was stopped");
             goto done;
         }
-        choose_rows(&s, slice->codes, slice->code);
+        choose_rows(&s, slice->codes, slice->first, slice->last);
         CT_TRY_GOTO(code, make_tallies(&s, status), done);
         CT_TRY_GOTO(code, slice_intervals(&s, status), done);
         CT_TRY_GOTO(code, append_pairs(&s, slice, comparisons, status), done);
@@ -251,7 +251,7 @@ ct_code compare_item_curve(const compare_run *run, json_t **out_json, ct_status 
     s.clusters = one;
     s.cluster_count = 1;
     for (uint8_t bucket = 0; bucket < ITEM_BUCKETS; bucket++) {
-        choose_rows(&s, run->slices.bucket, bucket);
+        choose_rows(&s, run->slices.bucket, bucket, bucket);
         CT_TRY_GOTO(code, make_tallies(&s, status), done);
         json_t *arms = json_array();
         for (size_t a = 0; a < run->arm_count; a++) {

@@ -43,7 +43,7 @@ typedef struct ct_online_options {
  * sequence}]}] verdict: "B better", "B worse", "no difference shown", "no verdict"; by CUPED's sequence where there is a covariate warnings
  * [text] CT_INVALID names table, line, column and value at fault. */
 CT_MUST_CHECK ct_code ct_online_report(const ct_online_options *options, json_t **out_report, ct_status *status);
-/* Plain ASCII, at most 100 columns; malloc'd; NULL when out of memory. */
+/* Plain ASCII, at most 110 columns; malloc'd; NULL when out of memory. */
 char *ct_online_table(const json_t *report);
 /* A page that stands alone; malloc'd. */
 CT_MUST_CHECK ct_code ct_online_html(const json_t *report, char **out_html, ct_status *status);

@@ -1,12 +1,10 @@
 /* The report of an experiment as a page: experiment/online_page.html with its marks filled from the JSON alone. */
-#include "experiment/online.h"
-#include "experiment/report_internal.h"
+#include "experiment/online_render_internal.h"
 #include "experiment/report_resources.h"
-#include "trainer/page.h"
 
 static void put_title(ct_page *page, const void *report) {
     ct_page_put(page, "Experiment: ");
-    ct_page_escaped(page, text_of(report, "table"));
+    ct_page_escaped(page, text_of(report, is_live(report) ? "experiment" : "table"));
 }
 
 static void put_list(ct_page *page, const json_t *texts, const char *of) {
@@ -46,7 +44,7 @@ static void put_arms(ct_page *page, const void *report) {
     ct_page_put(page, "</tbody></table>");
 }
 
-static void put_range(ct_page *page, const json_t *range) {
+void online_page_range(ct_page *page, const json_t *range) {
     if (json_is_number(member(range, "low")))
         ct_page_printf(page, "<td>[%+.4g, %+.4g]</td>", number(range, "low"), number(range, "high"));
     else
@@ -57,12 +55,12 @@ static void put_row(ct_page *page, const char *name, double estimate, const json
     ct_page_put(page, "<tr><th scope=\"row\">");
     ct_page_escaped(page, name);
     ct_page_printf(page, "</th><td>%+.5g</td>", estimate);
-    put_range(page, member(of, "fixed"));
-    put_range(page, member(of, "sequence"));
+    online_page_range(page, member(of, "fixed"));
+    online_page_range(page, member(of, "sequence"));
     ct_page_printf(page, "<td>%s</td></tr>\n", verdict);
 }
 
-static void put_differences(ct_page *page, const void *report) {
+void online_page_differences(ct_page *page, const json_t *report) {
     const json_t *one = NULL;
     size_t i = 0;
     ct_page_put(
@@ -78,6 +76,12 @@ static void put_differences(ct_page *page, const void *report) {
     ct_page_put(page, "</tbody></table>");
 }
 
+static void put_differences(ct_page *page, const void *report) { online_page_differences(page, report); }
+
+static void put_live(ct_page *page, const void *report) {
+    if (is_live(report)) online_page_live(page, report);
+}
+
 static void put_notes(ct_page *page, const void *report) {
     ct_page_printf(
         page,
@@ -91,8 +95,8 @@ static void put_json(ct_page *page, const void *report) { ct_page_island(page, r
 
 ct_code ct_online_html(const json_t *report, char **out_html, ct_status *status) {
     static const ct_page_mark marks[] = {
-        {"TITLE", put_title}, {"WORDS", put_words},      {"WARNINGS", put_warnings}, {"ARMS", put_arms}, {"DIFFERENCES", put_differences},
-        {"NOTES", put_notes}, {"REPORT_JSON", put_json},
+        {"TITLE", put_title}, {"WORDS", put_words}, {"WARNINGS", put_warnings}, {"ARMS", put_arms}, {"DIFFERENCES", put_differences},
+        {"LIVE", put_live},   {"NOTES", put_notes}, {"REPORT_JSON", put_json},
     };
     return ct_page_make(ct_online_page, ct_online_page_bytes, marks, sizeof marks / sizeof *marks, report, out_html, status);
 }

@@ -9,21 +9,14 @@
 #include "experiment/counts.h"
 #include "experiment/online_internal.h"
 
-enum { COLUMNS_MAX = 64, STOP_ROWS = 4096 };
+enum { STOP_ROWS = 4096 };
 typedef enum column { UNIT, TIME, ARM, VALUE, COUNT, COVARIATE, COLUMNS } column;
 static const char *const column_names[COLUMNS] = {"unit", "time", "arm", "value", "count", "covariate"};
-
-typedef struct text_part {
-    const char *text;
-    size_t bytes;
-} text_part;
 
 typedef struct reading {
     online_table *table;
     ct_counts *numbers; /* of a unit's hash: its number from 1 */
-    char separator;
-    size_t columns;
-    size_t at[COLUMNS]; /* COLUMNS_MAX = absent */
+    online_header header;
 } reading;
 
 void online_table_deinit(online_table *table) {
@@ -33,52 +26,15 @@ void online_table_deinit(online_table *table) {
     *table = (online_table){0};
 }
 
-static size_t split(const ct_line *line, char separator, text_part parts[COLUMNS_MAX]) {
-    size_t count = 0;
-    const char *at = line->text, *end = line->text + line->bytes;
-    for (;;) {
-        const char *stop = memchr(at, separator, (size_t)(end - at));
-        if (count < COLUMNS_MAX) parts[count] = (text_part){at, (size_t)((stop == NULL ? end : stop) - at)};
-        count++;
-        if (stop == NULL) return count;
-        at = stop + 1;
-    }
-}
-
 static ct_code take_header(reading *r, const ct_line *line, ct_status *status) {
-    text_part parts[COLUMNS_MAX];
-    r->separator = memchr(line->text, '\t', line->bytes) != NULL ? '\t' : ',';
-    r->columns = split(line, r->separator, parts);
-    if (r->columns > COLUMNS_MAX) return ct_fail(status, CT_INVALID, "%s:1: more than %d columns", line->source, COLUMNS_MAX);
-    for (size_t c = 0; c < COLUMNS; c++) {
-        r->at[c] = COLUMNS_MAX;
-        for (size_t i = 0; i < r->columns; i++) {
-            if (parts[i].bytes != strlen(column_names[c]) || memcmp(parts[i].text, column_names[c], parts[i].bytes) != 0) continue;
-            if (r->at[c] != COLUMNS_MAX) return ct_fail(status, CT_INVALID, "%s:1: two columns '%s'", line->source, column_names[c]);
-            r->at[c] = i;
-        }
-        if (c <= VALUE && r->at[c] == COLUMNS_MAX) {
-            char shown[160];
-            return ct_fail(
-                status, CT_INVALID,
-                "%s:1: no column '%s'; the header must name unit, time, arm and value (and may name count and covariate); it is: %s",
-                line->source, column_names[c], ct_text_show(line->text, line->bytes, shown, sizeof shown));
-        }
-    }
-    r->table->has_count = r->at[COUNT] != COLUMNS_MAX;
-    r->table->has_covariate = r->at[COVARIATE] != COLUMNS_MAX;
+    CT_TRY(online_header_read(&r->header, column_names, COLUMNS, VALUE + 1, "unit, time, arm and value (and may name count and covariate)",
+                              line, status));
+    r->table->has_count = online_header_has(&r->header, COUNT);
+    r->table->has_covariate = online_header_has(&r->header, COVARIATE);
     return CT_OK;
 }
 
-static ct_code number_at(const reading *r, const ct_line *line, const text_part *parts, column c, double *out, ct_status *status) {
-    const text_part *part = &parts[r->at[c]];
-    char shown[80];
-    if (ct_parse_f64(part->text, part->bytes, out)) return CT_OK;
-    return ct_fail(status, CT_INVALID, "%s:%lld: column '%s': '%s' is no number", line->source, (long long)line->number, column_names[c],
-                   ct_text_show(part->text, part->bytes, shown, sizeof shown));
-}
-
-static ct_code arm_at(reading *r, const ct_line *line, const text_part *part, uint32_t *out_arm, ct_status *status) {
+static ct_code arm_at(reading *r, const ct_line *line, const online_part *part, uint32_t *out_arm, ct_status *status) {
     online_table *table = r->table;
     for (size_t i = 0; i < table->arm_count; i++) {
         if (strlen(table->arms[i]) != part->bytes || memcmp(table->arms[i], part->text, part->bytes) != 0) continue;
@@ -97,7 +53,7 @@ static ct_code arm_at(reading *r, const ct_line *line, const text_part *part, ui
     return CT_OK;
 }
 
-static bool grow(void **array, size_t *capacity, size_t needed, size_t bytes_each) {
+bool online_grow(void **array, size_t *capacity, size_t needed, size_t bytes_each) {
     if (needed <= *capacity) return true;
     const size_t larger = *capacity + *capacity / 2 + 1024;
     void *grown = realloc(*array, larger * bytes_each);
@@ -109,26 +65,23 @@ static bool grow(void **array, size_t *capacity, size_t needed, size_t bytes_eac
 
 static ct_code take_row(reading *r, const ct_line *line, ct_status *status) {
     online_table *table = r->table;
-    text_part parts[COLUMNS_MAX];
+    online_part parts[ONLINE_MAX_COLUMNS];
     online_row row = {.count = 1.0};
     double covariate = 0.0;
-    if (line->too_long) return ct_fail(status, CT_INVALID, "%s:%lld: the line is too long", line->source, (long long)line->number);
-    const size_t columns = split(line, r->separator, parts);
-    if (columns != r->columns)
-        return ct_fail(status, CT_INVALID, "%s:%lld: %zu columns instead of the header's %zu", line->source, (long long)line->number,
-                       columns, r->columns);
-    CT_TRY(number_at(r, line, parts, TIME, &row.time, status));
-    CT_TRY(number_at(r, line, parts, VALUE, &row.value, status));
-    if (table->has_count) CT_TRY(number_at(r, line, parts, COUNT, &row.count, status));
+    CT_TRY(online_header_split(&r->header, line, parts, status));
+    CT_TRY(online_header_number(&r->header, line, parts, TIME, &row.time, status));
+    CT_TRY(online_header_number(&r->header, line, parts, VALUE, &row.value, status));
+    if (table->has_count) CT_TRY(online_header_number(&r->header, line, parts, COUNT, &row.count, status));
     if (row.count < 0.0)
         return ct_fail(status, CT_INVALID, "%s:%lld: column 'count': %g is below 0", line->source, (long long)line->number, row.count);
-    if (table->has_covariate && parts[r->at[COVARIATE]].bytes > 0) CT_TRY(number_at(r, line, parts, COVARIATE, &covariate, status));
-    CT_TRY(arm_at(r, line, &parts[r->at[ARM]], &row.arm, status));
-    const uint64_t hash = ct_hash64(parts[r->at[UNIT]].text, parts[r->at[UNIT]].bytes, 0);
+    if (table->has_covariate && parts[r->header.at[COVARIATE]].bytes > 0)
+        CT_TRY(online_header_number(&r->header, line, parts, COVARIATE, &covariate, status));
+    CT_TRY(arm_at(r, line, &parts[r->header.at[ARM]], &row.arm, status));
+    const uint64_t hash = ct_hash64(parts[r->header.at[UNIT]].text, parts[r->header.at[UNIT]].bytes, 0);
     uint64_t number = ct_counts_get(r->numbers, hash);
     if (number == 0) {
         if (table->unit_count + 1 >= TWO_ARMS ||
-            !grow((void **)&table->units, &table->unit_capacity, table->unit_count + 1, sizeof *table->units))
+            !online_grow((void **)&table->units, &table->unit_capacity, table->unit_count + 1, sizeof *table->units))
             return ct_fail_memory(status, table->unit_count * sizeof *table->units, "the units");
         table->units[table->unit_count++] = (online_unit){.arm = row.arm, .covariate = covariate};
         number = table->unit_count;
@@ -140,7 +93,7 @@ static ct_code take_row(reading *r, const ct_line *line, ct_status *status) {
         unit->arm = TWO_ARMS;
         table->in_two_arms++;
     }
-    if (!grow((void **)&table->rows, &table->row_capacity, table->row_count + 1, sizeof row))
+    if (!online_grow((void **)&table->rows, &table->row_capacity, table->row_count + 1, sizeof row))
         return ct_fail_memory(status, table->row_count * sizeof row, "the rows");
     table->rows[table->row_count++] = row;
     return CT_OK;
@@ -151,6 +104,8 @@ static int by_time(const void *left, const void *right) {
     if (a->time != b->time) return a->time < b->time ? -1 : 1;
     return (a->unit > b->unit) - (a->unit < b->unit);
 }
+
+void online_table_sort(online_table *table) { online_sort(table->rows, table->row_count, sizeof *table->rows, by_time); }
 
 /* Arms by name, whatever the order of the rows. */
 static void sort_arms(online_table *table) {
@@ -194,7 +149,7 @@ ct_code online_table_read(const ct_online_options *options, online_table *out_ta
         goto done;
     }
     sort_arms(&table);
-    qsort(table.rows, table.row_count, sizeof *table.rows, by_time);
+    online_table_sort(&table);
     *out_table = table;
     table = (online_table){0};
 done:

@@ -2,24 +2,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "experiment/online.h"
-#include "experiment/report_internal.h"
+#include "experiment/online_render_internal.h"
 
-enum { NAME_COLUMNS = 24 };
+enum { NAME_COLUMNS = ONLINE_NAME_COLUMNS };
 
-/* A name in plain ASCII, cut to its columns. */
-static void put_name(FILE *to, const json_t *object, const char *name) {
-    const char *text = json_string_value(member(object, name));
+void online_put_name(FILE *to, const char *text, int columns) {
     int used = 0;
-    for (; text != NULL && *text != '\0' && used < NAME_COLUMNS; text++) {
+    for (; text != NULL && *text != '\0' && used < columns; text++) {
         if (((unsigned char)*text & 0xc0) == 0x80) continue;
         fputc(*text >= ' ' && *text < 0x7f ? *text : '?', to);
         used++;
     }
-    fprintf(to, "%*s", NAME_COLUMNS - used, "");
+    fprintf(to, "%*s", columns - used, "");
 }
 
-static void put_range(FILE *to, const json_t *range) {
+static void put_name(FILE *to, const json_t *object, const char *name) { online_put_name(to, text_of(object, name), NAME_COLUMNS); }
+
+void online_put_range(FILE *to, const json_t *range) {
     char text[64] = "-";
     if (json_is_number(member(range, "low")))
         (void)snprintf(text, sizeof text, "[%+.3g %+.3g]", number(range, "low"), number(range, "high"));
@@ -47,18 +46,18 @@ static void put_differences(FILE *to, const json_t *report) {
         const json_t *cuped = member(one, "cuped");
         put_name(to, one, "b");
         fprintf(to, " %+10.4g", number(one, "estimate"));
-        put_range(to, member(one, "fixed"));
-        put_range(to, member(one, "sequence"));
+        online_put_range(to, member(one, "fixed"));
+        online_put_range(to, member(one, "sequence"));
         fprintf(to, "  %s\n", json_is_object(cuped) ? "" : json_string_value(member(one, "verdict")));
         if (json_is_object(cuped)) {
             fprintf(to, "%-*s %+10.4g", NAME_COLUMNS, "  with the covariate", number(cuped, "estimate"));
-            put_range(to, member(cuped, "fixed"));
-            put_range(to, member(cuped, "sequence"));
+            online_put_range(to, member(cuped, "fixed"));
+            online_put_range(to, member(cuped, "sequence"));
             fprintf(to, "  %s\n", json_string_value(member(one, "verdict")));
         }
         fprintf(to, "%-*s %+9.2f%%", NAME_COLUMNS, "  lift", 100.0 * number(member(one, "lift"), "estimate"));
-        put_range(to, member(member(one, "lift"), "fixed"));
-        put_range(to, member(member(one, "lift"), "sequence"));
+        online_put_range(to, member(member(one, "lift"), "fixed"));
+        online_put_range(to, member(member(one, "lift"), "sequence"));
         fputc('\n', to);
     }
 }
@@ -70,10 +69,15 @@ char *ct_online_table(const json_t *report) {
     if (to == NULL) return NULL;
     const json_t *ratio = member(report, "sample_ratio"), *warning = NULL;
     size_t i = 0;
+    if (is_live(report)) fprintf(to, "experiment %s, %s\n\n", text_of(report, "experiment"), text_of(report, "metric"));
     put_arms(to, report);
     put_differences(to, report);
-    fprintf(to, "\nsplit of the units: %s (p %.3g)\n", json_is_true(member(ratio, "mismatch")) ? "NOT AS MEANT" : "as meant",
-            number(ratio, "p"));
+    if (json_is_number(member(ratio, "p")))
+        fprintf(to, "\nsplit of the units: %s (p %.3g)\n", json_is_true(member(ratio, "mismatch")) ? "NOT AS MEANT" : "as meant",
+                number(ratio, "p"));
+    else
+        fprintf(to, "\nsplit of the units: not checked\n");
+    if (is_live(report)) online_put_live(to, report);
     json_array_foreach(member(report, "warnings"), i, warning) fprintf(to, "warning: %s\n", json_string_value(warning));
     const bool failed = ferror(to) != 0;
     if (fclose(to) != 0 || failed) {

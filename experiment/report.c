@@ -5,7 +5,7 @@
  *     bad_rows      {train, valid, test}
  *     units         {by: "field" | "blocks", field (or null), block_rows (or null), units, clusters}
  *     item          field whose training count makes the slices, or null; item_values: distinct ones in training
- *     slices        [{of, name}]: "all"; by "items" (training count new 0, cold 1 to 4, warm 5 to 99, hot 100 or more); by "units" (new,
+ *     slices        [{of, name}]: "all"; by "items" (training count new 0, cold below 5, warm 5 to 99, hot 100 or more); by "units" (new,
  *                   old); by features
  *     grouped_by    field of grouped AUC, nDCG and MRR, or null
  *     decided_by    "grouped_auc" | "auc"
@@ -81,7 +81,7 @@ static json_t *features_json(const ct_schema *schema, const ct_model_spec *spec)
     json_t *features = json_array();
     for (size_t i = 0; i < schema->field_count; i++) {
         const ct_field *field = &schema->fields[i];
-        if (field->kind != CT_FIELD_NUMBER && field->kind != CT_FIELD_ID && field->kind != CT_FIELD_VECTOR) continue;
+        if (field->kind != CT_FIELD_NUMBER && field->kind != CT_FIELD_ID && field->kind != CT_FIELD_VECTOR && !field->derived) continue;
         if (spec->features != NULL && !has_name(spec->features, spec->feature_count, field->name)) continue;
         if (has_name(spec->exclude, spec->exclude_count, field->name)) continue;
         json_array_append_new(features, json_string(field->name));
@@ -116,9 +116,10 @@ static json_t *arm_json(const compare_run *run, size_t index, bool grouped) {
         arm->kind == CT_ARM_OWN ? json_null() : json_string(ct_arms_name(run->arms_file, ct_arms_of(run->arms_file, index))), "model",
         ct_architecture_name(arm->spec->architecture), "features", features_json(run->options->schema, arm->spec), "parameters",
         tower + trained, "tower_parameters", tower, "table_rows", table_rows, "table_bytes", table_bytes, "train_seconds", seconds,
-        "rows_per_second", ct_json_real((double)run->train_report.rows * (double)run->epochs / seconds), "best_epochs",
-        epochs_json(run, arm), "valid", run->options->valid_source_count > 0 ? metrics_json(arm->valid, seeds, grouped) : json_null(),
-        "test", metrics_json(arm->test, seeds, grouped));
+        "rows_per_second", ct_json_real((double)run->train_report.rows * (double)arm->epochs / ((double)arm->train_ns / 1e9)),
+        "best_epochs", epochs_json(run, arm), "valid",
+        run->options->valid_source_count > 0 ? metrics_json(arm->valid, seeds, grouped) : json_null(), "test",
+        metrics_json(arm->test, seeds, grouped));
     json_decref(model);
     return json;
 }
@@ -152,6 +153,11 @@ static ct_code add_warnings(compare_run *run, ct_status *status) {
         CT_TRY(report_warn(run->warnings, status,
                            "%lld training rows are later than the first test row: what came after it may be known to the models",
                            (long long)run->later_rows));
+    if (run->late_rows > 0)
+        CT_TRY(report_warn(run->warnings, status,
+                           "%lld rows are earlier than what the history of their unit held already; what is later was left out of theirs, "
+                           "but sources in order of time give them more",
+                           (long long)run->late_rows));
     if (run->test.unit_count < FEW_UNITS)
         CT_TRY(report_warn(run->warnings, status, "only %zu units in the test: intervals of so few are too narrow", run->test.unit_count));
     if (run->item < 0)

@@ -8,7 +8,8 @@
 
 enum { ID_VALUES = 8, QUARTILES = 4 };
 
-const struct item_slice item_slices[4] = {{"new", 0, 0}, {"cold", 1, 4}, {"warm", 5, 99}, {"hot", 100, UINT64_MAX}};
+/* A row's code is the first of these that it is in; new items are cold ones too. */
+const struct item_slice item_slices[4] = {{"new", 0, 0}, {"cold", 0, 4}, {"warm", 5, 99}, {"hot", 100, UINT64_MAX}};
 const uint64_t item_bucket_least[ITEM_BUCKETS] = {0, 1, 2, 5, 10, 20, 50, 100, 200, 500};
 
 void slices_deinit(slices *slices) {
@@ -20,7 +21,7 @@ void slices_deinit(slices *slices) {
 
 static slice *add_slice(slices *slices, const char *of, const uint8_t *codes, uint8_t code) {
     slice *added = &slices->list[slices->count++];
-    *added = (slice){.codes = codes, .code = code};
+    *added = (slice){.codes = codes, .first = code, .last = code};
     (void)snprintf(added->of, sizeof added->of, "%s", of);
     return added;
 }
@@ -47,7 +48,11 @@ static ct_code slice_items(compare_run *run, ct_status *status) {
         while (count > item_slices[codes[row]].most) codes[row]++;
         while (slices->bucket[row] + 1 < ITEM_BUCKETS && count >= item_bucket_least[slices->bucket[row] + 1]) slices->bucket[row]++;
     }
-    for (uint8_t i = 0; i < 4; i++) (void)snprintf(add_slice(slices, "items", codes, i)->name, SLICE_TEXT_BYTES, "%s", item_slices[i].name);
+    for (uint8_t i = 0; i < 4; i++) {
+        slice *added = add_slice(slices, "items", codes, i);
+        while (added->first > 0 && item_slices[added->first - 1].least >= item_slices[i].least) added->first--;
+        (void)snprintf(added->name, SLICE_TEXT_BYTES, "%s", item_slices[i].name);
+    }
     return CT_OK;
 }
 

@@ -151,7 +151,8 @@ static void print_notes(FILE *to, const json_t *report) {
         wrap(to, "note: ", "the verdict goes by the AUC, as there is no field that groups rows");
     }
     if (json_is_string(member(report, "item"))) {
-        snprintf(line, sizeof line, "items by their training rows (field '%s'): new 0, cold 1 to 4, warm 5 to 99, hot 100 or more",
+        snprintf(line, sizeof line,
+                 "items by their training rows (field '%s'): new 0, cold below 5 (new ones too), warm 5 to 99, hot 100 or more",
                  plain(text_or_dash(report, "item"), 32, field));
         wrap(to, "note: ", line);
     }

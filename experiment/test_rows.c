@@ -50,12 +50,12 @@ static ct_code reserve(test_rows *rows, size_t more, present has, ct_status *sta
 }
 
 /* Of every value of a row: equal rows have equal hashes. */
-static uint64_t row_hash(const ct_batch *batch, size_t row) {
+static uint64_t row_hash(const ct_schema *schema, const ct_batch *batch, size_t row) {
     uint64_t words[ROW_HASH_WORDS], hash = 0;
     size_t used = 0;
     for (size_t c = 0; c < batch->column_count; c++) {
         const ct_column *column = &batch->columns[c];
-        if (!column->present || column->kind == CT_FIELD_VECTOR) continue; /* a vector follows from its id */
+        if (!column->present || column->kind == CT_FIELD_VECTOR || schema->fields[c].derived) continue; /* it follows from others */
         const size_t first = column->offsets != NULL ? column->offsets[row] : row;
         const size_t last = column->offsets != NULL ? column->offsets[row + 1] : row + 1;
         for (size_t i = first; i <= last; i++) {
@@ -114,7 +114,7 @@ static ct_code take_batch(compare_run *run, const ct_batch *batch, ct_status *st
         if (group != NULL) test->groups[row] = ct_column_u64(group)[i];
         if (item != NULL) test->items[row] = ct_column_u64(item)[i];
         if (time != NULL && ct_column_i64(time)[i] < test->first_time) test->first_time = ct_column_i64(time)[i];
-        CT_TRY(ct_counts_add(test->hashes, row_hash(batch, i), 1, status));
+        CT_TRY(ct_counts_add(test->hashes, row_hash(schema, batch, i), 1, status));
     }
     test->count += batch->rows;
     return CT_OK;
@@ -221,7 +221,7 @@ ct_code test_rows_compare(compare_run *run, const ct_batch *batch, ct_status *st
         if (item != NULL) CT_TRY(ct_counts_add(run->item_counts, ct_column_u64(item)[i], 1, status));
         if (unit != NULL && run->unit_counts != NULL) CT_TRY(ct_counts_add(run->unit_counts, ct_column_u64(unit)[i], 1, status));
         if (time != NULL && ct_column_i64(time)[i] > run->test.first_time) run->later_rows++;
-        run->repeated_rows += ct_counts_get(run->test.hashes, row_hash(batch, i)) > 0;
+        run->repeated_rows += ct_counts_get(run->test.hashes, row_hash(run->options->schema, batch, i)) > 0;
     }
     return CT_OK;
 }

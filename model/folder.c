@@ -4,15 +4,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/text.h"
 #include "model/model_internal.h"
 
-enum { FORMAT_VERSION = 1, LEAST_READER_VERSION = 1, MANIFEST_MAX_BYTES = 64 << 20, TEXT_MAX_BYTES = 16 << 20 };
+enum { FORMAT_VERSION = 1, LEAST_READER_VERSION = 1, MANIFEST_MAX_BYTES = 64 << 20, TEXT_MAX_BYTES = 16 << 20, MOST_TRIES = 20 };
 static const char manifest_name[] = "manifest";
 static const char resume_name[] = "resume";
+static const char histories_name[] = "histories"; /* a file, and a required feature */
 static const char checksum_word[] = "checksum ";
 
 /* --- the tower's tensors and the transforms, by name --- */
@@ -30,7 +32,9 @@ static void tensor_list_deinit(tensor_list *list) {
 
 static ct_code tensor_list_init(tensor_list *list, ct_model *model, ct_status *status) {
     const size_t tower = ct_tower_tensor_count(model->tower), numbers = model->layout.number_count;
-    *list = (tensor_list){.tensors = calloc(tower + 2, sizeof *list->tensors), .moments = calloc(3 * numbers + 1, sizeof *list->moments)};
+    const size_t similarities = model->layout.similarity_count;
+    *list = (tensor_list){.tensors = calloc(tower + similarities + 2, sizeof *list->tensors),
+                          .moments = calloc(3 * numbers + 1, sizeof *list->moments)};
     if (list->tensors == NULL || list->moments == NULL) return ct_fail_memory(status, tower * sizeof *list->tensors, "the list of tensors");
     for (size_t i = 0; i < tower; i++) {
         const ct_tensor tensor = ct_tower_tensor(model->tower, i);
@@ -44,6 +48,11 @@ static ct_code tensor_list_init(tensor_list *list, ct_model *model, ct_status *s
     list->tensors[list->count++] =
         (named_tensor){.name = "numbers.moments", .f64 = true, .rows = numbers, .columns = 3, .data = list->moments};
     list->tensors[list->count++] = (named_tensor){.name = "labels.prior", .f64 = true, .rows = 1, .columns = 2, .data = model->prior};
+    for (size_t i = 0; i < similarities; i++) {
+        named_tensor *named = &list->tensors[list->count++];
+        *named = (named_tensor){.rows = 1, .columns = model->layout.similarities[i].dim, .data = model->centres[i]};
+        snprintf(named->name, sizeof named->name, "similarity.%zu.centre", model->layout.similarities[i].field);
+    }
     return CT_OK;
 }
 
@@ -83,9 +92,14 @@ static ct_code write_manifest(const ct_model *model, const char *folder, const c
     for (size_t i = 0; i < model->layout.vector_count; i++)
         json_object_set_new(vectors, model->schema->fields[model->layout.vectors[i].field].name,
                             json_string(model->layout.vectors[i].table_name));
+    for (size_t i = 0; i < model->layout.similarity_count; i++)
+        json_object_set_new(vectors, model->schema->fields[model->layout.similarities[i].vector_field].name,
+                            json_string(model->layout.similarities[i].table_name));
+    json_t *required = json_array();
+    if (model->histories != NULL) json_array_append_new(required, json_string(histories_name));
     /* clang-format off */
-    json_t *manifest = json_pack("{s:s, s:i, s:i, s:[], s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:[s], s:o, s:o}",
-        "format", "clicktower-model", "version", FORMAT_VERSION, "least_reader_version", LEAST_READER_VERSION, "required_features",
+    json_t *manifest = json_pack("{s:s, s:i, s:i, s:o, s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:[s], s:o, s:o}",
+        "format", "clicktower-model", "version", FORMAT_VERSION, "least_reader_version", LEAST_READER_VERSION, "required_features", required,
         "created_unix_ms", (json_int_t)ct_clock_unix_ms(), "schema", model->schema->name, "model", ct_architecture_name(model->spec->architecture),
         "rows", (json_int_t)model->rows, "step", (json_int_t)model->step, "tower_step", (json_int_t)ct_tower_step(model->tower), "epoch", (json_int_t)model->epoch, "epoch_rows", (json_int_t)model->epoch_rows,
         "seed", (json_int_t)model->seed, "batch_rows", (json_int_t)model->batch_rows, "instruction_set", model->instruction_set,
@@ -128,7 +142,8 @@ static ct_code write_text(const char *folder, const char *name, const char *text
 }
 
 static ct_code check_texts(const ct_model_text *texts, size_t count, ct_status *status) {
-    static const char *const taken[] = {"manifest", "schema.yaml", "model.yaml", "tower.safetensors", "tables", "metrics.json", "resume"};
+    static const char *const taken[] = {"manifest", "schema.yaml",  "model.yaml", "tower.safetensors",
+                                        "tables",   "metrics.json", "resume",     "histories"};
     static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
     for (size_t i = 0; i < count; i++) {
         const char *name = texts[i].name;
@@ -144,11 +159,11 @@ static ct_code write_content(ct_model *model, const char *folder, const json_t *
                              const char *resume_folder, ct_status *status) {
     char *spec = ct_model_spec_text(model->spec), *tables = ct_path_join(folder, "tables");
     char *tower = ct_path_join(folder, "tower.safetensors"), *json = ct_path_join(folder, "metrics.json"),
-         *resume = ct_path_join(folder, resume_name);
+         *resume = ct_path_join(folder, resume_name), *histories = ct_path_join(folder, histories_name);
     tensor_list list = {0};
     char digest[CT_DIGEST_HEX_BYTES];
     ct_code code = CT_OK;
-    if (spec == NULL || tables == NULL || tower == NULL || json == NULL || resume == NULL) {
+    if (spec == NULL || tables == NULL || tower == NULL || json == NULL || resume == NULL || histories == NULL) {
         code = ct_fail_memory(status, 4096, "the model folder");
         goto done;
     }
@@ -161,6 +176,7 @@ static ct_code write_content(ct_model *model, const char *folder, const json_t *
     CT_TRY_GOTO(code, check_finite(&list, status), done);
     CT_TRY_GOTO(code, safetensors_write(tower, list.tensors, list.count, status), done);
     CT_TRY_GOTO(code, ct_store_snapshot(model->store, tables, status), done);
+    if (model->histories != NULL) CT_TRY_GOTO(code, ct_histories_write(model->histories, histories, status), done);
     CT_TRY_GOTO(code, ct_model_digest(model, digest, status), done);
     if (resume_folder != NULL && rename(resume_folder, resume) != 0) {
         code = ct_fail_errno(status, "%s: cannot be moved into the model folder", resume_folder);
@@ -174,6 +190,7 @@ done:
     free(tower);
     free(json);
     free(resume);
+    free(histories);
     return code;
 }
 
@@ -245,6 +262,7 @@ ct_code ct_model_digest(ct_model *model, char out_hex[CT_DIGEST_HEX_BYTES], ct_s
         ct_digest_update(digest, tensor->data, tensor->rows * tensor->columns * (tensor->f64 ? 8 : 4));
     }
     CT_TRY_GOTO(code, ct_store_digest(model->store, digest, status), done);
+    if (model->histories != NULL) CT_TRY_GOTO(code, ct_histories_digest(model->histories, digest, status), done);
     ct_digest_hex(digest, out_hex);
 done:
     tensor_list_deinit(&list);
@@ -264,17 +282,24 @@ static ct_code check_version(const json_t *manifest, const char *path, ct_status
         return ct_fail(status, CT_CORRUPT, "%s: format is '%s', not 'clicktower-model'", path, format);
     CT_TRY(ct_json_get_i64(manifest, "version", path, &version, status));
     CT_TRY(ct_json_get_i64(manifest, "least_reader_version", path, &least, status));
-    if (least > FORMAT_VERSION)
-        return ct_fail(status, CT_UNSUPPORTED,
-                       "%s: written in format version %lld, which needs a program that reads version %lld; this one reads %d", path,
-                       (long long)version, (long long)least, FORMAT_VERSION);
     CT_TRY(ct_json_get_array(manifest, "required_features", path, &required, status));
-    if (json_array_size(required) > 0) {
-        const char *feature = json_string_value(json_array_get(required, 0));
-        return ct_fail(status, CT_UNSUPPORTED, "%s: needs the feature '%s', which this program does not have", path,
-                       feature == NULL ? "?" : feature);
+    char features[CT_STATUS_MESSAGE_BYTES / 2];
+    size_t used = 0, index;
+    const json_t *feature;
+    features[0] = '\0';
+    json_array_foreach(required, index, feature) {
+        const char *name = json_string_value(feature);
+        if (name != NULL && strcmp(name, histories_name) == 0) continue;
+        if (used < sizeof features)
+            used += (size_t)snprintf(features + used, sizeof features - used, "%s'%s'", used ? ", " : "", name == NULL ? "?" : name);
     }
-    return CT_OK;
+    if (least <= FORMAT_VERSION && features[0] == '\0') return CT_OK;
+    return ct_fail(
+        status, CT_UNSUPPORTED,
+        "%s: written in format version %lld, which needs a program that reads version %lld%s%s; this one reads version %d%s: take "
+        "a newer program",
+        path, (long long)version, (long long)least, features[0] ? " and knows the features " : "", features, FORMAT_VERSION,
+        features[0] ? " and none of these" : "");
 }
 
 static ct_code check_file(const char *folder, const json_t *file, const char *manifest_path, ct_status *status) {
@@ -299,8 +324,9 @@ static ct_code check_file(const char *folder, const json_t *file, const char *ma
 }
 
 /* A file that is read must have been listed, else nobody has checked it. */
-static ct_code check_listed(const json_t *files, const char *manifest_path, ct_status *status) {
-    static const char *const needed[] = {"schema.yaml", "model.yaml", "tower.safetensors", "tables/store.json", "tables/CURRENT"};
+static ct_code check_listed(const json_t *files, bool histories, const char *manifest_path, ct_status *status) {
+    const char *const needed[] = {"schema.yaml",       "model.yaml",     "tower.safetensors",
+                                  "tables/store.json", "tables/CURRENT", histories ? histories_name : "schema.yaml"};
     for (size_t n = 0; n < sizeof needed / sizeof *needed; n++) {
         bool listed = false;
         for (size_t i = 0; i < json_array_size(files) && !listed; i++) {
@@ -337,7 +363,7 @@ ct_code ct_model_manifest(const char *folder, bool check_files, json_t **out_man
     CT_TRY_GOTO(code, ct_json_parse(text, bytes - tail, path, &manifest, status), done);
     CT_TRY_GOTO(code, check_version(manifest, path, status), done);
     CT_TRY_GOTO(code, ct_json_get_array(manifest, "files", path, &files, status), done);
-    CT_TRY_GOTO(code, check_listed(files, path, status), done);
+    CT_TRY_GOTO(code, check_listed(files, json_array_size(json_object_get(manifest, "required_features")) > 0, path, status), done);
     if (check_files)
         for (size_t i = 0; i < json_array_size(files) && code == CT_OK; i++)
             code = check_file(folder, json_array_get(files, i), path, status);
@@ -415,6 +441,16 @@ static ct_code read_layout(ct_model *model, const json_t *manifest, const char *
         }
         vector->table = (size_t)index;
     }
+    for (size_t i = 0; i < model->layout.similarity_count; i++) {
+        layout_similarity *similarity = &model->layout.similarities[i];
+        const int64_t index = ct_store_find_table(model->store, similarity->table_name);
+        if (index < 0) {
+            code = ct_fail(status, CT_CORRUPT, "%s: the manifest names no table for vector '%s'", folder,
+                           model->schema->fields[similarity->vector_field].name);
+            goto done;
+        }
+        similarity->table = (size_t)index;
+    }
     const ct_table_spec *ids = ct_store_table_count(model->store) > 0 ? ct_store_table(model->store, ID_TABLE) : NULL;
     if (ids == NULL || ids->kind != CT_TABLE_TRAINED || ids->dim != model->layout.embedding_dim)
         code = ct_fail(status, CT_CORRUPT, "%s: the first table does not hold the ids' rows of %u floats", folder,
@@ -440,8 +476,19 @@ static ct_code read_tower(ct_model *model, const char *path, int64_t tower_step,
     return code;
 }
 
-ct_code ct_model_open_within(const char *folder, ct_model_mode mode, uint64_t memory_bytes, const char *live_folder, ct_device *device,
-                             ct_pool *pool, ct_model **out_model, ct_status *status) {
+static ct_code read_histories(ct_model *model, const json_t *manifest, const char *folder, ct_status *status) {
+    char *path = ct_path_join(folder, histories_name);
+    if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
+    const ct_code code =
+        json_array_size(json_object_get(manifest, "required_features")) == 0
+            ? ct_fail(status, CT_CORRUPT, "%s: the model's features follow from histories, but the folder has none", folder)
+            : ct_histories_open(model->schema, path, &model->histories, status);
+    free(path);
+    return code;
+}
+
+static ct_code open_once(const char *folder, ct_model_mode mode, uint64_t memory_bytes, const char *live_folder, ct_device *device,
+                         ct_pool *pool, ct_model **out_model, ct_status *status) {
     json_t *manifest = NULL;
     char *schema = ct_path_join(folder, "schema.yaml"), *spec = ct_path_join(folder, "model.yaml");
     char *tables = ct_path_join(folder, "tables"), *tower = ct_path_join(folder, "tower.safetensors"), *text = NULL;
@@ -456,6 +503,8 @@ ct_code ct_model_open_within(const char *folder, ct_model_mode mode, uint64_t me
     model->mode = mode;
     model->memory_bytes = memory_bytes;
     const ct_store_limit limit = {memory_bytes, live_folder};
+    static const ct_store_mode store_modes[] = {
+        [CT_MODEL_TRAIN] = CT_STORE_TRAIN, [CT_MODEL_LOOK] = CT_STORE_LOOK, [CT_MODEL_READ] = CT_STORE_READ};
     model->device = device != NULL ? device : ct_device_cpu();
     model->pool = pool;
     CT_TRY_GOTO(code, ct_model_manifest(folder, true, &manifest, status), done);
@@ -463,13 +512,10 @@ ct_code ct_model_open_within(const char *folder, ct_model_mode mode, uint64_t me
     CT_TRY_GOTO(code, ct_schema_parse(text, bytes, schema, &model->schema, status), done);
     CT_TRY_GOTO(code, ct_model_spec_load(spec, NULL, 0, &model->spec, status), done);
     CT_TRY_GOTO(code, read_numbers(model, manifest, folder, &tower_step, status), done);
-    CT_TRY_GOTO(code,
-                ct_store_open_within(tables, mode == CT_MODEL_TRAIN ? CT_STORE_TRAIN : CT_STORE_READ, &limit, model->device, pool,
-                                     &model->store, status),
-                done);
+    CT_TRY_GOTO(code, ct_store_open_within(tables, store_modes[mode], &limit, model->device, pool, &model->store, status), done);
     CT_TRY_GOTO(code, read_layout(model, manifest, folder, status), done);
     code = model_finish(model, status);
-    if (code == CT_UNSUPPORTED && mode == CT_MODEL_READ && model->precision == CT_PRECISION_BF16) {
+    if (code == CT_UNSUPPORTED && mode != CT_MODEL_TRAIN && model->precision == CT_PRECISION_BF16) {
         /* Trained in bf16, read where there is none: the same weights in fp32. ct_model_precision tells. */
         model->precision = CT_PRECISION_FP32;
         free(model->moments);
@@ -478,6 +524,7 @@ ct_code ct_model_open_within(const char *folder, ct_model_mode mode, uint64_t me
         code = model_finish(model, status);
     }
     if (code == CT_OK) code = read_tower(model, tower, tower_step, status);
+    if (code == CT_OK && model->layout.histories) code = read_histories(model, manifest, folder, status);
     if (code == CT_OK) {
         *out_model = model;
         model = NULL;
@@ -491,6 +538,41 @@ done:
     free(tower);
     free(text);
     return code;
+}
+
+/* Which folder has the name now; 0 where none has. A writer puts another one there as a whole. */
+static struct stat folder_of_name(const char *folder) {
+    struct stat info;
+    if (stat(folder, &info) != 0) memset(&info, 0, sizeof info);
+    return info;
+}
+
+static bool is_same_folder(const struct stat *a, const struct stat *b) {
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
+           a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+}
+
+/* A writer may replace the folder while it is read: then what was read, or could not be, is not of one folder, and it is read anew. */
+ct_code ct_model_open_within(const char *folder, ct_model_mode mode, uint64_t memory_bytes, const char *live_folder, ct_device *device,
+                             ct_pool *pool, ct_model **out_model, ct_status *status) {
+    for (int tries = 1;; tries++) {
+        const struct stat before = folder_of_name(folder);
+        ct_status found = CT_STATUS_INIT;
+        ct_model *model = NULL;
+        const ct_code code = open_once(folder, mode, memory_bytes, live_folder, device, pool, &model, &found);
+        const struct stat after = folder_of_name(folder);
+        if (is_same_folder(&before, &after)) {
+            if (code == CT_OK)
+                *out_model = model;
+            else
+                *status = found;
+            return code;
+        }
+        ct_model_destroy(model);
+        if (tries == MOST_TRIES)
+            return ct_fail(status, CT_UNAVAILABLE, "%s: another folder took its place each of the %d times that it was read", folder,
+                           tries);
+    }
 }
 
 ct_code ct_model_open(const char *folder, ct_model_mode mode, ct_device *device, ct_pool *pool, ct_model **out_model, ct_status *status) {

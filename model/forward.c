@@ -21,11 +21,17 @@ ct_code batch_check(const ct_model *model, const ct_batch *batch, bool training,
     for (size_t i = 0; i < layout->id_count; i++) CT_TRY(check_column(model, batch, layout->ids[i].field, training, status));
     for (size_t i = 0; i < layout->vector_count; i++) CT_TRY(check_column(model, batch, layout->vectors[i].field, training, status));
     for (size_t i = 0; i < layout->number_count; i++) CT_TRY(check_column(model, batch, layout->numbers[i].field, training, status));
+    for (size_t i = 0; i < layout->similarity_count; i++) {
+        CT_TRY(check_column(model, batch, layout->similarities[i].field, training, status));
+        CT_TRY(check_column(model, batch, layout->similarities[i].vector_field, training, status));
+    }
     if (!training) return CT_OK;
     if (batch->rows > model->batch_rows)
         return ct_fail(status, CT_INVALID, "a batch of %zu rows, but the model was made for %zu", batch->rows, model->batch_rows);
     const int64_t label = ct_schema_find_kind(model->schema, CT_FIELD_LABEL);
     if (label < 0) return ct_fail(status, CT_INVALID, "schema %s has no label; training needs one", model->schema->name);
+    if (model->spec->expire_days > 0)
+        CT_TRY(check_column(model, batch, (size_t)ct_schema_find_kind(model->schema, CT_FIELD_TIME), true, status));
     return check_column(model, batch, (size_t)label, true, status);
 }
 

@@ -62,6 +62,12 @@ static size_t find_number(const ct_model *old, const char *name) {
     return NONE;
 }
 
+static const layout_similarity *find_similarity(const ct_model *old, const char *name) {
+    for (size_t i = 0; i < old->layout.similarity_count; i++)
+        if (strcmp(field_name(old, old->layout.similarities[i].field), name) == 0) return &old->layout.similarities[i];
+    return NULL;
+}
+
 static const layout_vector *find_vector(const ct_model *old, const char *name) {
     for (size_t i = 0; i < old->layout.vector_count; i++)
         if (strcmp(field_name(old, old->layout.vectors[i].field), name) == 0) return &old->layout.vectors[i];
@@ -69,7 +75,8 @@ static const layout_vector *find_vector(const ct_model *old, const char *name) {
 }
 
 static uint32_t adapter_width(const ct_model *model) {
-    return model->layout.tower.adapter_count > 0 ? (uint32_t)model->layout.tower.adapters[0].out : 0;
+    const ct_tower_spec *tower = &model->layout.tower; /* the last one writes into x */
+    return tower->adapter_count > 0 ? (uint32_t)tower->adapters[tower->adapter_count - 1].out : 0;
 }
 
 static void map_x(take_over *take) {
@@ -89,6 +96,12 @@ static void map_x(take_over *take) {
         if (other == NONE) continue;
         map_range(columns, number->column, old->layout.numbers[other].column, model->spec->number_flags && old->spec->number_flags ? 2 : 1);
         take->model->moments[i] = old->moments[other];
+    }
+    for (size_t i = 0; i < model->layout.similarity_count; i++) {
+        const layout_similarity *similarity = &model->layout.similarities[i],
+                                *other = find_similarity(old, field_name(model, similarity->field));
+        if (other != NULL && other->tiers == similarity->tiers && model->spec->number_flags == old->spec->number_flags)
+            map_range(columns, similarity->column, other->column, (model->spec->number_flags ? 2 : 1) + similarity->tiers);
     }
     for (size_t i = 0; i < model->layout.vector_count; i++) {
         const layout_vector *vector = &model->layout.vectors[i], *other = find_vector(old, field_name(model, vector->field));
@@ -334,7 +347,8 @@ static void take_adapter(take_over *take, const ct_adapter_spec *adapter, const 
     }
     const ct_architecture architecture = take->model->spec->architecture;
     /* Here its output enters a sum as it is, so 0 stands in it; elsewhere the weights over it do. */
-    if (architecture == CT_ARCHITECTURE_LR || architecture == CT_ARCHITECTURE_FM || architecture == CT_ARCHITECTURE_DEEPFM)
+    if (!adapter->hidden &&
+        (architecture == CT_ARCHITECTURE_LR || architecture == CT_ARCHITECTURE_FM || architecture == CT_ARCHITECTURE_DEEPFM))
         clear_tensor(to, adapter->name, "weight");
     say(take, "adapter %s: new", adapter->name);
 }

@@ -20,6 +20,31 @@ static void bucket_task(void *context, size_t block, size_t worker) {
                       work->buckets, model->batch_rows, first);
 }
 
+static int by_time(const void *a, const void *b) {
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Days since 1970. */
+static uint32_t day_of(int64_t time_ms) {
+    enum { DAY_MS = 86400000 };
+    const int64_t day = time_ms / DAY_MS;
+    return time_ms < 0 ? 0 : day >= UINT32_MAX ? UINT32_MAX - 1 : (uint32_t)day;
+}
+
+/* The day of the batch's middle row, in the order of time: a few wrong times don't matter. */
+static uint32_t middle_day(const ct_model *model, const ct_batch *batch, int64_t *scratch) {
+    if (model->spec->expire_days == 0) return 0;
+    const int64_t *times = ct_column_i64(&batch->columns[ct_schema_find_kind(model->schema, CT_FIELD_TIME)]);
+    bool one_day = true;
+    for (size_t r = 0; r < batch->rows; r++) {
+        scratch[r] = times[r];
+        one_day &= day_of(times[r]) == day_of(times[0]);
+    }
+    if (!one_day) qsort(scratch, batch->rows, sizeof *scratch, by_time);
+    return day_of(scratch[batch->rows / 2]);
+}
+
 /* alone: on the calling thread, which may be in a task. */
 static ct_code sort(ct_model *model, batch_keys *keys, const ct_batch *batch, uint32_t epoch, bool alone, ct_status *status) {
     const model_layout *layout = &model->layout;
@@ -41,6 +66,7 @@ static ct_code sort(ct_model *model, batch_keys *keys, const ct_batch *batch, ui
                               .drop_seed = model->seed,
                               .epoch = epoch,
                               .first_row = batch->first_row,
+                              .day = middle_day(model, batch, keys->times),
                               .alone = alone};
     return ct_store_prefetch(model->store, keys->ticket, &lookup, status);
 }
@@ -89,7 +115,8 @@ ct_code keys_init(ct_model *model, ct_status *status) {
         batch_keys *keys = &model->keys[i];
         keys->columns = calloc(layout->id_count + 1, sizeof *keys->columns);
         keys->buckets = calloc(layout->bucket_count * model->batch_rows + 1, sizeof *keys->buckets);
-        if (keys->columns == NULL || keys->buckets == NULL)
+        keys->times = calloc(model->batch_rows, sizeof *keys->times);
+        if (keys->columns == NULL || keys->buckets == NULL || keys->times == NULL)
             return ct_fail_memory(status, layout->bucket_count * model->batch_rows * sizeof *keys->buckets, "a batch's keys");
         CT_TRY(ct_ticket_create(model->store, &keys->ticket, status));
     }
@@ -101,5 +128,6 @@ void keys_deinit(ct_model *model) {
         ct_ticket_destroy(model->keys[i].ticket);
         free(model->keys[i].columns);
         free(model->keys[i].buckets);
+        free(model->keys[i].times);
     }
 }

@@ -6,14 +6,16 @@
 #include "model/model_internal.h"
 
 static bool is_feature(const ct_field *field) {
-    return field->kind == CT_FIELD_ID || field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_VECTOR;
+    return field->kind == CT_FIELD_ID || field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_VECTOR ||
+           field->kind == CT_FIELD_HISTORY || field->kind == CT_FIELD_SIMILARITY;
 }
 
 static ct_code find_feature(const ct_schema *schema, const char *name, const char *list, size_t *out_field, ct_status *status) {
     const int64_t field = ct_schema_find(schema, name);
     if (field < 0) return ct_fail(status, CT_INVALID, "%s names '%s', but schema %s has no such field", list, name, schema->name);
     if (!is_feature(&schema->fields[field]))
-        return ct_fail(status, CT_INVALID, "%s names '%s', which is no id, number or vector in schema %s", list, name, schema->name);
+        return ct_fail(status, CT_INVALID, "%s names '%s', which is no feature in schema %s: no id, number, vector, history or similarity",
+                       list, name, schema->name);
     *out_field = (size_t)field;
     return CT_OK;
 }
@@ -46,12 +48,29 @@ static uint64_t bucket_salt(const char *name) {
     return ct_hash64(text, (size_t)length < sizeof text ? (size_t)length : sizeof text - 1, 0);
 }
 
-/* Columns of one side: ids, then numbers' buckets, then vectors, then numbers. */
+static void place_similarities(model_layout *layout, const ct_schema *schema, const bool *used, ct_side side, const ct_model_spec *spec,
+                               const uint32_t *vector_dims, const char (*vector_tables)[CT_TABLE_NAME_BYTES]) {
+    for (size_t f = 0; f < schema->field_count; f++) {
+        const ct_field *field = &schema->fields[f];
+        if (!used[f] || field->kind != CT_FIELD_SIMILARITY || field->side != side) continue;
+        layout_similarity *similarity = &layout->similarities[layout->similarity_count++];
+        *similarity = (layout_similarity){.field = f,
+                                          .vector_field = field->vector,
+                                          .dim = vector_dims[field->vector],
+                                          .tiers = field->tiers,
+                                          .column = (uint32_t)layout->width};
+        snprintf(similarity->table_name, sizeof similarity->table_name, "%s", vector_tables[field->vector]);
+        layout->width += (spec->number_flags ? 2 : 1) + field->tiers;
+    }
+}
+
+/* Columns of one side: ids and histories, then numbers' buckets, then vectors, then numbers and similarities. */
 static void place_side(model_layout *layout, const ct_schema *schema, const bool *used, ct_side side, const ct_model_spec *spec,
                        uint32_t adapter_width, const uint32_t *vector_dims, const char (*vector_tables)[CT_TABLE_NAME_BYTES]) {
     const size_t first_id = layout->id_count;
     for (size_t f = 0; f < schema->field_count; f++) {
-        if (!used[f] || schema->fields[f].kind != CT_FIELD_ID || side_of(schema, &schema->fields[f]) != side) continue;
+        const ct_field_kind kind = schema->fields[f].kind;
+        if (!used[f] || (kind != CT_FIELD_ID && kind != CT_FIELD_HISTORY) || side_of(schema, &schema->fields[f]) != side) continue;
         layout->ids[layout->id_count++] = (layout_id){f, (uint32_t)layout->width, schema->fields[f].salt, NOT_A_BUCKET, 0};
         layout->width += layout->embedding_dim;
     }
@@ -67,7 +86,7 @@ static void place_side(model_layout *layout, const ct_schema *schema, const bool
         *vector = (layout_vector){
             .field = f, .raw_column = (uint32_t)layout->raw_width, .dim = vector_dims[f], .column = (uint32_t)layout->width};
         snprintf(vector->table_name, sizeof vector->table_name, "%s", vector_tables[f]);
-        layout->raw_width += vector->dim;
+        layout->raw_width += vector->dim + spec->vector_hidden;
         layout->width += adapter_width;
     }
     for (size_t f = 0; f < schema->field_count; f++) {
@@ -75,6 +94,7 @@ static void place_side(model_layout *layout, const ct_schema *schema, const bool
         layout->numbers[layout->number_count++] = (layout_number){f, (uint32_t)layout->width};
         layout->width += spec->number_flags ? 2 : 1;
     }
+    place_similarities(layout, schema, used, side, spec, vector_dims, vector_tables);
     for (size_t i = first_id; i < layout->id_count && spec->target_stats; i++) {
         layout->ids[i].odds_column = (uint32_t)layout->width++;
     }
@@ -199,6 +219,23 @@ static ct_code add_fields(model_layout *layout, ct_architecture architecture, ct
     return CT_OK;
 }
 
+/* hidden: 0, or the width of a first layer, which stands behind the vector in the raw input. */
+static void add_adapter(ct_tower_spec *tower, const layout_vector *vector, const char *field, uint32_t hidden, uint32_t out) {
+    size_t from = vector->raw_column, in = vector->dim;
+    if (hidden > 0) {
+        ct_adapter_spec *first = &tower->adapters[tower->adapter_count++];
+        *first = (ct_adapter_spec){.raw_column = from, .in = in, .column = from + in, .out = hidden, .hidden = true};
+        const int length = snprintf(first->name, sizeof first->name, "vector.%s.hidden", field);
+        if (length >= (int)sizeof first->name) snprintf(first->name, sizeof first->name, "vector.%zu.hidden", vector->field);
+        from += in;
+        in = hidden;
+    }
+    ct_adapter_spec *last = &tower->adapters[tower->adapter_count++];
+    *last = (ct_adapter_spec){.raw_column = from, .in = in, .column = vector->column, .out = out};
+    const int length = snprintf(last->name, sizeof last->name, "vector.%s", field);
+    if (length >= (int)sizeof last->name) snprintf(last->name, sizeof last->name, "vector.%zu", vector->field);
+}
+
 ct_code model_layout_init(model_layout *layout, const ct_schema *schema, const ct_model_spec *spec, const uint32_t *vector_dims,
                           const char (*vector_tables)[CT_TABLE_NAME_BYTES], ct_status *status) {
     *layout = (model_layout){0};
@@ -208,17 +245,20 @@ ct_code model_layout_init(model_layout *layout, const ct_schema *schema, const c
     bool *used = calloc(fields + 1, sizeof *used);
     layout->ids = calloc(2 * fields + 1, sizeof *layout->ids);
     layout->numbers = calloc(fields + 1, sizeof *layout->numbers);
+    layout->similarities = calloc(fields + 1, sizeof *layout->similarities);
     layout->vectors = calloc(fields + 1, sizeof *layout->vectors);
     layout->tower.layers = calloc(CT_TOWER_MAX_LAYERS, sizeof *layout->tower.layers);
     layout->tower.adapters = calloc(CT_TOWER_MAX_ADAPTERS, sizeof *layout->tower.adapters);
     layout->tower.unit_ranges = calloc(3 * fields + 1, sizeof *layout->tower.unit_ranges);
     layout->tower.fields = calloc(3 * fields + 1, sizeof *layout->tower.fields);
-    if (used == NULL || layout->ids == NULL || layout->numbers == NULL || layout->vectors == NULL || layout->tower.layers == NULL ||
-        layout->tower.adapters == NULL || layout->tower.unit_ranges == NULL || layout->tower.fields == NULL) {
+    if (used == NULL || layout->ids == NULL || layout->numbers == NULL || layout->similarities == NULL || layout->vectors == NULL ||
+        layout->tower.layers == NULL || layout->tower.adapters == NULL || layout->tower.unit_ranges == NULL ||
+        layout->tower.fields == NULL) {
         code = ct_fail_memory(status, fields * sizeof(layout_id), "the model's layout");
         goto done;
     }
     CT_TRY_GOTO(code, model_choose_fields(schema, spec, used, status), done);
+    for (size_t f = 0; f < fields; f++) layout->histories = layout->histories || (used[f] && schema->fields[f].derived);
     layout->embedding_dim = linear ? 1 : spec->embedding_dim;
     const uint32_t adapter = linear || has_fields(spec->architecture) ? layout->embedding_dim : spec->vector_adapter;
     place_side(layout, schema, used, CT_SIDE_CONTEXT, spec, adapter, vector_dims, vector_tables);
@@ -226,22 +266,19 @@ ct_code model_layout_init(model_layout *layout, const ct_schema *schema, const c
     layout->context_ids = layout->id_count;
     layout->context_numbers = layout->number_count;
     layout->context_vectors = layout->vector_count;
+    layout->context_similarities = layout->similarity_count;
     place_side(layout, schema, used, CT_SIDE_CANDIDATE, spec, adapter, vector_dims, vector_tables);
-    if (layout->vector_count > CT_TOWER_MAX_ADAPTERS) {
-        code = ct_fail(status, CT_INVALID, "%zu vector features; at most %d are possible", layout->vector_count, CT_TOWER_MAX_ADAPTERS);
+    const size_t most_vectors = spec->vector_hidden > 0 ? CT_TOWER_MAX_ADAPTERS / 2 : CT_TOWER_MAX_ADAPTERS;
+    if (layout->vector_count > most_vectors) {
+        code = ct_fail(status, CT_INVALID, "%zu vector features; at most %zu are possible", layout->vector_count, most_vectors);
         goto done;
     }
     ct_tower_spec *tower = &layout->tower;
     tower->context_width = layout->context_width;
     tower->width = layout->width;
     tower->raw_width = layout->raw_width;
-    for (size_t i = 0; i < layout->vector_count; i++) {
-        const layout_vector *vector = &layout->vectors[i];
-        ct_adapter_spec *spec_out = &tower->adapters[tower->adapter_count++];
-        *spec_out = (ct_adapter_spec){.raw_column = vector->raw_column, .in = vector->dim, .column = vector->column, .out = adapter};
-        const int length = snprintf(spec_out->name, sizeof spec_out->name, "vector.%s", schema->fields[vector->field].name);
-        if (length >= (int)sizeof spec_out->name) snprintf(spec_out->name, sizeof spec_out->name, "vector.%zu", vector->field);
-    }
+    for (size_t i = 0; i < layout->vector_count; i++)
+        add_adapter(tower, &layout->vectors[i], schema->fields[layout->vectors[i].field].name, spec->vector_hidden, adapter);
     if (has_fields(spec->architecture)) CT_TRY_GOTO(code, add_fields(layout, spec->architecture, status), done);
     add_layers(layout, spec);
     if (linear) add_unit_ranges(layout);
@@ -255,6 +292,7 @@ void model_layout_deinit(model_layout *layout) {
     free(layout->ids);
     free(layout->numbers);
     free(layout->vectors);
+    free(layout->similarities);
     free(layout->tower.layers);
     free(layout->tower.adapters);
     free(layout->tower.unit_ranges);

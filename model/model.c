@@ -14,6 +14,17 @@ void model_refresh_scales(ct_model *model) {
     for (size_t i = 0; i < model->layout.number_count; i++) model->scales[i] = moments_scale(&model->moments[i]);
 }
 
+static ct_code make_centres(ct_model *model, ct_status *status) {
+    const size_t count = model->layout.similarity_count;
+    model->centres = calloc(count + 1, sizeof(float *));
+    bool made = model->centres != NULL;
+    for (size_t i = 0; i < count && made; i++) {
+        model->centres[i] = calloc(model->layout.similarities[i].dim + 1, sizeof(float));
+        made = model->centres[i] != NULL;
+    }
+    return made ? CT_OK : ct_fail_memory(status, count * sizeof(float *), "the similarities' centres");
+}
+
 ct_code model_finish(ct_model *model, ct_status *status) {
     const ct_model_spec *spec = model->spec;
     const size_t numbers = model->layout.number_count;
@@ -22,6 +33,7 @@ ct_code model_finish(ct_model *model, ct_status *status) {
     if (model->moments == NULL || model->scales == NULL)
         return ct_fail_memory(status, numbers * sizeof *model->moments, "number transforms");
     model_refresh_scales(model);
+    if (model->centres == NULL) CT_TRY(make_centres(model, status));
     ct_tower_options options = {.precision = model->precision,
                                 .seed = model->seed,
                                 .optimiser = CT_DENSE_ADAM,
@@ -31,7 +43,7 @@ ct_code model_finish(ct_model *model, ct_status *status) {
                                 .epsilon = spec->epsilon,
                                 .l2 = spec->l2,
                                 .average_power = spec->average_power,
-                                .batch_rows = model->mode == CT_MODEL_TRAIN ? model->batch_rows : 0};
+                                .batch_rows = model->mode != CT_MODEL_READ ? model->batch_rows : 0};
     CT_TRY(ct_tower_create(&model->layout.tower, &options, model->pool, &model->tower, status));
     return model->mode == CT_MODEL_TRAIN ? training_init(model, status) : CT_OK;
 }
@@ -43,6 +55,9 @@ void ct_model_destroy(ct_model *model) {
     ct_store_destroy(model->store);
     free(model->moments);
     free(model->scales);
+    for (size_t i = 0; model->centres != NULL && i < model->layout.similarity_count; i++) free(model->centres[i]);
+    free(model->centres);
+    ct_histories_destroy(model->histories);
     model_layout_deinit(&model->layout);
     ct_model_spec_destroy(model->spec);
     ct_schema_destroy(model->schema);
@@ -77,6 +92,8 @@ static ct_code vector_files_init(vector_files *files, const ct_schema *schema, c
         return ct_fail_memory(status, fields * CT_TABLE_NAME_BYTES, "vector files");
     }
     ct_code code = model_choose_fields(schema, spec, used, status);
+    for (size_t f = 0; f < fields && code == CT_OK; f++)
+        if (used[f] && schema->fields[f].kind == CT_FIELD_SIMILARITY) used[schema->fields[f].vector] = true;
     for (size_t f = 0; f < fields && code == CT_OK; f++) {
         const ct_field *field = &schema->fields[f];
         if (!used[f] || field->kind != CT_FIELD_VECTOR) continue;
@@ -103,6 +120,7 @@ static ct_code create_store(ct_model *model, const vector_files *files, const ch
                                        .kind = CT_TABLE_TRAINED,
                                        .dim = model->layout.embedding_dim,
                                        .optimiser = spec->row_optimiser,
+                                       .precision = spec->row_precision,
                                        .learning_rate = spec->embedding_learning_rate,
                                        .initial_accumulator = spec->initial_accumulator,
                                        .beta1 = spec->row_beta1,
@@ -112,19 +130,22 @@ static ct_code create_store(ct_model *model, const vector_files *files, const ch
                                        .first_value_scale = spec->first_value_scale,
                                        .seed = model->seed,
                                        .min_count = spec->min_count,
-                                       .target_stats = spec->target_stats};
+                                       .target_stats = spec->target_stats,
+                                       .expire_days = spec->expire_days};
     size_t owner[CT_STORE_MAX_TABLES] = {0}; /* field whose file fills the table */
-    for (size_t i = 0; i < model->layout.vector_count; i++) {
-        layout_vector *vector = &model->layout.vectors[i];
+    const model_layout *layout = &model->layout;
+    for (size_t i = 0; i < layout->vector_count + layout->similarity_count; i++) {
+        layout_similarity *similarity = i < layout->vector_count ? NULL : &layout->similarities[i - layout->vector_count];
+        const size_t field = similarity == NULL ? layout->vectors[i].field : similarity->vector_field;
         size_t table = 1;
-        while (table < count && strcmp(tables[table].name, vector->table_name) != 0) table++;
-        vector->table = table;
+        while (table < count && strcmp(tables[table].name, files->tables[field]) != 0) table++;
+        *(similarity == NULL ? &layout->vectors[i].table : &similarity->table) = table;
         if (table < count) continue;
         if (count == CT_STORE_MAX_TABLES) return ct_fail(status, CT_INVALID, "more than %d vector files", CT_STORE_MAX_TABLES - 1);
-        tables[count] = (ct_table_spec){.kind = CT_TABLE_FROZEN, .dim = vector->dim};
-        memcpy(tables[count].name, vector->table_name, sizeof tables[count].name);
-        memcpy(tables[count].content_hash, files->loaded[vector->field]->content_hash, CT_DIGEST_HEX_BYTES);
-        owner[count++] = vector->field;
+        tables[count] = (ct_table_spec){.kind = CT_TABLE_FROZEN, .dim = files->dims[field]};
+        memcpy(tables[count].name, files->tables[field], sizeof tables[count].name);
+        memcpy(tables[count].content_hash, files->loaded[field]->content_hash, CT_DIGEST_HEX_BYTES);
+        owner[count++] = field;
     }
     const ct_store_limit limit = {model->memory_bytes, live_folder};
     CT_TRY(ct_store_create_within(tables, count, &limit, model->device, model->pool, &model->store, status));
@@ -140,6 +161,9 @@ ct_code ct_model_create(const ct_schema *schema, const ct_model_spec *spec, cons
     if (options->batch_rows == 0 || options->batch_rows > CT_MODEL_MAX_BATCH_ROWS)
         return ct_fail(status, CT_INVALID, "a batch of %zu rows; it must be between 1 and %d", options->batch_rows,
                        CT_MODEL_MAX_BATCH_ROWS);
+    if (spec->expire_days > 0 && ct_schema_find_kind(schema, CT_FIELD_TIME) < 0)
+        return ct_fail(status, CT_INVALID, "embedding.expire_days is %u, but schema %s has no time: it takes a field of kind time",
+                       spec->expire_days, schema->name);
     vector_files files = {0};
     ct_code code = CT_OK;
     ct_model *model = calloc(1, sizeof *model);
@@ -160,6 +184,12 @@ ct_code ct_model_create(const ct_schema *schema, const ct_model_spec *spec, cons
         done);
     CT_TRY_GOTO(code, create_store(model, &files, options->live_folder, status), done);
     CT_TRY_GOTO(code, model_finish(model, status), done);
+    for (size_t i = 0; i < model->layout.similarity_count; i++) {
+        const ct_vectors *vectors = files.loaded[model->layout.similarities[i].vector_field];
+        similarity_centre(vectors->values, vectors->count, vectors->dim, model->centres[i]);
+    }
+    if (model->layout.histories && !options->no_histories)
+        CT_TRY_GOTO(code, ct_histories_create(model->schema, &model->histories, status), done);
     *out_model = model;
 done:
     vector_files_deinit(&files, schema->field_count);
@@ -226,8 +256,14 @@ bool ct_model_uses_field(const ct_model *model, size_t field) {
         if (layout->numbers[i].field == field) return true;
     for (size_t i = 0; i < layout->vector_count; i++)
         if (layout->vectors[i].field == field || model->schema->fields[layout->vectors[i].field].of == field) return true;
+    for (size_t i = 0; i < layout->similarity_count; i++) {
+        const size_t vector = layout->similarities[i].vector_field;
+        if (layout->similarities[i].field == field || vector == field || model->schema->fields[vector].of == field) return true;
+    }
     return false;
 }
+
+ct_histories *ct_model_histories(const ct_model *model) { return model->histories; }
 
 bool ct_model_typical_number(const ct_model *model, size_t field, double *out_value) {
     for (size_t i = 0; i < model->layout.number_count; i++) {
@@ -247,6 +283,8 @@ void ct_model_table_get(const ct_model *model, size_t table, ct_model_table *out
     ct_store_table_info(model->store, table, &info);
     *out_table = (ct_model_table){.name = ct_store_table(model->store, table)->name,
                                   .rows = info.rows,
+                                  .stubs = info.stubs,
+                                  .expired = info.expired,
                                   .bytes = info.bytes,
                                   .found = info.lookups,
                                   .unknown = info.unknown};
@@ -258,15 +296,21 @@ json_t *ct_model_describe(const ct_model *model) {
         const ct_table_spec *spec = ct_store_table(model->store, t);
         ct_table_info info;
         ct_store_table_info(model->store, t, &info);
-        json_array_append_new(tables, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I}", "name", spec->name, "kind",
+        json_array_append_new(tables, json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "name", spec->name, "kind",
                                                 spec->kind == CT_TABLE_TRAINED ? "trained" : "frozen", "dim", (json_int_t)spec->dim, "rows",
-                                                (json_int_t)info.rows, "stubs", (json_int_t)info.stubs, "bytes", (json_int_t)info.bytes));
+                                                (json_int_t)info.rows, "stubs", (json_int_t)info.stubs, "expired", (json_int_t)info.expired,
+                                                "bytes", (json_int_t)info.bytes));
     }
-    return json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:o}", "model",
-                     ct_architecture_name(model->spec->architecture), "schema", model->schema->name, "precision",
-                     ct_model_precision(model) == CT_PRECISION_BF16 ? "bf16" : "fp32", "instruction_set", model->instruction_set, "rows",
-                     (json_int_t)model->rows, "step", (json_int_t)model->step, "tower_parameters",
-                     (json_int_t)ct_tower_parameters(model->tower), "flops_per_row", ct_tower_flops_per_row(model->tower), "ids",
-                     (json_int_t)model->layout.id_count, "numbers", (json_int_t)model->layout.number_count, "vectors",
-                     (json_int_t)model->layout.vector_count, "tables", tables);
+    json_t *json =
+        json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:f, s:I, s:I, s:I, s:o}", "model", ct_architecture_name(model->spec->architecture),
+                  "schema", model->schema->name, "precision", ct_model_precision(model) == CT_PRECISION_BF16 ? "bf16" : "fp32",
+                  "instruction_set", model->instruction_set, "rows", (json_int_t)model->rows, "step", (json_int_t)model->step,
+                  "tower_parameters", (json_int_t)ct_tower_parameters(model->tower), "flops_per_row", ct_tower_flops_per_row(model->tower),
+                  "ids", (json_int_t)model->layout.id_count, "numbers", (json_int_t)model->layout.number_count, "vectors",
+                  (json_int_t)model->layout.vector_count, "tables", tables);
+    if (json != NULL && model->histories != NULL)
+        json_object_set_new(json, "histories",
+                            json_pack("{s:I, s:I}", "units", (json_int_t)ct_histories_units(model->histories), "bytes",
+                                      (json_int_t)ct_histories_bytes(model->histories)));
+    return json;
 }

@@ -16,6 +16,14 @@
  * In evaluation and serving the counts are those at the end of training. A row never sees its own label: counts and prior change after the
  * whole batch was read.
  *
+ * A history is an id with several values, whose rows are averaged (none: zeros); a number that counts one is a number. A similarity stands
+ * behind its side's numbers: with the vectors' mean over their file taken off each, the cosine of the row's vector to the sum of the
+ * history's (0 where either has none, and then 1 as the missing flag, as numbers have it), then for each of `tiers` equal steps of [-1, 1]
+ * log(1 + n), n = how many of the history's vectors have their cosine to the row's in it. They are not standardised: of a tier that is
+ * seldom met that would make a very large number.
+ *
+ * The model keeps the histories of the rows that it learned in this pass over the log; its folder holds them.
+ *
  * Outputs are named; today there is one, "click". A model folder holds
  *     manifest  schema.yaml  model.yaml  tower.safetensors  tables/  metrics.json  [texts: curve.jsonl  train.html]
  * where manifest (JSON, with a line of its own checksum behind it) lists every other file with its size and checksum. */
@@ -27,6 +35,7 @@
 #include "base/hash.h"
 #include "base/pool.h"
 #include "data/batch.h"
+#include "data/history.h"
 #include "device/device.h"
 #include "model/spec.h"
 
@@ -46,6 +55,7 @@ typedef struct ct_model_options {
      * and removed in the end. The result is the same, to the bit. */
     uint64_t memory_bytes;
     const char *live_folder;
+    bool no_histories; /* the caller keeps them, and the model is not saved */
 } ct_model_options;
 
 /* Copies what it needs of schema and spec. CT_INVALID names the feature or the setting at fault. Loads the vector files. */
@@ -60,9 +70,10 @@ CT_MUST_CHECK ct_code ct_model_create(const ct_schema *schema, const ct_model_sp
 CT_MUST_CHECK ct_code ct_model_init_from(ct_model *model, const char *folder, json_t **out_lines, ct_status *status);
 
 /* --- the folder --- */
-typedef enum ct_model_mode { CT_MODEL_TRAIN, CT_MODEL_READ } ct_model_mode;
+typedef enum ct_model_mode { CT_MODEL_TRAIN, CT_MODEL_LOOK, CT_MODEL_READ } ct_model_mode;
 /* Checks every file against the manifest before it is believed: CT_CORRUPT names the file. CT_UNSUPPORTED names the version or the
- * required feature that this program lacks. READ: only what a forward needs. */
+ * required feature that this program lacks. READ: only what a forward needs. LOOK: all but the rows of tables, to
+ * be described and for a digest, which reads them one by one. */
 CT_MUST_CHECK ct_code ct_model_open(const char *folder, ct_model_mode mode, ct_device *device, ct_pool *pool, ct_model **out_model,
                                     ct_status *status);
 /* The same within ct_model_options' limit. READ needs no live_folder: rows are read from the folder itself. */
@@ -111,15 +122,26 @@ size_t ct_model_output_count(const ct_model *model);
 const char *ct_model_output_name(const ct_model *model, size_t output); /* "click" */
 /* Is field `field` of the schema an input of the model (itself, or as the id of one of its vectors)? */
 bool ct_model_uses_field(const ct_model *model, size_t field);
+/* The histories of the rows learned; NULL where no feature follows from one. They stand for a reader or a decoder, which must not change
+ * them. */
+ct_histories *ct_model_histories(const ct_model *model);
 /* A number's typical value: raw, of the mean that its transform has learned. False where the model doesn't use field `field` as a number,
  * or has seen no value of it. */
 bool ct_model_typical_number(const ct_model *model, size_t field, double *out_value);
+/* Of the folder of a LOOK model: ct_model_describe with what a scan of all rows finds in its tables: see ct_store_describe. Caller owns. */
+CT_MUST_CHECK ct_code ct_model_describe_folder(const ct_model *model, const char *folder, json_t **out_json, ct_status *status);
+/* What the folder holds of a token, "FEATURE=TOKEN", of an id, or of a number that is also an id by its bucket: feature and token, and what
+ * ct_store_describe_key says. Caller owns. */
+CT_MUST_CHECK ct_code ct_model_describe_token(const ct_model *model, const char *folder, const char *feature_token, json_t **out_json,
+                                              ct_status *status);
 /* parameters of the tower, rows, stubs and bytes of each table, flops; caller owns */
 json_t *ct_model_describe(const ct_model *model);
 /* One of its tables in the store. */
 typedef struct ct_model_table {
     const char *name; /* the model's */
     int64_t rows;
+    int64_t stubs;   /* keys that are counted and have no row yet; those of a model that was opened for reading may be left out */
+    int64_t expired; /* rows, since training began */
     uint64_t bytes;
     int64_t found, unknown; /* keys that scorers have looked up so far: with a row, without one */
 } ct_model_table;
@@ -159,6 +181,15 @@ void ct_scorer_destroy(ct_scorer *scorer); /* NULL is fine */
  * columns are shared. */
 CT_MUST_CHECK ct_code ct_scorer_run(ct_scorer *scorer, const ct_batch *batch, size_t first_row, size_t rows, float *out_logits,
                                     ct_status *status);
+/* Derived columns: what the forward makes of the model's own state rather than of the row; today the target statistics, "FEATURE#odds", and
+ * "FEATURE#bucket#odds" of a number's bucket: the smoothed log odds. One number a row. */
+size_t ct_model_derived_count(const ct_model *model);
+void ct_model_derived_name(const ct_model *model, size_t derived, char *out, size_t out_bytes); /* cut to fit */
+size_t ct_model_derived_field(const ct_model *model, size_t derived);                           /* of the schema, that it comes from */
+/* ct_scorer_run, which also gives the derived columns as they entered the network: those of the call's row r at out_derived[d * stride + r],
+ * d from 0 to ct_model_derived_count. NULL = not wanted. */
+CT_MUST_CHECK ct_code ct_scorer_run_derived(ct_scorer *scorer, const ct_batch *batch, size_t first_row, size_t rows, float *out_logits,
+                                            float *out_derived, size_t stride, ct_status *status);
 /* Probabilities of logits: ct_sigmoid_f32. One place, so that evaluation and serving agree. logits may be out. */
 void ct_probabilities(const float *logits, float *out_probabilities, size_t n);
 /* The whole batch on the pool, a scorer for each worker: scorers (ct_pool_threads). */

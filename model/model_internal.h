@@ -24,6 +24,14 @@ typedef struct layout_number {
     uint32_t column; /* in x; the value, then the missing flag where the spec asks for it */
 } layout_number;
 
+typedef struct layout_similarity {
+    size_t field, vector_field;
+    uint32_t dim, tiers;
+    uint32_t column; /* in x: the cosine, the missing flag where the spec asks for it, then the tiers */
+    char table_name[CT_TABLE_NAME_BYTES];
+    size_t table;
+} layout_similarity;
+
 typedef struct layout_vector {
     size_t field;
     uint32_t raw_column, dim; /* in the raw input */
@@ -40,12 +48,15 @@ typedef struct model_layout {
     size_t number_count, context_numbers;
     layout_vector *vectors;
     size_t vector_count, context_vectors;
+    layout_similarity *similarities;
+    size_t similarity_count, context_similarities;
+    bool histories; /* does any feature follow from one? */
     uint32_t embedding_dim;
     size_t context_width, width, raw_width;
     ct_tower_spec tower;
 } model_layout;
 
-/* The vectors' dims and tables must be known: vector_dims, vector_tables by schema field (0 and NULL for others). */
+/* The vectors' dims and tables must be known: vector_dims, vector_tables by schema field (0 and "" for others). */
 ct_code model_layout_init(model_layout *layout, const ct_schema *schema, const ct_model_spec *spec, const uint32_t *vector_dims,
                           const char (*vector_tables)[CT_TABLE_NAME_BYTES], ct_status *status);
 void model_layout_deinit(model_layout *layout);
@@ -79,8 +90,11 @@ void bucket_keys_of(const float *raw, uint64_t salt, uint64_t *out_keys, size_t 
 enum { ID_TABLE = 0 };
 #define NOT_A_BUCKET SIZE_MAX
 
-typedef struct read_scratch {   /* of one thread */
-    ct_ticket **vector_tickets; /* (vector_count) */
+typedef struct similarity_scratch similarity_scratch;
+
+typedef struct read_scratch {    /* of one thread */
+    ct_ticket **vector_tickets;  /* (vector_count) */
+    similarity_scratch *similar; /* NULL where there is no similarity */
     float numbers[CT_TOWER_MAX_ROWS];
     uint32_t impressions[CT_TOWER_MAX_ROWS], clicks[CT_TOWER_MAX_ROWS];
     float odds[2][CT_TOWER_MAX_ROWS];
@@ -93,6 +107,7 @@ typedef struct batch_keys {
     ct_ticket *ticket;
     ct_key_column *columns; /* (id_count) */
     uint64_t *buckets;      /* (bucket_count, batch_rows) */
+    int64_t *times;         /* (batch_rows), where rows expire: scratch */
 } batch_keys;
 
 /* Whose keys are sorted ahead; batch NULL = nobody's. */
@@ -115,6 +130,8 @@ struct ct_model {
     number_moments *moments; /* (number_count) */
     number_scale *scales;    /* (number_count), of moments */
     double prior[2];         /* rows, and clicks, trained on: the prior of target statistics */
+    float **centres;         /* (similarity_count): (dim), the mean of its vector file */
+    ct_histories *histories; /* of the rows trained on in this epoch; NULL = none are kept */
     uint64_t seed;
     size_t batch_rows;
     int64_t rows, step, created_ms;
@@ -179,6 +196,16 @@ void write_numbers(const ct_model *model, const ct_batch *batch, size_t first, s
 /* Raw vectors [first, last) into raw. */
 ct_code write_vectors(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
                       read_scratch *scratch, float *raw, size_t stride, ct_status *status);
+
+/* --- similarities (similarity.c) --- */
+
+ct_code similarity_scratch_create(ct_model *model, similarity_scratch **out_scratch, ct_status *status);
+void similarity_scratch_destroy(similarity_scratch *scratch); /* NULL is fine */
+/* Similarities [first, last) of rows [first_row, first_row + rows) into x. */
+ct_code write_similarities(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
+                           read_scratch *scratch, float *x, size_t stride, ct_status *status);
+/* The mean of `count` vectors (count, dim). */
+void similarity_centre(const float *vectors, size_t count, size_t dim, float *out_centre);
 
 /* --- what a scorer counts (scorer_stats.c); one thread writes --- */
 

@@ -1,5 +1,6 @@
 /* Inference. Where every context column of a batch is shared (a request), the context is looked up, transformed and multiplied once; the
  * tower's split of the first product makes that exact. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -49,13 +50,15 @@ void ct_scorer_destroy(ct_scorer *scorer) {
 }
 
 typedef struct feature_range {
-    size_t ids[2], vectors[2], numbers[2]; /* first, last */
+    size_t ids[2], vectors[2], numbers[2], similarities[2]; /* first, last */
 } feature_range;
 
 static feature_range range_of(const model_layout *layout, bool context, bool candidate) {
-    return (feature_range){.ids = {context ? 0 : layout->context_ids, candidate ? layout->id_count : layout->context_ids},
-                           .vectors = {context ? 0 : layout->context_vectors, candidate ? layout->vector_count : layout->context_vectors},
-                           .numbers = {context ? 0 : layout->context_numbers, candidate ? layout->number_count : layout->context_numbers}};
+    return (feature_range){
+        .ids = {context ? 0 : layout->context_ids, candidate ? layout->id_count : layout->context_ids},
+        .vectors = {context ? 0 : layout->context_vectors, candidate ? layout->vector_count : layout->context_vectors},
+        .numbers = {context ? 0 : layout->context_numbers, candidate ? layout->number_count : layout->context_numbers},
+        .similarities = {context ? 0 : layout->context_similarities, candidate ? layout->similarity_count : layout->context_similarities}};
 }
 
 static bool all_shared(const ct_model *model, const ct_batch *batch, const feature_range *range) {
@@ -66,6 +69,9 @@ static bool all_shared(const ct_model *model, const ct_batch *batch, const featu
         if (!batch->columns[layout->vectors[i].field].shared) return false;
     for (size_t i = range->numbers[0]; i < range->numbers[1]; i++)
         if (!batch->columns[layout->numbers[i].field].shared) return false;
+    for (size_t i = range->similarities[0]; i < range->similarities[1]; i++)
+        if (!batch->columns[layout->similarities[i].field].shared || !batch->columns[layout->similarities[i].vector_field].shared)
+            return false;
     return true;
 }
 
@@ -92,6 +98,8 @@ static ct_code write_features(ct_scorer *scorer, const ct_batch *batch, const fe
         ct_store_release(model->store, scorer->ids);
     }
     write_numbers(model, batch, range->numbers[0], range->numbers[1], first_row, rows, &scorer->scratch, x, x_stride);
+    CT_TRY(write_similarities(model, batch, range->similarities[0], range->similarities[1], first_row, rows, &scorer->scratch, x, x_stride,
+                              status));
     if (range->vectors[1] == range->vectors[0]) return CT_OK;
     float *raw = ct_workspace_raw(scorer->workspace, &raw_stride);
     return write_vectors(model, batch, range->vectors[0], range->vectors[1], first_row, rows, &scorer->scratch, raw, raw_stride, status);
@@ -104,7 +112,33 @@ static int64_t lap(int64_t *at) {
     return took;
 }
 
+/* --- derived columns: one for each id with target statistics --- */
+
+size_t ct_model_derived_count(const ct_model *model) { return model->spec->target_stats ? model->layout.id_count : 0; }
+
+void ct_model_derived_name(const ct_model *model, size_t derived, char *out, size_t out_bytes) {
+    const layout_id *id = &model->layout.ids[derived];
+    (void)snprintf(out, out_bytes, "%s%s#odds", model->schema->fields[id->field].name, id->bucket == NOT_A_BUCKET ? "" : "#bucket");
+}
+
+size_t ct_model_derived_field(const ct_model *model, size_t derived) { return model->layout.ids[derived].field; }
+
+/* Those of the range's ids: row r of what was just written, or, where `shared`, row 0 for all. */
+static void read_derived(const ct_scorer *scorer, const feature_range *range, bool shared, size_t rows, float *out, size_t stride) {
+    const ct_model *model = scorer->model;
+    if (!out || !model->spec->target_stats) return;
+    size_t x_stride = 0;
+    const float *x = ct_workspace_x(scorer->workspace, &x_stride);
+    for (size_t i = range->ids[0]; i < range->ids[1]; i++)
+        for (size_t r = 0; r < rows; r++) out[i * stride + r] = x[(shared ? 0 : r) * x_stride + model->layout.ids[i].odds_column];
+}
+
 ct_code ct_scorer_run(ct_scorer *scorer, const ct_batch *batch, size_t first_row, size_t rows, float *out_logits, ct_status *status) {
+    return ct_scorer_run_derived(scorer, batch, first_row, rows, out_logits, NULL, 0, status);
+}
+
+ct_code ct_scorer_run_derived(ct_scorer *scorer, const ct_batch *batch, size_t first_row, size_t rows, float *out_logits,
+                              float *out_derived, size_t stride, ct_status *status) {
     ct_model *model = scorer->model;
     CT_TRY(batch_check(model, batch, false, status));
     if (first_row > batch->rows || rows > batch->rows - first_row)
@@ -114,6 +148,7 @@ ct_code ct_scorer_run(ct_scorer *scorer, const ct_batch *batch, size_t first_row
     int64_t ns[CT_RUN_STAGES] = {0}, at = ct_clock_ns();
     if (shared) {
         CT_TRY(write_features(scorer, batch, &context, 0, 1, status));
+        read_derived(scorer, &context, true, rows, out_derived, stride);
         ns[CT_RUN_LOOK_UP] += lap(&at);
         ct_tower_context(model->tower, scorer->workspace);
         ns[CT_RUN_FORWARD] += lap(&at);
@@ -123,6 +158,7 @@ ct_code ct_scorer_run(ct_scorer *scorer, const ct_batch *batch, size_t first_row
     for (size_t done = 0; done < rows;) {
         const size_t block = rows - done < CT_TOWER_MAX_ROWS ? rows - done : CT_TOWER_MAX_ROWS;
         CT_TRY(write_features(scorer, batch, &own, first_row + done, block, status));
+        read_derived(scorer, &own, false, block, out_derived ? out_derived + done : NULL, stride);
         ns[CT_RUN_LOOK_UP] += lap(&at);
         ct_tower_forward(model->tower, scorer->workspace, block, shared, out_logits + done * outputs);
         ns[CT_RUN_FORWARD] += lap(&at);

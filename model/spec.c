@@ -12,8 +12,8 @@
 enum { MAX_DIM = 1024, MAX_WIDTH = 16384, MAX_CROSS = 16, MODEL_FILE_MAX_BYTES = 1 << 20, MAX_NAMES = 4096 };
 
 typedef struct overlay_embedding {
-    uint32_t *dim, *min_count;
-    char *optimizer;
+    uint32_t *dim, *min_count, *expire_days;
+    char *optimizer, *precision;
     double *learning_rate, *initial_accumulator, *beta1, *beta2, *epsilon, *l2, *first_value_scale, *id_drop, *target_smoothing;
     bool *target_stats;
 } overlay_embedding;
@@ -25,6 +25,8 @@ typedef struct overlay_numbers {
 } overlay_numbers;
 typedef struct overlay_vector {
     uint32_t *adapter;
+    uint32_t *widths; /* instead of adapter, where the file has a list */
+    uint32_t widths_count;
 } overlay_vector;
 typedef struct overlay_optimizer {
     double *learning_rate, *beta1, *beta2, *epsilon, *l2;
@@ -59,7 +61,9 @@ static const cyaml_schema_value_t width_value = {CYAML_VALUE_UINT(CYAML_FLAG_DEF
 static const cyaml_schema_field_t embedding_fields[] = {
     CYAML_FIELD_UINT_PTR("dim", OPTIONAL_POINTER, overlay_embedding, dim),
     CYAML_FIELD_UINT_PTR("min_count", OPTIONAL_POINTER, overlay_embedding, min_count),
+    CYAML_FIELD_UINT_PTR("expire_days", OPTIONAL_POINTER, overlay_embedding, expire_days),
     CYAML_FIELD_STRING_PTR("optimizer", OPTIONAL_POINTER, overlay_embedding, optimizer, 1, 64),
+    CYAML_FIELD_STRING_PTR("precision", OPTIONAL_POINTER, overlay_embedding, precision, 1, 64),
     CYAML_FIELD_FLOAT_PTR("learning_rate", OPTIONAL_POINTER, overlay_embedding, learning_rate),
     CYAML_FIELD_FLOAT_PTR("beta1", OPTIONAL_POINTER, overlay_embedding, beta1),
     CYAML_FIELD_FLOAT_PTR("beta2", OPTIONAL_POINTER, overlay_embedding, beta2),
@@ -78,6 +82,8 @@ static const cyaml_schema_field_t numbers_fields[] = {CYAML_FIELD_BOOL_PTR("buck
                                                       CYAML_FIELD_END};
 static const cyaml_schema_field_t vector_fields[] = {CYAML_FIELD_UINT_PTR("adapter", OPTIONAL_POINTER, overlay_vector, adapter),
                                                      CYAML_FIELD_END};
+static const cyaml_schema_field_t vector_list_fields[] = {
+    CYAML_FIELD_SEQUENCE_COUNT("adapter", OPTIONAL_POINTER, overlay_vector, widths, widths_count, &width_value, 1, 2), CYAML_FIELD_END};
 static const cyaml_schema_field_t optimizer_fields[] = {
     CYAML_FIELD_FLOAT_PTR("learning_rate", OPTIONAL_POINTER, overlay_optimizer, learning_rate),
     CYAML_FIELD_FLOAT_PTR("beta1", OPTIONAL_POINTER, overlay_optimizer, beta1),
@@ -110,6 +116,7 @@ static const cyaml_schema_value_t overlay_schema = {CYAML_VALUE_MAPPING(CYAML_FL
 
 static const char *const architecture_names[] = {"lr", "dnn", "dcn-v2", "fm", "deepfm", "dlrm"}; /* in the order of ct_architecture */
 static const char model_names[] = "lr, fm, dnn, deepfm, dcn-v2 or dlrm";
+static const char *const row_precision_names[] = {"fp32", "fp16"}; /* in the order of ct_row_precision */
 static const char *const precision_names[] = {"auto", "fp32", "bf16"};
 
 const char *ct_architecture_name(ct_architecture architecture) { return architecture_names[architecture]; }
@@ -144,6 +151,7 @@ static void set_defaults(ct_model_spec *spec, ct_architecture architecture) {
     spec->architecture = architecture;
     spec->embedding_dim = 16;
     spec->row_optimiser = CT_ROW_ADAGRAD_ROWWISE;
+    spec->row_precision = CT_ROW_FP32;
     spec->row_beta1 = 0.9f;
     spec->row_beta2 = 0.999f;
     spec->row_epsilon = 1e-8f;
@@ -151,6 +159,7 @@ static void set_defaults(ct_model_spec *spec, ct_architecture architecture) {
     set_row_rate(spec);
     spec->first_value_scale = architecture == CT_ARCHITECTURE_LR ? 0.0f : 0.01f;
     spec->min_count = 2;
+    spec->expire_days = 0;
     spec->id_drop = 0.003;
     spec->target_stats = false;
     spec->target_smoothing = 10;
@@ -165,6 +174,7 @@ static void set_defaults(ct_model_spec *spec, ct_architecture architecture) {
     spec->number_buckets = true;
     spec->number_flags = true;
     spec->vector_adapter = 16;
+    spec->vector_hidden = 0;
     spec->learning_rate = architecture == CT_ARCHITECTURE_LR ? 0.01f : architecture == CT_ARCHITECTURE_FM ? 0.003f : 0.001f;
     spec->beta1 = 0.9f;
     spec->beta2 = 0.999f;
@@ -250,12 +260,19 @@ static ct_code apply_embedding(ct_model_spec *spec, const overlay_embedding *fro
     if (from->optimizer != NULL && !ct_row_optimiser_find(from->optimizer, &spec->row_optimiser))
         return ct_fail(status, CT_INVALID, "%s: embedding.optimizer is '%s'; it must be adagrad_rowwise, adagrad, adam or sgd", where,
                        from->optimizer);
+    if (from->precision != NULL) {
+        size_t index = 0;
+        if (!find_name(row_precision_names, sizeof row_precision_names / sizeof *row_precision_names, from->precision, &index))
+            return ct_fail(status, CT_INVALID, "%s: embedding.precision is '%s'; it must be fp32 or fp16", where, from->precision);
+        spec->row_precision = (ct_row_precision)index;
+    }
     CT_TRY(set_real(&spec->row_beta1, from->beta1, 0, true, 1, "embedding.beta1", where, status));
     CT_TRY(set_real(&spec->row_beta2, from->beta2, 0, true, 1, "embedding.beta2", where, status));
     CT_TRY(set_real(&spec->row_epsilon, from->epsilon, 0, false, 1, "embedding.epsilon", where, status));
     CT_TRY(set_real(&spec->row_l2, from->l2, 0, true, 1e3, "embedding.l2", where, status));
     CT_TRY(set_count(&spec->embedding_dim, from->dim, 1, MAX_DIM, "embedding.dim", where, status));
     CT_TRY(set_count(&spec->min_count, from->min_count, 1, 1u << 30, "embedding.min_count", where, status));
+    CT_TRY(set_count(&spec->expire_days, from->expire_days, 0, CT_TABLE_MAX_EXPIRE_DAYS, "embedding.expire_days", where, status));
     CT_TRY(set_real(&spec->embedding_learning_rate, from->learning_rate, 0, true, 1e3, "embedding.learning_rate", where, status));
     CT_TRY(set_real(&spec->initial_accumulator, from->initial_accumulator, 0, false, 1e6, "embedding.initial_accumulator", where, status));
     CT_TRY(set_real(&spec->first_value_scale, from->first_value_scale, 0, true, 1e3, "embedding.first_value_scale", where, status));
@@ -283,6 +300,16 @@ static ct_code apply_layers(ct_model_spec *spec, const overlay *from, const char
     return set_real(&spec->dropout, from->dropout, 0, true, 1, "dropout", where, status);
 }
 
+/* One number, or a list of one or two. */
+static ct_code apply_vector(ct_model_spec *spec, const overlay_vector *from, const char *where, ct_status *status) {
+    const uint32_t *last = from->widths_count > 0 ? &from->widths[from->widths_count - 1] : from->adapter;
+    if (last == NULL) return CT_OK;
+    spec->vector_hidden = 0;
+    CT_TRY(set_count(&spec->vector_adapter, last, 1, MAX_DIM, "vector.adapter", where, status));
+    if (from->widths_count < 2) return CT_OK;
+    return set_count(&spec->vector_hidden, &from->widths[0], 1, MAX_DIM, "the first width of vector.adapter", where, status);
+}
+
 static ct_code apply(ct_model_spec *spec, const overlay *from, const char *where, ct_status *status) {
     size_t index = 0;
     if (from->model != NULL) {
@@ -307,7 +334,7 @@ static ct_code apply(ct_model_spec *spec, const overlay *from, const char *where
     CT_TRY(apply_layers(spec, from, where, status));
     if (from->numbers != NULL && from->numbers->buckets != NULL) spec->number_buckets = *from->numbers->buckets;
     if (from->numbers != NULL && from->numbers->missing_flag != NULL) spec->number_flags = *from->numbers->missing_flag;
-    if (from->vector != NULL) CT_TRY(set_count(&spec->vector_adapter, from->vector->adapter, 1, MAX_DIM, "vector.adapter", where, status));
+    if (from->vector != NULL) CT_TRY(apply_vector(spec, from->vector, where, status));
     if (from->optimizer != NULL) {
         CT_TRY(set_real(&spec->learning_rate, from->optimizer->learning_rate, 0, true, 1e3, "optimizer.learning_rate", where, status));
         CT_TRY(set_real(&spec->beta1, from->optimizer->beta1, 0, true, 1, "optimizer.beta1", where, status));
@@ -335,10 +362,18 @@ static ct_code check(const ct_model_spec *spec, const char *where, ct_status *st
 }
 
 static ct_code apply_text(ct_model_spec *spec, const char *text, size_t bytes, const char *where, ct_status *status) {
+    /* vector.adapter is a number or a list; a field of libcyaml's has one type. */
+    cyaml_schema_field_t fields[sizeof overlay_fields / sizeof *overlay_fields];
+    cyaml_schema_value_t schema = overlay_schema;
     void *loaded = NULL;
-    CT_TRY(ct_yaml_load(text, bytes, where, &overlay_schema, &loaded, status));
+    memcpy(fields, overlay_fields, sizeof fields);
+    for (size_t i = 0; fields[i].key != NULL; i++)
+        if (strcmp(fields[i].key, "vector") == 0 && ct_yaml_is_list(text, bytes, "vector", "adapter"))
+            fields[i].value.mapping.fields = vector_list_fields;
+    schema.mapping.fields = fields;
+    CT_TRY(ct_yaml_load(text, bytes, where, &schema, &loaded, status));
     const ct_code code = apply(spec, loaded, where, status);
-    ct_yaml_free(&overlay_schema, loaded);
+    ct_yaml_free(&schema, loaded);
     return code;
 }
 
@@ -453,18 +488,25 @@ char *ct_model_spec_text(const ct_model_spec *spec) {
     print_names(to, "exclude", spec->exclude, spec->exclude_count);
     fprintf(to,
             "embedding: {dim: %u, optimizer: %s, learning_rate: %.9g, initial_accumulator: %.9g, beta1: %.9g, beta2: %.9g, epsilon: %.9g, "
-            "l2: %.9g, first_value_scale: %.9g, min_count: %u, id_drop: %.17g, target_stats: %s, target_smoothing: %.9g}\n",
+            "l2: %.9g, first_value_scale: %.9g, min_count: %u, id_drop: %.17g, target_stats: %s, target_smoothing: %.9g",
             spec->embedding_dim, ct_row_optimiser_name(spec->row_optimiser), (double)spec->embedding_learning_rate,
             (double)spec->initial_accumulator, (double)spec->row_beta1, (double)spec->row_beta2, (double)spec->row_epsilon,
             (double)spec->row_l2, (double)spec->first_value_scale, spec->min_count, spec->id_drop, spec->target_stats ? "true" : "false",
             (double)spec->target_smoothing);
+    /* Younger than the others: only where it is set, so that what older models wrote still says the same. */
+    if (spec->expire_days) fprintf(to, ", expire_days: %u", spec->expire_days);
+    if (spec->row_precision != CT_ROW_FP32) fprintf(to, ", precision: %s", row_precision_names[spec->row_precision]);
+    fprintf(to, "}\n");
     if (spec->architecture == CT_ARCHITECTURE_DCN_V2) fprintf(to, "cross: {layers: %u, rank: %u}\n", spec->cross_layers, spec->cross_rank);
     if (spec->architecture == CT_ARCHITECTURE_DLRM) print_widths(to, "bottom", spec->bottom, spec->bottom_count);
     if (has_deep(spec->architecture)) print_widths(to, "deep", spec->deep, spec->deep_count);
     fprintf(to, "layer_norm: %s\ndropout: %.9g\n", spec->layer_norm ? "true" : "false", (double)spec->dropout);
     fprintf(to, "numbers: {buckets: %s, missing_flag: %s}\n", spec->number_buckets ? "true" : "false",
             spec->number_flags ? "true" : "false");
-    fprintf(to, "vector: {adapter: %u}\n", spec->vector_adapter);
+    if (spec->vector_hidden > 0)
+        fprintf(to, "vector: {adapter: [%u, %u]}\n", spec->vector_hidden, spec->vector_adapter);
+    else
+        fprintf(to, "vector: {adapter: %u}\n", spec->vector_adapter);
     fprintf(to, "optimizer: {learning_rate: %.9g, beta1: %.9g, beta2: %.9g, epsilon: %.9g, l2: %.9g}\n", (double)spec->learning_rate,
             (double)spec->beta1, (double)spec->beta2, (double)spec->epsilon, (double)spec->l2);
     fprintf(to, "average: {power: %.9g}\nschedule: {rows: %.17g}\n", (double)spec->average_power, spec->schedule_rows);

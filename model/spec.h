@@ -5,7 +5,8 @@
  *     features: [C1, C2, I1]        # default: every id, number and vector of the schema
  *     exclude: [item_vector]        # taken out of them
  *     embedding: {dim: 16, optimizer: adagrad_rowwise, learning_rate: 0.05, initial_accumulator: 1e-8, beta1: 0.9, beta2: 0.999,
- *                 epsilon: 1e-8, l2: 0, first_value_scale: 0.01, min_count: 2, id_drop: 0.003, target_stats: false, target_smoothing: 10}
+ *                 epsilon: 1e-8, l2: 0, first_value_scale: 0.01, min_count: 2, id_drop: 0.003, target_stats: false, target_smoothing: 10,
+ *                 expire_days: 0, precision: fp32}
  *                                   # dim: lr has 1; fm and deepfm: the last one is the first-order weight
  *                                   # optimizer: of rows: adagrad_rowwise, adagrad, adam, sgd (embedding_store/store.h)
  *     cross: {layers: 3, rank: 0}   # dcn-v2; rank: of its matrices; 0 = full
@@ -14,7 +15,8 @@
  *     layer_norm: false             # each layer of bottom and deep is normalised before its ReLU
  *     dropout: 0                    # share of their outputs that training drops
  *     numbers: {buckets: true, missing_flag: true}  # buckets: each number also as an id, floor(log(v)^2) (see model.h)
- *     vector: {adapter: 16}         # width of a vector's trained linear adapter; of lr 1, of fm, deepfm and dlrm embedding.dim
+ *     vector: {adapter: 16}         # width of a vector's trained linear adapter; of lr 1, of fm, deepfm and dlrm embedding.dim.
+ *                                   # [64, 16]: two layers, the first with a ReLU
  *     optimizer: {learning_rate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, l2: 0}
  *     average: {power: 8}           # evaluation and serving use averaged weights of the tower (see tower.h); 0 = the last ones
  *     schedule: {rows: 0}           # learning rates fall linearly to 0 over so many rows; 0 = they stay
@@ -48,9 +50,11 @@ typedef struct ct_model_spec {
     size_t exclude_count;
     uint32_t embedding_dim; /* LR has 1 whatever stands here */
     ct_row_optimiser row_optimiser;
+    ct_row_precision row_precision;
     float embedding_learning_rate, initial_accumulator, first_value_scale;
     float row_beta1, row_beta2, row_epsilon, row_l2;
     uint32_t min_count;
+    uint32_t expire_days; /* of the log's time; 0 = rows do not expire */
     double id_drop;
     bool target_stats;                 /* each id also gives its click rate and its count in earlier batches */
     float target_smoothing;            /* impressions that the prior counts for */
@@ -62,7 +66,7 @@ typedef struct ct_model_spec {
     bool layer_norm;
     float dropout;
     bool number_buckets, number_flags;
-    uint32_t vector_adapter;
+    uint32_t vector_adapter, vector_hidden; /* hidden: width of a first layer; 0 = none */
     float learning_rate, beta1, beta2, epsilon, l2;
     float average_power;
     double schedule_rows;

@@ -48,6 +48,10 @@ static void block_task(void *context, size_t block, size_t worker) {
     if (layout->id_count > 0) ct_store_gather(model->store, ticket, first, rows, false, x, x_stride);
     if (model->spec->target_stats) write_target_stats(model, ticket, 0, layout->id_count, first, rows, scratch, x, x_stride);
     write_numbers(model, step->batch, 0, layout->number_count, first, rows, scratch, x, x_stride);
+    if (write_similarities(model, step->batch, 0, layout->similarity_count, first, rows, scratch, x, x_stride, &scratch->status) != CT_OK) {
+        ct_tower_block_done(model->tower, block);
+        return;
+    }
     if (layout->vector_count > 0) {
         float *raw = ct_tower_block_raw(model->tower, block, &raw_stride);
         if (write_vectors(model, step->batch, 0, layout->vector_count, first, rows, scratch, raw, raw_stride, &scratch->status) != CT_OK) {
@@ -171,7 +175,9 @@ ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, f
     model->step++;
     model->epoch = epoch;
     model->epoch_rows = batch->first_row + (int64_t)batch->rows;
-    return CT_OK;
+    if (model->histories == NULL) return CT_OK;
+    if (batch->first_row == 0) ct_histories_clear(model->histories); /* told anew in each epoch */
+    return ct_histories_add(model->histories, batch, status);
 }
 
 bool ct_model_diverged(const ct_model *model) { return model->diverged; }
@@ -199,7 +205,7 @@ ct_code read_scratch_init(read_scratch *scratch, ct_model *model, ct_status *sta
     scratch->vector_tickets = calloc(vectors + 1, sizeof(ct_ticket *));
     if (scratch->vector_tickets == NULL) return ct_fail_memory(status, vectors * sizeof(ct_ticket *), "vector look-ups");
     for (size_t i = 0; i < vectors; i++) CT_TRY(ct_ticket_create(model->store, &scratch->vector_tickets[i], status));
-    return CT_OK;
+    return model->layout.similarity_count == 0 ? CT_OK : similarity_scratch_create(model, &scratch->similar, status);
 }
 
 void read_scratch_deinit(read_scratch *scratch, const ct_model *model) {
@@ -207,6 +213,8 @@ void read_scratch_deinit(read_scratch *scratch, const ct_model *model) {
     for (size_t i = 0; i < model->layout.vector_count; i++) ct_ticket_destroy(scratch->vector_tickets[i]);
     free(scratch->vector_tickets);
     scratch->vector_tickets = NULL;
+    similarity_scratch_destroy(scratch->similar);
+    scratch->similar = NULL;
 }
 
 ct_code training_init(ct_model *model, ct_status *status) {

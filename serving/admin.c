@@ -1,5 +1,5 @@
-/* The admin port: sockets and paths; libmicrohttpd speaks HTTP. Its one thread runs everything here but start and stop, so nothing is
- * locked. */
+/* The admin port: sockets and paths; libmicrohttpd speaks HTTP. Its one thread runs everything here but start, stop and feedback_done, so
+ * only what these share is locked. */
 #include <errno.h>
 #include <microhttpd.h>
 #include <netdb.h>
@@ -31,10 +31,21 @@ typedef struct reply {
     const char *authenticate; /* with 401 */
 } reply;
 
+/* Feedback that waits for the disk. */
+typedef struct waiting {
+    ct_admin *admin;
+    struct MHD_Connection *connection; /* suspended */
+    ct_arena arena;
+    bool done;
+    uint32_t accepted;
+    ct_status status;
+} waiting;
+
 typedef struct body {
     char *data;
     size_t bytes, capacity;
     unsigned refused; /* an HTTP status; 0 = fine */
+    waiting *waiting; /* NULL = not yet */
 } body;
 
 typedef reply (*answer_fn)(ct_admin *admin, const body *from);
@@ -42,6 +53,7 @@ typedef struct route {
     const char *path, *method;
     answer_fn answer;
     bool needs_token; /* where the server has tokens */
+    bool waits;       /* `answer` is asked for once begin_feedback is done */
 } route;
 
 static reply answer_page(ct_admin *admin, const body *from);
@@ -51,11 +63,17 @@ static reply answer_health(ct_admin *admin, const body *from);
 static reply answer_ready(ct_admin *admin, const body *from);
 static reply answer_metrics(ct_admin *admin, const body *from);
 static reply answer_score(ct_admin *admin, const body *from);
+static reply answer_feedback(ct_admin *admin, const body *from);
 
 static const route routes[] = {
-    {"/", "GET", answer_page, false},          {"/admin.js", "GET", answer_script, false}, {"/chart.js", "GET", answer_chart, false},
-    {"/healthz", "GET", answer_health, false}, {"/readyz", "GET", answer_ready, false},    {"/metrics", "GET", answer_metrics, false},
-    {"/v1/score", "POST", answer_score, true},
+    {.path = "/", .method = "GET", .answer = answer_page},
+    {.path = "/admin.js", .method = "GET", .answer = answer_script},
+    {.path = "/chart.js", .method = "GET", .answer = answer_chart},
+    {.path = "/healthz", .method = "GET", .answer = answer_health},
+    {.path = "/readyz", .method = "GET", .answer = answer_ready},
+    {.path = "/metrics", .method = "GET", .answer = answer_metrics},
+    {.path = "/v1/score", .method = "POST", .answer = answer_score, .needs_token = true},
+    {.path = "/v1/feedback", .method = "POST", .answer = answer_feedback, .needs_token = true, .waits = true},
 };
 enum { ROUTES = sizeof routes / sizeof *routes };
 
@@ -66,6 +84,10 @@ struct ct_admin {
     size_t max_body_bytes, bodies_bytes;
     int port;
     ct_http_counts counts[ROUTES + 1]; /* the last one: every other path */
+    pthread_mutex_t lock;
+    pthread_cond_t idle; /* nothing waits any more */
+    size_t waiting;      /* under lock: feedback; while there is some, libmicrohttpd must not be stopped */
+    bool stopping;       /* under lock */
 };
 
 /* --- answers --- */
@@ -162,6 +184,50 @@ static reply answer_score(ct_admin *admin, const body *from) {
     return json_reply(MHD_HTTP_OK, answer);
 }
 
+/* --- feedback: begun, then answered once it is on disk --- */
+
+/* By the thread that writes it. */
+static void feedback_done(void *context, const ct_status *status, uint32_t accepted) {
+    waiting *w = context;
+    ct_admin *admin = w->admin;
+    w->status = *status;
+    w->accepted = accepted;
+    w->done = true;
+    (void)pthread_mutex_lock(&admin->lock);
+    MHD_resume_connection(w->connection); /* from now on `w` may be gone */
+    if (--admin->waiting == 0) (void)pthread_cond_signal(&admin->idle);
+    (void)pthread_mutex_unlock(&admin->lock);
+}
+
+/* Suspends the connection until feedback_done. False where there is no memory for it. */
+static bool begin_feedback(ct_admin *admin, struct MHD_Connection *connection, body *from) {
+    waiting *w = calloc(1, sizeof *w);
+    if (!w) return false;
+    w->admin = admin;
+    w->connection = connection;
+    ct_arena_init(&w->arena, 0);
+    from->waiting = w;
+    (void)pthread_mutex_lock(&admin->lock);
+    const bool stopping = admin->stopping;
+    admin->waiting++;
+    (void)pthread_mutex_unlock(&admin->lock);
+    MHD_suspend_connection(connection);
+    ct_status status = CT_STATUS_INIT;
+    const ct_code code =
+        stopping ? ct_fail(&status, CT_UNAVAILABLE, "the server is going down")
+                 : ct_admin_feedback(admin->server, &w->arena, from->data ? from->data : "", from->bytes, feedback_done, w, &status);
+    if (code != CT_OK) feedback_done(w, &status, 0);
+    return true;
+}
+
+static reply answer_feedback(ct_admin *admin, const body *from) {
+    (void)admin;
+    const waiting *w = from->waiting;
+    if (!w) return error_reply(MHD_HTTP_SERVICE_UNAVAILABLE, "UNAVAILABLE", "out of memory; try again later");
+    if (w->status.code != CT_OK) return error_reply(http_status(w->status.code), ct_rpc_code_name(w->status.code), w->status.message);
+    return json_reply(MHD_HTTP_OK, json_pack("{s:I}", "accepted", (json_int_t)w->accepted));
+}
+
 /* --- HTTP --- */
 
 static void count(ct_admin *admin, size_t path, unsigned status) {
@@ -219,6 +285,8 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     body *from = *request;
     if (!from) return;
     admin->bodies_bytes -= from->capacity;
+    if (from->waiting) ct_arena_deinit(&from->waiting->arena);
+    free(from->waiting);
     free(from->data);
     free(from);
     *request = NULL;
@@ -248,13 +316,14 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
         *bytes = 0;
         return MHD_YES;
     }
+    if (from->waiting && !from->waiting->done) return MHD_YES; /* suspended */
     size_t at = 0;
     while (at < ROUTES && strcmp(routes[at].path, path) != 0) at++;
     if (at == ROUTES)
         return send_reply(admin, connection, at,
                           text_reply(MHD_HTTP_NOT_FOUND,
                                      "nothing here; see /, /metrics, /healthz, /readyz, "
-                                     "and POST /v1/score\n"));
+                                     "and POST /v1/score and /v1/feedback\n"));
     const bool get = strcmp(routes[at].method, MHD_HTTP_METHOD_GET) == 0;
     if (strcmp(method, routes[at].method) != 0 && !(get && strcmp(method, MHD_HTTP_METHOD_HEAD) == 0)) {
         reply wrong = text_reply(MHD_HTTP_METHOD_NOT_ALLOWED, get ? "GET only\n" : "POST only\n");
@@ -268,6 +337,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
         return send_reply(admin, connection, at, unknown);
     }
     if (from->refused) return send_reply(admin, connection, at, refused_body(admin, from->refused));
+    if (routes[at].waits && !from->waiting && begin_feedback(admin, connection, from)) return MHD_YES;
     return send_reply(admin, connection, at, routes[at].answer(admin, from));
 }
 
@@ -312,6 +382,12 @@ static ct_code listen_on(const char *address, int *out_fd, ct_status *status) {
     return CT_OK;
 }
 
+static void admin_free(ct_admin *admin) {
+    (void)pthread_cond_destroy(&admin->idle);
+    (void)pthread_mutex_destroy(&admin->lock);
+    free(admin);
+}
+
 ct_code ct_admin_start(const ct_admin_options *options, ct_admin **out_admin, ct_status *status) {
     ct_admin *admin = calloc(1, sizeof *admin);
     if (!admin) return ct_fail_memory(status, sizeof *admin, "the admin port");
@@ -327,17 +403,19 @@ ct_code ct_admin_start(const ct_admin_options *options, ct_admin **out_admin, ct
         return code;
     }
     admin->port = bound_port(fd);
+    (void)pthread_mutex_init(&admin->lock, NULL);
+    (void)pthread_cond_init(&admin->idle, NULL);
     sigset_t all, before; /* signals are for the program's own threads */
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     admin->daemon =
-        MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO, 0, NULL, NULL, on_request, admin, MHD_OPTION_LISTEN_SOCKET, fd,
-                         MHD_OPTION_NOTIFY_COMPLETED, on_completed, admin, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
-                         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS, MHD_OPTION_END);
+        MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, admin,
+                         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, admin, MHD_OPTION_CONNECTION_LIMIT,
+                         (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS, MHD_OPTION_END);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!admin->daemon) {
         (void)close(fd);
-        free(admin);
+        admin_free(admin);
         return ct_fail(status, CT_UNAVAILABLE, "cannot serve HTTP on %s: libmicrohttpd does not start", options->listen);
     }
     *out_admin = admin;
@@ -348,6 +426,10 @@ int ct_admin_port(const ct_admin *admin) { return admin->port; }
 
 void ct_admin_stop(ct_admin *admin) {
     if (!admin) return;
+    (void)pthread_mutex_lock(&admin->lock);
+    admin->stopping = true;
+    while (admin->waiting) (void)pthread_cond_wait(&admin->idle, &admin->lock);
+    (void)pthread_mutex_unlock(&admin->lock);
     MHD_stop_daemon(admin->daemon);
-    free(admin);
+    admin_free(admin);
 }

@@ -5,9 +5,10 @@
  *     GET  /readyz      200 while it serves, 503 while it goes down
  *     GET  /metrics     the figures as Prometheus' text (serving/metrics.h)
  *     POST /v1/score    a ScoreRequest as JSON, a ScoreResponse as JSON (docs/api.md)
+ *     POST /v1/feedback a FeedbackRequest as JSON, a FeedbackResponse as JSON once its events are on disk
  *
  * One thread does all of it: one JSON request is scored at a time, beside what gRPC's threads do and without their queue, so it is for
- * people and scripts, not for load. Where the server has tokens, POST /v1/score needs one, as gRPC does; the rest asks nobody who they are,
+ * people and scripts, not for load. Where the server has tokens, the two POSTs need one, as gRPC does; the rest asks nobody who they are,
  * so it belongs on the loopback or where only those can reach it that may see it. */
 #ifndef SERVING_ADMIN_H
 #define SERVING_ADMIN_H

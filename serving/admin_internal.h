@@ -3,13 +3,23 @@
 #define SERVING_ADMIN_INTERNAL_H
 
 #include <jansson.h>
+#include <protobuf-c/protobuf-c.h>
 #include <stdio.h>
 
+#include "base/arena.h"
 #include "serving/admin.h"
 
 /* --- admin_score.c --- */
 /* A ScoreRequest as JSON to a ScoreResponse as JSON (the caller's), with the same checks, and the same bits, as over gRPC. */
 CT_MUST_CHECK ct_code ct_admin_score(ct_server *server, const char *body, size_t bytes, json_t **out_answer, ct_status *status);
+
+/* --- admin_feedback.c --- */
+/* A message as JSON to its packed bytes, in the arena. */
+CT_MUST_CHECK ct_code ct_admin_pack_json(ct_arena *arena, const ProtobufCMessageDescriptor *type, const char *body, size_t bytes,
+                                         uint8_t **out_packed, size_t *out_bytes, ct_status *status);
+/* A FeedbackRequest as JSON; the arena must stay until `done`, which is called where this returns CT_OK. */
+CT_MUST_CHECK ct_code ct_admin_feedback(ct_server *server, ct_arena *arena, const char *body, size_t bytes, ct_feedback_done_fn done,
+                                        void *context, ct_status *status);
 
 /* --- metrics.c --- */
 /* How often a path was asked for, by HTTP status. */

@@ -123,6 +123,31 @@
     table("models", rows);
   }
 
+  // The experiment that runs: how many requests saw each arm, and how they came to it.
+  function drawExperiment(series) {
+    const infos = all(series, "clicktower_experiment_arm_info"), requests = "clicktower_experiment_requests_total";
+    const ways = ["bucket", "ramp", "holdout", "forced", "outside", "fallback", "none"];
+    const drawn = sum(series, requests, { assigned: "bucket" });
+    const rows = [["arm", "model", "weight", "share of drawn", ...ways.map((way) => (way === "bucket" ? "drawn" : way)), "failed"]];
+    for (const { labels } of infos) {
+      const own = { experiment: labels.experiment, arm: labels.arm }, count = sum(series, requests, { ...own, assigned: "bucket" });
+      rows.push([labels.arm + (labels.control === "true" ? " (control)" : ""),
+                 labels.model + (labels.served === "true" ? "" : " (not there: the control stands in)"), sum(series, "clicktower_experiment_arm_weight", own),
+                 drawn ? number((100 * count) / drawn) + " %" : "–", ...ways.map((way) => sum(series, requests, { ...own, assigned: way })),
+                 sum(series, "clicktower_experiment_failures_total", own)]);
+    }
+    if (infos.length) table("arms", rows);
+    show("experiment-note", infos.length ? infos[0].labels.experiment + " · ramp " + number(sum(series, "clicktower_experiment_ramp_percent")) +
+         " % · hold-out " + number(sum(series, "clicktower_experiment_holdout_percent")) + " %" : "No experiment runs.");
+    const has = (name) => all(series, name).length > 0, count = (name, wanted) => sum(series, name, wanted).toLocaleString("en");
+    show("exposures-note", !has("clicktower_exposures_written_total") ? "Requests are not logged." :
+         "Logged requests: " + count("clicktower_exposures_written_total") + " written, " + count("clicktower_exposures_dropped_total") + " dropped.");
+    const events = "clicktower_feedback_events_total";
+    show("feedback-note", !has(events) ? "No feedback is taken." :
+         "Feedback: " + ["shown", "click", "other"].map((event) => count(events, { event }) + " " + event).join(", ") + "; " +
+         count("clicktower_feedback_refused_total") + " requests refused.");
+  }
+
   function drawStages(series) {
     const rows = [["stage", "count", "mean, ms", "p50, ms", "p99, ms"]];
     for (const [name, metric] of [["waiting", "queue"], ["message to batch", "decode"], ["look-ups and network", "compute"], ["a block's look-up", "look_up"],
@@ -197,6 +222,7 @@
     show("requests", answered(series).toLocaleString("en"));
     show("candidates", sum(series, "clicktower_candidates_total").toLocaleString("en"));
     drawModels(series);
+    drawExperiment(series);
     drawStages(series);
     drawCodes(series);
     drawTables(series);

@@ -104,6 +104,7 @@ typedef struct scoring {
     const char **begin; /* (columns) of the line at hand */
     size_t *bytes;
     size_t columns_capacity;
+    int64_t unit;   /* field whose text a request's unit is; -1 = the schema has no histories */
     piece *line;    /* (field_count): texts of the line at hand */
     piece *rows;    /* (rows_per_request, field_count): texts of the request at hand, in the arena */
     ct_arena arena; /* of the request at hand */
@@ -113,7 +114,7 @@ typedef struct scoring {
     int64_t total;
 } scoring;
 
-static bool is_sent(const ct_field *field) { return field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID; }
+static bool is_sent(const ct_field *field) { return !field->derived && (field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID); }
 
 static ct_code reserve_columns(scoring *s, size_t columns, ct_status *status) {
     if (columns <= s->columns_capacity) return CT_OK;
@@ -139,7 +140,7 @@ static ct_code read_header(scoring *s, const ct_line *line, ct_status *status) {
     CT_TRY(ct_line_split(&s->schema, line->text, line->bytes, s->begin, s->bytes, status));
     for (size_t f = 0; f < given->field_count; f++) {
         const ct_field *field = &given->fields[f];
-        if (field->kind == CT_FIELD_VECTOR) continue;
+        if (field->kind == CT_FIELD_VECTOR || field->derived) continue;
         int64_t found = field->column;
         if (field->column_name) {
             found = -1;
@@ -180,6 +181,8 @@ static ct_code check_field(const ct_field *field, piece text, ct_status *status)
             if (field->value_separator || field->id_type == CT_ID_TEXT) return CT_OK; /* several: the server checks those that it keeps */
             return ct_field_key(field, text.text, text.bytes, &key, status);
         case CT_FIELD_VECTOR:
+        case CT_FIELD_HISTORY:
+        case CT_FIELD_SIMILARITY:
             break;
     }
     return CT_OK;
@@ -191,7 +194,7 @@ static ct_code split_row(scoring *s, const ct_line *line, ct_status *status) {
     CT_TRY(ct_line_split(&s->schema, line->text, line->bytes, s->begin, s->bytes, status));
     for (size_t f = 0; f < s->schema.field_count; f++) {
         const ct_field *field = &s->fields[f];
-        if (field->kind == CT_FIELD_VECTOR) continue;
+        if (field->kind == CT_FIELD_VECTOR || field->derived) continue;
         s->line[f] = (piece){s->begin[field->column], s->bytes[field->column]};
         CT_TRY(check_field(field, s->line[f], status));
     }
@@ -265,6 +268,7 @@ static ct_code build_request(scoring *s, Clicktower__V1__ScoreRequest *out, ct_s
     if (!columns || !out->context || !out->candidates) return ct_fail_memory(status, fields * sizeof *columns, "a request");
     out->model = ct_text_data(s->options->model ? s->options->model : "");
     out->candidate_count = (uint32_t)s->count;
+    if (s->unit >= 0) out->unit = (ProtobufCBinaryData){s->rows[s->unit].bytes, (uint8_t *)(uintptr_t)s->rows[s->unit].text};
     for (size_t f = 0; f < fields; f++) {
         const ct_field *field = &s->fields[f];
         if (!is_sent(field)) continue;
@@ -308,8 +312,16 @@ static bool context_agrees(const scoring *s) {
     return true;
 }
 
+/* Where histories are the server's, a request is of one unit. */
+static bool unit_agrees(const scoring *s) {
+    if (s->unit < 0) return true;
+    const piece a = s->rows[s->unit], b = s->line[s->unit];
+    return a.bytes == b.bytes && memcmp(a.text, b.text, a.bytes) == 0;
+}
+
 static ct_code add_row(scoring *s, const ct_line *line, size_t rows_per_request, ct_status *status) {
-    if (s->count == rows_per_request || (s->count && s->options->context_columns && !context_agrees(s))) CT_TRY(flush_rows(s, status));
+    if (s->count == rows_per_request || (s->count && (!unit_agrees(s) || (s->options->context_columns && !context_agrees(s)))))
+        CT_TRY(flush_rows(s, status));
     if (s->count == 0) {
         s->first_line = line->number;
         s->first_source = line->source;
@@ -351,6 +363,7 @@ ct_code ct_client_requests(const ct_client_rows *rows, ct_client_request_fn take
     const size_t per_request = rows->rows_per_request ? rows->rows_per_request : DEFAULT_ROWS_PER_REQUEST;
     if (per_request > UINT32_MAX) return ct_fail(status, CT_INVALID, "%zu rows for each request: too many", per_request);
     scoring s = {.options = rows, .take = take, .take_context = context, .schema = *rows->schema};
+    s.unit = ct_schema_has_histories(rows->schema) ? ct_schema_find_kind(rows->schema, CT_FIELD_UNIT) : -1;
     ct_arena_init(&s.arena, 0);
     ct_lines *lines = NULL;
     ct_code code = CT_OK;

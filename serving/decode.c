@@ -125,6 +125,7 @@ ct_code ct_request_unpack(ct_arena *arena, const uint8_t *data, size_t bytes, re
     CT_TRY(check_text(&r->model, SIZE_MAX, "model", status));
     CT_TRY(check_text(&r->request_id, CT_REQUEST_ID_MAX_BYTES, "request_id", status));
     CT_TRY(check_text(&r->unit, CT_REQUEST_UNIT_MAX_BYTES, "unit", status));
+    CT_TRY(check_text(&r->arm, SIZE_MAX, "arm", status));
     CT_TRY(check_columns(r->context, r->n_context, status));
     CT_TRY(check_columns(r->candidates, r->n_candidates, status));
     *out_request = r;
@@ -166,9 +167,12 @@ struct ct_decoder {
     const ct_schema *schema;
     uint32_t max_candidates;
     bool *used;      /* (field_count): by the model, or as the id of a vector that it uses */
-    int64_t *vector; /* (field_count): id: the first used vector of it, or -1; vector: the next of the same id, or -1 */
+    int64_t *vector; /* (field_count): id, history: the first used vector or similarity of it, or -1; those: the next of the same, or -1 */
     size_t slots;    /* of the index, a power of two */
     int32_t *index;  /* (slots): field of a name, open addressing; -1 = free */
+    const ct_histories *histories; /* NULL = a request must bring what follows from them */
+    const ct_decoder *others[CT_DECODER_OTHERS];
+    size_t other_count;
 };
 
 static size_t name_slot(const ct_decoder *decoder, const void *name, size_t bytes) {
@@ -179,6 +183,23 @@ static size_t name_slot(const ct_decoder *decoder, const void *name, size_t byte
         if (strlen(at) == bytes && memcmp(at, name, bytes) == 0) break;
     }
     return slot;
+}
+
+/* The field of that name, or -1. */
+static int32_t find_field(const ct_decoder *decoder, const ProtobufCBinaryData *name) {
+    return decoder->index[name_slot(decoder, name->data ? name->data : (const uint8_t *)"", name->len)];
+}
+
+void ct_decoder_also_knows(ct_decoder *decoder, const ct_decoder *other) {
+    for (size_t i = 0; i < decoder->other_count; i++)
+        if (decoder->others[i] == other) return;
+    if (other != decoder && decoder->other_count < CT_DECODER_OTHERS) decoder->others[decoder->other_count++] = other;
+}
+
+static bool others_know(const ct_decoder *decoder, const ProtobufCBinaryData *name) {
+    for (size_t i = 0; i < decoder->other_count; i++)
+        if (find_field(decoder->others[i], name) >= 0) return true;
+    return false;
 }
 
 ct_code ct_decoder_create(const ct_schema *schema, const bool *used, uint32_t max_candidates, ct_decoder **out_decoder, ct_status *status) {
@@ -202,14 +223,16 @@ ct_code ct_decoder_create(const ct_schema *schema, const bool *used, uint32_t ma
     for (size_t f = 0; f < count; f++) {
         const ct_field *field = &schema->fields[f];
         decoder->index[name_slot(decoder, field->name, strlen(field->name))] = (int32_t)f;
-        if (field->kind != CT_FIELD_VECTOR || !used[f]) continue;
-        decoder->used[field->of] = true;
+        if ((field->kind != CT_FIELD_VECTOR && field->kind != CT_FIELD_SIMILARITY) || !used[f]) continue;
+        if (field->kind == CT_FIELD_VECTOR) decoder->used[field->of] = true; /* a history that it alone needs is not missed */
         decoder->vector[f] = decoder->vector[field->of];
         decoder->vector[field->of] = (int64_t)f;
     }
     *out_decoder = decoder;
     return CT_OK;
 }
+
+void ct_decoder_set_histories(ct_decoder *decoder, const ct_histories *histories) { decoder->histories = histories; }
 
 void ct_decoder_destroy(ct_decoder *decoder) {
     if (!decoder) return;
@@ -268,7 +291,7 @@ static ct_code check_lists(const source *from, ct_status *status) {
                            from->rows == 1 ? "is" : "are", from->rows, from->rows == 1 ? "" : "s");
     }
     if (!c->n_lengths) return CT_OK;
-    const bool many = from->field->kind == CT_FIELD_ID && from->field->value_separator;
+    const bool many = from->field->kind != CT_FIELD_NUMBER && from->field->value_separator;
     uint64_t sum = 0;
     for (size_t r = 0; r < c->n_lengths; r++) {
         sum += c->lengths[r];
@@ -384,19 +407,73 @@ static ct_code add_side(const ct_decoder *decoder, ct_arena *arena, request_colu
     for (size_t i = 0; i < count; i++) {
         const request_column *c = columns[i];
         char shown[COLUMN_NAME_SHOWN];
-        const int32_t f = decoder->index[name_slot(decoder, c->name.data ? c->name.data : (const uint8_t *)"", c->name.len)];
+        const int32_t f = find_field(decoder, &c->name);
+        if (f < 0 && others_know(decoder, &c->name)) continue;
         if (f < 0)
             return ct_fail(status, CT_INVALID, "%s column '%s': schema '%s' has no such field", side,
                            ct_text_show((const char *)c->name.data, c->name.len, shown, sizeof shown), decoder->schema->name);
         const ct_field *field = &decoder->schema->fields[f];
         if (seen[f]) return ct_fail(status, CT_INVALID, "%s column '%s': given twice", side, field->name);
         seen[f] = true;
-        if (!decoder->used[f]) continue;
+        if (!decoder->used[f] && field->kind != CT_FIELD_HISTORY) continue;
         if (field->kind == CT_FIELD_VECTOR)
             return ct_fail(status, CT_INVALID, "%s column '%s': a vector is chosen by its id: send '%s'", side, field->name,
                            decoder->schema->fields[field->of].name);
+        if (field->derived && field->kind != CT_FIELD_HISTORY)
+            return ct_fail(status, CT_INVALID, "%s column '%s': it follows from a history: send '%s', or nothing", side, field->name,
+                           decoder->schema->fields[field->of].name);
         const source from = {c, field, side, shared ? 1 : batch->rows};
         CT_TRY(add_column(decoder, arena, &from, shared, batch, status));
+    }
+    return CT_OK;
+}
+
+/* --- histories --- */
+
+/* How many values of its history each row has. */
+static ct_code count_values(const ct_column *history, size_t rows, ct_arena *arena, ct_column *out, ct_status *status) {
+    float *counts = ct_arena_alloc(arena, rows * sizeof *counts);
+    if (!counts) return ct_fail_memory(status, rows * sizeof *counts, out->name);
+    for (size_t r = 0; r < rows; r++) counts[r] = (float)(history->offsets[r + 1] - history->offsets[r]);
+    out->values = counts;
+    out->present = true;
+    out->shared = history->shared;
+    return CT_OK;
+}
+
+/* The unit's history as it stands: one row for all. */
+static ct_code take_history(const ct_decoder *decoder, ct_arena *arena, size_t f, const uint64_t *unit, ct_column *out, ct_status *status) {
+    const uint32_t most = decoder->schema->fields[f].max_values;
+    uint64_t *keys = ct_arena_alloc(arena, most * sizeof *keys);
+    uint32_t *offsets = ct_arena_alloc(arena, 2 * sizeof *offsets);
+    if (!keys || !offsets) return ct_fail_memory(status, most * sizeof *keys, out->name);
+    offsets[0] = 0;
+    offsets[1] = unit ? (uint32_t)ct_histories_read(decoder->histories, f, *unit, keys) : 0;
+    out->values = keys;
+    out->offsets = offsets;
+    out->present = out->shared = true;
+    return CT_OK;
+}
+
+/* What follows from histories and did not come with the request. Without a unit there is nothing that it liked. */
+static ct_code add_derived(const ct_decoder *decoder, ct_arena *arena, const request *r, ct_batch *batch, ct_status *status) {
+    const ct_schema *schema = decoder->schema;
+    const int64_t unit_field = ct_schema_find_kind(schema, CT_FIELD_UNIT);
+    uint64_t key = 0, *unit = NULL;
+    if (r->unit.len > 0 && decoder->histories) {
+        if (ct_field_key(&schema->fields[unit_field], (const char *)r->unit.data, r->unit.len, &key, status) != CT_OK)
+            return ct_fail_within(status, "unit");
+        unit = &key;
+    }
+    for (size_t f = 0; f < schema->field_count; f++) {
+        ct_column *column = &batch->columns[f];
+        if (decoder->histories && schema->fields[f].derived && !column->present && schema->fields[f].kind != CT_FIELD_NUMBER)
+            CT_TRY(take_history(decoder, arena, f, unit, column, status));
+    }
+    for (size_t f = 0; f < schema->field_count; f++) {
+        const ct_column *history = &batch->columns[schema->fields[f].of];
+        if (schema->fields[f].derived && schema->fields[f].kind == CT_FIELD_NUMBER && history->present)
+            CT_TRY(count_values(history, history->shared ? 1 : batch->rows, arena, &batch->columns[f], status));
     }
     return CT_OK;
 }
@@ -419,6 +496,7 @@ ct_code ct_request_batch(const ct_decoder *decoder, ct_arena *arena, const reque
     }
     CT_TRY(add_side(decoder, arena, r->context, r->n_context, true, seen, &batch, status));
     CT_TRY(add_side(decoder, arena, r->candidates, r->n_candidates, false, seen, &batch, status));
+    CT_TRY(add_derived(decoder, arena, r, &batch, status));
     for (size_t f = 0; f < schema->field_count; f++)
         if (decoder->used[f] && !batch.columns[f].present)
             return ct_fail(status, CT_INVALID, "column '%s' is missing: the model uses it", schema->fields[f].name);

@@ -4,7 +4,7 @@
 #define SERVING_DECODE_H
 
 #include "base/arena.h"
-#include "data/batch.h"
+#include "data/history.h"
 #include "proto/clicktower.pb-c.h"
 
 enum { CT_REQUEST_ID_MAX_BYTES = 128, CT_REQUEST_UNIT_MAX_BYTES = 256 };
@@ -15,7 +15,13 @@ typedef struct ct_decoder ct_decoder;
 /* used: (schema->field_count); a vector that is used needs its id field. The schema must outlive the decoder; `used` is copied. */
 CT_MUST_CHECK ct_code ct_decoder_create(const ct_schema *schema, const bool *used, uint32_t max_candidates, ct_decoder **out_decoder,
                                         ct_status *status);
+/* Where a request lacks a history, that of its unit is taken from these, as they stand. They must outlive the decoder. */
+void ct_decoder_set_histories(ct_decoder *decoder, const ct_histories *histories);
 void ct_decoder_destroy(ct_decoder *decoder); /* NULL is fine */
+/* Columns that only `other`'s schema has are no mistake from now on: they are left out. At most CT_DECODER_OTHERS, and each must outlive
+ * the use of this one; before any thread uses it. */
+enum { CT_DECODER_OTHERS = 16 };
+void ct_decoder_also_knows(ct_decoder *decoder, const ct_decoder *other);
 
 /* Any message, unpacked with memory of the arena, which owns it. CT_INVALID where the bytes are no such message, CT_EXHAUSTED where it
  * would take more than 256 MiB. `what` names it in messages. */

@@ -73,15 +73,37 @@ static ct_code read_integer(const place *at, const json_t *json, int64_t low, in
     return CT_OK;
 }
 
+/* The words for what has no number in JSON. */
+static bool read_word(const json_t *json, double *out) {
+    static const struct {
+        const char *text;
+        double value;
+    } words[] = {{"NaN", (double)NAN}, {"Infinity", (double)INFINITY}, {"-Infinity", -(double)INFINITY}};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        if (strcmp(json_string_value(json), words[i].text) != 0) continue;
+        *out = words[i].value;
+        return true;
+    }
+    return false;
+}
+
+static ct_code read_double(const place *at, const json_t *json, double *out, ct_status *status) {
+    char shown[SHOWN_BYTES];
+    if (json_is_string(json)) {
+        if (read_word(json, out) || ct_parse_f64(json_string_value(json), json_string_length(json), out)) return CT_OK;
+        return ct_fail(status, CT_INVALID, "%s is \"%s\": a number is wanted", at->text,
+                       ct_text_show(json_string_value(json), json_string_length(json), shown, sizeof shown));
+    }
+    if (!json_is_number(json)) return wrong_type(at, "a number", json, status);
+    *out = json_number_value(json);
+    return CT_OK;
+}
+
 static ct_code read_float(const place *at, const json_t *json, float *out, ct_status *status) {
     if (json_is_string(json)) {
-        static const struct {
-            const char *text;
-            float value;
-        } words[] = {{"NaN", NAN}, {"Infinity", INFINITY}, {"-Infinity", -INFINITY}};
-        for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-            if (strcmp(json_string_value(json), words[i].text) != 0) continue;
-            *out = words[i].value;
+        double word = 0.0;
+        if (read_word(json, &word)) {
+            *out = (float)word;
             return CT_OK;
         }
         char shown[SHOWN_BYTES];
@@ -111,6 +133,8 @@ static ct_code read_value(ct_arena *arena, const ProtobufCFieldDescriptor *field
             return CT_OK;
         case PROTOBUF_C_TYPE_FLOAT:
             return read_float(at, json, out, status);
+        case PROTOBUF_C_TYPE_DOUBLE:
+            return read_double(at, json, out, status);
         case PROTOBUF_C_TYPE_INT64:
         case PROTOBUF_C_TYPE_SINT64:
             return read_integer(at, json, INT64_MIN, INT64_MAX, out, status);
@@ -135,6 +159,7 @@ static size_t value_bytes(ProtobufCType type) {
             return sizeof(ProtobufCBinaryData);
         case PROTOBUF_C_TYPE_INT64:
         case PROTOBUF_C_TYPE_SINT64:
+        case PROTOBUF_C_TYPE_DOUBLE:
             return sizeof(int64_t);
         case PROTOBUF_C_TYPE_BOOL:
             return sizeof(protobuf_c_boolean);
@@ -197,6 +222,11 @@ static ct_code read_message(ct_arena *arena, const ProtobufCMessageDescriptor *t
         if (seen[field - type->fields]) return ct_fail(status, CT_INVALID, "%s is given twice", member.text);
         seen[field - type->fields] = true;
         if (json_is_null(value)) continue;
+        if (field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) {
+            int *chosen = (int *)(void *)((char *)message + field->quantifier_offset);
+            if (*chosen) return ct_fail(status, CT_INVALID, "%s is given beside another member of its kind", member.text);
+            *chosen = (int)field->id;
+        }
         if (field->label == PROTOBUF_C_LABEL_REPEATED)
             CT_TRY(read_list(arena, field, &member, value, (char *)message, status));
         else
@@ -228,6 +258,13 @@ static json_t *write_value(const ProtobufCFieldDescriptor *field, const void *at
             if (isinf(value)) return json_string(value > 0 ? "Infinity" : "-Infinity");
             return json_real((double)value);
         }
+        case PROTOBUF_C_TYPE_DOUBLE: {
+            const double value = *(const double *)at;
+            if (skip && value == 0) return NULL;
+            if (isnan(value)) return json_string("NaN");
+            if (isinf(value)) return json_string(value > 0 ? "Infinity" : "-Infinity");
+            return json_real(value);
+        }
         case PROTOBUF_C_TYPE_INT64:
         case PROTOBUF_C_TYPE_SINT64: {
             const int64_t value = *(const int64_t *)at;
@@ -255,8 +292,10 @@ json_t *ct_message_to_json(const ProtobufCMessage *message) {
     for (unsigned f = 0; f < type->n_fields && good; f++) {
         const ProtobufCFieldDescriptor *field = &type->fields[f];
         const char *at = (const char *)message + field->offset;
+        const bool chosen = (field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) != 0;
+        if (chosen && *(const int *)(const void *)((const char *)message + field->quantifier_offset) != (int)field->id) continue;
         if (field->label != PROTOBUF_C_LABEL_REPEATED) {
-            json_t *value = write_value(field, at, true);
+            json_t *value = write_value(field, at, !chosen);
             if (value) good = json_object_set_new(json, field->name, value) == 0;
             continue;
         }

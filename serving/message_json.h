@@ -11,7 +11,8 @@
 #include "base/status.h"
 
 /* The message, in the arena; its texts point into `json`. CT_INVALID names the member, as in `candidates[2].numbers[7]`, and what is
- * wrong. null stands for an absent member. Kinds that no message of ours has in JSON (enums, maps, oneofs) are CT_UNSUPPORTED. */
+ * wrong. null stands for an absent member. A oneof takes one member. Kinds that
+ * no message of ours has in JSON (enums, maps) are CT_UNSUPPORTED. */
 CT_MUST_CHECK ct_code ct_message_from_json(ct_arena *arena, const ProtobufCMessageDescriptor *type, const json_t *json,
                                            ProtobufCMessage **out_message, ct_status *status);
 /* The caller's; NULL when out of memory or where a text is not UTF-8. A float's value gives the same float when read back. */

@@ -224,6 +224,83 @@ static void put_scores(FILE *out, const ct_model_set *set) {
     }
 }
 
+/* --- the experiment that runs, exposures and feedback --- */
+
+/* name{experiment="...",arm="..." */
+static void arm_series(FILE *out, const char *name, const ct_experiment *experiment, size_t arm) {
+    (void)fprintf(out, "%s{", name);
+    label(out, "experiment", ct_experiment_name(experiment));
+    (void)fputc(',', out);
+    label(out, "arm", ct_experiment_arm_name(experiment, arm));
+}
+
+/* counts: (arms), as they were under the lock. */
+static void put_experiment(FILE *out, const ct_model_set *set, const ct_arm_counts *counts) {
+    const ct_experiment *experiment = set->experiment;
+    if (!experiment) return;
+    const size_t arms = ct_experiment_arm_count(experiment);
+    static const char info[] = "clicktower_experiment_arm_info", weight[] = "clicktower_experiment_arm_weight",
+                      requests[] = "clicktower_experiment_requests_total", failures[] = "clicktower_experiment_failures_total";
+    head(out, info, "gauge",
+         "The arms of the experiment that runs; served is false where the model is not there, and the control stands in.");
+    for (size_t a = 0; a < arms; a++) {
+        arm_series(out, info, experiment, a);
+        (void)fputc(',', out);
+        label(out, "model", ct_experiment_arm_model(experiment, a));
+        (void)fprintf(out, ",control=\"%s\",served=\"%s\"} 1\n", a == ct_experiment_control(experiment) ? "true" : "false",
+                      set->arm_models[a] ? "true" : "false");
+    }
+    head(out, weight, "gauge", "An arm's weight, as its experiment's file has it.");
+    for (size_t a = 0; a < arms; a++) {
+        arm_series(out, weight, experiment, a);
+        (void)fprintf(out, "} %.17g\n", ct_experiment_arm_weight(experiment, a));
+    }
+    one(out, "clicktower_experiment_holdout_percent", "gauge", "Units that stay out for good.", ct_experiment_holdout(experiment));
+    one(out, "clicktower_experiment_ramp_percent", "gauge", "Of the others, those that take part.", ct_experiment_ramp(experiment));
+    head(out, requests, "counter", "Requests by the arm that they saw and how they came to it, over gRPC and HTTP; failed ones included.");
+    for (size_t a = 0; a < arms; a++)
+        for (int h = 0; h < CT_ASSIGN_HOWS; h++) {
+            arm_series(out, requests, experiment, a);
+            (void)fprintf(out, ",assigned=\"%s\"} %llu\n", ct_assign_how_name((ct_assign_how)h), (unsigned long long)counts[a].requests[h]);
+        }
+    head(out, failures, "counter", "Requests that failed after their arm was known.");
+    for (size_t a = 0; a < arms; a++) {
+        arm_series(out, failures, experiment, a);
+        (void)fprintf(out, "} %llu\n", (unsigned long long)counts[a].failures);
+    }
+}
+
+static void put_exposures(FILE *out, ct_exposures *exposures) {
+    if (!exposures) return;
+    ct_exposures_stats stats;
+    ct_exposures_stats_get(exposures, &stats);
+    one(out, "clicktower_exposures_written_total", "counter", "Requests that were logged.", (double)stats.written);
+    one(out, "clicktower_exposures_written_bytes_total", "counter", "Bytes of them.", (double)stats.written_bytes);
+    static const char dropped[] = "clicktower_exposures_dropped_total";
+    head(out, dropped, "counter",
+         "Requests that should have been logged and were not: no room in memory, or the file could not be written.");
+    (void)fprintf(out, "%s{reason=\"full\"} %llu\n", dropped, (unsigned long long)stats.dropped_full);
+    (void)fprintf(out, "%s{reason=\"unwritable\"} %llu\n", dropped, (unsigned long long)stats.dropped_unwritable);
+    one(out, "clicktower_exposures_failures_total", "counter", "Writes and renames that failed.", (double)stats.failures);
+    one(out, "clicktower_exposures_sample_rate", "gauge", "Share of the requests that is logged.", ct_exposures_sample_rate(exposures));
+}
+
+static void put_feedback(FILE *out, ct_feedback *feedback) {
+    if (!feedback) return;
+    ct_feedback_stats stats;
+    ct_feedback_stats_get(feedback, &stats);
+    static const char events[] = "clicktower_feedback_events_total", refused[] = "clicktower_feedback_refused_total";
+    head(out, events, "counter", "Events that were accepted: they are on disk. An event that comes twice counts twice here.");
+    (void)fprintf(out, "%s{event=\"shown\"} %llu\n", events, (unsigned long long)stats.shown);
+    (void)fprintf(out, "%s{event=\"click\"} %llu\n", events, (unsigned long long)stats.clicks);
+    (void)fprintf(out, "%s{event=\"other\"} %llu\n", events, (unsigned long long)stats.others);
+    head(out, refused, "counter", "Feedback requests that were refused: wrong, too many at once, or the file could not be written.");
+    (void)fprintf(out, "%s{reason=\"invalid\"} %llu\n", refused, (unsigned long long)stats.invalid);
+    (void)fprintf(out, "%s{reason=\"busy\"} %llu\n", refused, (unsigned long long)stats.busy);
+    (void)fprintf(out, "%s{reason=\"unwritable\"} %llu\n", refused, (unsigned long long)stats.unwritable);
+    one(out, "clicktower_feedback_failures_total", "counter", "Writes and renames that failed.", (double)stats.failures);
+}
+
 /* --- the process; names as Prometheus' own libraries have them --- */
 
 static size_t open_files(void) {
@@ -268,7 +345,14 @@ void ct_metrics_write(FILE *out, ct_server *server, const char *version, const c
     put_model_facts(out, set);
     put_tables(out, set);
     put_scores(out, set);
+    ct_arm_counts counts[CT_ASSIGN_MAX_ARMS];
+    (void)pthread_mutex_lock(&server->lock);
+    memcpy(counts, set->arm_counts, sizeof counts);
+    (void)pthread_mutex_unlock(&server->lock);
+    put_experiment(out, set, counts);
     ct_server_give_set(server, set);
+    put_exposures(out, server->exposures);
+    put_feedback(out, server->feedback);
     head(out, "clicktower_http_requests_total", "counter", "Requests to the admin port, by path and HTTP status.");
     for (size_t h = 0; h < http_count; h++)
         for (size_t s = 0; s < CT_HTTP_STATUSES; s++)

@@ -7,8 +7,6 @@
 #include "base/clock.h"
 #include "serving/server_internal.h"
 
-typedef Clicktower__V1__ScoreRequest request;
-
 ct_code ct_score_work_create(ct_score_work **out_work, ct_status *status) {
     ct_score_work *work = calloc(1, sizeof *work);
     if (!work) return ct_fail_memory(status, sizeof *work, "a request");
@@ -34,18 +32,11 @@ void ct_score_work_reset(ct_score_work *work, size_t keep_bytes) {
     }
 }
 
-static ct_code decode(ct_score_work *work, ct_status *status) {
+static ct_code decode(ct_server *server, ct_score_work *work, ct_status *status) {
     CT_TRY(ct_rpc_call_wanted(work->call, status));
     size_t bytes = 0;
     const uint8_t *data = ct_rpc_call_request(work->call, &bytes);
-    request *r = NULL;
-    CT_TRY(ct_request_unpack(&work->arena, data, bytes, &r, status));
-    CT_TRY(ct_model_set_find(work->set, r, &work->model, status));
-    CT_TRY(ct_request_batch(work->model->decoder, &work->arena, r, &work->batch, status));
-    const size_t floats = work->batch.rows * work->model->outputs;
-    work->logits = ct_arena_alloc(&work->arena, floats * sizeof(float));
-    if (!work->logits) return ct_fail_memory(status, floats * sizeof(float), "a request's logits");
-    work->request = r;
+    CT_TRY(ct_score_prepare(server, work, data, bytes, status));
     work->decoded_ns = ct_clock_ns();
     return CT_OK;
 }
@@ -57,39 +48,17 @@ static ct_scorer *scorer_of(const ct_worker *worker, const ct_score_work *work) 
 
 ct_code ct_score_compute(ct_worker *worker, ct_score_work *work, size_t first_row, size_t rows, ct_status *status) {
     CT_TRY(ct_rpc_call_wanted(work->call, status));
-    return ct_scorer_run(scorer_of(worker, work), &work->batch, first_row, rows, work->logits + first_row * work->model->outputs, status);
+    return ct_scorer_run_derived(scorer_of(worker, work), &work->batch, first_row, rows, work->logits + first_row * work->model->outputs,
+                                 work->derived ? work->derived + first_row : NULL, work->derived_stride, status);
 }
 
 /* Packs the answer straight into gRPC's memory. */
-static ct_code answer(ct_score_work *work, ct_status *status) {
-    const ct_served_model *model = work->model;
-    const size_t rows = work->batch.rows, outputs = model->outputs;
-    Clicktower__V1__ScoreResponse response = CLICKTOWER__V1__SCORE_RESPONSE__INIT;
-    Clicktower__V1__Output *list = ct_arena_alloc(&work->arena, outputs * sizeof *list);
-    Clicktower__V1__Output **pointers = ct_arena_alloc(&work->arena, outputs * sizeof(Clicktower__V1__Output *));
-    float *values = ct_arena_alloc(&work->arena, 2 * rows * outputs * sizeof *values);
-    if (!list || !pointers || !values) return ct_fail_memory(status, 2 * rows * outputs * sizeof *values, "an answer");
-    for (size_t o = 0; o < outputs; o++) {
-        float *logits = values + 2 * o * rows, *probabilities = logits + rows;
-        for (size_t r = 0; r < rows; r++) logits[r] = work->logits[r * outputs + o];
-        ct_probabilities(logits, probabilities, rows);
-        clicktower__v1__output__init(&list[o]);
-        list[o].name = ct_text_data(ct_model_output_name(model->model, o));
-        list[o].probabilities = probabilities;
-        list[o].n_probabilities = rows;
-        if (work->request->logits) {
-            list[o].logits = logits;
-            list[o].n_logits = rows;
-        }
-        pointers[o] = &list[o];
-    }
-    response.outputs = pointers;
-    response.n_outputs = outputs;
-    response.request_id = work->request->request_id;
-    response.model = ct_text_data(model->name);
-    response.model_version = ct_text_data(model->version);
+static ct_code answer(ct_server *server, ct_score_work *work, ct_status *status) {
+    Clicktower__V1__ScoreResponse response;
+    CT_TRY(ct_score_response(work, &response, status));
     uint8_t *out = ct_rpc_call_reserve(work->call, clicktower__v1__score_response__get_packed_size(&response));
     (void)clicktower__v1__score_response__pack(&response, out);
+    ct_score_expose(server, work, CT_OK, &response);
     return CT_OK;
 }
 
@@ -130,6 +99,7 @@ static void count_work(ct_server *server, ct_score_work *work, const char *messa
         observe(&stats->latency, work->ended_ns - work->arrived_ns);
         observe(&stats->answering, work->ended_ns - work->computed_ns);
     }
+    ct_model_set_count(work->set, &work->choice, work->code != CT_OK);
     give_set(server, work->set);
     count_end(server, work->code, message);
 }
@@ -151,21 +121,23 @@ void ct_server_give_set(ct_server *server, ct_model_set *set) {
 /* --- the end of a call --- */
 
 /* Answers, but does not count yet. */
-static void close_call(ct_score_work *work, ct_code code, ct_status *status) {
+static void close_call(ct_server *server, ct_score_work *work, ct_code code, ct_status *status) {
     if (code == CT_OK) {
         work->computed_ns = ct_clock_ns();
-        code = answer(work, status);
+        code = answer(server, work, status);
     }
-    if (code == CT_OK)
+    if (code == CT_OK) {
         ct_rpc_call_reply(work->call);
-    else
+    } else {
+        ct_score_expose(server, work, code, NULL);
         ct_rpc_call_fail(work->call, status);
+    }
     work->code = code;
     work->ended_ns = ct_clock_ns();
 }
 
 void ct_score_end(ct_server *server, ct_score_work *work, ct_code code, ct_status *status) {
-    close_call(work, code, status);
+    close_call(server, work, code, status);
     (void)pthread_mutex_lock(&server->lock);
     count_work(server, work, status->message);
     (void)pthread_mutex_unlock(&server->lock);
@@ -194,6 +166,9 @@ void ct_score_begin(ct_server *server, ct_score_work *work, ct_rpc_call *call, i
     work->arrived_ns = arrived_ns;
     work->began_ns = now_ns;
     work->decoded_ns = work->computed_ns = 0;
+    work->choice = (ct_arm_choice){.how = CT_ASSIGN_NONE};
+    work->exposed = false;
+    work->derived = NULL;
     work->set = server->set;
     work->set->users++;
     observe(&server->stats.waited, now_ns - arrived_ns);
@@ -210,7 +185,7 @@ static ct_code run_blocks(ct_worker *worker, ct_score_work *work, ct_status *sta
 static void run_one(ct_worker *worker) {
     ct_score_work *work = worker->works[0];
     ct_status status = CT_STATUS_INIT;
-    ct_code code = decode(work, &status);
+    ct_code code = decode(worker->server, work, &status);
     if (code == CT_OK) {
         if (ct_share(worker, &worker->works[0])) return;
         code = run_blocks(worker, work, &status);
@@ -228,10 +203,23 @@ static ct_code run_merged(ct_worker *worker, ct_score_work *const *works, size_t
     const size_t outputs = works[0]->model->outputs;
     float *logits = ct_arena_alloc(&worker->arena, merged.rows * outputs * sizeof *logits);
     if (!logits) return ct_fail_memory(status, merged.rows * outputs * sizeof *logits, "requests together");
-    CT_TRY(ct_scorer_run(scorer_of(worker, works[0]), &merged, 0, merged.rows, logits, status));
+    bool derives = false;
+    for (size_t i = 0; i < count; i++) derives |= works[i]->derived != NULL;
+    float *derived = NULL;
+    if (derives) {
+        const size_t floats = merged.rows * works[0]->model->derived_count;
+        derived = ct_arena_alloc(&worker->arena, floats * sizeof *derived);
+        if (!derived) return ct_fail_memory(status, floats * sizeof *derived, "requests together");
+    }
+    CT_TRY(ct_scorer_run_derived(scorer_of(worker, works[0]), &merged, 0, merged.rows, logits, derived, merged.rows, status));
     for (size_t i = 0; i < count; i++) {
         works[i]->logits = logits;
         logits += works[i]->batch.rows * outputs;
+        if (works[i]->derived) {
+            works[i]->derived = derived;
+            works[i]->derived_stride = merged.rows;
+        }
+        if (derived) derived += works[i]->batch.rows;
     }
     return CT_OK;
 }
@@ -239,8 +227,9 @@ static ct_code run_merged(ct_worker *worker, ct_score_work *const *works, size_t
 /* Takes the works of the first one's model out of the list into `out`, in order, as long as their rows fit into a block. */
 static size_t take_same(ct_score_work **list, size_t *count, ct_score_work **out) {
     size_t taken = 0, kept = 0, rows = 0;
+    const ct_score_work *const first = list[0]; /* its place is taken by the first that is kept */
     for (size_t i = 0; i < *count; i++) {
-        const bool same = list[i]->model == list[0]->model && list[i]->set == list[0]->set;
+        const bool same = list[i]->model == first->model && list[i]->set == first->set;
         if (i == 0 || (same && rows + list[i]->batch.rows <= CT_SERVE_BLOCK_ROWS)) {
             rows += list[i]->batch.rows;
             out[taken++] = list[i];
@@ -259,7 +248,7 @@ static void run_group(ct_worker *worker) {
     ct_status status = CT_STATUS_INIT;
     for (size_t i = 0; i < worker->work_count; i++) {
         ct_score_work *work = worker->works[i];
-        const ct_code code = decode(work, &status);
+        const ct_code code = decode(server, work, &status);
         if (code == CT_OK)
             ready[ready_count++] = work;
         else
@@ -269,7 +258,7 @@ static void run_group(ct_worker *worker) {
         const size_t count = take_same(ready, &ready_count, same);
         const ct_code code = count == 1 ? run_blocks(worker, same[0], &status) : run_merged(worker, same, count, &status);
         for (size_t i = 0; i < count; i++) {
-            close_call(same[i], code, &status);
+            close_call(server, same[i], code, &status);
         }
         (void)pthread_mutex_lock(&server->lock);
         if (count > 1) {

@@ -18,6 +18,7 @@ enum {
     MAX_QUEUE_BYTES = 256 * 1024 * 1024,
     SPARE_SLOTS = 64, /* calls that are being refused or answered */
     OTHER_SLOTS = 8,
+    FEEDBACK_SLOTS = 320, /* what may wait to be written, and what is being refused */
     WATCH_SLOTS = 256
 };
 
@@ -89,10 +90,12 @@ ct_code ct_server_start(const ct_server_options *options, ct_server **out_server
     const size_t queue_calls = options->queue_calls ? options->queue_calls : DEFAULT_QUEUE_CALLS;
     const int64_t queue_ms = options->queue_ms ? options->queue_ms : DEFAULT_QUEUE_MS;
     CT_TRY_GOTO(code, ct_queue_init(&server->queue, queue_calls, MAX_QUEUE_BYTES, queue_ms * 1000000, status), fail);
-    CT_TRY_GOTO(
-        code,
-        ct_model_set_create(options->models, options->model_count, server->max_candidates, server->thread_count, &server->set, status),
-        fail);
+    CT_TRY_GOTO(code,
+                ct_model_set_create(options->models, options->model_count, options->experiment, server->max_candidates,
+                                    server->thread_count, &server->set, status),
+                fail);
+    server->exposures = options->exposures;
+    server->feedback = options->feedback;
     for (size_t i = 0; i < server->thread_count; i++) CT_TRY_GOTO(code, ct_worker_init(&server->workers[i], server, i, status), fail);
     server->health = ct_health_create();
     if (!server->health) {
@@ -107,6 +110,11 @@ ct_code ct_server_start(const ct_server_options *options, ct_server **out_server
          .slots = queue_calls + server->thread_count * CT_SERVE_GROUP_CALLS + SPARE_SLOTS,
          .needs_token = true},
         {.path = "/clicktower.v1.Scorer/Models", .handle = ct_serve_models, .context = server, .slots = OTHER_SLOTS, .needs_token = true},
+        {.path = "/clicktower.v1.Scorer/Feedback",
+         .handle = ct_serve_feedback,
+         .context = server,
+         .slots = FEEDBACK_SLOTS,
+         .needs_token = true},
         {.path = "/grpc.health.v1.Health/Check", .handle = ct_serve_health, .context = server, .slots = OTHER_SLOTS},
         {.path = "/grpc.health.v1.Health/Watch", .stream = &ct_serve_watch, .context = server, .slots = WATCH_SLOTS},
         {.path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
@@ -151,14 +159,17 @@ fail:
 
 int ct_server_port(const ct_server *server) { return ct_rpc_server_port(server->rpc); }
 
-ct_code ct_server_replace(ct_server *server, const ct_server_model *models, size_t model_count, ct_status *status) {
+ct_code ct_server_replace(ct_server *server, const ct_server_model *models, size_t model_count, const ct_experiment *experiment,
+                          ct_status *status) {
     ct_model_set *set = NULL;
-    CT_TRY(ct_model_set_create(models, model_count, server->max_candidates, server->thread_count, &set, status));
+    CT_TRY(ct_model_set_create(models, model_count, experiment, server->max_candidates, server->thread_count, &set, status));
     (void)pthread_mutex_lock(&server->lock);
     ct_model_set *before = server->set;
     server->set = set;
+    ct_model_set_move_counts(set, before);
     server->stats.replaced++;
     while (before->users) (void)pthread_cond_wait(&server->ended, &server->lock);
+    ct_model_set_move_counts(set, before); /* of those that had begun */
     (void)pthread_mutex_unlock(&server->lock);
     ct_model_set_destroy(before);
     return CT_OK;

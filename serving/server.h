@@ -10,7 +10,10 @@
 #define SERVING_SERVER_H
 
 #include "base/status.h"
+#include "experiment/assign/assign.h"
 #include "model/model.h"
+#include "serving/exposures.h"
+#include "serving/feedback.h"
 
 typedef struct ct_server_model {
     const char *name;
@@ -21,6 +24,11 @@ typedef struct ct_server_options {
     const char *listen; /* HOST:PORT; port 0 = any free one; [::1]:PORT for IPv6 */
     const ct_server_model *models;
     size_t model_count;
+    /* An experiment that runs; NULL = none. Its arms' models are found among `models` by name; an arm whose model is not there falls to the
+     * control, whose model must be. The caller's, as the models are. */
+    const ct_experiment *experiment;
+    ct_exposures *exposures;       /* where requests are logged; NULL = nowhere; must outlive the server */
+    ct_feedback *feedback;         /* where feedback goes; NULL = none is taken; must outlive the server */
     size_t threads;                /* that score at once; 0 = processors */
     size_t queue_calls;            /* that wait for a thread; default 256. Beyond: RESOURCE_EXHAUSTED at once */
     int64_t queue_ms;              /* how long one may wait; default 50. Beyond: RESOURCE_EXHAUSTED */
@@ -66,9 +74,11 @@ typedef struct ct_server ct_server;
 /* Listens and answers when it returns. A port in use: CT_UNAVAILABLE naming the address. */
 CT_MUST_CHECK ct_code ct_server_start(const ct_server_options *options, ct_server **out_server, ct_status *status);
 int ct_server_port(const ct_server *server);
-/* Serves these models from now on, in the place of those before, all at once. A request that has begun ends with what it began with, and
- * this returns when the last of those has: then the models before are the caller's alone. On failure nothing has changed. One at a time. */
-CT_MUST_CHECK ct_code ct_server_replace(ct_server *server, const ct_server_model *models, size_t model_count, ct_status *status);
+/* Serves these models, and runs this experiment (NULL = none), from now on, in the place of those before, all at once. A request that has
+ * begun ends with what it began with, and this returns when the last of those has: then the models before are the caller's alone. On
+ * failure nothing has changed. One at a time. */
+CT_MUST_CHECK ct_code ct_server_replace(ct_server *server, const ct_server_model *models, size_t model_count,
+                                        const ct_experiment *experiment, ct_status *status);
 /* For whoever finds out before ct_server_replace that new models can't be served. */
 void ct_server_count_refused_swap(ct_server *server);
 /* Or that they are not complete yet. */

@@ -27,13 +27,33 @@ enum {
 
 typedef struct ct_health ct_health;
 
+typedef struct ct_served_derived {
+    char *name;
+    size_t field; /* of the schema, that it comes from */
+} ct_served_derived;
+
 typedef struct ct_served_model {
     char *name;
     ct_model *model;
     ct_decoder *decoder;
     char version[CT_DIGEST_HEX_BYTES];
     size_t outputs;
+    ct_served_derived *derived; /* (derived_count) */
+    size_t derived_count;       /* at most CT_EXPOSURE_DERIVED: further ones are not logged */
 } ct_served_model;
+
+/* Requests that saw an arm; those that failed after their arm was known are among them. */
+typedef struct ct_arm_counts {
+    uint64_t requests[CT_ASSIGN_HOWS], failures;
+} ct_arm_counts;
+
+/* What a request sees. */
+typedef struct ct_arm_choice {
+    const ct_served_model *model;
+    bool in_experiment; /* else what follows means nothing */
+    ct_assign_how how;
+    size_t arm, meant; /* whose model scores; the one that was assigned: differ with CT_ASSIGN_FALLBACK */
+} ct_arm_choice;
 
 /* What is served at one time: never changes, and is replaced as a whole. A request takes the set that is there when its work begins and
  * keeps it to its end, so no request sees two versions; the set goes when nobody has it any more. */
@@ -45,7 +65,11 @@ typedef struct ct_model_set {
     uint8_t *models_answer; /* ModelsResponse, packed */
     size_t models_answer_bytes;
     int64_t since_unix_ms;
-    size_t users; /* under the server's lock */
+    const ct_experiment *experiment;                       /* the caller's; NULL = none runs */
+    const ct_served_model *arm_models[CT_ASSIGN_MAX_ARMS]; /* NULL = not there: the arm falls to the control */
+    /* under the server's lock */
+    size_t users;
+    ct_arm_counts arm_counts[CT_ASSIGN_MAX_ARMS];
 } ct_model_set;
 
 /* What one request needs. A thread has some; where a request is shared among threads, it goes with the request until the last one has let
@@ -57,10 +81,19 @@ typedef struct ct_score_work {
     int64_t arrived_ns, began_ns, decoded_ns, computed_ns, ended_ns; /* 0 = did not come to that */
     ct_code code;                                                    /* how it ended */
     ct_model_set *set;
-    const ct_served_model *model;
+    /* from here to `derived` set by ct_score_prepare, and zero before */
+    const uint8_t *packed; /* the request's bytes, which stay until it is answered */
+    size_t packed_bytes;
     const Clicktower__V1__ScoreRequest *request;
+    ProtobufCBinaryData request_id; /* its own, or made_id */
+    char made_id[CT_MADE_ID_BYTES];
+    bool exposed; /* it is to be logged */
+    ct_arm_choice choice;
+    const ct_served_model *model; /* choice.model */
     ct_batch batch;
-    float *logits; /* (rows, outputs) */
+    float *logits;  /* (rows, outputs) */
+    float *derived; /* (derived_count, derived_stride), first `rows` of each used; NULL = not wanted */
+    size_t derived_stride;
     /* shared requests only */
     struct ct_score_work *next_shared; /* under the server's lock */
     size_t block_rows, blocks;
@@ -101,12 +134,15 @@ struct ct_server {
     size_t scoring; /* Score requests taken and not yet answered */
     bool draining;
     ct_health *health;
+    ct_exposures *exposures; /* NULL = none; has a lock of its own, and so has the next */
+    ct_feedback *feedback;   /* NULL = none */
     ct_server_stats stats;
 };
 
 /* --- methods: context is the server --- */
 void ct_serve_score(void *context, void *worker, ct_rpc_call *call);
 void ct_serve_models(void *context, void *worker, ct_rpc_call *call);
+void ct_serve_feedback(void *context, void *worker, ct_rpc_call *call);
 void ct_serve_health(void *context, void *worker, ct_rpc_call *call);
 extern const ct_rpc_stream_fns ct_serve_watch, ct_serve_reflection;
 
@@ -143,6 +179,26 @@ void ct_score_end(ct_server *server, ct_score_work *work, ct_code code, ct_statu
 /* Ends a call that was not begun and has left the queue, if it was there. */
 void ct_score_refuse(ct_server *server, ct_rpc_call *call, ct_code code, bool waited);
 
+/* --- response.c: for gRPC and HTTP --- */
+/* Unpacks a request, chooses its model, makes its batch and room for its logits. work->set is set; the bytes stay until the end. */
+CT_MUST_CHECK ct_code ct_score_prepare(ct_server *server, ct_score_work *work, const uint8_t *data, size_t bytes, ct_status *status);
+/* The answer, in the work's arena. */
+CT_MUST_CHECK ct_code ct_score_response(ct_score_work *work, Clicktower__V1__ScoreResponse *response, ct_status *status);
+/* Logs the request, where it is to be logged. With a code other than CT_OK the response is not looked at. */
+void ct_score_expose(ct_server *server, const ct_score_work *work, ct_code code, const Clicktower__V1__ScoreResponse *response);
+
+/* --- arms.c --- */
+/* The experiment's arms find their models. The set is not in use yet. CT_INVALID: the control's model is not there. */
+CT_MUST_CHECK ct_code ct_model_set_run(ct_model_set *set, const ct_experiment *experiment, ct_status *status);
+/* What a request sees. CT_NOT_FOUND: no such model; CT_INVALID: no such arm. */
+CT_MUST_CHECK ct_code ct_model_set_choose(const ct_model_set *set, const Clicktower__V1__ScoreRequest *request, ct_arm_choice *out_choice,
+                                          ct_status *status);
+const ct_served_model *ct_model_set_named(const ct_model_set *set, const char *name, size_t bytes); /* NULL = not there */
+/* Under the server's lock: a request has ended. */
+void ct_model_set_count(ct_model_set *set, const ct_arm_choice *choice, bool failed);
+/* Under the server's lock: counts go on from those of the set before, where it ran the same experiment. */
+void ct_model_set_move_counts(ct_model_set *set, ct_model_set *from);
+
 /* --- share.c: requests that several threads compute --- */
 /* Consumes the work and returns true, or changes nothing and returns false. */
 bool ct_share(ct_worker *worker, ct_score_work **work);
@@ -156,9 +212,9 @@ CT_MUST_CHECK ct_code ct_merge_batches(ct_arena *arena, const ct_batch *const *b
                                        ct_status *status);
 
 /* --- models.c --- */
-/* Decoders, versions, scorers for each thread, and the answer to Models. The models stay the caller's. */
-CT_MUST_CHECK ct_code ct_model_set_create(const ct_server_model *models, size_t model_count, uint32_t max_candidates, size_t thread_count,
-                                          ct_model_set **out_set, ct_status *status);
+/* Decoders, versions, scorers for each thread, and the answer to Models. The models and the experiment (NULL = none) stay the caller's. */
+CT_MUST_CHECK ct_code ct_model_set_create(const ct_server_model *models, size_t model_count, const ct_experiment *experiment,
+                                          uint32_t max_candidates, size_t thread_count, ct_model_set **out_set, ct_status *status);
 void ct_model_set_destroy(ct_model_set *set); /* NULL is fine */
 /* The model that a request names, or the first one; CT_NOT_FOUND. */
 CT_MUST_CHECK ct_code ct_model_set_find(const ct_model_set *set, const Clicktower__V1__ScoreRequest *request,

@@ -82,16 +82,22 @@ static ct_code check_adapters(const ct_tower_spec *spec, ct_status *status) {
             return ct_fail(status, CT_INVALID, "adapter %s: columns %zu + %zu are outside the raw input of %zu", a->name, a->raw_column,
                            a->in, spec->raw_width);
         }
-        if (!range_fits(a->column, a->out, spec->width)) {
-            return ct_fail(status, CT_INVALID, "adapter %s: columns %zu + %zu are outside the first input of %zu", a->name, a->column,
-                           a->out, spec->width);
+        const size_t limit = a->hidden ? spec->raw_width : spec->width;
+        if (!range_fits(a->column, a->out, limit)) {
+            return ct_fail(status, CT_INVALID, "adapter %s: columns %zu + %zu are outside the %s input of %zu", a->name, a->column, a->out,
+                           a->hidden ? "raw" : "first", limit);
         }
-        if (a->column < spec->context_width && a->column + a->out > spec->context_width) {
+        const ct_adapter_spec *next = i + 1 < spec->adapter_count ? a + 1 : NULL;
+        if (a->hidden && (next == NULL || next->hidden || next->raw_column != a->column || next->in != a->out)) {
+            return ct_fail(status, CT_INVALID, "adapter %s: the adapter behind it must read what it writes, columns %zu + %zu", a->name,
+                           a->column, a->out);
+        }
+        if (!a->hidden && a->column < spec->context_width && a->column + a->out > spec->context_width) {
             return ct_fail(status, CT_INVALID, "adapter %s: columns %zu + %zu lie on both sides of the context's end at %zu", a->name,
                            a->column, a->out, spec->context_width);
         }
         for (size_t k = 0; k < i; ++k) {
-            if (ranges_meet(a->column, a->out, spec->adapters[k].column, spec->adapters[k].out)) {
+            if (a->hidden == spec->adapters[k].hidden && ranges_meet(a->column, a->out, spec->adapters[k].column, spec->adapters[k].out)) {
                 return ct_fail(status, CT_INVALID, "adapter %s: writes columns that adapter %s writes too", a->name,
                                spec->adapters[k].name);
             }

@@ -121,7 +121,8 @@ static void fill_first_weights(ct_tower *tower) {
     for (size_t i = 0; i < tower->parameter_count; i += CT_PARAMETER_KINDS) {
         const ct_parameter *p = &tower->parameters[i + CT_WEIGHT], *scale = &tower->parameters[i + CT_SCALE];
         const size_t owner = i / CT_PARAMETER_KINDS;
-        const bool relu = owner >= spec->adapter_count && spec->layers[owner - spec->adapter_count].activation == CT_ACTIVATION_RELU;
+        const bool relu = owner < spec->adapter_count ? spec->adapters[owner].hidden
+                                                      : spec->layers[owner - spec->adapter_count].activation == CT_ACTIVATION_RELU;
         const double fan = relu ? (double)p->rows : (double)(p->rows + p->columns);
         if (p->rows > 0) first_weights(p, tower->options.seed, sqrt(6.0 / fan), tower->weights + p->offset);
         for (size_t k = 0; k < scale->columns; ++k) tower->weights[scale->offset + k] = 1.0f;

@@ -16,14 +16,13 @@
  *     CROSS2  CROSS with a second input: y = x * (in W + b) + carry. With in = carry V, a DENSE without bias and activation, it is the
  *             low-rank cross layer (the same paper, eq. 2): y = x * (U (V' x_l) + b) + x_l
  *     FM      y_d = ((sum_f v_fd)^2 - sum_f v_fd^2) / 2             all pairs of fields (Rendle 2010, eq. 5); out = field_dim; in: slab 0.
- *             The HEAD sums the columns (unit range), and the column of x behind each field, which is an id's first-order weight (unit range
- *             too). Its own weights of x are one for each column of an embedding and field (FiLV of Pan et al. 2018, arXiv 1806.03514)
- *     DOT     y = [b, <v_i, v_j> for j < i, v_0 = b]                (DLRM, Naumov et al. 2019, arXiv 1906.00091); in: slab 0, then b, a
- *             slab of field_dim columns, or slab 0 alone: then y has only the fields' products, i = 1 first
- *     REST    y = the columns of x that are in no field, in order   in: slab 0
- *     HEAD    logit = <concat(inputs), w> + b, one for each output   the last layer; several outputs are several columns
- * Fields are field_dim columns of x each: the embeddings. DeepFM (Guo et al. 2017, arXiv 1703.04247) is FM beside DENSE layers over x.
- * Loss: mean over the batch's rows of softplus(z) - y z. The caller gives d loss / d logit. */
+ *             The HEAD sums the columns (unit range), and the column of x behind each field, which is an id's first-order weight (unit
+ * range too). Its own weights of x are one for each column of an embedding and field (FiLV of Pan et al. 2018, arXiv 1806.03514) DOT     y
+ * = [b, <v_i, v_j> for j < i, v_0 = b]                (DLRM, Naumov et al. 2019, arXiv 1906.00091); in: slab 0, then b, a slab of field_dim
+ * columns, or slab 0 alone: then y has only the fields' products, i = 1 first REST    y = the columns of x that are in no field, in order
+ * in: slab 0 HEAD    logit = <concat(inputs), w> + b, one for each output   the last layer; several outputs are several columns Fields are
+ * field_dim columns of x each: the embeddings. DeepFM (Guo et al. 2017, arXiv 1703.04247) is FM beside DENSE layers over x. Loss: mean over
+ * the batch's rows of softplus(z) - y z. The caller gives d loss / d logit. */
 #ifndef TOWER_TOWER_H
 #define TOWER_TOWER_H
 
@@ -55,11 +54,14 @@ typedef struct ct_layer_spec {
     float dropout; /* share of outputs, [0, 1) */
 } ct_layer_spec;
 
-/* A frozen vector's way into x: x[column .. column + out) = raw[raw_column .. raw_column + in) A + a. Trained; lies wholly in one side. */
+/* A frozen vector's way into x: x[column .. column + out) = raw[raw_column .. raw_column + in) A + a. Trained; lies wholly in one side.
+ * One of two layers is two adapters, one behind the other: what the first, `hidden`, writes, max(0, .), stands in the raw input too, in
+ * columns that nobody else writes, and is what the second reads. */
 typedef struct ct_adapter_spec {
     char name[CT_LAYER_NAME_BYTES];
     size_t raw_column, in; /* in the raw input */
-    size_t column, out;    /* in x */
+    size_t column, out;    /* in x; hidden: in the raw input */
+    bool hidden;
 } ct_adapter_spec;
 
 /* Columns whose weight in the HEAD is 1 and is not trained: sums of one-wide embeddings (LR's ids), an FM's output. */
@@ -85,8 +87,8 @@ typedef enum ct_dense_optimiser { CT_DENSE_SGD, CT_DENSE_ADAM } ct_dense_optimis
 
 typedef struct ct_tower_options {
     ct_precision precision; /* AUTO: bf16 where the hardware multiplies bf16, else fp32 */
-    uint64_t seed; /* of first weights: ct_random(seed, CT_PLACE_TOWER, 0, hash64(tensor name), element / 4); DENSE with RELU He-uniform,
-                      else Glorot-uniform; biases 0; HEAD Glorot */
+    uint64_t seed; /* of first weights: ct_random(seed, CT_PLACE_TOWER, 0, hash64(tensor name), element / 4); DENSE with RELU and hidden
+                      adapters He-uniform, else Glorot-uniform; biases 0; HEAD Glorot */
     ct_dense_optimiser optimiser;
     float learning_rate; /* Adam: Kingma and Ba, arXiv 1412.6980, algorithm 1, with beta1, beta2, epsilon */
     float beta1, beta2, epsilon;

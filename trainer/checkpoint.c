@@ -61,6 +61,9 @@ static ct_code metrics_json(const train_run *run, json_t **out_json, ct_status *
     if (result->evaluated) json_object_set_new(json, "evaluation", read_report_json(&result->eval_report));
     json_object_set_new(json, "train_seconds", json_real(result->train_seconds));
     json_object_set_new(json, "rows_per_second", json_real(result->rows_per_second));
+    json_object_set_new(json, "keys",
+                        json_pack("{s:I, s:I, s:I}", "admitted", (json_int_t)result->admitted, "waiting", (json_int_t)result->waiting,
+                                  "expired", (json_int_t)result->expired));
     json_object_set_new(json, "model", ct_model_describe(run->model));
     json_object_set_new(json, "warnings", json_deep_copy(ct_watch_said(run->watch)));
     if (run->options->init != NULL) json_object_set_new(json, "init", json_deep_copy(run->options->init));
@@ -190,9 +193,19 @@ done:
     return code;
 }
 
+/* Of the ids' table, which is the first. */
+static void count_keys(train_run *run) {
+    ct_model_table ids;
+    ct_model_table_get(run->model, 0, &ids);
+    run->result->admitted = ids.rows;
+    run->result->waiting = ids.stubs;
+    run->result->expired = ids.expired;
+}
+
 ct_code run_checkpoint(train_run *run, const char *folder, ct_status *status) {
     json_t *metrics = NULL;
     const int64_t since = ct_clock_ns();
+    count_keys(run);
     CT_TRY(ct_trainer_progressive(run->trainer, &run->result->progressive, status));
     CT_TRY(metrics_json(run, &metrics, status));
     const ct_code code = save(run, folder, metrics, status);

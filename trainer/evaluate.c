@@ -66,6 +66,7 @@ ct_code ct_evaluate(ct_model *model, const ct_evaluate_options *options, ct_metr
         run.reader.batch_rows = CT_IMPORTANCE_WINDOW_ROWS;
         run.reader.lookahead = 2; /* windows are large, and reading is not what takes long */
     }
+    ct_histories *live = NULL;
     const size_t threads = ct_pool_threads(options->pool), values = run.reader.batch_rows * ct_model_output_count(model);
     run.label = ct_schema_find_kind(schema, CT_FIELD_LABEL);
     run.weight = ct_schema_find_kind(schema, CT_FIELD_WEIGHT);
@@ -78,6 +79,11 @@ ct_code ct_evaluate(ct_model *model, const ct_evaluate_options *options, ct_metr
     if (run.scorers == NULL || run.logits == NULL || run.probabilities == NULL) {
         code = ct_fail_memory(status, values * sizeof(float), "evaluation");
         goto done;
+    }
+    if (run.reader.histories == NULL && ct_model_histories(model) != NULL) {
+        if (options->live) CT_TRY_GOTO(code, ct_histories_copy(ct_model_histories(model), &live, status), done);
+        run.reader.histories = live != NULL ? live : ct_model_histories(model);
+        run.reader.live = options->live;
     }
     for (size_t i = 0; i < threads; i++) CT_TRY_GOTO(code, ct_scorer_create(model, &run.scorers[i], status), done);
     CT_TRY_GOTO(code, ct_metrics_collector_create(&run.collector, status), done);
@@ -96,5 +102,6 @@ done:
     ct_metrics_collector_destroy(run.collector);
     free(run.logits);
     free(run.probabilities);
+    ct_histories_destroy(live);
     return code;
 }

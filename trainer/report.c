@@ -115,7 +115,7 @@ static void put_model_table(ct_page *page, const void *context) {
     const report *r = context;
     static const char *const names[] = {"model",         "schema", "precision", "instruction_set", "rows", "step", "tower_parameters",
                                         "flops_per_row", "ids",    "numbers",   "vectors"};
-    static const char *const columns[] = {"kind", "dim", "rows", "stubs", "bytes"};
+    static const char *const columns[] = {"kind", "dim", "rows", "stubs", "expired", "bytes"};
     const json_t *model = json_object_get(r->input->metrics, "model"), *tables = json_object_get(model, "tables");
     ct_page_put(page, "<table class=\"plain\">\n<tbody>\n");
     put_rows(page, names, sizeof names / sizeof *names, &model, 1);

@@ -55,6 +55,8 @@ static ct_code find_field(const ct_schema *schema, const char *name, slice_field
         case CT_FIELD_LABEL:
         case CT_FIELD_WEIGHT:
         case CT_FIELD_VECTOR:
+        case CT_FIELD_HISTORY:
+        case CT_FIELD_SIMILARITY:
             return ct_fail(status, CT_INVALID, "field '%s' has no slices: name an id, unit, group, number or time", shown);
     }
     out->field = (size_t)field;

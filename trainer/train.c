@@ -91,8 +91,17 @@ static ct_code train_epoch(train_run *run, uint32_t epoch, ct_status *status) {
     int64_t rows = 0;
     const int64_t began = ct_clock_ns();
     run->fingerprint = 0;
-    CT_TRY(ct_reader_open(ct_model_schema(run->model), &options, &reader, status));
-    ct_code code = next_batch(run, reader, &batch, status);
+    /* The reader is ahead of the model, so it has histories of its own; a run that goes on builds them from the rows that it leaves out. */
+    ct_histories *histories = NULL;
+    if (ct_model_histories(run->model) != NULL) CT_TRY(ct_histories_create(ct_model_schema(run->model), &histories, status));
+    options.histories = histories;
+    options.live = true;
+    ct_code code = ct_reader_open(ct_model_schema(run->model), &options, &reader, status);
+    if (code != CT_OK) {
+        ct_histories_destroy(histories);
+        return code;
+    }
+    code = next_batch(run, reader, &batch, status);
     while (code == CT_OK) {
         ct_status next_status = CT_STATUS_INIT;
         const ct_code next_code = next_batch(run, reader, &next, &next_status);
@@ -111,6 +120,13 @@ static ct_code train_epoch(train_run *run, uint32_t epoch, ct_status *status) {
     ct_model_look_ahead(run->model, NULL, epoch);
     if (epoch == run->first_epoch) ct_reader_report(reader, &run->result->train_report);
     ct_reader_close(reader);
+    const int64_t late = histories != NULL ? ct_histories_late(histories) : 0;
+    if (late > 0 && epoch == run->first_epoch)
+        ct_watch_say(run->watch,
+                     "%lld rows are earlier than what the history of their unit held already; what is later was left out of theirs, but "
+                     "a log in order of time gives them more",
+                     (long long)late);
+    ct_histories_destroy(histories);
     run->result->train_seconds += (double)(ct_clock_ns() - began) / 1e9;
     if (code == CT_END && epoch == run->first_epoch && rows < run->first_rows)
         return ct_fail(
@@ -231,6 +247,12 @@ ct_code ct_train(ct_model *model, const ct_train_options *options, ct_train_resu
                        "a shuffle window of %zu rows, but embedding.target_stats is true: target statistics are those of the log's order; "
                        "leave one of the two out",
                        options->train.shuffle_rows);
+    if (options->train.shuffle_rows > 0 && ct_model_histories(model) != NULL)
+        return ct_fail(
+            status, CT_INVALID,
+            "a shuffle window of %zu rows, but features follow from histories, which are those of the log's order; leave one of the "
+            "two out",
+            options->train.shuffle_rows);
     CT_TRY(ct_model_folder_replaceable(options->out_folder, status));
     ct_code code = ct_trainer_create(model, 0, &run.trainer, status);
     if (code != CT_OK) return code;

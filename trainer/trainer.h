@@ -42,6 +42,8 @@ typedef struct ct_evaluate_options {
     ct_predictions_fn predictions;
     void *predictions_context;
     bool progress;             /* a line on a terminal */
+    bool live;                 /* rows enter the model's histories as they come (in a copy); else those stand. Where the reader brings
+                                  histories, it is theirs that are used, as its options say */
     ct_slices *slices;         /* takes the rows; the caller's, who finishes it; may be NULL */
     ct_importance *importance; /* the same; of this model and pool; reading is then by its windows, not by the reader's batch_rows */
 } ct_evaluate_options;
@@ -76,6 +78,7 @@ typedef struct ct_train_result {
     double train_seconds, rows_per_second;
     int64_t waiting_ns;                 /* for the reader */
     int64_t saving_ns, final_saving_ns; /* of all folders written; of the last one, which train_seconds leaves out */
+    int64_t admitted, waiting, expired; /* keys: with a row; counted, without one yet; rows that expired since the training began */
     bool stopped;                       /* by the stop flag: the folder holds the model of the rows so far */
 } ct_train_result;
 

@@ -67,7 +67,7 @@ static double weight_of(const arm *arm) { return arm->weight != NULL ? *arm->wei
 static const char *salt_of(const ct_experiment *e) { return e->file->salt != NULL ? e->file->salt : e->file->name; }
 
 const char *ct_assign_how_name(ct_assign_how how) {
-    static const char *const names[] = {"drawn", "waiting", "held out", "forced", "outside"};
+    static const char *const names[CT_ASSIGN_HOWS] = {"bucket", "ramp", "holdout", "forced", "outside", "fallback", "none"};
     return names[how];
 }
 
@@ -201,6 +201,8 @@ const char *ct_experiment_arm_model(const ct_experiment *experiment, size_t arm)
 }
 double ct_experiment_arm_weight(const ct_experiment *experiment, size_t arm) { return weight_of(&experiment->file->arms[arm]); }
 size_t ct_experiment_control(const ct_experiment *experiment) { return experiment->control; }
+double ct_experiment_holdout(const ct_experiment *experiment) { return experiment->file->holdout ? *experiment->file->holdout : 0.0; }
+double ct_experiment_ramp(const ct_experiment *experiment) { return experiment->file->ramp ? *experiment->file->ramp : 100.0; }
 
 /* --- assigning --- */
 

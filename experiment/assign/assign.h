@@ -24,13 +24,17 @@
 enum { CT_ASSIGN_BUCKETS = 10000, CT_ASSIGN_MAX_ARMS = 16, CT_ASSIGN_NAME_MAX_BYTES = 64 };
 
 typedef enum ct_assign_how {
-    CT_ASSIGN_DRAWN,    /* takes part: the only one that a report compares */
-    CT_ASSIGN_WAITING,  /* beyond the ramp: sees the control */
-    CT_ASSIGN_HELD_OUT, /* sees the control */
-    CT_ASSIGN_FORCED,   /* a tester */
-    CT_ASSIGN_OUTSIDE   /* another system chose the arm */
+    CT_ASSIGN_DRAWN,    /* "bucket": takes part: the only one that a report compares */
+    CT_ASSIGN_WAITING,  /* "ramp": beyond the ramp: sees the control */
+    CT_ASSIGN_HELD_OUT, /* "holdout": sees the control */
+    CT_ASSIGN_FORCED,   /* "forced": a tester */
+    CT_ASSIGN_OUTSIDE,  /* "outside": another system chose the arm */
+    /* a server's, never of the functions below */
+    CT_ASSIGN_FALLBACK, /* "fallback": the model of the arm is not there: sees the control */
+    CT_ASSIGN_NONE,     /* "none": no unit, or no experiment: sees the control */
+    CT_ASSIGN_HOWS
 } ct_assign_how;
-const char *ct_assign_how_name(ct_assign_how how); /* "drawn", "waiting", "held out", "forced", "outside" */
+const char *ct_assign_how_name(ct_assign_how how); /* as above: what answers and exposures say */
 
 typedef struct ct_assignment {
     size_t arm;
@@ -52,6 +56,8 @@ const char *ct_experiment_arm_name(const ct_experiment *experiment, size_t arm);
 const char *ct_experiment_arm_model(const ct_experiment *experiment, size_t arm);
 double ct_experiment_arm_weight(const ct_experiment *experiment, size_t arm); /* as in the file */
 size_t ct_experiment_control(const ct_experiment *experiment);
+double ct_experiment_holdout(const ct_experiment *experiment); /* percent */
+double ct_experiment_ramp(const ct_experiment *experiment);    /* percent */
 /* The arm of that name, or the number of arms. */
 size_t ct_experiment_find_arm(const ct_experiment *experiment, const char *name, size_t bytes);
 

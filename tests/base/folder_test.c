@@ -2,9 +2,12 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -279,6 +282,46 @@ static void commits_without_exchange(void **state) {
     assert_int_equal(entries(top), 1); /* the old one and its name are gone */
 }
 
+/* A child takes the lock and says so; it is refused to us with the child's number until the child is dead, by SIGKILL. */
+static void one_writer_holds_a_folder(void **state) {
+    const char *top = *state;
+    char *path = temp_path(top, "new/model/"), *file = temp_path(top, "new/model.lock");
+    ct_status status = CT_STATUS_INIT;
+    ct_folder_lock *lock = NULL;
+    int said[2];
+    char word;
+    assert_int_equal(pipe(said), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        if (ct_folder_lock_take(path, &lock, &status) != CT_OK || write(said[1], "", 1) != 1) _exit(1);
+        for (;;) pause();
+    }
+    assert_int_equal(read(said[0], &word, 1), 1);
+    char expected[64];
+    (void)snprintf(expected, sizeof expected, "model: process %ld writes it", (long)child);
+    assert_int_equal(ct_folder_lock_take(path, &lock, &status), CT_EXISTS);
+    assert_non_null(strstr(status.message, expected));
+    assert_int_equal(kill(child, SIGKILL), 0);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    assert_true(ct_path_exists(file)); /* the dead do not tidy up, and their file holds nobody up */
+    status = (ct_status)CT_STATUS_INIT;
+    assert_int_equal(ct_folder_lock_take(path, &lock, &status), CT_OK);
+
+    ct_folder_lock *second = NULL; /* nor are two of one process let in */
+    (void)snprintf(expected, sizeof expected, "process %ld writes it", (long)getpid());
+    assert_int_equal(ct_folder_lock_take(path, &second, &status), CT_EXISTS);
+    assert_non_null(strstr(status.message, expected));
+    ct_folder_lock_release(lock);
+    assert_false(ct_path_exists(file));
+    status = (ct_status)CT_STATUS_INIT;
+    assert_int_equal(ct_folder_lock_take(path, &second, &status), CT_OK);
+    ct_folder_lock_release(second);
+    (void)close(said[0]);
+    (void)close(said[1]);
+    free(path);
+    free(file);
+}
+
 static int make_folder(void **state) {
     *state = temp_folder();
     return 0;
@@ -294,7 +337,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(joins_paths),         IN_FOLDER(creates_with_parents),     IN_FOLDER(removes_all_but_what_links_name),
         IN_FOLDER(lists_files_by_bytes),       IN_FOLDER(commits_anew_and_over),    IN_FOLDER(refuses_what_is_no_folder),
-        IN_FOLDER(removes_what_the_dead_left), IN_FOLDER(commits_without_exchange),
+        IN_FOLDER(removes_what_the_dead_left), IN_FOLDER(commits_without_exchange), IN_FOLDER(one_writer_holds_a_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

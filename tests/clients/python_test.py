@@ -4,7 +4,9 @@
 Usage: python_test.py PROGRAM
 """
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -174,6 +176,44 @@ def check_token(model, rows, expected):
         server.wait()
 
 
+def check_experiment(models, rows, expected):
+    """Two arms that need different features: the client sends what both need, passes on what the server says, and brings feedback."""
+    file, folder = os.path.join(work, "experiment.yaml"), os.path.join(work, "feedback")
+    with open(file, "w") as out:
+        out.write("name: ranker\narms: [{name: old, model: whole}, {name: new, model: less}]\nforced: [{unit: o, arm: old}, {unit: n, arm: new}]\n")
+    server = subprocess.Popen([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--queue-ms", "600000", "--model", *[f"{name}={path}" for name, path in models.items()],
+                               "--experiment", file, "--exposures", os.path.join(work, "exposures"), "--feedback", folder],
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        with clicktower.Client(server.stdout.readline().split()[-1], timeout=60, options=OPTIONS) as client:
+            for unit, arm, model in (("o", "old", "whole"), ("n", "new", "less")):
+                answer = client.answer(rows, unit=unit)
+                assert (answer.experiment, answer.arm, answer.assigned, answer.model) == ("ranker", arm, "forced", model), answer
+                same(answer.outputs["click"], expected[model])
+                same(client.score(rows, model=model), expected[model])
+            answer = client.answer(rows[:2], unit="n", arm="old")
+            assert (answer.arm, answer.assigned) == ("old", "outside") and answer.request_id
+            assert client.answer(rows[:2]).assigned == "none"
+            assert client.answer(rows[:2], model="less").assigned == ""
+            raises(clicktower.ScoreError, lambda: client.answer(rows[:2], arm="third"), "INVALID_ARGUMENT", "third")
+            shown = [{"request_id": answer.request_id, "candidate": i, "event": "shown", "position": i + 1} for i in range(2)]
+            click = {"request_id": answer.request_id, "candidate": 1, "event": "click", "event_id": "c1", "value": 0, "time_ms": 1700000000000}
+            assert client.feedback([*shown, click]) == 3
+            text = "".join(open(os.path.join(folder, name)).read() for name in os.listdir(folder))
+            lines = [json.loads(line) for line in text.splitlines()]
+            assert [(line["candidate"], line["event"], line["position"], line["value"]) for line in lines] == [
+                (0, "shown", 1, 1), (1, "shown", 2, 1), (1, "click", 0, 0)], lines
+            assert lines[2]["event_id"] == "c1" and lines[2]["time_ms"] == 1700000000000
+            raises(clicktower.ScoreError, lambda: client.feedback([dict(click, event="")]), "INVALID_ARGUMENT", "events[0].event")
+            raises(ValueError, lambda: client.feedback([click, {"requestid": "r"}]), "event 1", "requestid")
+        server.terminate()
+        assert server.wait() == 0
+    finally:
+        if server.poll() is None:
+            server.kill()
+            server.wait()
+
+
 def main():
     rows = make_rows(400)
     log, schema, model = (os.path.join(work, name) for name in ("log.tsv", "shop.yaml", "model"))
@@ -207,6 +247,10 @@ def main():
             without = [{name: value for name, value in row.items() if name != "brand"} for row in rows]
             same(client.score(rows), smaller)
             same(client.score(without), smaller)
+        less = os.path.join(work, "less")
+        shutil.copytree(model, less)
+        check_experiment({"whole": model, "less": less}, rows, {"whole": train("--set", "exclude=[unused]"), "less": smaller})
+        smaller = train("--set", "exclude=[unused, brand]")
         check_token(model, rows, smaller)
         server.terminate()
         assert server.wait() == 0

@@ -246,6 +246,7 @@ static void test_without_label(void **state) {
 
 #define FORMAT "name: a\nformat: {columns: 4}\n"
 #define FIELDS FORMAT "fields:\n  - {name: i, kind: id, column: 1}\n  - {name: x, kind: number, column: 2}\n"
+#define UNIT FIELDS "  - {name: u, kind: unit, column: 1}\n"
 
 static void test_wrong(void **state) {
     (void)state;
@@ -321,7 +322,26 @@ static void test_wrong(void **state) {
         {FIELDS "  - {name: z, kind: id, column: 1, shares: i, type: integer}\n", "6", "another type"},
         {FIELDS "  - {name: z, kind: id, column: 1, shares: q}\n  - {name: q, kind: id, column: 1, shares: i}\n", "6", "name that one"},
         {FIELDS "  - {name: z, kind: vector, column: 1, of: i, file: a.npy}\n", "6", "field 'z': column cannot stand in a vector"},
-        {FIELDS "  - {name: z, kind: number, column: 1, of: i}\n", "6", "`of` is for a vector"},
+        {FIELDS "  - {name: z, kind: id, column: 1, of: i}\n", "6", "`of` is for a vector"},
+        {FIELDS "  - {name: z, kind: number, column: 1, of: i}\n", "6", "or `of`"},
+        {FIELDS "  - {name: z, kind: number, of: i}\n", "6", "of 'i', which is of kind id, not history"},
+        {FIELDS "  - {name: z, kind: history, of: i}\n", "6", "no field of kind unit"},
+        {UNIT "  - {name: z, kind: history}\n", "7", "`of` is missing"},
+        {UNIT "  - {name: z, kind: history, of: x}\n", "7", "which is of kind number, not id"},
+        {UNIT "  - {name: z, kind: history, of: i, column: 1}\n", "7", "column means nothing"},
+        {UNIT "  - {name: z, kind: history, of: i, clicked: yes}\n", "7", "clicked 'yes'"},
+        {UNIT "  - {name: z, kind: history, of: i, clicked: true}\n", "7", "the schema has none"},
+        {UNIT "  - {name: z, kind: history, of: i, max: 1001}\n", "7", "max '1001' is no number from 1 to 1000"},
+        {UNIT "  - {name: m, kind: id, column: 1, separator: ','}\n  - {name: z, kind: history, of: m}\n", "8", "several values a row"},
+        {UNIT "  - {name: h, kind: history, of: i}\n  - {name: z, kind: similarity, of: h}\n", "8", "`vector` is missing"},
+        {UNIT "  - {name: h, kind: history, of: i}\n  - {name: z, kind: similarity, of: h, vector: i}\n", "8", "not vector"},
+        {UNIT "  - {name: h, kind: history, of: i}\n  - {name: j, kind: id, column: 1}\n"
+              "  - {name: v, kind: vector, of: j, file: a.npy}\n  - {name: z, kind: similarity, of: h, vector: v}\n",
+         "10", "vector 'v' is of 'j', but the history 'h' is of 'i'"},
+        {UNIT "  - {name: h, kind: history, of: i}\n  - {name: v, kind: vector, of: i, file: a.npy}\n"
+              "  - {name: z, kind: similarity, of: h, vector: v, tiers: 0}\n",
+         "9", "tiers '0'"},
+        {UNIT "  - {name: h, kind: history, of: i}\n  - {name: z, kind: vector, of: h, file: a.npy}\n", "8", "a history, not an id"},
         {FIELDS "  - {name: z, kind: vector, file: a.npy}\n", "6", "`of` is missing"},
         {FIELDS "  - {name: z, kind: vector, of: i}\n", "6", "file is missing"},
         {FIELDS "  - {name: z, kind: vector, of: x, file: a.npy}\n", "6", "of 'x', which is a number"},

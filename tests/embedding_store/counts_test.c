@@ -266,7 +266,7 @@ static void test_by_hand(void **unused) {
 
     /* Counts stay at their largest, and so do sums. */
     ct_partition *partition = &store->tables[0].partitions[ct_partition_of(7, store->partition_bits)];
-    *ct_entry_counts(ct_partition_find(partition, 7)) = (ct_key_counts){UINT32_MAX - 2, 1, 5};
+    *ct_entry_counts(ct_partition_find(partition, 7)) = (ct_key_counts){.impressions = UINT32_MAX - 2, .clicks = 1, .epoch = 5};
     run_by_hand(store, ticket, 5, labels, &got);
     assert_hand(&got, (const uint32_t[3]){UINT32_MAX, 1, UINT32_MAX - 1}, (const uint32_t[3]){2, 0, 2});
     run_by_hand(store, ticket, 5, NULL, &got);

@@ -74,6 +74,31 @@ static void make_room(reference *reference, const ct_lookup *lookup) {
     reference->dropped = calloc(total + 1, sizeof *reference->dropped);
 }
 
+/* The halves on both sides of |value|, and how far it is from the lower to the upper one in steps of 2^-13, rounded down; `random` steps
+ * more decide. */
+float reference_round_half(float value, uint32_t random) {
+    const float magnitude = fabsf(value);
+    _Float16 nearest = (_Float16)magnitude;
+    uint16_t bits;
+    memcpy(&bits, &nearest, sizeof bits);
+    if ((double)nearest > (double)magnitude) bits--;
+    _Float16 lower, upper;
+    memcpy(&lower, &bits, sizeof lower);
+    bits++;
+    memcpy(&upper, &bits, sizeof upper);
+    const double part = ((double)magnitude - (double)lower) / ((double)upper - (double)lower);
+    return copysignf((float)(floor(part * 8192) + random >= 8192 ? upper : lower), value);
+}
+
+/* After an update. */
+static void round_row(const ct_table_spec *spec, reference_row *row, const ct_lookup *lookup) {
+    const uint64_t seed = ct_hash64(&lookup->first_row, sizeof lookup->first_row, spec->seed);
+    for (uint32_t i = 0; i < spec->dim; i++) {
+        const ct_random4 random = ct_random(seed, CT_PLACE_ROUNDING, lookup->epoch, row->key, i / 8);
+        row->values[i] = reference_round_half(row->values[i], (random.word[i % 8 / 2] >> (i % 2 ? 16 : 0)) % 8192);
+    }
+}
+
 /* A row begins. */
 static void admit(const ct_table_spec *spec, reference_row *row) {
     row->has_row = true;
@@ -81,8 +106,26 @@ static void admit(const ct_table_spec *spec, reference_row *row) {
     for (uint32_t i = 0; spec->optimiser == CT_ROW_ADAGRAD && i < spec->dim; i++) row->second[i] = spec->initial_accumulator;
 }
 
+/* Forgets what was not seen for too long. */
+static void expire(reference *reference, uint32_t day) {
+    if (day > reference->day) reference->day = day;
+    for (size_t i = 0; i < reference->row_count;) {
+        reference_row *row = &reference->rows[i];
+        if (row->rare || (int64_t)reference->day - (int64_t)row->day <= (int64_t)reference->spec.expire_days) {
+            i++;
+            continue;
+        }
+        reference->expired += row->has_row;
+        free(row->values);
+        free(row->first);
+        free(row->second);
+        *row = reference->rows[--reference->row_count];
+    }
+}
+
 void reference_acquire(reference *reference, const ct_lookup *lookup) {
     const ct_table_spec *spec = &reference->spec;
+    if (spec->expire_days) expire(reference, lookup->day);
     make_room(reference, lookup);
     reference->epoch = lookup->epoch;
     /* Who has a row in this batch: decided from the counts before it. */
@@ -95,6 +138,7 @@ void reference_acquire(reference *reference, const ct_lookup *lookup) {
             for (uint32_t i = 0; i < spec->dim; i++) {
                 const ct_random4 random = ct_random(spec->seed, CT_PLACE_FIRST_VALUE, 0, row->key, i / 4);
                 row->values[i] = spec->first_value_scale * (2.0f * ct_unit_float(random.word[i % 4]) - 1.0f);
+                if (spec->precision == CT_ROW_FP16) row->values[i] = reference_round_half(row->values[i], 4096);
             }
         }
     }
@@ -104,6 +148,7 @@ void reference_acquire(reference *reference, const ct_lookup *lookup) {
             for (size_t j = begin_of(column, r); j < end_of(column, r); j++) {
                 size_t row = find_or_add(reference, column->keys[j]);
                 reference->rows[row].count++;
+                reference->rows[row].day = reference->day;
                 int64_t *effective = &reference->effective[base_of(lookup, c) + j];
                 const bool taken = dropped(lookup, column, r);
                 *effective = (int64_t)row;
@@ -116,6 +161,7 @@ void reference_acquire(reference *reference, const ct_lookup *lookup) {
                 reference_row *rare = &reference->rows[row];
                 if (!rare->has_row) admit(spec, rare); /* its values are zeros */
                 rare->count++;
+                rare->rare = true;
                 *effective = (int64_t)row;
             }
         }
@@ -259,7 +305,9 @@ void reference_apply(reference *reference, const ct_lookup *lookup, const float 
                 for (uint32_t i = 0; i < dim; i++) total[i] += block[i];
             touched |= here;
         }
-        if (touched) step(&reference->spec, &reference->rows[k], total);
+        if (!touched) continue;
+        step(&reference->spec, &reference->rows[k], total);
+        if (reference->spec.precision == CT_ROW_FP16) round_row(&reference->spec, &reference->rows[k], lookup);
     }
     free(total);
     free(block);

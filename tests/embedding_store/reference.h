@@ -14,6 +14,8 @@ typedef struct reference_row {
     float *first, *second; /* (dim): Adam's moments; Adagrad's sums are `second` */
     uint32_t updates;      /* Adam's */
     uint32_t impressions, clicks, epoch;
+    uint32_t day; /* last seen */
+    bool rare;
 } reference_row;
 
 typedef struct reference {
@@ -25,8 +27,12 @@ typedef struct reference {
     bool *dropped;      /* by occurrence */
     uint32_t epoch;     /* that reading counts belong to: of the last batch that was acquired, or the last that was counted */
     uint32_t counted_epoch;
+    uint32_t day;    /* the latest of all training batches */
+    int64_t expired; /* rows */
 } reference;
 
+/* Rounded to a half by `random`, 0 .. 8191; 4096 = to the nearest, the larger one where both are as near. */
+float reference_round_half(float value, uint32_t random);
 void reference_init(reference *reference, const ct_table_spec *spec);
 void reference_deinit(reference *reference);
 /* Counts, admits and resolves a training batch. */

@@ -306,7 +306,10 @@ static void a_newer_folder_is_refused_by_name(void **state) {
     ct_model_destroy(open_model(folder, CT_MODEL_READ, f->pool));
     json_object_set_new(changed, "least_reader_version", json_integer(5));
     write_manifest(folder, changed);
-    refuse_open(f, folder, CT_UNSUPPORTED, "version 5");
+    refuse_open(f, folder, CT_UNSUPPORTED, "format version 7, which needs a program that reads version 5; this one reads version 1");
+    json_object_set_new(changed, "required_features", json_pack("[s, s]", "low-rank-rows", "tt-cores"));
+    write_manifest(folder, changed);
+    refuse_open(f, folder, CT_UNSUPPORTED, "version 5 and knows the features 'low-rank-rows', 'tt-cores'; this one reads version 1");
     json_decref(changed);
 
     changed = json_deep_copy(good);

@@ -175,7 +175,9 @@ class Model:
     def make_weights(self):
         self.weights, self.limits = {}, {}
         for name, _, _, _ in of_side(VECTORS):
-            self.dense("vector." + name, self.raw_dim, self.adapter, relu=False)
+            if self.run["hidden"]:
+                self.dense("vector." + name + ".hidden", self.raw_dim, self.run["hidden"], relu=True)
+            self.dense("vector." + name, self.run["hidden"] or self.raw_dim, self.adapter, relu=False)
         inputs = 0
         self.cross = ["cross.%d" % i for i in range(self.run["cross_layers"])]
         self.rank = self.run["cross_rank"]
@@ -273,8 +275,8 @@ class Model:
             if self.run["target_stats"]:
                 x[:, self.columns["stats " + name]] = self.target_stats(log, name, chosen, dropped[name])
         for name, _, _, _ in VECTORS:
-            raw[name] = self.raw_vectors(log, name, chosen)
-            x[:, self.columns[name]] = raw[name] @ self.weights["vector.%s.weight" % name] + self.weights["vector.%s.bias" % name]
+            raw[name] = self.layers(["vector.%s.hidden" % name] if self.run["hidden"] else [], self.raw_vectors(log, name, chosen))
+            x[:, self.columns[name]] = raw[name][-1] @ self.weights["vector.%s.weight" % name] + self.weights["vector.%s.bias" % name]
         for name, _, _ in NUMBERS:
             values, seen = self.transformed(log, name, chosen), np.array(self.moments[name])
             at = self.columns[name].start
@@ -411,7 +413,10 @@ class Model:
         gradients, d_x = self.backward(state, d_logit)
         for name, _, _, _ in VECTORS:
             d = d_x[:, self.columns[name]]
-            gradients["vector.%s.weight" % name], gradients["vector.%s.bias" % name] = raw[name].T @ d, d.sum(axis=0)
+            last = "vector.%s" % name
+            gradients[last + ".weight"], gradients[last + ".bias"] = raw[name][-1].T @ d, d.sum(axis=0)
+            if self.run["hidden"]:
+                self.layers_back([last + ".hidden"], raw[name], d @ self.weights[last + ".weight"].T, gradients)
         of_rows = {}
         for name, _, _, _, _ in self.ids:
             for r, row in enumerate(keys[name]):

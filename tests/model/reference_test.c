@@ -103,6 +103,7 @@ static json_t *describe(const fixture *f, const ct_model_spec *spec, uint64_t se
     json_t *bottom = json_array();
     for (size_t i = 0; i < spec->bottom_count; i++) json_array_append_new(bottom, json_integer(spec->bottom[i]));
     json_object_set_new(run, "bottom", bottom);
+    json_object_set_new(run, "hidden", json_integer(spec->vector_hidden));
     json_object_set_new(run, "cross_rank", json_integer(spec->cross_rank));
     json_object_set_new(run, "average_power", json_real((double)spec->average_power));
     json_object_set_new(run, "schedule_rows", json_real(spec->schedule_rows));
@@ -199,7 +200,8 @@ static void numbers_as_ids_equal_the_reference(void **state) {
 static void models_of_fields_equal_the_reference(void **state) {
     const char *fm[] = {COMMON, "embedding.dim=6", "embedding.learning_rate=0.02"};
     check_model(*state, "fm", fm, sizeof fm / sizeof *fm);
-    const char *deepfm[] = {COMMON, "embedding.dim=7", "deep=[30,20]", "numbers.buckets=true", "embedding.learning_rate=0.02"};
+    const char *deepfm[] = {
+        COMMON, "embedding.dim=7", "deep=[30,20]", "numbers.buckets=true", "embedding.learning_rate=0.02", "vector.adapter=[9,7]"};
     check_model(*state, "deepfm", deepfm, sizeof deepfm / sizeof *deepfm);
     const char *dlrm[] = {COMMON, "embedding.dim=16", "bottom=[20,10]", "deep=[30,9]", "average.power=0"};
     check_model(*state, "dlrm", dlrm, sizeof dlrm / sizeof *dlrm);
@@ -209,6 +211,13 @@ static void low_rank_and_schedule_equal_the_reference(void **state) {
     const char *sets[] = {COMMON,         "embedding.dim=6",    "deep=[20]",      "cross.layers=2",
                           "cross.rank=5", "schedule.rows=2500", "average.power=3"};
     check_model(*state, "dcn-v2", sets, sizeof sets / sizeof *sets);
+}
+
+static void adapters_of_two_layers_equal_the_reference(void **state) {
+    const char *sets[] = {COMMON, "embedding.dim=6", "vector.adapter=[21,5]", "deep=[20]", "cross.layers=2", "cross.rank=4"};
+    check_model(*state, "dcn-v2", sets, sizeof sets / sizeof *sets);
+    const char *lr[] = {COMMON, "vector.adapter=[5,1]"};
+    check_model(*state, "lr", lr, sizeof lr / sizeof *lr);
 }
 
 /* Every key has its row at once; nothing is dropped, so there are no rare rows and unknown ids read zeros. */
@@ -227,6 +236,7 @@ int main(int argc, char **argv) {
                                        cmocka_unit_test(target_statistics_equal_the_reference),
                                        cmocka_unit_test(models_of_fields_equal_the_reference),
                                        cmocka_unit_test(low_rank_and_schedule_equal_the_reference),
+                                       cmocka_unit_test(adapters_of_two_layers_equal_the_reference),
                                        cmocka_unit_test(dcn_v2_without_rare_rows_equals_the_reference)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

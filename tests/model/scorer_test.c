@@ -212,6 +212,56 @@ static void any_columns_may_be_shared(void **state) {
     }
 }
 
+/* The derived columns of a row are the same alone, in blocks, and where its context is shared; live_test computes them anew from a log. */
+static void derived_columns_go_with_their_rows(void **state) {
+    const fixture *f = *state;
+    enum { DERIVED = 32, STRIDE = ROWS + 5 };
+    ct_model *plain_model = trained(f, &variants[2]), *model = trained(f, &variants[1]);
+    assert_int_equal(ct_model_derived_count(plain_model), 0);
+    ct_model_destroy(plain_model);
+    const size_t count = ct_model_derived_count(model);
+    assert_in_range(count, 3, DERIVED);
+    bool has_user = false;
+    for (size_t d = 0; d < count; d++) {
+        char name[64], wanted[64];
+        const char *field = f->schema->fields[ct_model_derived_field(model, d)].name;
+        ct_model_derived_name(model, d, name, sizeof name);
+        const bool bucket = f->schema->fields[ct_model_derived_field(model, d)].kind == CT_FIELD_NUMBER;
+        (void)snprintf(wanted, sizeof wanted, "%s%s#odds", field, bucket ? "#bucket" : "");
+        assert_string_equal(name, wanted);
+        has_user |= strcmp(field, "user") == 0;
+    }
+    assert_true(has_user);
+    ct_scorer *scorer = NULL;
+    assert_ok(ct_scorer_create(model, &scorer, &status));
+    static float alone[DERIVED * STRIDE], got[DERIVED * STRIDE];
+    request context = {.base = 17};
+    for (size_t c = 0; c < SHOP_FIELDS; c++)
+        context.constant[c] = c == SHOP_USER || c == SHOP_TAGS || c == SHOP_AGE || c == SHOP_LIKES || c == SHOP_LIKES_TEXT;
+    ct_batch *plain = pick_rows(f->schema, f->rows, ROWS, row_of_request, &context, NULL);
+    ct_batch *shared = pick_rows(f->schema, f->rows, ROWS, row_of_request, &context, context.constant);
+    float logits[ROWS], expected[ROWS];
+    for (size_t r = 0; r < ROWS; r++) assert_ok(ct_scorer_run_derived(scorer, plain, r, 1, &expected[r], alone + r, STRIDE, &status));
+    bool differ = false;
+    for (size_t r = 1; r < ROWS; r++)
+        for (size_t d = 0; d < count; d++) differ |= alone[d * STRIDE + r] != alone[d * STRIDE];
+    assert_true(differ);
+    for (int how = 0; how < 3; how++) { /* all at once, with shared columns, and from the middle of a request on */
+        const size_t first = how == 2 ? ROWS / 3 : 0;
+        for (size_t i = 0; i < DERIVED * STRIDE; i++) got[i] = -77;
+        assert_ok(ct_scorer_run_derived(scorer, how ? shared : plain, first, ROWS - first, logits + first, got + first, STRIDE, &status));
+        assert_same_bits(expected + first, logits + first, ROWS - first, "with derived columns", &variants[1]);
+        for (size_t d = 0; d < count; d++) {
+            assert_same_bits(alone + d * STRIDE + first, got + d * STRIDE + first, ROWS - first, "a derived column", &variants[1]);
+            assert_true(got[d * STRIDE + ROWS] == -77); /* nothing behind its rows */
+        }
+    }
+    ct_batch_destroy(plain);
+    ct_batch_destroy(shared);
+    ct_scorer_destroy(scorer);
+    ct_model_destroy(model);
+}
+
 /* Where there is only one side, everything or nothing may be shared. */
 static void one_side_alone_works(void **state) {
     const fixture *f = *state;
@@ -382,6 +432,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_row_scores_the_same_alone_and_in_a_batch),
                                        cmocka_unit_test(the_pool_gives_the_same_bits),
                                        cmocka_unit_test(any_columns_may_be_shared),
+                                       cmocka_unit_test(derived_columns_go_with_their_rows),
                                        cmocka_unit_test(one_side_alone_works),
                                        cmocka_unit_test(training_sees_what_scoring_sees),
                                        cmocka_unit_test(an_absent_column_is_named),

@@ -197,6 +197,31 @@ static void the_text_gives_the_spec_back(void **state) {
     }
 }
 
+static void an_adapter_has_one_layer_or_two(void **state) {
+    (void)state;
+    const char *sets[] = {"vector.adapter=[64,12]"};
+    ct_model_spec *two = load("dnn", sets, 1), *one = parse("model: dnn\nvector: {adapter: [5]}\n"),
+                  *plain = parse("vector:\n  adapter: 7\n");
+    assert_int_equal(two->vector_hidden, 64);
+    assert_int_equal(two->vector_adapter, 12);
+    assert_int_equal(one->vector_hidden, 0);
+    assert_int_equal(one->vector_adapter, 5);
+    assert_int_equal(plain->vector_hidden, 0);
+    assert_int_equal(plain->vector_adapter, 7);
+    char *text = ct_model_spec_text(two);
+    ct_model_spec *again = parse(text);
+    assert_int_equal(again->vector_hidden, 64);
+    assert_int_equal(again->vector_adapter, 12);
+    ct_status status = CT_STATUS_INIT;
+    assert_int_equal(ct_model_spec_set(two, "vector.adapter=9", &status), CT_OK); /* one layer again */
+    assert_int_equal(two->vector_hidden, 0);
+    free(text);
+    ct_model_spec_destroy(again);
+    ct_model_spec_destroy(two);
+    ct_model_spec_destroy(one);
+    ct_model_spec_destroy(plain);
+}
+
 typedef struct refusal {
     const char *model, *text, *set; /* a file's text, or a built-in and a --set */
     const char *words[3];           /* the message holds each */
@@ -242,6 +267,11 @@ static void wrong_input_is_refused_by_name(void **state) {
         {"dnn", NULL, "embedding.id_drop=5%", {"id_drop", "5%", NULL}},
         {"dnn", NULL, "numbers.buckets=flase", {"--set numbers.buckets=flase", "buckets", "flase"}},
         {"dnn", NULL, "numbers.missing_flag=off", {"--set numbers.missing_flag=off", "missing_flag", "off"}},
+        {"dnn", NULL, "vector.adapter=[1,2,3]", {"--set vector.adapter=[1,2,3]", "adapter", NULL}},
+        {"dnn", NULL, "vector.adapter=[]", {"adapter", NULL, NULL}},
+        {"dnn", NULL, "vector.adapter=[0,16]", {"vector.adapter", "0", "1024"}},
+        {"dnn", NULL, "vector.adapter=[16,x]", {"adapter", "x", NULL}},
+        {NULL, "vector:\n  adapter: [4, 0]\n", NULL, {"m.yaml", "vector.adapter", "0"}},
         {"no-such-model", NULL, NULL, {"no-such-model", "dcn-v2", NULL}},
     };
     for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
@@ -259,9 +289,10 @@ static void wrong_input_is_refused_by_name(void **state) {
 
 int main(int argc, char **argv) {
     docs_path = argc > 1 ? argv[1] : "docs/file-formats.md";
-    const struct CMUnitTest tests[] = {cmocka_unit_test(built_in_models_have_defaults),     cmocka_unit_test(the_docs_give_the_defaults),
-                                       cmocka_unit_test(sets_are_applied_in_order),         cmocka_unit_test(booleans_are_true_or_false),
-                                       cmocka_unit_test(a_file_changes_only_what_it_names), cmocka_unit_test(the_text_gives_the_spec_back),
-                                       cmocka_unit_test(wrong_input_is_refused_by_name)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(built_in_models_have_defaults),     cmocka_unit_test(the_docs_give_the_defaults),
+        cmocka_unit_test(sets_are_applied_in_order),         cmocka_unit_test(booleans_are_true_or_false),
+        cmocka_unit_test(a_file_changes_only_what_it_names), cmocka_unit_test(the_text_gives_the_spec_back),
+        cmocka_unit_test(an_adapter_has_one_layer_or_two),   cmocka_unit_test(wrong_input_is_refused_by_name)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

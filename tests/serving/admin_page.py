@@ -3,10 +3,12 @@
 Usage: admin_page.py URL PROGRAM GRPC_ADDRESS ROWS.tsv SCREENSHOT.png
 """
 
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
@@ -68,6 +70,38 @@ def wait_for(driver, what):
     WebDriverWait(driver, 600, poll_frequency=0.1).until(what)
 
 
+def post(url, path, body):
+    request = urllib.request.Request(url + path, json.dumps(body).encode(), method="POST")
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+        return json.load(answer)
+
+
+def check_experiment(driver, url):
+    """Requests of units by HTTP, and feedback: the page counts them by arm."""
+    assert text(driver, "experiment-note") == "ranker · ramp 100 % · hold-out 10 %", text(driver, "experiment-note")
+    columns = [{"name": f"I{i}", "numbers": [1]} for i in range(1, 14)] + [{"name": f"C{i}", "tokens": ["a"]} for i in range(1, 27)]
+    ways = []
+    for number_ in range(40):
+        answer = post(url, "v1/score", {"unit": f"unit-{number_}", "candidates": columns})
+        ways.append((answer["arm"], answer["assigned"]))
+    for request in ({"candidates": columns}, {"candidates": columns, "arm": "new"}, {"candidates": columns, "arm": "gone"}):
+        answer = post(url, "v1/score", request)
+        ways.append((answer["arm"], answer["assigned"]))
+    assert post(url, "v1/feedback", {"events": [{"request_id": "r", "event": "shown"}, {"request_id": "r", "event": "click"}]}) == {"accepted": 2}
+    wait_for(driver, lambda d: "1 shown, 1 click, 0 other" in text(d, "feedback-note") and "343 written, 0 dropped" in text(d, "exposures-note"))
+    arms = table(driver, "arms")
+    assert arms[0][:5] == ["arm", "model", "weight", "share of drawn", "drawn"], arms
+    names = ["bucket", "ramp", "holdout", "forced", "outside", "fallback", "none"]
+    drawn = sum(way == "bucket" for _, way in ways)
+    for row, (arm, model, weight) in zip(arms[1:], (("old", "lr", 3), ("new", "fm", 1), ("gone", "none", 0)), strict=True):
+        counts = [ways.count((arm, name)) for name in names]
+        assert row[0] == arm + (" (control)" if arm == "old" else "") and row[1].startswith(model) and row[2] == str(weight), row
+        assert ("control stands in" in row[1]) == (arm == "gone"), row
+        assert [int(cell) for cell in row[4:]] == counts + [0], (row, counts)
+        assert abs(float(row[3].split()[0]) - 100 * counts[0] / drawn) < 0.1, (row, counts)
+    assert drawn > 20 and all(ways.count(way) for way in (("new", "bucket"), ("old", "holdout"), ("old", "none"), ("new", "outside"), ("old", "fallback")))
+
+
 def check(driver, url, program, address, rows, screenshot):
     driver.get(url)
     wait_for(driver, lambda d: readings(d) >= 1)
@@ -81,6 +115,7 @@ def check(driver, url, program, address, rows, screenshot):
         scored.append([float(line) for line in said.split()])
         assert len(scored[-1]) == 1000
     wait_for(driver, lambda d: number(d, "requests") == 300)
+    check_experiment(driver, url)
     seen = readings(driver)
     wait_for(driver, lambda d: readings(d) >= seen + 2)  # points of a line before and after
 
@@ -97,7 +132,7 @@ def check(driver, url, program, address, rows, screenshot):
     assert float(stages["request"][1]) > float(stages["look-ups and network"][1]) > float(stages["a block's network"][1]) > 0, stages
     tables = table(driver, "tables")[1:]
     assert len(tables) == 2 and all(int(row[3].replace(",", "")) >= 26000 and row[4].endswith(" %") for row in tables), tables
-    assert "no feedback" in text(driver, "calibration-note")
+    assert "clicktower report" in text(driver, "calibration-note")
     for i, model in enumerate(("lr", "fm")):
         mean = sum(scored[i]) / 1000
         assert f"{model}: mean {float(f'{mean:.4g}'):g} of {1000 * (i + 1):,}" in text(driver, "scores-note"), (mean, text(driver, "scores-note"))

@@ -29,8 +29,17 @@ echo "[ RUN      ] admin_page_is_rendered"
 for model in lr fm; do
     "$program" train --schema criteo --model $model --train "$work/log.tsv" --out "$work/$model" >/dev/null || fail "train $model"
 done
+cat >"$work/experiment.yaml" <<EOF
+name: ranker
+holdout: 10
+arms:
+  - {name: old, weight: 3, model: lr}
+  - {name: new, weight: 1, model: fm}
+  - {name: gone, weight: 0, model: none}
+EOF
 mkfifo "$work/said"
-"$program" serve --model "$work/lr" "$work/fm" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --threads 2 --queue-ms 600000 >"$work/said" &
+"$program" serve --model "$work/lr" "$work/fm" --experiment "$work/experiment.yaml" --exposures "$work/exposures" \
+    --feedback "$work/feedback" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --threads 2 --queue-ms 600000 >"$work/said" &
 server=$!
 exec 3<"$work/said"
 read -r _ _ address <&3 && read -r _ _ page <&3 || fail "the server does not start"

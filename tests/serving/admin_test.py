@@ -155,7 +155,7 @@ def check_scores(server, rows):
             assert status == 200 and "logits" not in answer["outputs"][0], answer
             assert [bits(v) for v in answer["outputs"][0]["probabilities"]] == [bits(v) for v in wanted.outputs[0].probabilities]
     # Integers for text ids, as numbers or as text; null is nothing.
-    request = make_request(rows[:2])
+    request = make_request(rows[:2], request_id="r")
     column = next(column for column in request.candidates if column.name == "C20")
     column.tokens[:] = ["17", "-4"]
     wanted = server.score(request)
@@ -328,7 +328,11 @@ def main():
     recipes = {"first": ["--model", "lr"], "second": ["--model", "dcn-v2", "--set", "deep=[32]", "--set", "embedding.dim=8"]}
     for name, recipe in recipes.items():
         run(program, "train", "--schema", "criteo", *recipe, "--batch", "512", "--train", log, "--out", os.path.join(work, name))
-    server = Server(program, *[f"{name}={os.path.join(work, name)}" for name in recipes])
+    experiment = os.path.join(work, "experiment.yaml")
+    with open(experiment, "w") as file:
+        file.write('name: "say \\"hi\\""\narms: [{name: "a\\\\b", model: first}, {name: new, model: second}]\n')
+    server = Server(program, *[f"{name}={os.path.join(work, name)}" for name in recipes], "--experiment", experiment, "--exposures",
+                    os.path.join(work, "exposures"), "--feedback", os.path.join(work, "feedback"))
     try:
         check_paths(server)
         check_scores(server, rows)

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +20,8 @@ struct ct_model {
     size_t rows, runs, running, most;
     size_t run_rows[64];
     unsigned version;
+    bool derives;
+    size_t derived_field;
 };
 
 struct ct_scorer {
@@ -126,8 +129,24 @@ ct_code ct_scorer_create(ct_model *model, ct_scorer **out_scorer, ct_status *sta
 
 void ct_scorer_destroy(ct_scorer *scorer) { free(scorer); }
 
+void fake_model_derive(ct_model *model, size_t field) {
+    model->derives = true;
+    model->derived_field = field;
+}
+size_t ct_model_derived_count(const ct_model *model) { return model->derives ? 1 : 0; }
+size_t ct_model_derived_field(const ct_model *model, size_t derived) { return model->derived_field + derived; }
+void ct_model_derived_name(const ct_model *model, size_t derived, char *out, size_t out_bytes) {
+    (void)snprintf(out, out_bytes, "%s#odds", model->schema->fields[model->derived_field + derived].name);
+}
+
 ct_code ct_scorer_run(ct_scorer *scorer, const ct_batch *batch, size_t first_row, size_t rows, float *out_logits, ct_status *status) {
+    return ct_scorer_run_derived(scorer, batch, first_row, rows, out_logits, NULL, 0, status);
+}
+
+ct_code ct_scorer_run_derived(ct_scorer *scorer, const ct_batch *batch, size_t first_row, size_t rows, float *out_logits,
+                              float *out_derived, size_t stride, ct_status *status) {
     (void)status;
+    (void)stride;
     ct_model *model = scorer->model;
     (void)pthread_mutex_lock(&model->lock);
     if (model->runs < 64) model->run_rows[model->runs] = rows;
@@ -138,7 +157,10 @@ ct_code ct_scorer_run(ct_scorer *scorer, const ct_batch *batch, size_t first_row
     while (model->held) (void)pthread_cond_wait(&model->change, &model->lock);
     model->rows += rows;
     (void)pthread_mutex_unlock(&model->lock);
-    for (size_t r = 0; r < rows; r++) fake_model_logits(model, batch, first_row + r, out_logits + r * model->outputs);
+    for (size_t r = 0; r < rows; r++) {
+        fake_model_logits(model, batch, first_row + r, out_logits + r * model->outputs);
+        if (out_derived) out_derived[r] = out_logits[r * model->outputs] + 1.0f;
+    }
     (void)pthread_mutex_lock(&model->lock);
     model->running--;
     (void)pthread_mutex_unlock(&model->lock);
@@ -164,6 +186,10 @@ const char *ct_model_instruction_set(const ct_model *model) { return model ? "fa
 ct_precision ct_model_precision(const ct_model *model) { return model ? CT_PRECISION_BF16 : CT_PRECISION_FP32; }
 size_t ct_model_output_count(const ct_model *model) { return model->outputs; }
 const char *ct_model_output_name(const ct_model *model, size_t output) { return model && output ? "second" : "click"; }
+ct_histories *ct_model_histories(const ct_model *model) {
+    (void)model;
+    return NULL;
+}
 bool ct_model_uses_field(const ct_model *model, size_t field) { return model->used[field]; }
 const char *ct_architecture_name(ct_architecture architecture) { return architecture == CT_ARCHITECTURE_LR ? "lr" : "?"; }
 const char *ct_tower_instruction_set(void) { return "none"; }

@@ -9,6 +9,8 @@
 ct_model *fake_model_create(const ct_schema *schema, const bool *used, size_t outputs);
 /* Models differ by it: it changes every logit, and is the last digit of the version. Before any use; 0 to 9, 0 at first. */
 void fake_model_set_version(ct_model *model, unsigned version);
+/* Makes it have one derived column, "FIELD#odds", which is the row's first logit plus one; of the field of that number in the schema. */
+void fake_model_derive(ct_model *model, size_t field);
 /* What ct_scorer_run gives for one row: logits (outputs). */
 void fake_model_logits(const ct_model *model, const ct_batch *batch, size_t row, float *out_logits);
 size_t fake_model_rows(ct_model *model);                 /* scored so far */

@@ -59,8 +59,15 @@ float *expected_of(const fixture *fx, const char *path, size_t rows) {
 void start(fixture *fx, size_t threads) {
     ct_status status = CT_STATUS_INIT;
     const ct_server_model models[] = {{"first", fx->model}, {"second", fx->other}};
-    const ct_server_options options = {
-        .listen = "127.0.0.1:0", .models = models, .model_count = 2, .threads = threads, .max_candidates = 5000};
+    const ct_server_options options = {.listen = "127.0.0.1:0",
+                                       .models = models,
+                                       .model_count = 2,
+                                       .experiment = fx->experiment,
+                                       .exposures = fx->exposures,
+                                       .feedback = fx->feedback,
+                                       .threads = threads,
+                                       .queue_ms = 600000,
+                                       .max_candidates = 5000};
     MUST(ct_server_start(&options, &fx->server, &status), status);
     assert_true(ct_server_port(fx->server) > 0);
     (void)snprintf(fx->target, sizeof fx->target, "127.0.0.1:%d", ct_server_port(fx->server));
@@ -99,6 +106,9 @@ int each_setup(void **state) {
     }
     fx->model = fake_model_create(fx->schema, used, 1);
     fx->other = fake_model_create(fx->schema, used, 2);
+    fx->experiment = NULL;
+    fx->exposures = NULL;
+    fx->feedback = NULL;
     if (!fx->expected) fx->expected = expected_of(fx, fx->log, LOG_ROWS);
     return 0;
 }

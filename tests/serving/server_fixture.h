@@ -25,7 +25,10 @@ enum { LOG_ROWS = 2300, TIMEOUT_MS = 60000 };
 
 typedef struct fixture {
     ct_schema *schema;
-    ct_model *model, *other; /* `other` has two outputs */
+    ct_model *model, *other;         /* `other` has two outputs */
+    const ct_experiment *experiment; /* that `start` runs; NULL = none, and so the next two */
+    ct_exposures *exposures;
+    ct_feedback *feedback;
     ct_server *server;
     char target[64];
     char *folder, *log;

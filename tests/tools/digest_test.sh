@@ -70,7 +70,22 @@ while read -r kind settings; do
     same "the first part, then a command and a block file with --resume"
 done <<<"$table"
 
+# Shards have other owners where there are more or fewer threads, and other places with a limit on memory.
+name="trained by 4 threads"
+model=(--model dcn-v2 --set 'deep=[16]' --set cross.layers=1)
+run a --train log.tsv --threads 4 </dev/null
+expected=$digest
+run four --train first.tsv --threads 4 </dev/null
+for threads in 1 3 7; do
+    for limit in 0 48; do
+        rm -rf on
+        cp -r four on
+        run on --train first.tsv second.tsv --resume --threads $threads --memory $limit </dev/null
+        same "taken up by $threads, a limit of $limit MiB"
+    done
+done
+
 [ "$(printf '%s\n' "${digests[@]}" | sort -u | wc -l)" -eq ${#digests[@]} ] || wrong "two models have the same digest"
 echo "$compared digests compared"
-[ $compared -ge 30 ] || wrong "fewer than meant"
+[ $compared -ge 36 ] || wrong "fewer than meant"
 finish

@@ -52,6 +52,10 @@ if [ "$sanitized" -eq 0 ]; then
     [ $((free - base)) -gt $((600 * 1024)) ] || wrong "the table is too small for this test: $free KiB"
     [ $((held - base)) -le $((64 * 1024)) ] || wrong "64 MiB were promised, $(((held - base) / 1024)) were used"
     same "$(digest held)" "$(digest free)" "64 MiB"
+    # What reads all rows holds none: 640 MiB of them are looked through with less
+    for verb in verify inspect; do
+        (ulimit -d $((base + 160 * 1024)) && "$program" $verb held >out 2>err) || wrong "$verb with little memory"
+    done
 else
     echo "  SKIP: a sanitizer's memory is not the program's"
 fi
@@ -91,30 +95,32 @@ train 0 --model dnn --batch 4096 --train log.tsv --out small --memory "${least:-
 nothing_left "a limit that is too small"
 
 echo "killed ahead of any change to the file system, and resumed: no row that was learned after the checkpoint is read"
-kills=(--model dnn --set 'deep=[8]' --set embedding.dim=16 --batch 64 --train log.tsv --checkpoint-rows 1024 --memory 40)
-train 0 "${kills[@]}" --out killed
+crash=(--model dnn --set 'deep=[8]' --set embedding.dim=16 --batch 64 --train log.tsv --checkpoint-rows 1024 --memory 40)
+train 0 "${crash[@]}" --out killed
 wanted=$(digest killed)
 rm -rf killed
 if [ "$sanitized" -eq 0 ]; then
-    env LD_PRELOAD="$kill_at" CT_KILL_COUNT=count "$program" train --schema criteo "${kills[@]}" --out killed >out 2>err </dev/null ||
+    env LD_PRELOAD="$kill_at" CT_KILL_COUNT=count "$program" train --schema criteo "${crash[@]}" --out killed >out 2>err </dev/null ||
         wrong "counting the changes"
     changes=$(cat count)
-    for part in 4 7 10 13; do
+    kills=0
+    for part in 3 5 7 9 11; do
         rm -rf killed
         {
-            env LD_PRELOAD="$kill_at" CT_KILL_AT=$((changes * part / 14)) "$program" train --schema criteo "${kills[@]}" --out killed \
+            env LD_PRELOAD="$kill_at" CT_KILL_AT=$((changes * part / 14)) "$program" train --schema criteo "${crash[@]}" --out killed \
                 >out 2>err </dev/null
             code=$?
         } 2>/dev/null # the shell's own word about it
-        [ $code -eq 137 ] || wrong "not killed at change $((changes * part / 14)) of $changes"
+        [ $code -eq 137 ] && kills=$((kills + 1)) # compactions come as they like, so a run may have fewer changes than another
         if [ -e killed ]; then
-            train 0 "${kills[@]}" --out killed --resume
+            train 0 "${crash[@]}" --out killed --resume
         else
-            train 0 "${kills[@]}" --out killed
+            train 0 "${crash[@]}" --out killed
         fi
         same "$(digest killed)" "$wanted" "killed at change $((changes * part / 14)) of $changes"
         nothing_left "resumed"
     done
+    [ $kills -ge 3 ] || wrong "only $kills runs were killed"
 else
     echo "  SKIP: a preloaded library does not go with a sanitizer"
 fi

@@ -75,7 +75,7 @@ class Tower:
 
     def weights(self):
         self.w = {}
-        for name, _, n_in, _, n_out in self.adapters:
+        for name, _, n_in, _, n_out, _ in self.adapters:
             self.w[name] = self.read(name + ".weight.before", n_in, n_out), self.read(name + ".bias.before", n_out)
         widths = [self.width]
         for layer in self.layers:
@@ -93,10 +93,14 @@ class Tower:
         r = self.round
         x = self.read("x", self.rows, self.width)
         self.raw = self.read("raw", self.rows, int(self.value["raw_width"]))
-        for name, raw_column, n_in, column, n_out in self.adapters:
+        for name, raw_column, n_in, column, n_out, hidden in self.adapters:
             a, bias = self.w[name]
             # x is fp32 memory
-            x[:, column : column + n_out] = np.float32(self.raw[:, raw_column : raw_column + n_in] @ a + bias)
+            out = np.float32(self.raw[:, raw_column : raw_column + n_in] @ a + bias)
+            if hidden:
+                self.raw[:, column : column + n_out] = np.maximum(out, 0)
+            else:
+                x[:, column : column + n_out] = out
         in_field = np.zeros(self.width, dtype=bool)
         for field in self.fields:
             in_field[field] = True
@@ -181,10 +185,12 @@ class Tower:
             if not no_bias:
                 self.gradient[name + ".bias"] = dz.sum(axis=0)
             g[inputs[0]] += r(dz) @ r(weight).T
-        for name, raw_column, n_in, column, n_out in self.adapters:
-            d = g[0][:, column : column + n_out]
+        d_raw = np.zeros_like(self.raw)
+        for name, raw_column, n_in, column, n_out, hidden in reversed(self.adapters):
+            d = (d_raw * (self.raw > 0) if hidden else g[0])[:, column : column + n_out]
             self.gradient[name + ".weight"] = self.raw[:, raw_column : raw_column + n_in].T @ d
             self.gradient[name + ".bias"] = d.sum(axis=0)
+            d_raw[:, raw_column : raw_column + n_in] += d @ self.w[name][0].T
         self.dx = g[0]
 
     def backward_of_fields(self, g, dy, kind, inputs):

@@ -59,7 +59,8 @@ static void put_rows(ct_workspace *workspace, size_t first, size_t rows, size_t 
         free(context);
         for (size_t i = 0; i < spec->adapter_count; ++i) {
             const ct_adapter_spec *a = &spec->adapters[i];
-            if (a->column < spec->context_width) memcpy(raw_row + a->raw_column, kept + a->raw_column, a->in * sizeof *raw_row);
+            const size_t column = (a->hidden ? a + 1 : a)->column;
+            if (column < spec->context_width) memcpy(raw_row + a->raw_column, kept + a->raw_column, a->in * sizeof *raw_row);
         }
     }
 }

@@ -84,6 +84,13 @@ void spec_adapter(ct_spec_builder *b, size_t raw_column, size_t in, size_t colum
     if (raw_column + in > b->spec.raw_width) b->spec.raw_width = raw_column + in;
 }
 
+void spec_two_adapters(ct_spec_builder *b, size_t raw_column, size_t in, size_t hidden, size_t column, size_t out) {
+    const size_t end = raw_column + in > b->spec.raw_width ? raw_column + in : b->spec.raw_width;
+    spec_adapter(b, raw_column, in, end, hidden);
+    b->adapters[b->spec.adapter_count - 1].hidden = true;
+    spec_adapter(b, end, hidden, column, out);
+}
+
 void spec_unit(ct_spec_builder *b, size_t column, size_t count) {
     b->units[b->spec.unit_range_count++] = (ct_unit_range){.column = column, .count = count};
 }
@@ -153,7 +160,8 @@ void spec_field_zoo(ct_spec_builder *b) {
     spec_begin(b, 12, 33);
     const size_t columns[] = {1, 6, 12, 18, 23};
     for (size_t i = 0; i < 5; ++i) spec_field(b, columns[i], 5);
-    spec_adapter(b, 0, 7, 23, 5);
+    spec_two_adapters(b, 0, 7, 18, 23, 5);
+    spec_two_adapters(b, 25, 9, 4, 6, 5);
     const size_t fm = spec_fm(b);
     const size_t d1 = spec_dense(b, spec_rest(b), 37, CT_ACTIVATION_RELU);
     b->layers[d1 - 1].normalise = true;

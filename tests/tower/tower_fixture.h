@@ -24,6 +24,8 @@ size_t spec_dot(ct_spec_builder *b, size_t second); /* 0 = none */
 size_t spec_rest(ct_spec_builder *b);
 void spec_head(ct_spec_builder *b, size_t outputs, size_t input_count, size_t a, size_t c, size_t d);
 void spec_adapter(ct_spec_builder *b, size_t raw_column, size_t in, size_t column, size_t out);
+/* Of two layers: the first one's outputs stand in `hidden` columns behind what there is of the raw input. */
+void spec_two_adapters(ct_spec_builder *b, size_t raw_column, size_t in, size_t hidden, size_t column, size_t out);
 void spec_unit(ct_spec_builder *b, size_t column, size_t count);
 
 void spec_lr(ct_spec_builder *b, size_t numbers, size_t ids);
@@ -35,7 +37,7 @@ void spec_zoo(ct_spec_builder *b);
 /* `fields` embeddings and `numbers` numbers, half of both on the context's side. */
 void spec_deepfm(ct_spec_builder *b, size_t fields, size_t dim, size_t numbers, size_t hidden, size_t depth);
 void spec_dlrm(ct_spec_builder *b, size_t fields, size_t dim, size_t numbers, size_t bottom, size_t top);
-/* FM, DOT, REST, low-rank CROSS, normalised layers, fields on both sides with gaps between them. */
+/* FM, DOT, REST, low-rank CROSS, normalised layers, fields on both sides with gaps between them, adapters of two layers on both sides. */
 void spec_field_zoo(ct_spec_builder *b);
 
 ct_tower_options tower_options(ct_precision precision, size_t batch_rows);

@@ -152,7 +152,8 @@ static void check_tensor(net *n, size_t index) {
 
 static bool adapted(const ct_tower_spec *spec, size_t column) {
     for (size_t i = 0; i < spec->adapter_count; ++i) {
-        if (column >= spec->adapters[i].column && column < spec->adapters[i].column + spec->adapters[i].out) return true;
+        const ct_adapter_spec *a = &spec->adapters[i];
+        if (!a->hidden && column >= a->column && column < a->column + a->out) return true;
     }
     return false;
 }

@@ -46,7 +46,7 @@ static void describe(const char *folder, const ct_tower_spec *spec, const ct_tow
             (double)options->beta2, (double)options->epsilon);
     for (size_t i = 0; i < spec->adapter_count; ++i) {
         const ct_adapter_spec *a = &spec->adapters[i];
-        fprintf(file, "adapter %s %zu %zu %zu %zu\n", a->name, a->raw_column, a->in, a->column, a->out);
+        fprintf(file, "adapter %s %zu %zu %zu %zu %d\n", a->name, a->raw_column, a->in, a->column, a->out, a->hidden);
     }
     for (size_t i = 0; i < spec->unit_range_count; ++i) {
         fprintf(file, "unit %zu %zu %zu\n", spec->unit_ranges[i].slab, spec->unit_ranges[i].column, spec->unit_ranges[i].count);

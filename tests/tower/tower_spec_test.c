@@ -74,6 +74,11 @@ static void test_refusals(void **state) {
     b.adapters[1].column = 37, refused("adapter1");
     b.adapters[1].column = 5, b.adapters[1].out = 2, refused("adapter1"); /* over the other */
     strcpy(b.adapters[1].name, "adapter0"), refused("adapter0");
+    b.adapters[0].hidden = true, refused("adapter0"); /* whom nobody reads */
+    spec_field_zoo(&b), b.adapters[1].in = 17, refused("adapter0");
+    spec_field_zoo(&b), b.adapters[1].raw_column = 6, refused("adapter0");
+    spec_field_zoo(&b), b.adapters[2].column = 36, refused("adapter2");
+    spec_field_zoo(&b), b.adapters[3].hidden = true, refused("adapter2");
     b.units[1].column = 35, refused("unit range 35");
     b.units[1].column = 2, refused("unit ranges");
     spec_dnn(&b, 0, 9, 8, 1), spec_unit(&b, 0, 1), refused("head1");

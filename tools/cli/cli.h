@@ -19,6 +19,7 @@ ct_code ct_verb_compare(int argc, char **argv, ct_status *status);
 ct_code ct_verb_split(int argc, char **argv, ct_status *status);
 ct_code ct_verb_quantize(int argc, char **argv, ct_status *status);
 ct_code ct_verb_report(int argc, char **argv, ct_status *status);
+ct_code ct_verb_join(int argc, char **argv, ct_status *status);
 ct_code ct_verb_power(int argc, char **argv, ct_status *status);
 ct_code ct_verb_convert(int argc, char **argv, ct_status *status);
 ct_code ct_verb_synth(int argc, char **argv, ct_status *status);

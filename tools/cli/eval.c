@@ -79,7 +79,7 @@ ct_code ct_verb_eval(int argc, char **argv, ct_status *status) {
     const char *folder = NULL, *json_path = NULL, *predictions_path = NULL;
     ct_text_list data = {0}, slice_fields = {0};
     int64_t threads = 0, memory = 0, repeats = CT_IMPORTANCE_REPEATS;
-    bool with_importance = false;
+    bool with_importance = false, live = false;
     ct_bad_row_limit bad_rows = CT_BAD_ROW_LIMIT_INIT;
     const ct_option options[] = {
         {"model", "DIR", CT_OPTION_TEXT, true, &folder, "the model folder", 0, 0, NULL},
@@ -93,6 +93,9 @@ ct_code ct_verb_eval(int argc, char **argv, ct_status *status) {
          0, 0, NULL},
         {"importance", NULL, CT_OPTION_FLAG, false, &with_importance,
          "also how much worse it gets when one feature is shuffled among the rows; scores the log once for each feature and repeat", 0, 0,
+         NULL},
+        {"live", NULL, CT_OPTION_FLAG, false, &live,
+         "the rows enter the units' histories as they come, and later rows see them; without it histories stand as in the model", 0, 0,
          NULL},
         {"repeats", "N", CT_OPTION_INTEGER, false, &repeats, "shuffles of each feature", 1, 1000, NULL},
         {"memory", "MIB", CT_OPTION_INTEGER, false, &memory,
@@ -135,7 +138,7 @@ ct_code ct_verb_eval(int argc, char **argv, ct_status *status) {
     if (predictions_path) CT_TRY_GOTO(code, ct_predictions_open(predictions_path, &sink.file, status), done);
     sink.outputs = ct_model_output_count(model);
 
-    ct_evaluate_options evaluate = {.reader = CT_READER_OPTIONS_INIT, .pool = pool, .progress = true};
+    ct_evaluate_options evaluate = {.reader = CT_READER_OPTIONS_INIT, .pool = pool, .progress = true, .live = live};
     evaluate.reader.sources = data.items;
     evaluate.reader.source_count = data.count;
     evaluate.reader.max_bad_rows = bad_rows.rows;

@@ -69,8 +69,8 @@ static ct_code made_up_numbers(ct_arena *arena, const ct_model *model, size_t fi
 }
 
 static bool is_sent(const ct_model *model, size_t field) {
-    const ct_field_kind kind = ct_model_schema(model)->fields[field].kind;
-    return (kind == CT_FIELD_ID || kind == CT_FIELD_NUMBER) && ct_model_uses_field(model, field);
+    const ct_field *f = &ct_model_schema(model)->fields[field];
+    return (f->kind == CT_FIELD_ID || f->kind == CT_FIELD_NUMBER) && !f->derived && ct_model_uses_field(model, field);
 }
 
 static ct_code make_up(const ct_model *model, ct_arena *arena, size_t candidates, request_message *out, ct_status *status) {

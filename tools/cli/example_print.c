@@ -149,6 +149,7 @@ void ct_example_print_python(FILE *out, const ct_example *example) {
 
 static void put_go_columns(FILE *out, const char *name, column_message *const *columns, size_t count) {
     static const char *const names[] = {"Tokens: []string", "Integers: []int64", "Numbers: []float32", "Lengths: []uint32"};
+    if (count == 0) return;
     (void)fprintf(out, "\t\t%s: []*pb.Column{\n", name);
     for (size_t c = 0; c < count; c++) {
         (void)fprintf(out, "\t\t\t{Name: ");

@@ -24,7 +24,19 @@ ct_content_kind ct_content_kind_of(const char *path) {
     return ct_block_file_is(first, count) ? CT_CONTENT_BLOCKS : CT_CONTENT_OTHER;
 }
 
-static ct_code describe_model(const char *folder, json_t **out_json, ct_status *status) {
+static ct_code describe_tokens(const ct_model *model, const char *folder, const ct_text_list *tokens, json_t *json, ct_status *status) {
+    json_t *list = json_array(), *one = NULL;
+    ct_code code = CT_OK;
+    for (size_t i = 0; i < tokens->count && code == CT_OK; i++) {
+        code = ct_model_describe_token(model, folder, tokens->items[i], &one, status);
+        if (code == CT_OK) (void)json_array_append_new(list, one);
+    }
+    if (code == CT_OK) (void)json_object_set(json, "tokens", list);
+    json_decref(list);
+    return code;
+}
+
+static ct_code describe_model(const char *folder, const ct_text_list *tokens, json_t **out_json, ct_status *status) {
     static const char *const from_manifest[] = {"digest",  "seed",    "batch_rows", "created_unix_ms",
                                                 "outputs", "version", "vectors",    "files"};
     json_t *manifest = NULL, *json = NULL;
@@ -33,12 +45,17 @@ static ct_code describe_model(const char *folder, json_t **out_json, ct_status *
     ct_code code;
     CT_TRY_GOTO(code, ct_model_manifest(folder, false, &manifest, status), done);
     CT_TRY_GOTO(code, ct_pool_create(0, &pool, status), done);
-    CT_TRY_GOTO(code, ct_model_open(folder, CT_MODEL_READ, NULL, pool, &model, status), done);
-    json = ct_model_describe(model);
-    if (!json) {
-        code = ct_fail_memory(status, 4096, "the description");
+    CT_TRY_GOTO(code, ct_model_open(folder, CT_MODEL_LOOK, NULL, pool, &model, status), done);
+    if (tokens->count > 0) {
+        json = json_object();
+        code = describe_tokens(model, folder, tokens, json, status);
+        if (code == CT_OK) {
+            *out_json = json;
+            json = NULL;
+        }
         goto done;
     }
+    CT_TRY_GOTO(code, ct_model_describe_folder(model, folder, &json, status), done);
     for (size_t i = 0; i < sizeof from_manifest / sizeof *from_manifest; i++) {
         json_t *value = json_object_get(manifest, from_manifest[i]);
         const bool empty = json_is_object(value) && json_object_size(value) == 0;
@@ -75,12 +92,16 @@ static const char *kind_name(ct_field_kind kind) {
             return "id";
         case CT_FIELD_VECTOR:
             return "vector";
+        case CT_FIELD_HISTORY:
+            return "history";
+        case CT_FIELD_SIMILARITY:
+            return "similarity";
     }
     return "unknown";
 }
 
 static json_t *field_to_json(const ct_schema *schema, const ct_field *field) {
-    const bool feature = field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID || field->kind == CT_FIELD_VECTOR;
+    const bool feature = field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID || field->kind == CT_FIELD_VECTOR || field->derived;
     char hash[17];
     (void)snprintf(hash, sizeof hash, "%016" PRIx64, field->hash);
     json_t *json = json_pack("{s:s, s:s}", "name", field->name, "kind", kind_name(field->kind));
@@ -91,6 +112,15 @@ static json_t *field_to_json(const ct_schema *schema, const ct_field *field) {
         (void)json_object_set_new(json, "type", json_string(field->id_type == CT_ID_INTEGER ? "integer" : "text"));
         (void)json_object_set_new(json, "max_values", json_integer(field->max_values));
         if (field->shares) (void)json_object_set_new(json, "shares", json_string(field->shares));
+    }
+    if (field->derived) (void)json_object_set_new(json, "of", json_string(schema->fields[field->of].name));
+    if (field->kind == CT_FIELD_HISTORY) {
+        (void)json_object_set_new(json, "clicked", json_boolean(field->clicked));
+        (void)json_object_set_new(json, "max_values", json_integer(field->max_values));
+    }
+    if (field->kind == CT_FIELD_SIMILARITY) {
+        (void)json_object_set_new(json, "vector", json_string(schema->fields[field->vector].name));
+        (void)json_object_set_new(json, "tiers", json_integer(field->tiers));
     }
     if (field->kind == CT_FIELD_VECTOR) {
         (void)json_object_set_new(json, "of", json_string(schema->fields[field->of].name));
@@ -118,14 +148,17 @@ static ct_code describe_schema(const char *path, json_t **out_json, ct_status *s
 }
 
 ct_code ct_verb_inspect(int argc, char **argv, ct_status *status) {
-    ct_text_list words = {0};
+    ct_text_list words = {0}, tokens = {0};
     bool as_json = false;
     const ct_option options[] = {
+        {"tokens", "FEATURE=TOKEN", CT_OPTION_LIST, false, &tokens, "of a model folder: shows what it holds of these tokens instead", 0, 0,
+         NULL},
         {"json", NULL, CT_OPTION_FLAG, false, &as_json, "print one JSON object", 0, 0, NULL},
     };
     const ct_command command = {"inspect",
                                 "Says what a model folder, a block file or a schema holds.",
                                 "  clicktower inspect model\n"
+                                "  clicktower inspect model --tokens C1=68fd1e64 I1=5\n"
                                 "  clicktower inspect day_0.ctb --json\n"
                                 "  clicktower inspect criteo",
                                 "DIR|FILE.ctb|SCHEMA",
@@ -135,9 +168,13 @@ ct_code ct_verb_inspect(int argc, char **argv, ct_status *status) {
     json_t *json = NULL;
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
+    if (tokens.count > 0 && ct_content_kind_of(words.items[0]) != CT_CONTENT_MODEL) {
+        code = ct_fail(status, CT_USAGE, "--tokens: %s is no model folder", words.items[0]);
+        goto done;
+    }
     switch (ct_content_kind_of(words.items[0])) {
         case CT_CONTENT_MODEL:
-            code = describe_model(words.items[0], &json, status);
+            code = describe_model(words.items[0], &tokens, &json, status);
             break;
         case CT_CONTENT_BLOCKS:
             code = ct_block_file_describe(words.items[0], &json, status);
@@ -154,5 +191,6 @@ ct_code ct_verb_inspect(int argc, char **argv, ct_status *status) {
 done:
     json_decref(json);
     ct_text_list_deinit(&words);
+    ct_text_list_deinit(&tokens);
     return code;
 }

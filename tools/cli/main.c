@@ -16,6 +16,7 @@ static const struct verb {
     {"split", "a log into training, validation and test rows, honestly", ct_verb_split},
     {"quantize", "vectors to semantic IDs", ct_verb_quantize},
     {"report", "an experiment on live traffic: differences between arms, with intervals", ct_verb_report},
+    {"join", "what was shown on live traffic, as training rows", ct_verb_join},
     {"power", "how much traffic a question needs", ct_verb_power},
     {"schema", "guesses a schema from a log and prints it", ct_verb_schema},
     {"convert", "logs to block files, which read faster", ct_verb_convert},

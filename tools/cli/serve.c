@@ -19,6 +19,21 @@ static void allow_many_files(void) {
     (void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* When nothing is scored any more. Both are closed in any case; the status is the first failure. */
+static ct_code close_logs(ct_exposures **exposures, ct_feedback **feedback, ct_status *status) {
+    ct_exposures_stats written = {0};
+    ct_status other = CT_STATUS_INIT;
+    const bool had_exposures = *exposures != NULL;
+    const ct_code code = ct_exposures_close(*exposures, &written, status);
+    const ct_code feedback_code = ct_feedback_close(*feedback, code == CT_OK ? status : &other);
+    *exposures = NULL;
+    *feedback = NULL;
+    if (had_exposures)
+        ct_log_line(CT_LOG_INFO, "serve.exposures", "result=closed written=%llu dropped=%llu", (unsigned long long)written.written,
+                    (unsigned long long)(written.dropped_full + written.dropped_unwritable));
+    return code != CT_OK ? code : feedback_code;
+}
+
 static void print_address(char *out, size_t bytes, const char *asked, int port) {
     (void)snprintf(out, bytes, "%.*s:%d", (int)(strrchr(asked, ':') - asked), asked, port);
 }
@@ -28,6 +43,9 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     const char *listen = "127.0.0.1:8500", *admin_listen = NULL;
     int64_t threads = 0, queue = 256, queue_ms = 50, max_candidates = 10000, max_message_mib = 16, max_calls_of_peer = 0, memory = 0;
     double grace = 10, look = 1, max_age = 0;
+    const char *experiment = NULL, *exposures_folder = NULL, *feedback_folder = NULL;
+    double exposure_sample = 1, rotate_seconds = 300;
+    int64_t exposure_buffer = 64, rotate_mib = 64;
     ct_access_files files = {0};
     const ct_option options[] = {
         {"model", "[NAME=]DIR", CT_OPTION_LIST, true, &folders,
@@ -36,9 +54,21 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
          0, 0, NULL},
         {"listen", "HOST:PORT", CT_OPTION_ADDRESS, false, &listen, "0.0.0.0:PORT = every address; port 0 = any free one", 0, 0, NULL},
         {"admin", "HOST:PORT", CT_OPTION_ADDRESS, false, &admin_listen,
-         "HTTP for people and monitoring: a page, /metrics, /healthz, /readyz, POST /v1/score (which needs a token where gRPC does); "
-         "keep it on 127.0.0.1 or where only monitoring reaches it; none by default",
+         "HTTP for people and monitoring: a page, /metrics, /healthz, /readyz, POST /v1/score and POST /v1/feedback (which need a token "
+         "where gRPC does); keep it on 127.0.0.1 or where only monitoring reaches it; none by default",
          0, 0, NULL},
+        {"experiment", "FILE", CT_OPTION_TEXT, false, &experiment,
+         "assigns units to arms (docs/ab.md); an arm's model is the --model of that name; read again on SIGHUP", 0, 0, NULL},
+        {"exposures", "DIR", CT_OPTION_TEXT, false, &exposures_folder,
+         "log each scored request there, as lines of JSON (docs/file-formats.md); what can't be written is dropped and counted", 0, 0,
+         NULL},
+        {"exposure-sample", "P", CT_OPTION_NUMBER, false, &exposure_sample, "share of the requests that is logged, above 0", 1e-9, 1, NULL},
+        {"exposure-buffer", "MIB", CT_OPTION_INTEGER, false, &exposure_buffer, "of requests that wait to be written", 1, 65536, NULL},
+        {"feedback", "DIR", CT_OPTION_TEXT, false, &feedback_folder,
+         "take feedback, over gRPC and by POST /v1/feedback, and write it there; it is acknowledged once it is on disk", 0, 0, NULL},
+        {"rotate-mib", "N", CT_OPTION_INTEGER, false, &rotate_mib, "of a file of exposures or feedback, then the next one is begun", 1,
+         1 << 20, NULL},
+        {"rotate-seconds", "N", CT_OPTION_NUMBER, false, &rotate_seconds, "or once it is that old", 0.05, 31536000, NULL},
         {"threads", "N", CT_OPTION_INTEGER, false, &threads, "that score at once; 0 = one for each processor", 0, 1024, NULL},
         {"memory", "MIB", CT_OPTION_INTEGER, false, &memory,
          "of the embedding rows of each model, at most: the rows that were counted most are kept in memory, the others read from DIR when "
@@ -56,8 +86,8 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
          1000000, NULL},
         {"max-connection-age", "SECONDS", CT_OPTION_NUMBER, false, &max_age,
          "then a client is asked to connect anew, so that balancers can spread them; 0 = for ever", 0, 31536000, NULL},
-        {"tls-cert", "FILE", CT_OPTION_TEXT, false, &files.certificate, "speak TLS, with this certificate (PEM, with its chain); it, its key and the CA are read again on SIGHUP", 0, 0,
-         NULL},
+        {"tls-cert", "FILE", CT_OPTION_TEXT, false, &files.certificate,
+         "speak TLS, with this certificate (PEM, with its chain); it, its key and the CA are read again on SIGHUP", 0, 0, NULL},
         {"tls-key", "FILE", CT_OPTION_TEXT, false, &files.key, "of that certificate (PEM)", 0, 0, NULL},
         {"tls-client-ca", "FILE", CT_OPTION_TEXT, false, &files.client_ca,
          "clients must show a certificate that one of these has signed (PEM)", 0, 0, NULL},
@@ -67,10 +97,11 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     const ct_command command = {"serve",
                                 "Answers score requests over gRPC until SIGINT or SIGTERM; prints `listening on\nHOST:PORT` once it is "
                                 "ready, and with --admin also `admin on http://HOST:PORT/`. SIGHUP reads the model "
-                                "folders again and serves what they hold now, unless one of them is broken; and the\ntokens and the "
-                                "certificate.",
+                                "folders again and serves what they hold now, unless one of them is broken; and the "
+                                "experiment, the tokens and the certificate.",
                                 "  clicktower serve --model model --admin 127.0.0.1:8501\n"
-                                "  clicktower serve --model a=model-a b=model-b --listen 0.0.0.0:8500",
+                                "  clicktower serve --model a=model-a b=model-b --listen 0.0.0.0:8500\n"
+                                "  clicktower serve --model old=id new=text --experiment ranker.yaml --exposures shown --feedback clicks",
                                 NULL,
                                 NULL,
                                 options,
@@ -79,6 +110,8 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_served *served = NULL;
     ct_server *server = NULL;
     ct_admin *admin = NULL;
+    ct_exposures *exposures = NULL;
+    ct_feedback *feedback = NULL;
     ct_access_texts texts = {0};
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
@@ -89,8 +122,23 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
 
     const int64_t started = ct_clock_ns();
     CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);
-    CT_TRY_GOTO(code, ct_served_open(&folders, (uint64_t)memory << 20, pool, &served, status), done);
+    CT_TRY_GOTO(code, ct_served_open(&folders, (uint64_t)memory << 20, experiment, pool, &served, status), done);
+    if (exposures_folder) {
+        const ct_exposures_options exposures_options = {exposures_folder, exposure_sample, (size_t)exposure_buffer << 20,
+                                                        (uint64_t)rotate_mib << 20, (int64_t)(rotate_seconds * 1000)};
+        CT_TRY_GOTO(code, ct_exposures_open(&exposures_options, &exposures, status), done);
+    }
+    if (feedback_folder) {
+        const ct_feedback_options feedback_options = {.folder = feedback_folder,
+                                                      .rotate_bytes = (uint64_t)rotate_mib << 20,
+                                                      .rotate_ms = (int64_t)(rotate_seconds * 1000),
+                                                      .max_candidates = (uint32_t)max_candidates};
+        CT_TRY_GOTO(code, ct_feedback_open(&feedback_options, &feedback, status), done);
+    }
     ct_server_options server_options = {.listen = listen,
+                                        .experiment = ct_served_experiment(served),
+                                        .exposures = exposures,
+                                        .feedback = feedback,
                                         .threads = (size_t)threads,
                                         .queue_calls = (size_t)queue,
                                         .queue_ms = queue_ms,
@@ -113,7 +161,8 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
                 server_options.model_count, ct_pool_threads(pool), texts.certificate ? texts.client_ca ? "mutual" : "yes" : "no",
                 texts.token_count, (long long)((ct_clock_ns() - started) / 1000000));
     ct_served_log(served);
-    const ct_served_options served_options = {.server = server, .look_seconds = look, .files = files};
+    const ct_served_options served_options = {
+        .server = server, .look_seconds = look, .files = files, .exposures = exposures, .feedback = feedback};
     CT_TRY_GOTO(code, ct_served_start(served, &served_options, status), done);
     if (admin_listen) {
         const ct_admin_options admin_options = {.listen = admin_listen, .server = server, .version = CT_VERSION};
@@ -135,12 +184,17 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     admin = NULL;
     ct_server_stop(server, grace_ms - (ct_clock_ns() - began) / 1000000);
     server = NULL;
+    code = close_logs(&exposures, &feedback, status);
     ct_log_line(CT_LOG_INFO, "serve.stop", "address=%s signal=%s drain_ms=%lld", quoted, signal,
                 (long long)((ct_clock_ns() - began) / 1000000));
 done:
     ct_served_stop(served);
     ct_admin_stop(admin);
     if (server) ct_server_stop(server, 0);
+    if (exposures || feedback) { /* the status is that of what failed before */
+        ct_status later = CT_STATUS_INIT;
+        if (close_logs(&exposures, &feedback, &later) != CT_OK) ct_warn("serve", "%s", later.message);
+    }
     ct_served_close(served);
     ct_access_texts_deinit(&texts);
     ct_pool_destroy(pool);

@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "tools/cli/access.h"
+#include "tools/cli/experiment_file.h"
 #include "tools/cli/refusals.h"
 
 /* A folder in which something was written less long ago may still be in the making: what does not fit in it is "not yet", not "broken". */
@@ -34,8 +35,11 @@ typedef struct served_folder {
 
 struct ct_served {
     served_folder *folders;
-    ct_server_model *models; /* (count); models[i] is of folders[i] */
-    size_t count;
+    ct_server_model *models; /* (count); models[i] is of folders[i]; the model is NULL where it could not be read and the experiment can
+                                spare it */
+    ct_server_model *there;  /* (there_count): those of `models` that are there */
+    size_t count, there_count;
+    ct_experiment_file experiment;
     ct_pool *pool;
     uint64_t memory_bytes; /* of the rows of each; 0 = no limit */
     ct_served_options options;
@@ -270,18 +274,32 @@ static void log_model(const ct_served *served, size_t i) {
 }
 
 void ct_served_log(const ct_served *served) {
-    for (size_t i = 0; i < served->count; i++) log_model(served, i);
+    for (size_t i = 0; i < served->count; i++)
+        if (served->models[i].model) log_model(served, i);
+    ct_experiment_file_log(&served->experiment, served->there, served->there_count);
 }
 
-/* Reads what is new (with `anew` every folder) beside what is served, and hands it over at once. With `anew`, where one folder can't be
- * read, nothing changes. */
+/* Those of `models` (served->count) that are there; how many. */
+static size_t keep_there(const ct_served *served, const ct_server_model *models, ct_server_model *out) {
+    size_t count = 0;
+    for (size_t i = 0; i < served->count; i++)
+        if (models[i].model) out[count++] = models[i];
+    return count;
+}
+
+/* Reads what is new (with `anew` every folder and the experiment) beside what is served, and hands it over at once. With `anew`, where one
+ * folder of what is served can't be read, no model changes. */
 static void look(ct_served *served, bool anew) {
     ct_status status = CT_STATUS_INIT;
     const int64_t began = ct_clock_ns();
-    ct_server_model *fresh = calloc(served->count, sizeof *fresh);
+    ct_server_model *fresh = calloc(served->count, sizeof *fresh), *there = calloc(served->count, sizeof *there);
     int64_t *versions = calloc(served->count, sizeof *versions);
-    bool some = false, all = true;
-    for (size_t i = 0; fresh && versions && i < served->count; i++) {
+    bool some = false, all = true, news = false;
+    if (!fresh || !there || !versions) {
+        say_refused(served, &served->folders[0], "out of memory");
+        goto done;
+    }
+    for (size_t i = 0; i < served->count; i++) {
         served_folder *f = &served->folders[i];
         fresh[i] = served->models[i];
         versions[i] = f->version;
@@ -291,26 +309,36 @@ static void look(ct_served *served, bool anew) {
             fresh[i].model = model;
             some = true;
         } else if (code != CT_END && !f->versions) {
-            all = false;
+            const bool needed = served->models[i].model != NULL; /* else it was never there, and keeps nobody waiting */
+            if (needed) all = false;
             if (code == CT_NOT_FOUND) {
                 say_not_yet(served, f, 0, status.message);
-                served->again = true;
+                if (needed) served->again = true;
             } else {
                 say_refused(served, f, status.message);
             }
         }
     }
     const bool ready = some && (all || !anew);
+    size_t count = keep_there(served, ready ? fresh : served->models, there);
+    ct_experiment *next = anew ? ct_experiment_file_again(&served->experiment, there, count) : NULL;
     ct_code code = CT_OK;
-    if (ready) code = ct_server_replace(served->options.server, fresh, served->count, &status);
+    if (ready || next) code = ct_server_replace(served->options.server, there, count, next ? next : served->experiment.now, &status);
     if (code != CT_OK) say_refused(served, &served->folders[0], status.message);
+    if (next && code == CT_OK) {
+        ct_experiment_file_take(&served->experiment, next);
+        news = true;
+    } else {
+        ct_experiment_destroy(next);
+    }
     size_t changed = 0;
-    for (size_t i = 0; fresh && i < served->count; i++) {
+    for (size_t i = 0; i < served->count; i++) {
         if (fresh[i].model == served->models[i].model) continue;
         if (!ready || code != CT_OK) {
             ct_model_destroy(fresh[i].model);
             continue;
         }
+        news |= served->models[i].model == NULL;
         ct_model_destroy(served->models[i].model);
         served->models[i].model = fresh[i].model;
         served->folders[i].version = versions[i];
@@ -318,9 +346,13 @@ static void look(ct_served *served, bool anew) {
         log_model(served, i);
         changed++;
     }
+    served->there_count = keep_there(served, served->models, served->there);
     if (ready && code == CT_OK)
         ct_log_line(CT_LOG_INFO, "serve.reload", "result=done models=%zu ms=%lld", changed, (long long)((ct_clock_ns() - began) / 1000000));
+    if (news) ct_experiment_file_log(&served->experiment, served->there, served->there_count);
+done:
     free(versions);
+    free(there);
     free(fresh);
 }
 
@@ -356,7 +388,25 @@ static void read_access(ct_served *served) {
 
 /* --- life --- */
 
-ct_code ct_served_open(const ct_text_list *texts, uint64_t memory_bytes, ct_pool *pool, ct_served **out_served, ct_status *status) {
+/* Opens the model of folder i. One that the experiment can spare may be missing. */
+static ct_code open_first(ct_served *served, size_t i, ct_status *status) {
+    served_folder *f = &served->folders[i];
+    ct_model **model = &served->models[i].model;
+    size_t versions = 0;
+    if (!ct_model_folder_is(f->folder)) free(list_versions(f->folder, &versions));
+    f->versions = versions > 0;
+    served->models[i].name = f->name;
+    const ct_code code =
+        f->versions ? open_version(served, f, model, &f->version, status)
+                    : ct_model_open_within(f->folder, CT_MODEL_READ, served->memory_bytes, NULL, NULL, served->pool, model, status);
+    if (code == CT_OK || !ct_experiment_file_can_spare(&served->experiment, f->name)) return code;
+    say_refused(served, f, status->message);
+    *status = (ct_status)CT_STATUS_INIT;
+    return CT_OK;
+}
+
+ct_code ct_served_open(const ct_text_list *texts, uint64_t memory_bytes, const char *experiment, ct_pool *pool, ct_served **out_served,
+                       ct_status *status) {
     ct_served *served = calloc(1, sizeof *served);
     if (!served) return ct_fail_memory(status, sizeof *served, "the models");
     ct_code code = CT_OK;
@@ -365,22 +415,15 @@ ct_code ct_served_open(const ct_text_list *texts, uint64_t memory_bytes, ct_pool
     served->count = texts->count;
     served->folders = calloc(texts->count, sizeof *served->folders);
     served->models = calloc(texts->count, sizeof *served->models);
-    if (!served->folders || !served->models) {
+    served->there = calloc(texts->count, sizeof *served->there);
+    if (!served->folders || !served->models || !served->there) {
         code = ct_fail_memory(status, texts->count * sizeof *served->folders, "the models");
         goto fail;
     }
     CT_TRY_GOTO(code, parse_folders(served, texts, status), fail);
-    for (size_t i = 0; i < served->count; i++) {
-        served_folder *f = &served->folders[i];
-        size_t versions = 0;
-        if (!ct_model_folder_is(f->folder)) free(list_versions(f->folder, &versions));
-        f->versions = versions > 0;
-        served->models[i].name = f->name;
-        code = f->versions ? open_version(served, f, &served->models[i].model, &f->version, status)
-                           : ct_model_open_within(f->folder, CT_MODEL_READ, served->memory_bytes, NULL, NULL, pool,
-                                                  &served->models[i].model, status);
-        if (code != CT_OK) goto fail;
-    }
+    CT_TRY_GOTO(code, ct_experiment_file_open(experiment, &served->experiment, status), fail);
+    for (size_t i = 0; i < served->count; i++) CT_TRY_GOTO(code, open_first(served, i, status), fail);
+    served->there_count = keep_there(served, served->models, served->there);
     *out_served = served;
     return CT_OK;
 fail:
@@ -392,15 +435,19 @@ void ct_served_close(ct_served *served) {
     if (!served) return;
     for (size_t i = 0; served->models && i < served->count; i++) ct_model_destroy(served->models[i].model);
     for (size_t i = 0; served->folders && i < served->count; i++) free(served->folders[i].name);
+    ct_experiment_file_close(&served->experiment);
     free(served->models);
+    free(served->there);
     free(served->folders);
     free(served);
 }
 
 const ct_server_model *ct_served_models(const ct_served *served, size_t *out_count) {
-    *out_count = served->count;
-    return served->models;
+    *out_count = served->there_count;
+    return served->there;
 }
+
+const ct_experiment *ct_served_experiment(const ct_served *served) { return served->experiment.now; }
 
 void ct_served_block_signals(void) {
     sigset_t hangup;
@@ -416,7 +463,7 @@ static void *served_main(void *argument) {
     (void)sigaddset(&hangup, SIGHUP);
     const int64_t every_ns = (int64_t)(served->options.look_seconds * 1e9);
     const struct timespec every = {.tv_sec = every_ns / 1000000000, .tv_nsec = every_ns % 1000000000};
-    ct_refusal_log refusals = {0};
+    ct_refusal_log refusals = {.exposures = served->options.exposures, .feedback = served->options.feedback};
     for (;;) {
         const bool signal = sigtimedwait(&hangup, NULL, &every) == SIGHUP;
         if (atomic_load(&served->stop)) break;

@@ -11,18 +11,25 @@
 
 typedef struct ct_served ct_served;
 /* texts: "[NAME=]DIR". Opens every model. CT_USAGE where two have one name; where a folder of versions holds none that can be served, the
- * status says why. The pool must outlive it. */
-/* memory_bytes: of the rows of each model; 0 = no limit. */
-CT_MUST_CHECK ct_code ct_served_open(const ct_text_list *texts, uint64_t memory_bytes, ct_pool *pool, ct_served **out_served, ct_status *status);
+ * status says why. A model that only arms of the experiment need, not its control, may be missing: the log says so, and it is looked for
+ * again as the others are. The pool must outlive it. */
+/* memory_bytes: of the rows of each model; 0 = no limit. experiment: a file's name, NULL = none. */
+CT_MUST_CHECK ct_code ct_served_open(const ct_text_list *texts, uint64_t memory_bytes, const char *experiment, ct_pool *pool,
+                                     ct_served **out_served, ct_status *status);
 void ct_served_close(ct_served *served); /* after the server; NULL is fine */
+/* Those that are there. */
 const ct_server_model *ct_served_models(const ct_served *served, size_t *out_count);
-/* Logs a line for each model: version, rows, and a warning where its scores may differ from those of training. */
+const ct_experiment *ct_served_experiment(const ct_served *served); /* NULL = none */
+/* Logs a line for each model, and for the experiment and its arms: version, rows, and a warning where its scores may differ from those of
+ * training. */
 void ct_served_log(const ct_served *served);
 
 typedef struct ct_served_options {
     ct_server *server;
-    double look_seconds;    /* at folders of versions */
-    ct_access_files files; /* read again on SIGHUP */
+    double look_seconds;     /* at folders of versions */
+    ct_access_files files;   /* read again on SIGHUP */
+    ct_exposures *exposures; /* NULL = none; and so the next */
+    ct_feedback *feedback;
 } ct_served_options;
 /* SIGHUP must be blocked in all threads (ct_served_block_signals, before any is made). */
 CT_MUST_CHECK ct_code ct_served_start(ct_served *served, const ct_served_options *options, ct_status *status);

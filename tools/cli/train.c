@@ -21,6 +21,8 @@ static void print_summary(const char *out, int64_t epochs, const ct_train_result
         ct_print_metrics_line(stdout, &result->evaluation);
         (void)printf("\n");
     }
+    (void)printf("keys         admitted %" PRId64 "  waiting %" PRId64 "  expired %" PRId64 "\n", result->admitted, result->waiting,
+                 result->expired);
     if (result->train_report.bad_total || result->eval_report.bad_total)
         (void)printf("bad_rows     training %" PRId64 "  evaluation %" PRId64 "\n", result->train_report.bad_total,
                      result->eval_report.bad_total);
@@ -162,6 +164,7 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     ct_model *model = NULL;
     json_t *init_lines = NULL;
     char *live = NULL;
+    ct_folder_lock *lock = NULL;
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
     CT_TRY_GOTO(code, check_out(out, resume, init, status), done);
@@ -180,6 +183,7 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
         (void)snprintf(assignment, sizeof assignment, "schedule.rows=%" PRId64, schedule_rows);
         CT_TRY_GOTO(code, ct_model_spec_set(spec, assignment, status), done);
     }
+    CT_TRY_GOTO(code, ct_folder_lock_take(out, &lock, status), done);
     CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);
     if (memory > 0) CT_TRY_GOTO(code, ct_folder_scratch(out, &live, status), done);
     const ct_model_options model_options = {.seed = seed,
@@ -238,6 +242,7 @@ done:
     json_decref(init_lines);
     ct_model_destroy(model);
     free(live);
+    ct_folder_lock_release(lock);
     ct_pool_destroy(pool);
     ct_model_spec_destroy(spec);
     ct_schema_destroy(schema);

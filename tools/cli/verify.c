@@ -80,10 +80,10 @@ static ct_code verify_model(const char *folder, char out_digest[CT_DIGEST_HEX_BY
             ct_fail(status, CT_CORRUPT, "%s: %zu of %zu files are not what was written: copy the folder again", folder, problems, checked);
         goto done;
     }
-    /* For training: all columns of the tables and the optimisers' state are read, which serving leaves out. */
+    /* All columns of the tables and the optimisers' state are read, which serving leaves out; a row at a time. */
     const char *written = NULL;
     CT_TRY_GOTO(code, ct_pool_create(0, &pool, status), done);
-    CT_TRY_GOTO(code, ct_model_open(folder, CT_MODEL_TRAIN, NULL, pool, &model, status), done);
+    CT_TRY_GOTO(code, ct_model_open(folder, CT_MODEL_LOOK, NULL, pool, &model, status), done);
     CT_TRY_GOTO(code, ct_model_digest(model, out_digest, status), done);
     CT_TRY_GOTO(code, ct_json_get_string(manifest, "digest", folder, &written, status), done);
     if (strcmp(out_digest, written) != 0)

@@ -311,6 +311,23 @@ static void clear_dz(const ct_cpu *cpu, size_t l, const ct_cpu_rows *kept, size_
     }
 }
 
+/* Of rows [first, first + rows), dx from `first` on. From the last to the first: the gradient of what a hidden one wrote takes the place of
+ * its value. */
+static void adapters_back(const ct_cpu *cpu, size_t count, const ct_cpu_rows *kept, size_t first, size_t rows, const float *dx) {
+    float *raw = kept->raw == NULL ? NULL : kept->raw + first * cpu->raw_stride;
+    for (size_t i = count; i-- > 0;) {
+        const ct_cpu_adapter *adapter = &cpu->adapters[i];
+        const ct_adapter_spec *spec = adapter->spec;
+        const float *d = (spec->hidden ? raw : dx) + spec->column;
+        const size_t d_stride = spec->hidden ? cpu->raw_stride : cpu->slabs[0].padded;
+        float *in = raw + spec->raw_column;
+        ct_loop_adapter_back(in, cpu->raw_stride, d, d_stride, rows, spec->in, spec->out, kept->partial + adapter->partial,
+                             kept->partial + adapter->partial_bias);
+        if (i > 0 && cpu->adapters[i - 1].spec->hidden)
+            ct_loop_adapter_relu_back(cpu->weights.adapters[i], d, d_stride, rows, spec->in, spec->out, in, cpu->raw_stride);
+    }
+}
+
 void ct_cpu_block_backward(ct_tower *tower, size_t block, size_t rows, const float *logit_gradients) {
     ct_cpu *cpu = ct_cpu_of(tower);
     ct_cpu_rows *kept = &cpu->blocks[block];
@@ -336,12 +353,7 @@ void ct_cpu_block_backward(ct_tower *tower, size_t block, size_t rows, const flo
         }
         const size_t count = (p.rows < p.end ? p.rows : p.end) - first;
         const float *dx = gradient_at(&p, 0, first);
-        for (size_t i = 0; i < tower->spec.adapter_count; ++i) {
-            const ct_cpu_adapter *adapter = &cpu->adapters[i];
-            ct_loop_adapter_back(kept->raw + first * cpu->raw_stride + adapter->spec->raw_column, cpu->raw_stride,
-                                 dx + adapter->spec->column, stride, count, adapter->spec->in, adapter->spec->out,
-                                 kept->partial + adapter->partial, kept->partial + adapter->partial_bias);
-        }
+        adapters_back(cpu, tower->spec.adapter_count, kept, first, count, dx);
         /* Not the padding: it must stay zero even where a gradient is not finite. */
         float *x = kept->slabs[0].f32 + first * stride;
         for (size_t r = 0; r < count; ++r) memcpy(x + r * stride, dx + r * stride, cpu->slabs[0].width * sizeof *dx);

@@ -10,8 +10,12 @@ static void run_adapters(const ct_tower *tower, const ct_cpu_weights *weights, c
     for (size_t i = 0; i < tower->spec.adapter_count; ++i) {
         const ct_cpu_adapter *adapter = &cpu->adapters[i];
         if (!(adapter->context ? context : candidates)) continue;
-        ct_loop_adapter(rows->raw + adapter->spec->raw_column, cpu->raw_stride, weights->adapters[i], weights->masters + adapter->bias,
-                        count, adapter->spec->in, adapter->spec->out, rows->slabs[0].f32 + adapter->spec->column, stride);
+        const ct_adapter_spec *spec = adapter->spec;
+        float *to = (spec->hidden ? rows->raw : rows->slabs[0].f32) + spec->column;
+        const size_t to_stride = spec->hidden ? cpu->raw_stride : stride;
+        ct_loop_adapter(rows->raw + spec->raw_column, cpu->raw_stride, weights->adapters[i], weights->masters + adapter->bias, count,
+                        spec->in, spec->out, to, to_stride);
+        if (spec->hidden) ct_loop_relu(count, spec->out, to, to_stride);
     }
 }
 

@@ -277,16 +277,12 @@ CT_HOT void ct_loop_axpy_bf16(float scale, const uint16_t *restrict v, size_t co
 enum { ADAPTER_ROWS = 8 };
 
 CT_INLINE void adapter_group(const float *restrict raw, size_t raw_stride, const float *restrict a, size_t padded, size_t in,
-                             float sum[ADAPTER_ROWS][LANES], size_t rows) {
-    for (size_t r = 0; r < rows; ++r) {
-        for (size_t j = 0; j < LANES; ++j) sum[r][j] = 0.0f;
-    }
+                             lanes16 sum[ADAPTER_ROWS], size_t rows) {
+    for (size_t r = 0; r < rows; ++r) sum[r] = (lanes16){0};
     for (size_t k = 0; k < in; ++k) {
-        const float *restrict weights = a + k * padded;
-        for (size_t r = 0; r < rows; ++r) {
-            const float value = raw[r * raw_stride + k];
-            for (size_t j = 0; j < LANES; ++j) sum[r][j] += value * weights[j];
-        }
+        lanes16 weights;
+        load16(&weights, a + k * padded);
+        for (size_t r = 0; r < rows; ++r) sum[r] += raw[r * raw_stride + k] * weights;
     }
 }
 
@@ -296,7 +292,7 @@ CT_HOT void ct_loop_adapter(const float *restrict raw, size_t raw_stride, const 
     for (size_t c = 0; c < out; c += LANES) {
         const size_t columns = out - c < LANES ? out - c : LANES;
         for (size_t r = 0; r < rows;) {
-            float sum[ADAPTER_ROWS][LANES];
+            lanes16 sum[ADAPTER_ROWS];
             const size_t group = rows - r < ADAPTER_ROWS ? 1 : ADAPTER_ROWS;
             if (group == 1) {
                 adapter_group(raw + r * raw_stride, raw_stride, a_padded + c, padded, in, sum, 1);
@@ -341,6 +337,23 @@ CT_HOT void ct_loop_adapter_back(const float *restrict raw, size_t raw_stride, c
                 }
             }
         }
+    }
+}
+
+CT_HOT void ct_loop_adapter_relu_back(const float *restrict a_padded, const float *restrict dx, size_t dx_stride, size_t rows, size_t in,
+                                      size_t out, float *restrict h, size_t h_stride) {
+    const size_t padded = (out + LANES - 1) / LANES * LANES;
+    for (size_t r = 0; r < rows; ++r) {
+        for (size_t k = 0; k < in; ++k) {
+            float *restrict value = h + r * h_stride + k;
+            *value = *value > 0.0f ? ct_loop_dot(a_padded + k * padded, dx + r * dx_stride, out) : 0.0f;
+        }
+    }
+}
+
+CT_HOT void ct_loop_relu(size_t rows, size_t count, float *restrict v, size_t stride) {
+    for (size_t r = 0; r < rows; ++r) {
+        for (size_t k = 0; k < count; ++k) v[r * stride + k] = v[r * stride + k] > 0.0f ? v[r * stride + k] : 0.0f;
     }
 }
 

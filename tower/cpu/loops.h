@@ -99,6 +99,11 @@ void ct_loop_adapter(const float *raw, size_t raw_stride, const float *a_padded,
 /* a_gradient (in, padded) += raw' dx; bias_gradient (padded) += rows of dx. */
 void ct_loop_adapter_back(const float *raw, size_t raw_stride, const float *dx, size_t dx_stride, size_t rows, size_t in, size_t out,
                           float *a_gradient, float *bias_gradient);
+/* h (rows, in), max(0, .) of what a hidden adapter made, becomes its gradient dx A' where it is above 0, else 0. */
+void ct_loop_adapter_relu_back(const float *a_padded, const float *dx, size_t dx_stride, size_t rows, size_t in, size_t out, float *h,
+                               size_t h_stride);
+/* v (rows, count) = max(0, v) */
+void ct_loop_relu(size_t rows, size_t count, float *v, size_t stride);
 
 /* --- fields: `count` times `dim` columns of x; lanes as in dot products --- */
 typedef struct ct_fields {

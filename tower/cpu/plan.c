@@ -210,7 +210,7 @@ ct_code ct_cpu_plan(const ct_tower *tower, ct_cpu *cpu, ct_status *status) {
         adapter->padded = ct_round_up(adapter->spec->out, 16);
         adapter->weight = tower->parameters[ct_tower_adapter_parameter(i, CT_WEIGHT)].offset;
         adapter->bias = tower->parameters[ct_tower_adapter_parameter(i, CT_BIAS)].offset;
-        adapter->context = adapter->spec->column < spec->context_width;
+        adapter->context = spec->adapters[adapter->spec->hidden ? i + 1 : i].column < spec->context_width;
         adapter->partial = cpu->partial_floats;
         adapter->partial_bias = adapter->partial + adapter->spec->in * adapter->padded;
         cpu->partial_floats = adapter->partial_bias + adapter->padded;

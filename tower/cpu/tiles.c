@@ -69,13 +69,15 @@ typedef struct tile_in {
         TILE_END(M, N)                                                                                 \
     }
 
-TILE(8, 3)
-TILE(8, 2)
-TILE(8, 1)
-TILE(4, 6) TILE(4, 3) TILE(4, 2) TILE(4, 1) TILE(2, 8) TILE(2, 4) TILE(2, 2) TILE(2, 1) TILE(1, 8) TILE(1, 4) TILE(1, 2) TILE(1, 1)
-    GRADIENT_TILE(8, 3) GRADIENT_TILE(8, 2) GRADIENT_TILE(8, 1)
+/* clang-format off */
+TILE(8, 3) TILE(8, 2) TILE(8, 1)
+TILE(4, 6) TILE(4, 3) TILE(4, 2) TILE(4, 1)
+TILE(2, 8) TILE(2, 4) TILE(2, 2) TILE(2, 1)
+TILE(1, 8) TILE(1, 4) TILE(1, 2) TILE(1, 1)
+GRADIENT_TILE(8, 3) GRADIENT_TILE(8, 2) GRADIENT_TILE(8, 1)
+    /* clang-format on */
 
-        typedef void (*tile_fn)(const tile_in *in, float *c, size_t stride, bool add);
+    typedef void (*tile_fn)(const tile_in *in, float *c, size_t stride, bool add);
 
 /* Tiles of so many rows, the widest first; the last one has one vector. */
 typedef struct tile_set {

@@ -9,6 +9,7 @@ import numpy as np
 from . import clicktower_pb2 as api
 
 _SERVICE = "/clicktower.v1.Scorer/"
+_EVENT_FIELDS = {field.name for field in api.FeedbackEvent.DESCRIPTOR.fields}
 
 
 class ScoreError(Exception):
@@ -28,7 +29,10 @@ class Answer:
     logits: dict  # name -> logits; empty unless they were asked for
     model: str
     model_version: str
-    request_id: str
+    request_id: str  # the caller's; where there was none and the server logs exposures, one that it made: feedback needs it
+    experiment: str  # "" = the request took part in none, and so are the two below
+    arm: str  # whose model gave the scores
+    assigned: str  # how the unit came to it: "bucket", "ramp", "holdout", "forced", "outside", "fallback" or "none" (clicktower.proto)
 
 
 class Client:
@@ -50,8 +54,10 @@ class Client:
         self._channel = (grpc.secure_channel(target, credentials, options=options) if credentials
                          else grpc.insecure_channel(target, options=options))
         self._score = self._channel.unary_unary(_SERVICE + "Score", api.ScoreRequest.SerializeToString, api.ScoreResponse.FromString)
+        self._feedback = self._channel.unary_unary(_SERVICE + "Feedback", api.FeedbackRequest.SerializeToString,
+                                                   api.FeedbackResponse.FromString)
         self._models = self._channel.unary_unary(_SERVICE + "Models", api.ModelsRequest.SerializeToString, api.ModelsResponse.FromString)
-        self._features = {}  # model -> (version, {name: Feature})
+        self._features = {}  # model -> (versions, {name: Feature})
 
     def close(self):
         self._channel.close()
@@ -70,14 +76,39 @@ class Client:
         """Probabilities of the model's first output: float32 (candidates,). Arguments as of `answer`."""
         return next(iter(self.answer(candidates, context, **options).outputs.values()))
 
-    def answer(self, candidates, context=None, *, model=None, unit="", request_id="", logits=False, timeout=None):
+    def feedback(self, events, *, timeout=None):
+        """Says what was shown and what came of it; returns how many events were accepted: all of them, and they are on disk.
+
+        events   dicts, at most 10,000, with
+                   request_id   of the answer
+                   candidate    its place in the request, from 0
+                   event        "shown", "click", or a name of yours. What was shown needs a "shown"
+                 and, where known,
+                   position     where it was shown, from 1
+                   value        what it is worth; left out = 1
+                   event_id     so that it counts once, however often it is sent
+                   time_ms      when it happened, milliseconds since 1970; left out = now
+
+        Late, repeated and out of order is fine. Raises ScoreError where they were not accepted: send them again, unless the code is
+        INVALID_ARGUMENT.
+        """
+        request = api.FeedbackRequest()
+        for number, event in enumerate(events):
+            unknown = set(event) - _EVENT_FIELDS
+            if unknown:
+                raise ValueError(f"event {number}: {sorted(unknown)} is none of {sorted(_EVENT_FIELDS)}")
+            request.events.add(**{name: value for name, value in event.items() if value is not None})
+        return self._call(self._feedback, request, timeout).accepted
+
+    def answer(self, candidates, context=None, *, model=None, unit="", arm="", request_id="", logits=False, timeout=None):
         """Scores candidates.
 
         candidates   a list of dicts, one for each candidate; or a dict of columns (lists, NumPy arrays); or a pandas DataFrame. Where the
                      model needs nothing of the candidates, the number of them
         context      a dict of what holds for all candidates; any feature may stand here
-        unit         whom the request is for; used by experiments
-        request_id   comes back in the answer
+        unit         whom the request is for; the running experiment chooses its arm, and so the model, unless the request names one
+        arm          of the running experiment, where another system has chosen it
+        request_id   comes back in the answer, and names the request in feedback
         logits       also return logits
 
         A number: int, float; None or NaN = missing. An id: str or int; None or NaN = the empty token. An id of several values: a list,
@@ -85,8 +116,8 @@ class Client:
         refuses, ValueError or TypeError, with feature and row, for values that can't be sent.
         """
         name = self.model if model is None else model
-        version, features = self._features_of(name, timeout)
-        request = api.ScoreRequest(model=name, unit=unit, request_id=request_id, logits=logits)
+        versions, features = self._features_of(name, timeout)
+        request = api.ScoreRequest(model=name, unit=unit, arm=arm, request_id=request_id, logits=logits)
         if isinstance(candidates, (int, np.integer)):
             request.candidate_count = int(candidates)
         else:
@@ -98,19 +129,27 @@ class Client:
             if column in features:
                 _encode(request.context.add(name=column), features[column], [value])
         response = self._call(self._score, request, timeout)
-        if response.model_version != version:
+        if response.model_version not in versions:
             self._features.pop(name, None)  # another model has taken over: ask it what it needs
         return Answer(outputs={output.name: np.array(output.probabilities, dtype=np.float32) for output in response.outputs},
                       logits={output.name: np.array(output.logits, dtype=np.float32) for output in response.outputs if output.logits},
-                      model=response.model, model_version=response.model_version, request_id=response.request_id)
+                      model=response.model, model_version=response.model_version, request_id=response.request_id,
+                      experiment=response.experiment, arm=response.arm, assigned=response.assigned)
 
     def _features_of(self, name, timeout):
         if name not in self._features:
-            models = self.models(timeout=timeout)
-            found = [model for model in models if model.name == name] if name else models[:1]
+            response = self._call(self._models, api.ModelsRequest(), timeout)
+            arms = {arm.model for arm in response.experiment.arms}  # nobody knows yet which arm will be seen: what any of them needs
+            found = [model for model in response.models if model.name == name or (not name and model.name in arms)]
+            if not name and not found:
+                found = response.models[:1]
             if not found:
-                raise ScoreError(grpc.StatusCode.NOT_FOUND, f'no model "{name}"; the server has {[model.name for model in models]}')
-            self._features[name] = found[0].version, {feature.name: feature for feature in found[0].features}
+                raise ScoreError(grpc.StatusCode.NOT_FOUND, f'no model "{name}"; the server has {[model.name for model in response.models]}')
+            features = {}
+            for model in found:
+                for feature in model.features:
+                    features.setdefault(feature.name, feature)
+            self._features[name] = {model.version for model in found}, features
         return self._features[name]
 
     def _call(self, method, request, timeout):

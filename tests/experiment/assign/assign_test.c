@@ -73,7 +73,8 @@ static void test_buckets(void **state) {
     assert_true(ct_assign_outside(e, "other", 5, &outside));
     assert_true(outside.arm == 2 && outside.how == CT_ASSIGN_OUTSIDE);
     assert_false(ct_assign_outside(e, "othe", 4, &outside));
-    assert_string_equal(ct_assign_how_name(CT_ASSIGN_HELD_OUT), "held out");
+    assert_string_equal(ct_assign_how_name(CT_ASSIGN_HELD_OUT), "holdout");
+    assert_string_equal(ct_assign_how_name(CT_ASSIGN_NONE), "none");
     ct_experiment_destroy(e);
     ct_experiment_destroy(NULL);
 }

@@ -1,0 +1,47 @@
+/* Histories: the last values of an id column for each unit, of all rows or of those that were clicked, and the columns that follow from
+ * them (ct_field.derived): the history's keys, newest last; the keys of the same values' vectors (a similarity); their number.
+ *
+ * A row's history holds what is of a strictly earlier time; where the schema has no time, of strictly earlier rows. Rows of the same batch
+ * count. It never holds what is later, whatever the order of the log; of rows that come too late (their unit's history holds later ones
+ * already) there may be less than there was then: they are counted. What a row gets is a function of the rows before it alone, not of
+ * batches, threads or what a table was read from.
+ *
+ * A table grows with units and their values (24 bytes each), in memory. */
+#ifndef DATA_HISTORY_H
+#define DATA_HISTORY_H
+
+#include "base/hash.h"
+#include "data/batch.h"
+
+typedef struct ct_histories ct_histories;
+
+bool ct_schema_has_histories(const ct_schema *schema);
+/* Empty ones, of all histories of the schema, which must outlive them. */
+CT_MUST_CHECK ct_code ct_histories_create(const ct_schema *schema, ct_histories **out_histories, ct_status *status);
+CT_MUST_CHECK ct_code ct_histories_copy(const ct_histories *from, ct_histories **out_histories, ct_status *status);
+void ct_histories_destroy(ct_histories *histories); /* NULL is fine */
+void ct_histories_clear(ct_histories *histories);   /* as they were made */
+
+/* Derived columns of all rows, from the histories as they stand: the newest values, whatever the row's time is. Columns that the batch has
+ * stay. CT_INVALID names a column that is needed and missing. Thread-safe. */
+CT_MUST_CHECK ct_code ct_histories_fill(const ct_histories *histories, ct_batch *batch, ct_status *status);
+/* Each row gets its own, then enters: it needs the label where the history is of what was clicked. */
+CT_MUST_CHECK ct_code ct_histories_live(ct_histories *histories, ct_batch *batch, ct_status *status);
+/* Enters the rows, and fills nothing. */
+CT_MUST_CHECK ct_code ct_histories_add(ct_histories *histories, const ct_batch *batch, ct_status *status);
+/* The newest values of a unit as they stand, newest last, for field `field`, a history or a similarity: at most its max_values keys;
+ * returns how many. Thread-safe. */
+size_t ct_histories_read(const ct_histories *histories, size_t field, uint64_t unit, uint64_t *out_keys);
+
+int64_t ct_histories_late(const ct_histories *histories); /* rows that entered, or were filled live, too late */
+size_t ct_histories_units(const ct_histories *histories); /* of all histories */
+uint64_t ct_histories_bytes(const ct_histories *histories);
+
+/* --- a file (history_file.c; docs/file-formats.md) --- */
+CT_MUST_CHECK ct_code ct_histories_write(const ct_histories *histories, const char *path, ct_status *status);
+/* CT_CORRUPT where the file is not what such a schema's histories write. */
+CT_MUST_CHECK ct_code ct_histories_open(const ct_schema *schema, const char *path, ct_histories **out_histories, ct_status *status);
+/* Feeds what write writes. */
+CT_MUST_CHECK ct_code ct_histories_digest(const ct_histories *histories, ct_digest *digest, ct_status *status);
+
+#endif

@@ -1,0 +1,46 @@
+/* Private to data/: a table of histories in memory. */
+#ifndef DATA_HISTORY_INTERNAL_H
+#define DATA_HISTORY_INTERNAL_H
+
+#include "data/history.h"
+
+typedef struct ct_history_entry {
+    int64_t when;    /* the row's time in ms; without a time column its number, from 1 */
+    uint64_t key;    /* of the id */
+    uint64_t vector; /* key of its vector; 0 where no similarity asks for it */
+} ct_history_entry;
+
+/* entries[begin .. end): by rising `when`, of equal ones in the order of the log. The last max_values of those before the newest time, and
+ * all of the newest time, which rows of that time must not see. */
+typedef struct ct_history_unit {
+    uint64_t key;
+    ct_history_entry *entries;
+    uint32_t begin, end, capacity;
+} ct_history_unit;
+
+typedef struct ct_history {
+    size_t field, of; /* itself; the id */
+    int64_t vector;   /* a vector field of the id, whose keys a similarity needs; -1 = none does */
+    bool clicked;
+    uint32_t max_values;
+    ct_history_unit *units; /* (unit_count), in the order of appearance */
+    size_t unit_count, unit_capacity;
+    uint32_t *slots; /* (slot_count, a power of two): unit + 1, 0 = free; linear probing by the unit's key */
+    size_t slot_count;
+} ct_history;
+
+struct ct_histories {
+    const ct_schema *schema;
+    int64_t unit, time, label; /* fields, -1 = none */
+    int64_t rows;              /* that entered: the clock where there is no time */
+    int64_t late;
+    ct_history *list;
+    size_t count;
+};
+
+/* The unit, made where there is none yet; NULL when out of memory. */
+ct_history_unit *ct_history_unit_of(ct_history *history, uint64_t key);
+/* Room for `count` entries from the begin on. */
+bool ct_history_unit_reserve(ct_history_unit *unit, uint32_t count);
+
+#endif

@@ -1,0 +1,97 @@
+/* What both ways of asking for scores share, gRPC and HTTP: from a packed request to a batch, from logits to an answer, and the line about
+ * it in the exposures. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "serving/server_internal.h"
+
+ct_code ct_score_prepare(ct_server *server, ct_score_work *work, const uint8_t *data, size_t bytes, ct_status *status) {
+    Clicktower__V1__ScoreRequest *r = NULL;
+    work->packed = data;
+    work->packed_bytes = bytes;
+    CT_TRY(ct_request_unpack(&work->arena, data, bytes, &r, status));
+    work->request = r;
+    work->request_id = r->request_id;
+    if (server->exposures) {
+        if (r->request_id.len == 0) {
+            const size_t length = ct_exposures_make_id(server->exposures, work->made_id);
+            work->request_id = (ProtobufCBinaryData){length, (uint8_t *)work->made_id};
+        }
+        work->exposed = ct_exposures_sampled(server->exposures, work->request_id.data, work->request_id.len);
+    }
+    CT_TRY(ct_model_set_choose(work->set, r, &work->choice, status));
+    work->model = work->choice.model;
+    CT_TRY(ct_request_batch(work->model->decoder, &work->arena, r, &work->batch, status));
+    const size_t floats = work->batch.rows * work->model->outputs, derived = work->batch.rows * work->model->derived_count;
+    work->logits = ct_arena_alloc(&work->arena, floats * sizeof(float));
+    if (!work->logits) return ct_fail_memory(status, floats * sizeof(float), "a request's logits");
+    if (!work->exposed || derived == 0) return CT_OK;
+    work->derived = ct_arena_alloc(&work->arena, derived * sizeof(float));
+    work->derived_stride = work->batch.rows;
+    return work->derived ? CT_OK : ct_fail_memory(status, derived * sizeof(float), "a request's derived columns");
+}
+
+ct_code ct_score_response(ct_score_work *work, Clicktower__V1__ScoreResponse *response, ct_status *status) {
+    const ct_served_model *model = work->model;
+    const size_t rows = work->batch.rows, outputs = model->outputs;
+    clicktower__v1__score_response__init(response);
+    Clicktower__V1__Output *list = ct_arena_alloc(&work->arena, outputs * sizeof *list);
+    Clicktower__V1__Output **pointers = ct_arena_alloc(&work->arena, outputs * sizeof(Clicktower__V1__Output *));
+    float *values = ct_arena_alloc(&work->arena, 2 * rows * outputs * sizeof *values);
+    if (!list || !pointers || !values) return ct_fail_memory(status, 2 * rows * outputs * sizeof *values, "an answer");
+    for (size_t o = 0; o < outputs; o++) {
+        float *logits = values + 2 * o * rows, *probabilities = logits + rows;
+        for (size_t r = 0; r < rows; r++) logits[r] = work->logits[r * outputs + o];
+        ct_probabilities(logits, probabilities, rows);
+        clicktower__v1__output__init(&list[o]);
+        list[o].name = ct_text_data(ct_model_output_name(model->model, o));
+        list[o].probabilities = probabilities;
+        list[o].n_probabilities = rows;
+        list[o].logits = logits;
+        list[o].n_logits = work->request->logits ? rows : 0;
+        pointers[o] = &list[o];
+    }
+    response->outputs = pointers;
+    response->n_outputs = outputs;
+    response->request_id = work->request_id;
+    response->model = ct_text_data(model->name);
+    response->model_version = ct_text_data(model->version);
+    if (work->choice.in_experiment) {
+        response->experiment = ct_text_data(ct_experiment_name(work->set->experiment));
+        response->arm = ct_text_data(ct_experiment_arm_name(work->set->experiment, work->choice.arm));
+        response->assigned = ct_text_data(ct_assign_how_name(work->choice.how));
+    }
+    return CT_OK;
+}
+
+void ct_score_expose(ct_server *server, const ct_score_work *work, ct_code code, const Clicktower__V1__ScoreResponse *response) {
+    const ct_arm_choice *choice = &work->choice;
+    if (!work->exposed || (code != CT_OK && !choice->in_experiment)) return;
+    const ct_experiment *experiment = work->set->experiment;
+    ct_exposure e = {.code = code,
+                     .latency_ns = ct_clock_ns() - work->arrived_ns,
+                     .request_id = work->request_id.data,
+                     .request_id_bytes = work->request_id.len,
+                     .experiment = choice->in_experiment ? ct_experiment_name(experiment) : "",
+                     .arm = choice->in_experiment ? ct_experiment_arm_name(experiment, choice->arm) : "",
+                     .fallback_arm = choice->how == CT_ASSIGN_FALLBACK ? ct_experiment_arm_name(experiment, choice->meant) : "",
+                     .how = choice->how,
+                     .model = choice->model->name,
+                     .version = choice->model->version,
+                     .request = work->packed,
+                     .request_bytes = work->packed_bytes};
+    if (code == CT_OK) {
+        e.rows = work->batch.rows;
+        for (size_t o = 0; o < response->n_outputs && o < CT_EXPOSURE_OUTPUTS; o++, e.output_count++) {
+            e.outputs[o].name = ct_model_output_name(choice->model->model, o);
+            e.outputs[o].probabilities = response->outputs[o]->probabilities;
+        }
+        for (size_t d = 0; work->derived && d < choice->model->derived_count; d++, e.derived_count++) {
+            const ct_served_derived *derived = &choice->model->derived[d];
+            e.derived[d].name = derived->name;
+            e.derived[d].values = work->derived + d * work->derived_stride;
+            e.derived[d].count = work->batch.columns[derived->field].shared ? 1 : e.rows;
+        }
+    }
+    ct_exposures_put(server->exposures, &e);
+}

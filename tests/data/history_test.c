@@ -1,0 +1,354 @@
+/* Histories against a plain loop over all rows; never anything of the row's own time or later; files. */
+#include "data/history.h"
+
+#include "tests/data/rows.h"
+
+static char *folder;
+
+/* Row: label, user, item, time. */
+#define COMMON                                                            \
+    "  - {name: click, kind: label, column: 1}\n"                         \
+    "  - {name: user, kind: unit, column: 2}\n"                           \
+    "  - {name: item, kind: id, column: 3, type: integer}\n"              \
+    "  - {name: text, kind: vector, of: item, file: v.npy}\n"             \
+    "  - {name: liked, kind: history, of: item, clicked: true, max: 5}\n" \
+    "  - {name: seen, kind: history, of: item, max: 9}\n"                 \
+    "  - {name: likes, kind: number, of: liked}\n"                        \
+    "  - {name: close, kind: similarity, of: liked, vector: text, tiers: 4}\n"
+static const char timed[] = "name: h\nformat: {columns: 4}\nfields:\n" COMMON "  - {name: when, kind: time, column: 4}\n";
+static const char untimed[] = "name: h\nformat: {columns: 4}\nfields:\n" COMMON;
+enum { OF_LABEL, OF_UNIT, OF_ITEM, OF_TEXT, OF_LIKED, OF_SEEN, OF_NUMBER, OF_CLOSE, OF_TIME };
+enum { ROWS = 3000, USERS = 40, LIKED_MAX = 5, SEEN_MAX = 9 };
+
+typedef struct row {
+    bool click;
+    uint32_t user, item, time;
+} row;
+
+/* Times rise, and are often equal: also those of one user. disorder: of 100 rows so many have a time from before. */
+static row *make_rows(uint64_t seed, uint32_t disorder) {
+    row *rows = calloc(ROWS, sizeof *rows);
+    assert_non_null(rows);
+    uint32_t time = 1000;
+    for (size_t r = 0; r < ROWS; r++) {
+        time += draw(&seed, 3) == 0;
+        rows[r] = (row){draw(&seed, 2) == 0, draw(&seed, USERS) * draw(&seed, 2), draw(&seed, 200), time};
+        if (draw(&seed, 100) < disorder) rows[r].time -= draw(&seed, 300);
+    }
+    return rows;
+}
+
+static char *write_rows(const char *name, const row *rows) {
+    text t = {0};
+    for (size_t r = 0; r < ROWS; r++) text_add(&t, "%d\tu%u\t%u\t%u\n", rows[r].click, rows[r].user, rows[r].item, rows[r].time);
+    char *path = write_bytes(folder, name, t.bytes, t.size);
+    free(t.bytes);
+    return path;
+}
+
+static uint64_t key_of(const ct_field *field, uint32_t item) {
+    char token[16];
+    uint64_t key = 0;
+    ct_status status = CT_STATUS_INIT;
+    const int bytes = snprintf(token, sizeof token, "%u", item);
+    assert_ok(ct_field_key(field, token, (size_t)bytes, &key, &status), &status);
+    return key;
+}
+
+/* The last `most` of the rows before row r that it may see, by (time, place in the log); oldest first. */
+static size_t expected_history(const row *rows, size_t r, bool with_time, bool clicked, size_t most, uint32_t *out_items) {
+    size_t found[ROWS], count = 0;
+    for (size_t q = 0; q < r; q++)
+        if (rows[q].user == rows[r].user && (rows[q].click || !clicked) && (!with_time || rows[q].time < rows[r].time)) found[count++] = q;
+    const size_t kept = count < most ? count : most; /* times rise */
+    for (size_t i = 0; i < kept; i++) out_items[i] = rows[found[count - kept + i]].item;
+    return kept;
+}
+
+static ct_histories *create(const ct_schema *schema) {
+    ct_histories *histories = NULL;
+    ct_status status = CT_STATUS_INIT;
+    assert_ok(ct_histories_create(schema, &histories, &status), &status);
+    return histories;
+}
+
+static rows read_live(const ct_schema *schema, const char *path, size_t batch_rows, size_t threads, ct_histories *histories) {
+    rows out;
+    ct_status status = CT_STATUS_INIT;
+    ct_reader_options options = options_of(&path, 1, batch_rows);
+    options.threads = threads;
+    options.chunk_bytes = threads > 1 ? 1000 : 0;
+    options.histories = histories;
+    options.live = true;
+    assert_ok(rows_read(schema, &options, &out, &status), &status);
+    return out;
+}
+
+static void check_column(const rows *got, size_t column, const row *rows, bool with_time, bool clicked, size_t most,
+                         const ct_field *field) {
+    const uint64_t *keys = (const uint64_t *)(const void *)got->values[column].data;
+    const uint32_t *counts = (const uint32_t *)(const void *)got->counts[column].data;
+    for (size_t r = 0; r < ROWS; r++) {
+        uint32_t items[SEEN_MAX];
+        const size_t count = expected_history(rows, r, with_time, clicked, most, items);
+        if (counts[r] != count) fail_msg("%s of row %zu: %u values instead of %zu", field->name, r, counts[r], count);
+        for (size_t i = 0; i < count; i++) assert_int_equal(*keys++, key_of(field, items[i]));
+    }
+}
+
+static void check_schema(const char *text, bool with_time) {
+    ct_schema *schema = schema_of(text);
+    row *all = make_rows(3, 0);
+    char *path = write_rows("log.tsv", all);
+    ct_histories *histories = create(schema);
+    rows got = read_live(schema, path, 64, 1, histories);
+    assert_int_equal(got.rows, ROWS);
+    const ct_field *item = &schema->fields[OF_ITEM], *vector = &schema->fields[OF_TEXT];
+    assert_int_not_equal(item->salt, vector->salt);
+    check_column(&got, OF_LIKED, all, with_time, true, LIKED_MAX, item);
+    check_column(&got, OF_SEEN, all, with_time, false, SEEN_MAX, item);
+    check_column(&got, OF_CLOSE, all, with_time, true, LIKED_MAX, vector);
+    const float *counted = (const float *)(const void *)got.values[OF_NUMBER].data;
+    size_t full = 0, ties = 0;
+    for (size_t r = 0; r < ROWS; r++) {
+        uint32_t items[SEEN_MAX], others[SEEN_MAX];
+        const size_t count = expected_history(all, r, with_time, true, LIKED_MAX, items);
+        assert_true(counted[r] == (float)count);
+        full += count == LIKED_MAX;
+        const size_t with_ties = expected_history(all, r, !with_time, true, LIKED_MAX, others);
+        ties += count != with_ties || memcmp(items, others, count * sizeof *items) != 0;
+    }
+    assert_true(full > 100 && ties > 20); /* the log says something */
+    assert_int_equal(ct_histories_late(histories), 0);
+
+    for (size_t b = 0; b < 3; b++) { /* batches, threads and pieces change nothing */
+        ct_histories *again = create(schema);
+        rows other = read_live(schema, path, (const size_t[]){1, 999, 4096}[b], b + 1, again);
+        assert_same_rows(&got, &other);
+        rows_free(&other);
+        ct_histories_destroy(again);
+    }
+    rows_free(&got);
+    ct_histories_destroy(histories);
+    free(path);
+    free(all);
+    ct_schema_destroy(schema);
+}
+
+static void rows_see_what_is_of_a_strictly_earlier_time(void **state) {
+    (void)state;
+    check_schema(timed, true);
+}
+
+static void rows_see_earlier_rows_where_there_is_no_time(void **state) {
+    (void)state;
+    check_schema(untimed, false);
+}
+
+/* Out of order, a row may see less than there was, never what is later; and it is counted. */
+static void no_history_holds_the_future(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(timed);
+    row *all = make_rows(5, 10);
+    char *path = write_rows("disorder.tsv", all);
+    ct_histories *histories = create(schema);
+    rows got = read_live(schema, path, 128, 2, histories);
+    const uint64_t *keys = (const uint64_t *)(const void *)got.values[OF_SEEN].data;
+    const uint32_t *counts = (const uint32_t *)(const void *)got.counts[OF_SEEN].data;
+    size_t late = 0;
+    for (size_t r = 0; r < ROWS; r++) {
+        bool after = false;
+        for (size_t q = 0; q < r; q++) after = after || (all[q].user == all[r].user && all[q].time > all[r].time);
+        late += after;
+        uint32_t before = 0;
+        for (size_t q = 0; q < r; q++) before += all[q].user == all[r].user && all[q].time < all[r].time;
+        assert_true(counts[r] <= before && (after || counts[r] == (before < SEEN_MAX ? before : SEEN_MAX)));
+        for (uint32_t i = 0; i < counts[r]; i++, keys++) {
+            bool earlier = false;
+            for (size_t q = 0; q < r && !earlier; q++)
+                earlier = all[q].user == all[r].user && all[q].time < all[r].time && key_of(&schema->fields[OF_ITEM], all[q].item) == *keys;
+            assert_true(earlier);
+        }
+    }
+    assert_true(late > 100);
+    assert_int_equal(ct_histories_late(histories), late);
+    rows_free(&got);
+    ct_histories_destroy(histories);
+    free(path);
+    free(all);
+    ct_schema_destroy(schema);
+}
+
+/* As they stand: the newest values, whatever the row's time; nothing enters. */
+static void standing_histories_are_the_newest_values(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(timed);
+    row *all = make_rows(3, 0);
+    const char *path = write_rows("log.tsv", all);
+    ct_histories *histories = create(schema), *copy = NULL;
+    rows live = read_live(schema, path, 64, 1, histories), standing, without;
+    ct_status status = CT_STATUS_INIT;
+    assert_ok(ct_histories_copy(histories, &copy, &status), &status);
+    ct_reader_options options = options_of(&path, 1, 100);
+    options.histories = copy;
+    assert_ok(rows_read(schema, &options, &standing, &status), &status);
+    const uint64_t *keys = (const uint64_t *)(const void *)standing.values[OF_LIKED].data;
+    const uint32_t *counts = (const uint32_t *)(const void *)standing.counts[OF_LIKED].data;
+    for (size_t r = 0; r < ROWS; r++) {
+        uint32_t items[ROWS], count = 0;
+        for (size_t q = 0; q < ROWS; q++)
+            if (all[q].user == all[r].user && all[q].click) items[count++] = all[q].item;
+        const uint32_t kept = count < LIKED_MAX ? count : LIKED_MAX;
+        uint64_t read[LIKED_MAX];
+        assert_int_equal(counts[r], kept);
+        assert_int_equal(ct_histories_read(copy, OF_LIKED, ((const uint64_t *)(const void *)live.values[OF_UNIT].data)[r], read), kept);
+        for (uint32_t i = 0; i < kept; i++, keys++) {
+            assert_int_equal(*keys, key_of(&schema->fields[OF_ITEM], items[count - kept + i]));
+            assert_int_equal(*keys, read[i]);
+        }
+    }
+    uint64_t none[LIKED_MAX];
+    assert_int_equal(ct_histories_read(copy, OF_CLOSE, 12345, none), 0);
+    options.histories = NULL; /* nobody asked for them */
+    assert_ok(rows_read(schema, &options, &without, &status), &status);
+    assert_false(without.present[OF_LIKED] || without.present[OF_CLOSE] || without.present[OF_NUMBER]);
+    rows_free(&live);
+    rows_free(&standing);
+    rows_free(&without);
+    ct_histories_destroy(histories);
+    ct_histories_destroy(copy);
+    free((char *)(uintptr_t)path);
+    free(all);
+    ct_schema_destroy(schema);
+}
+
+/* A block file leaves them out, and its rows get the same. */
+static void block_files_give_the_same(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(timed);
+    row *all = make_rows(3, 0);
+    char *path = write_rows("log.tsv", all), *block = convert_file(folder, schema, path, "log.ctb", 500);
+    ct_histories *a = create(schema), *b = create(schema);
+    rows from_text = read_live(schema, path, 64, 1, a), from_block = read_live(schema, block, 64, 1, b);
+    assert_same_rows(&from_text, &from_block);
+    rows_free(&from_text);
+    rows_free(&from_block);
+    ct_histories_destroy(a);
+    ct_histories_destroy(b);
+    free(path);
+    free(block);
+    free(all);
+    ct_schema_destroy(schema);
+}
+
+static void digest_of(const ct_histories *histories, char out_hex[CT_DIGEST_HEX_BYTES]) {
+    ct_digest *digest = NULL;
+    ct_status status = CT_STATUS_INIT;
+    assert_ok(ct_digest_create(&digest, &status), &status);
+    assert_ok(ct_histories_digest(histories, digest, &status), &status);
+    ct_digest_hex(digest, out_hex);
+    ct_digest_destroy(digest);
+}
+
+/* What comes back from a file goes on as if it had never been away; a changed byte that makes it something else is refused or read. */
+static void files_bring_them_back(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(timed);
+    row *all = make_rows(7, 5);
+    const char *path = write_rows("disorder.tsv", all);
+    char *file = temp_path(folder, "histories"), one[CT_DIGEST_HEX_BYTES], other[CT_DIGEST_HEX_BYTES];
+    ct_histories *histories = create(schema), *back = NULL, *copy = NULL;
+    ct_status status = CT_STATUS_INIT;
+    rows first = read_live(schema, path, 64, 1, histories);
+    assert_ok(ct_histories_write(histories, file, &status), &status);
+    assert_ok(ct_histories_open(schema, file, &back, &status), &status);
+    assert_ok(ct_histories_copy(histories, &copy, &status), &status);
+    digest_of(histories, one);
+    digest_of(back, other);
+    assert_string_equal(one, other);
+    ct_histories *set[] = {histories, back, copy};
+    rows again[3];
+    for (size_t i = 0; i < 3; i++) again[i] = read_live(schema, path, 64, 1, set[i]); /* late rows, most of them */
+    assert_same_rows(&again[0], &again[1]);
+    assert_same_rows(&again[0], &again[2]);
+    digest_of(histories, other);
+    assert_string_not_equal(one, other);
+    digest_of(back, one);
+    assert_string_equal(one, other);
+
+    char *bytes = NULL;
+    size_t size = 0;
+    ct_histories *bad = NULL;
+    assert_ok(ct_file_read(file, SIZE_MAX / 2, &bytes, &size, &status), &status);
+    for (size_t cut = 0; cut < size; cut += 1 + size / 50) {
+        char *short_file = write_bytes(folder, "cut", bytes, cut);
+        assert_code(CT_CORRUPT, ct_histories_open(schema, short_file, &bad, &status), &status);
+        free(short_file);
+    }
+    for (size_t at = 0; at < 600; at++) { /* no crash, whatever stands there */
+        bytes[at] = (char)(bytes[at] ^ 0x41);
+        char *changed = write_bytes(folder, "changed", bytes, size);
+        if (ct_histories_open(schema, changed, &bad, &status) == CT_OK) ct_histories_destroy(bad);
+        bad = NULL;
+        bytes[at] = (char)(bytes[at] ^ 0x41);
+        free(changed);
+    }
+    ct_schema *another = schema_of(untimed);
+    another->fields[OF_LIKED].hash++;
+    assert_code(CT_CORRUPT, ct_histories_open(another, file, &bad, &status), &status);
+    ct_schema_destroy(another);
+    for (size_t i = 0; i < 3; i++) {
+        rows_free(&again[i]);
+        ct_histories_destroy(set[i]);
+    }
+    rows_free(&first);
+    free(bytes);
+    free(file);
+    free((char *)(uintptr_t)path);
+    free(all);
+    ct_schema_destroy(schema);
+}
+
+static void what_is_missing_is_named(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(timed);
+    row *all = make_rows(3, 0);
+    const char *path = write_rows("log.tsv", all);
+    ct_histories *histories = create(schema);
+    ct_reader *reader = NULL;
+    ct_batch *batch = NULL;
+    ct_status status = CT_STATUS_INIT;
+    ct_reader_options options = options_of(&path, 1, 100);
+    assert_ok(ct_reader_open(schema, &options, &reader, &status), &status);
+    assert_ok(ct_reader_next(reader, &batch, &status), &status);
+    static const size_t needed[] = {OF_UNIT, OF_LABEL, OF_ITEM, OF_TEXT, OF_TIME};
+    for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) {
+        batch->columns[needed[i]].present = false;
+        assert_code(CT_INVALID, ct_histories_live(histories, batch, &status), &status);
+        assert_contains(status.message, schema->fields[needed[i]].name);
+        batch->columns[needed[i]].present = true;
+    }
+    ct_reader_close(reader);
+    options.histories = histories;
+    options.shuffle_rows = 1000;
+    assert_code(CT_INVALID, ct_reader_open(schema, &options, &reader, &status), &status);
+    assert_contains(status.message, "shuffle");
+    ct_histories_destroy(histories);
+    free((char *)(uintptr_t)path);
+    free(all);
+    ct_schema_destroy(schema);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_see_what_is_of_a_strictly_earlier_time),
+                                       cmocka_unit_test(rows_see_earlier_rows_where_there_is_no_time),
+                                       cmocka_unit_test(no_history_holds_the_future),
+                                       cmocka_unit_test(standing_histories_are_the_newest_values),
+                                       cmocka_unit_test(block_files_give_the_same),
+                                       cmocka_unit_test(files_bring_them_back),
+                                       cmocka_unit_test(what_is_missing_is_named)};
+    folder = temp_folder();
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    temp_remove(folder);
+    return failed;
+}
