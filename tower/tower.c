@@ -14,7 +14,7 @@
 enum { CT_HUGE_BYTES = 2 << 20 };
 
 void *ct_tower_memory(size_t bytes) {
-    const size_t alignment = bytes >= CT_HUGE_BYTES ? CT_HUGE_BYTES : 64;
+    const size_t alignment = bytes >= CT_HUGE_BYTES / 4 ? CT_HUGE_BYTES : 64;
     if (bytes == 0) bytes = 1;
     if (bytes > SIZE_MAX / 2) return NULL;
     const size_t rounded = (bytes + alignment - 1) / alignment * alignment;

@@ -39,11 +39,11 @@ static void block_products(const work *w, size_t worker, bool back) {
         if (layer->back == NULL) continue;
         for (size_t row = 0; row < w->block_rows; row += CT_CHUNK_ROWS) {
             if (back) {
-                ct_product_run(layer->back, s->executor, CT_CHUNK_ROWS, s->dz, layer->packed_back, s->sums[0], layer->back_adds);
+                ct_product_run(layer->back, s->executor, CT_CHUNK_ROWS, s->dz[0], layer->packed_back, s->sums[0], layer->back_adds);
                 continue;
             }
             for (size_t i = 0; i < layer->part_count; ++i) {
-                ct_product_run(layer->parts[i].product, s->executor, CT_CHUNK_ROWS, s->dz, cpu->weights.parts[l][i], s->sums[0], false);
+                ct_product_run(layer->parts[i].product, s->executor, CT_CHUNK_ROWS, s->dz[0], cpu->weights.parts[l][i], s->sums[0], false);
             }
         }
     }
@@ -61,12 +61,8 @@ static void gradient_products(void *context, size_t task, size_t worker) {
     const ct_cpu *cpu = w->cpu;
     const ct_cpu_layer *layer = cpu->layers;
     while (task >= layer->panel_count) task -= (layer++)->panel_count;
-    const ct_cpu_rows *kept = &cpu->blocks[0];
-    const size_t kind = ct_cpu_panel_kind(layer, task), at = ct_cpu_panel_at(cpu, task) * ct_cpu_item(cpu);
     for (size_t b = 0; b < cpu->block_count; ++b) {
-        ct_product_run(layer->panels[kind].gradient, w->scratch[worker]->executor, layer->in_padded, kept->slabs[layer->input].transposed,
-                       (const char *)kept->dz[(size_t)(layer - cpu->layers)] + at,
-                       cpu->gradients + layer->gradient_offset + task * layer->in_padded * CT_PANEL_COLUMNS, b > 0);
+        ct_cpu_panel_product(cpu, w->scratch[worker], (size_t)(layer - cpu->layers), task, &cpu->blocks[0], b > 0);
     }
 }
 

@@ -9,14 +9,19 @@
  * Weights. Training reads the weights, inference the average where there is one. Each set has its own packed copies; those of the average
  * are made when a forward pass first needs them after an update.
  *
- * Layout. A slab's rows are `padded` columns wide (a multiple of 16, or of 32 where bf16 goes through tiles), padding columns are zero:
+ * Layout. A slab's rows are `padded` columns wide (a multiple of 16, or of 32 where bf16 goes through AMX), padding columns are zero:
  * weights' padding is, so they stay so. Layers that read x have one product for the context's columns and one for the candidates'.
- * Work goes in chunks of 128 rows, layer by layer: a chunk of sums stays in the cache between a product and the loop behind it.
+ * Work goes in parts of rows (part_rows) through all layers, in each layer in chunks (chunk_rows): a chunk of sums stays in the cache
+ * between a product and the loop behind it, and what a layer leaves until the next one reads it.
+ *
+ * Our own products (`own`: bf16 where tiles.h can and no AMX is) do not return sums: finish.c takes eight rows while they are in the first
+ * cache. Forward it makes a layer's output of them. Backward it makes the dz of the layer below, where that layer's output has no reader of
+ * lower number (is_early), so its gradient never stands in memory.
  *
  * Training keeps for each block, beside the slabs that backward reads: each product input transposed (columns, block rows), each layer's dz
  * in panels; both feed the weight gradient, panel of 64 output columns (the last one: of what is left) by panel, product of a block added
- * after product of a block. Rows behind the last one of a batch are zero in both. Small gradients (biases, HEAD, adapters) are `partial`
- * sums of a block. */
+ * after product of a block (our own products: both turned as in tiles.h). Rows behind the last one of a batch are zero in both. Small
+ * gradients (biases, HEAD, adapters) are `partial` sums of a block. */
 #ifndef TOWER_CPU_CPU_H
 #define TOWER_CPU_CPU_H
 
@@ -25,9 +30,18 @@
 
 #include "tower/cpu/loops.h"
 #include "tower/cpu/products.h"
+#include "tower/cpu/tiles.h"
 #include "tower/tower_internal.h"
 
-enum { CT_CHUNK_ROWS = 128, CT_PANEL_COLUMNS = 64, CT_STEP_ROWS = 32, CT_CPU_MAX_SLABS = CT_TOWER_MAX_LAYERS };
+enum {
+    CT_CHUNK_ROWS = 128,
+    CT_OWN_CHUNK_ROWS = 8,
+    CT_OWN_PART_ROWS = 64,
+    CT_PANEL_COLUMNS = 64,
+    CT_OWN_PANEL_COLUMNS = 48,
+    CT_STEP_ROWS = 32,
+    CT_CPU_MAX_SLABS = CT_TOWER_MAX_LAYERS
+};
 
 /* Columns of x that one product reads. */
 typedef struct ct_cpu_x_part {
@@ -69,7 +83,7 @@ typedef struct ct_cpu_layer {
 typedef struct ct_cpu_slab_plan {
     size_t width, padded;
     bool f32, product; /* kept as floats; as T for a product */
-    bool passing;      /* a CROSS output that backward does not read: in training it lives in the thread's memory */
+    bool passing;      /* an output that backward does not read here: in training it lives in the thread's memory */
     size_t gradient;   /* index of the memory of its gradient */
 } ct_cpu_slab_plan;
 
@@ -123,13 +137,16 @@ typedef struct ct_cpu_scratch {
     ct_cpu_rows rows;                  /* training: the passing slabs and x_in of the block at work */
     float *sums[3];                    /* (chunk, widest) */
     float *fields;                     /* of a row: DOT's vectors and their products */
-    void *dz;                          /* T (chunk, widest) */
-    float *gradient[CT_CPU_MAX_SLABS]; /* (block rows, padded) */
+    void *dz[2];                       /* T (CT_CHUNK_ROWS, widest); our own products: of even layers, of odd ones */
+    float *gradient[CT_CPU_MAX_SLABS]; /* (part_rows, padded) */
     void *memory;
 } ct_cpu_scratch;
 
 typedef struct ct_cpu {
-    bool bf16;
+    bool bf16, own;       /* own: products are ours (tiles.h) */
+    size_t part_rows;     /* of a block, that go through all layers together */
+    size_t chunk_rows;    /* that go through a layer together */
+    size_t panel_columns; /* of a task of the weight gradient */
     size_t padding, widest, raw_stride;
     size_t x_part_count;
     ct_cpu_x_part x_parts[2];
@@ -152,7 +169,7 @@ typedef struct ct_cpu {
     size_t block_rows, block_count, partial_floats;
     size_t task_count, step_count; /* of an update: panels of gradients, pieces of CT_STEP_ROWS rows of weights */
     ct_cpu_rows *blocks;
-    void **block_memory;
+    void *block_memory;       /* of all blocks */
     float *x_memory;          /* (block_count, block_rows, padded): x of all blocks */
     ct_cpu_scratch **scratch; /* one for each thread of the pool */
     size_t scratch_count;
@@ -186,7 +203,12 @@ static inline size_t ct_round_up(size_t value, size_t to) { return (value + to -
 static inline size_t ct_cpu_panel_kind(const ct_cpu_layer *layer, size_t panel) { return panel < layer->full_panels ? 0 : 1; }
 static inline size_t ct_cpu_step_pieces(const ct_cpu_part *part) { return (part->k + CT_STEP_ROWS - 1) / CT_STEP_ROWS; }
 /* Where a panel of a block's dz begins, in elements. */
-static inline size_t ct_cpu_panel_at(const ct_cpu *cpu, size_t panel) { return panel * cpu->block_rows * CT_PANEL_COLUMNS; }
+static inline size_t ct_cpu_panel_at(const ct_cpu *cpu, size_t panel) { return panel * cpu->block_rows * cpu->panel_columns; }
+
+/* A DENSE layer with nothing between the product and the activation, nor behind it. */
+static inline bool ct_cpu_plain_dense(const ct_cpu_layer *layer) {
+    return layer->kind == CT_LAYER_DENSE && !layer->normalise && layer->dropout == 0;
+}
 
 /* Gives out pieces of one allocation; without `base` it only counts. */
 typedef struct ct_cpu_pieces {
@@ -217,8 +239,8 @@ CT_MUST_CHECK ct_code ct_cpu_workspace_create(const ct_tower *tower, ct_workspac
 void ct_cpu_workspace_destroy(ct_workspace *workspace);
 /* The second input of a DOT from `row` on; none where it has none. */
 ct_vectors_in ct_cpu_second(const ct_cpu *cpu, const ct_cpu_rows *rows, const ct_cpu_layer *layer, size_t row);
-/* A block's memory with what passes through the thread's. */
-ct_cpu_rows ct_cpu_rows_at_work(const ct_cpu *cpu, size_t block, const ct_cpu_scratch *scratch);
+/* A block's memory from row `first` on, with what passes through the thread's. */
+ct_cpu_rows ct_cpu_rows_at_work(const ct_cpu *cpu, size_t block, size_t first, const ct_cpu_scratch *scratch);
 ct_cpu_scratch *ct_cpu_scratch_take(ct_cpu *cpu); /* waits until one is free */
 void ct_cpu_scratch_give(ct_cpu *cpu, ct_cpu_scratch *scratch);
 
@@ -236,6 +258,8 @@ void ct_cpu_block_done(ct_tower *tower, size_t block);
 size_t ct_cpu_gradient_tasks(const ct_tower *tower);
 void ct_cpu_gradient_task(ct_tower *tower, size_t task);
 ct_code ct_cpu_update(ct_tower *tower, size_t rows, ct_status *status);
+/* Panel of a layer's weight gradient: of a block, added to those of the blocks before, or the first one. */
+void ct_cpu_panel_product(const ct_cpu *cpu, ct_cpu_scratch *scratch, size_t l, size_t panel, const ct_cpu_rows *kept, bool add);
 void ct_cpu_weight_gradient(ct_tower *tower, size_t rows, size_t parameter, float *out_gradient);
 
 #endif

@@ -36,14 +36,55 @@ CT_INLINE void fm_part(const ct_fields *fields, size_t context, const float *res
     }
 }
 
+/* The same in whole lanes, where a row has that much behind its last field: what stands behind a field is summed, too, and left out. */
+CT_INLINE bool has_lanes(const ct_fields *fields, size_t x_stride) {
+    return fields->columns[fields->count - 1] + (fields->dim + LANES - 1) / LANES * LANES <= x_stride;
+}
+
+typedef int32_t lane_mask __attribute__((vector_size(LANES * sizeof(int32_t))));
+
+CT_INLINE void keep_first(size_t width, lanes16 *inout_value) {
+    const lane_mask lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    lane_mask bits;
+    memcpy(&bits, inout_value, sizeof bits);
+    bits &= lane < (int32_t)(width < LANES ? width : LANES);
+    memcpy(inout_value, &bits, sizeof bits);
+}
+
+CT_INLINE void sum_lanes(const ct_fields *fields, size_t context, const float *restrict x, size_t at, lanes16 *out_s, lanes16 *out_q) {
+    lanes16 s[2] = {{0}}, q[2] = {{0}};
+    for (size_t f = 0; f < fields->count; ++f) {
+        lanes16 v;
+        load16(&v, x + fields->columns[f] + at);
+        if (f < context) {
+            s[0] += v;
+            q[0] += v * v;
+        } else {
+            s[1] += v;
+            q[1] += v * v;
+        }
+    }
+    *out_s = s[0] + s[1];
+    *out_q = q[0] + q[1];
+}
+
 CT_HOT void ct_loop_fm(const ct_fields *fields, size_t context_width, const float *restrict x, size_t x_stride, size_t rows,
                        float *restrict y, size_t y_stride) {
     const size_t context = context_fields(fields, context_width), dim = fields->dim;
+    const bool lanes = has_lanes(fields, x_stride) && y_stride % LANES == 0;
     for (size_t r = 0; r < rows; ++r) {
+        const float *restrict from = x + r * x_stride;
         float *restrict to = y + r * y_stride;
         size_t at = 0;
-        for (; at + LANES <= dim; at += LANES) fm_part(fields, context, x + r * x_stride, at, LANES, to);
-        if (at < dim) fm_part(fields, context, x + r * x_stride, at, dim - at, to);
+        for (; lanes && at < dim; at += LANES) {
+            lanes16 s, q;
+            sum_lanes(fields, context, from, at, &s, &q);
+            s = 0.5f * (s * s - q);
+            keep_first(dim - at, &s);
+            store16(to + at, &s);
+        }
+        for (; at + LANES <= dim; at += LANES) fm_part(fields, context, from, at, LANES, to);
+        if (at < dim) fm_part(fields, context, from, at, dim - at, to);
         for (size_t i = dim; i < y_stride; ++i) to[i] = 0.0f;
     }
 }
@@ -61,14 +102,34 @@ CT_INLINE void fm_back_part(const ct_fields *fields, size_t context, const float
     }
 }
 
+CT_INLINE void fm_back_lanes(const ct_fields *fields, size_t context, const float *restrict x, size_t at, const float *restrict dy,
+                             float *restrict dx) {
+    lanes16 s, q, d;
+    sum_lanes(fields, context, x, at, &s, &q);
+    load16(&d, dy + at);
+    for (size_t f = 0; f < fields->count; ++f) {
+        float *restrict to = dx + fields->columns[f] + at;
+        lanes16 v, sum;
+        load16(&v, x + fields->columns[f] + at);
+        load16(&sum, to);
+        v = d * (s - v);
+        keep_first(fields->dim - at, &v);
+        sum += v;
+        store16(to, &sum);
+    }
+}
+
 CT_HOT void ct_loop_fm_back(const ct_fields *fields, size_t context_width, const float *restrict x, size_t x_stride,
                             const float *restrict dy, size_t dy_stride, size_t rows, float *restrict dx) {
     const size_t context = context_fields(fields, context_width), dim = fields->dim;
+    const bool lanes = has_lanes(fields, x_stride) && dy_stride % LANES == 0;
     for (size_t r = 0; r < rows; ++r) {
-        const float *restrict d = dy + r * dy_stride;
+        const float *restrict from = x + r * x_stride, *restrict d = dy + r * dy_stride;
+        float *restrict to = dx + r * x_stride;
         size_t at = 0;
-        for (; at + LANES <= dim; at += LANES) fm_back_part(fields, context, x + r * x_stride, at, LANES, d, dx + r * x_stride);
-        if (at < dim) fm_back_part(fields, context, x + r * x_stride, at, dim - at, d, dx + r * x_stride);
+        for (; lanes && at < dim; at += LANES) fm_back_lanes(fields, context, from, at, d, to);
+        for (; at + LANES <= dim; at += LANES) fm_back_part(fields, context, from, at, LANES, d, to);
+        if (at < dim) fm_back_part(fields, context, from, at, dim - at, d, to);
     }
 }
 

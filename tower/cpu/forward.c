@@ -26,7 +26,7 @@ static void convert_x(const ct_cpu *cpu, const ct_cpu_rows *rows, size_t i, size
     const float *x = rows->slabs[0].f32 + part->column;
     if (rows->x_in[i] == NULL || rows->x_in[i] == rows->slabs[0].f32) return;
     if (cpu->bf16) {
-        ct_loop_to_bf16(x, stride, count, part->width, rows->x_in[i], part->padded);
+        (cpu->own ? ct_tiles_to_bf16 : ct_loop_to_bf16)(x, stride, count, part->width, rows->x_in[i], part->padded);
         return;
     }
     for (size_t r = 0; r < count; ++r) memcpy((float *)rows->x_in[i] + r * part->padded, x + r * stride, part->width * sizeof *x);
@@ -74,8 +74,38 @@ static ct_sums layer_sums(const forward_run *run, size_t l, size_t row, size_t c
     return (ct_sums){.first = sums[0], .second = sums[1], .first_stride = strides[0], .second_stride = strides[1]};
 }
 
+/* in W of a layer whose products are ours, its rows to `finish`. */
+static void run_finished(const forward_run *run, size_t l, size_t row, size_t count, ct_tile_finish finish, const void *context) {
+    const ct_cpu *cpu = run->cpu;
+    const ct_cpu_layer *layer = &cpu->layers[l];
+    const size_t last = layer->part_count - 1;
+    if (layer->parts[last].context && run->context_sums != NULL) { /* there is nothing but a context, and it is shared */
+        const ct_tile tile = {.rows = count, .sums = run->context_sums[l]};
+        finish(context, &tile);
+        return;
+    }
+    ct_product_run_finished(layer->parts[last].product, count, part_input(cpu, run->rows, layer, last, row), run->weights->parts[l][last],
+                            run->scratch->sums[0], finish, context);
+}
+
+/* The context's product, where candidates' is another one; else NULL. */
+static const float *context_product(const forward_run *run, size_t l, size_t row, size_t count, size_t *out_stride) {
+    const ct_cpu_layer *layer = &run->cpu->layers[l];
+    *out_stride = 0;
+    if (layer->part_count < 2) return NULL;
+    if (run->context_sums != NULL) return run->context_sums[l];
+    *out_stride = layer->out_padded;
+    ct_product_run(layer->parts[0].product, run->scratch->executor, count, part_input(run->cpu, run->rows, layer, 0, row),
+                   run->weights->parts[l][0], run->scratch->sums[1], false);
+    return run->scratch->sums[1];
+}
+
 static void transpose(const ct_cpu *cpu, const void *from, size_t columns, size_t row, void *to, size_t to_row) {
     const size_t block = cpu->block_rows;
+    if (cpu->own) {
+        ct_tiles_turn_bf16((const uint16_t *)from + row * columns, cpu->chunk_rows, columns, (uint16_t *)to + row * columns);
+        return;
+    }
     if (cpu->bf16) {
         ct_loop_transpose_bf16((const uint16_t *)from + row * columns, columns, CT_CHUNK_ROWS, columns,
                                (uint16_t *)to + to_row * block + row, block);
@@ -83,6 +113,44 @@ static void transpose(const ct_cpu *cpu, const void *from, size_t columns, size_
         ct_loop_transpose_f32((const float *)from + row * columns, columns, CT_CHUNK_ROWS, columns, (float *)to + to_row * block + row,
                               block);
     }
+}
+
+/* Where a layer's output goes for its weight gradient; NULL where it is not wanted. */
+static ct_turned output_turned(const forward_run *run, size_t l, size_t row) {
+    uint16_t *matrix = run->rows->slabs[l + 1].transposed;
+    return run->training && matrix != NULL ? matrix + row * run->cpu->layers[l].out_padded : NULL;
+}
+
+static void run_own_cross(const forward_run *run, size_t l, size_t row, size_t count) {
+    const ct_cpu *cpu = run->cpu;
+    const ct_cpu_layer *layer = &cpu->layers[l];
+    const ct_cpu_rows *rows = run->rows;
+    const ct_cpu_slab *slab = &rows->slabs[l + 1];
+    const size_t n = layer->out_padded, x_stride = cpu->slabs[0].padded, carry_stride = cpu->slabs[layer->carry].padded;
+    ct_cross_finish cross = {.n = n,
+                             .bias = run->weights->masters + layer->bias,
+                             .x = rows->slabs[0].f32 + row * x_stride,
+                             .x_stride = x_stride,
+                             .in = rows->slabs[layer->carry].f32 + row * carry_stride,
+                             .in_stride = carry_stride,
+                             .kept = run->training ? rows->sum[l] + row * n : NULL,
+                             .y = slab->f32 + row * n,
+                             .y_bf16 = slab->in != NULL ? (uint16_t *)slab->in + row * n : NULL,
+                             .turned = output_turned(run, l, row)};
+    cross.second = context_product(run, l, row, count, &cross.second_stride);
+    run_finished(run, l, row, count, ct_finish_cross, &cross);
+}
+
+static void run_own_dense(const forward_run *run, size_t l, size_t row, size_t count) {
+    const ct_cpu_layer *layer = &run->cpu->layers[l];
+    const size_t n = layer->out_padded;
+    ct_dense_finish dense = {.n = n,
+                             .bias = run->weights->masters + layer->bias,
+                             .relu = layer->relu,
+                             .y = (uint16_t *)run->rows->slabs[l + 1].in + row * n,
+                             .turned = output_turned(run, l, row)};
+    dense.second = context_product(run, l, row, count, &dense.second_stride);
+    run_finished(run, l, row, count, ct_finish_dense, &dense);
 }
 
 static void run_cross(const forward_run *run, size_t l, size_t row, size_t count) {
@@ -176,14 +244,20 @@ static void run_layer(const forward_run *run, size_t l, size_t row, size_t count
     const ct_cpu *cpu = run->cpu;
     const ct_cpu_layer *layer = &cpu->layers[l];
     const ct_cpu_slab *slab = &run->rows->slabs[l + 1];
-    if (layer->kind == CT_LAYER_CROSS) {
+    const bool drops = run->training && layer->dropout > 0, plain = layer->kind == CT_LAYER_DENSE && !layer->normalise && !drops;
+    if (cpu->own && layer->cross) {
+        run_own_cross(run, l, row, count);
+    } else if (cpu->own && plain) {
+        run_own_dense(run, l, row, count);
+    } else if (layer->cross) {
         run_cross(run, l, row, count);
     } else if (layer->kind == CT_LAYER_DENSE) {
         run_dense(run, l, row, count);
     } else {
         run_of_fields(run, l, row, count);
     }
-    if (run->training && slab->transposed != NULL) transpose(cpu, slab->in, layer->out_padded, row, slab->transposed, 0);
+    const bool turned = cpu->own && (layer->cross || plain); /* already */
+    if (run->training && slab->transposed != NULL && !turned) transpose(cpu, slab->in, layer->out_padded, row, slab->transposed, 0);
 }
 
 static void run_head(const ct_tower *tower, const ct_cpu_weights *set, const ct_cpu_rows *rows, size_t count, float *out_logits) {
@@ -213,10 +287,13 @@ static void run_head(const ct_tower *tower, const ct_cpu_weights *set, const ct_
     }
 }
 
+/* A part of rows goes through all layers before the next one: what it leaves is still in the cache. */
 static void run_layers(const forward_run *run, size_t count) {
-    for (size_t l = 0; l < run->cpu->layer_count; ++l) {
-        for (size_t row = 0; row < count; row += CT_CHUNK_ROWS) {
-            run_layer(run, l, row, count - row < CT_CHUNK_ROWS ? count - row : CT_CHUNK_ROWS);
+    const size_t part = run->cpu->part_rows, chunk = run->cpu->chunk_rows;
+    for (size_t first = 0; first < count; first += part) {
+        const size_t end = count - first < part ? count : first + part;
+        for (size_t l = 0; l < run->cpu->layer_count; ++l) {
+            for (size_t row = first; row < end; row += chunk) run_layer(run, l, row, end - row < chunk ? end - row : chunk);
         }
     }
 }
@@ -264,36 +341,54 @@ void ct_cpu_forward(const ct_tower *tower, ct_workspace *base, size_t rows, bool
     run_head(tower, weights, &workspace->rows, rows, out_logits);
 }
 
-void ct_cpu_block_forward(ct_tower *tower, size_t block, size_t rows, float *out_logits) {
-    ct_cpu *cpu = ct_cpu_of(tower);
-    ct_cpu_scratch *scratch = ct_cpu_scratch_take(cpu);
-    const ct_cpu_rows rows_at_work = ct_cpu_rows_at_work(cpu, block, scratch), *kept = &rows_at_work;
-    const size_t stride = cpu->slabs[0].padded, whole = ct_round_up(rows, CT_CHUNK_ROWS), item = ct_cpu_item(cpu);
-    float *x = kept->slabs[0].f32;
-    run_adapters(tower, &cpu->weights, kept, rows, true, true);
+/* Rows [first, first + rows) of a block that are there, up to `whole` with the padding behind them. rows_at_work: from `first` on. */
+static void forward_part(const ct_tower *tower, const ct_cpu_rows *at_work, ct_cpu_scratch *scratch, size_t rows, size_t whole,
+                         int64_t first_row, float *out_logits) {
+    const ct_cpu *cpu = ct_cpu_of(tower);
+    const size_t stride = cpu->slabs[0].padded;
+    float *x = at_work->slabs[0].f32;
+    run_adapters(tower, &cpu->weights, at_work, rows, true, true);
     memset(x + rows * stride, 0, (whole - rows) * stride * sizeof *x);
-    for (size_t i = 0; i < cpu->x_part_count; ++i) convert_x(cpu, kept, i, whole);
-    for (size_t row = 0; row < whole && kept->slabs[0].transposed != NULL; row += CT_CHUNK_ROWS) {
+    for (size_t i = 0; i < cpu->x_part_count; ++i) convert_x(cpu, at_work, i, whole);
+    void *turned_x = at_work->slabs[0].transposed;
+    if (turned_x != NULL && cpu->own) {
+        ct_tiles_turn(x, whole, stride, turned_x);
+    } else if (turned_x != NULL) {
         /* The context's padding is overwritten by the candidates. */
         for (size_t i = 0; i < cpu->x_part_count; ++i) {
-            transpose(cpu, kept->x_in[i], cpu->x_parts[i].padded, row, kept->slabs[0].transposed, cpu->x_parts[i].column);
+            transpose(cpu, at_work->x_in[i], cpu->x_parts[i].padded, 0, turned_x, cpu->x_parts[i].column);
         }
     }
     const forward_run run = {.cpu = cpu,
                              .weights = &cpu->weights,
-                             .rows = kept,
+                             .rows = at_work,
                              .scratch = scratch,
                              .training = true,
                              .tower = tower,
-                             .first_row = tower->first_row + (int64_t)(block * cpu->block_rows)};
+                             .first_row = first_row};
     run_layers(&run, whole);
+    run_head(tower, &cpu->weights, at_work, rows, out_logits);
+}
+
+void ct_cpu_block_forward(ct_tower *tower, size_t block, size_t rows, float *out_logits) {
+    ct_cpu *cpu = ct_cpu_of(tower);
+    ct_cpu_scratch *scratch = ct_cpu_scratch_take(cpu);
+    const ct_cpu_rows *kept = &cpu->blocks[block];
+    const size_t whole = ct_round_up(rows, CT_CHUNK_ROWS), item = ct_cpu_item(cpu);
+    for (size_t first = 0; first < whole; first += cpu->part_rows) {
+        const ct_cpu_rows at_work = ct_cpu_rows_at_work(cpu, block, first, scratch);
+        const size_t left = rows < first ? 0 : rows - first;
+        forward_part(tower, &at_work, scratch, left < cpu->part_rows ? left : cpu->part_rows, cpu->part_rows,
+                     tower->first_row + (int64_t)(block * cpu->block_rows + first), out_logits + first * cpu->head.outputs);
+    }
     for (size_t s = 0; s < cpu->slab_count && whole < cpu->block_rows; ++s) {
         if (kept->slabs[s].transposed == NULL) continue;
-        for (size_t c = 0; c < cpu->slabs[s].padded; ++c) {
+        const size_t width = cpu->slabs[s].padded;
+        if (cpu->own) memset((uint16_t *)kept->slabs[s].transposed + whole * width, 0, (cpu->block_rows - whole) * width * item);
+        for (size_t c = 0; c < width && !cpu->own; ++c) {
             char *column = (char *)kept->slabs[s].transposed + (c * cpu->block_rows + whole) * item;
             memset(column, 0, (cpu->block_rows - whole) * item);
         }
     }
-    run_head(tower, &cpu->weights, kept, rows, out_logits);
     ct_cpu_scratch_give(cpu, scratch);
 }

@@ -359,8 +359,6 @@ CT_HOT void ct_loop_relu(size_t rows, size_t count, float *restrict v, size_t st
 
 /* --- optimisers: row by row, so that weights and state stream; only the gradient is read in pieces --- */
 
-enum { PIECE = 64 }; /* the usual width of a gradient's panel, as a constant for the compiler */
-
 /* Columns [column, column + *out_count) of a row of the gradient. */
 CT_INLINE const float *gradient_piece(const ct_panel_gradient *gradient, size_t row, size_t column, size_t n, size_t *out_count) {
     const size_t width = gradient->columns, left = n - column;
@@ -391,8 +389,10 @@ CT_INLINE void adam_rows(const ct_step_rule *rule, const ct_panel_gradient *grad
             const float *from = gradient_piece(gradient, r, c, n, &count);
             const size_t at = r * n + c;
             float *average = averages ? a + at : NULL;
-            if (count == PIECE) {
-                adam_piece(rule, from, PIECE, w + at, m + at, v + at, average, decays, averages);
+            if (count == 64) { /* the usual widths of a gradient's panel, as constants for the compiler */
+                adam_piece(rule, from, 64, w + at, m + at, v + at, average, decays, averages);
+            } else if (count == 48) {
+                adam_piece(rule, from, 48, w + at, m + at, v + at, average, decays, averages);
             } else {
                 adam_piece(rule, from, count, w + at, m + at, v + at, average, decays, averages);
             }

@@ -42,13 +42,31 @@ static void place_rows(const ct_cpu *cpu, size_t rows, rows_kind kind, float *x,
         if (layer->cross || layer->normalise) to->sum[l] = ct_cpu_take(memory, rows * layer->out_padded * sizeof(float));
         if (layer->normalise) to->inverse[l] = ct_cpu_take(memory, rows * sizeof(float));
         if (layer->dropout > 0) to->kept[l] = ct_cpu_take(memory, rows * layer->out_padded * sizeof(float));
-        if (layer->panel_count > 0) to->dz[l] = ct_cpu_take(memory, layer->panel_count * CT_PANEL_COLUMNS * rows * item);
+        if (layer->panel_count > 0) to->dz[l] = ct_cpu_take(memory, layer->panel_count * cpu->panel_columns * rows * item);
     }
     to->partial = ct_cpu_take(memory, cpu->partial_floats * sizeof(float));
 }
 
-ct_cpu_rows ct_cpu_rows_at_work(const ct_cpu *cpu, size_t block, const ct_cpu_scratch *scratch) {
+static void *skip(void *from, size_t bytes) { return from == NULL ? NULL : (char *)from + bytes; }
+
+ct_cpu_rows ct_cpu_rows_at_work(const ct_cpu *cpu, size_t block, size_t first, const ct_cpu_scratch *scratch) {
     ct_cpu_rows rows = cpu->blocks[block];
+    const size_t item = ct_cpu_item(cpu);
+    rows.raw = skip(rows.raw, first * cpu->raw_stride * sizeof(float));
+    for (size_t s = 0; s < cpu->slab_count; ++s) {
+        const size_t padded = cpu->slabs[s].padded;
+        ct_cpu_slab *slab = &rows.slabs[s];
+        slab->f32 = skip(slab->f32, first * padded * sizeof(float));
+        slab->in = skip(slab->in, first * padded * item);
+        slab->transposed = skip(slab->transposed, first * (cpu->own ? padded : 1) * item);
+    }
+    for (size_t i = 0; i < cpu->x_part_count; ++i) rows.x_in[i] = skip(rows.x_in[i], first * cpu->x_parts[i].padded * sizeof(float));
+    for (size_t l = 0; l < cpu->layer_count; ++l) {
+        const size_t bytes = first * cpu->layers[l].out_padded * sizeof(float);
+        rows.sum[l] = skip(rows.sum[l], bytes);
+        rows.inverse[l] = skip(rows.inverse[l], first * sizeof(float));
+        rows.kept[l] = skip(rows.kept[l], bytes);
+    }
     for (size_t s = 1; s < cpu->slab_count; ++s) {
         if (rows.slabs[s].f32 == NULL) rows.slabs[s].f32 = scratch->rows.slabs[s].f32;
         if (rows.slabs[s].in == NULL) rows.slabs[s].in = scratch->rows.slabs[s].in;
@@ -76,12 +94,12 @@ static void place_scratch(const ct_cpu *cpu, bool training, ct_cpu_scratch *scra
     for (size_t i = 0; i < 3; ++i) scratch->sums[i] = ct_cpu_take(memory, CT_CHUNK_ROWS * cpu->widest * sizeof(float));
     scratch->fields = ct_cpu_take(memory, cpu->field_floats * sizeof(float));
     if (!training) return;
-    scratch->dz = ct_cpu_take(memory, CT_CHUNK_ROWS * cpu->widest * ct_cpu_item(cpu));
-    place_rows(cpu, cpu->block_rows, ROWS_PASSING, NULL, &scratch->rows, memory);
+    for (size_t i = 0; i < 2; ++i) scratch->dz[i] = ct_cpu_take(memory, CT_CHUNK_ROWS * cpu->widest * ct_cpu_item(cpu));
+    place_rows(cpu, cpu->part_rows, ROWS_PASSING, NULL, &scratch->rows, memory);
     float *own[CT_CPU_MAX_SLABS] = {NULL};
     for (size_t s = 0; s < cpu->slab_count; ++s) {
         const size_t index = cpu->slabs[s].gradient;
-        if (index == s) own[s] = ct_cpu_take(memory, cpu->block_rows * cpu->slabs[s].padded * sizeof(float));
+        if (index == s) own[s] = ct_cpu_take(memory, cpu->part_rows * cpu->slabs[s].padded * sizeof(float));
     }
     for (size_t s = 0; s < cpu->slab_count; ++s) scratch->gradient[s] = own[cpu->slabs[s].gradient];
 }
@@ -135,31 +153,30 @@ void ct_cpu_scratch_give(ct_cpu *cpu, ct_cpu_scratch *scratch) {
 
 ct_code ct_cpu_training_create(const ct_tower *tower, ct_cpu *cpu, ct_status *status) {
     cpu->blocks = calloc(cpu->block_count, sizeof *cpu->blocks);
-    cpu->block_memory = calloc(cpu->block_count, sizeof *cpu->block_memory);
     cpu->scratch = calloc(ct_pool_threads(tower->pool), sizeof *cpu->scratch);
     cpu->finite = calloc(cpu->task_count + 1, sizeof *cpu->finite);
     cpu->done = calloc(cpu->block_count, sizeof *cpu->done);
     size_t floats = 0;
-    for (size_t l = 0; l < cpu->layer_count; ++l) floats += cpu->layers[l].panel_count * cpu->layers[l].in_padded * CT_PANEL_COLUMNS;
+    for (size_t l = 0; l < cpu->layer_count; ++l) floats += cpu->layers[l].panel_count * cpu->layers[l].in_padded * cpu->panel_columns;
     cpu->gradients = ct_tower_memory(floats * sizeof(float));
     cpu->small = ct_tower_memory(tower->floats * sizeof(float));
     cpu->partial = ct_tower_memory(cpu->partial_floats * sizeof(float));
-    if (cpu->blocks == NULL || cpu->block_memory == NULL || cpu->scratch == NULL || cpu->finite == NULL || cpu->done == NULL ||
-        cpu->gradients == NULL || cpu->small == NULL || cpu->partial == NULL) {
+    if (cpu->blocks == NULL || cpu->scratch == NULL || cpu->finite == NULL || cpu->done == NULL || cpu->gradients == NULL ||
+        cpu->small == NULL || cpu->partial == NULL) {
         return ct_fail_memory(status, (floats + tower->floats) * sizeof(float), "the tower's gradients");
     }
     /* The blocks' x follow each other: the store reads their gradients as one matrix. */
     const size_t x_floats = cpu->block_rows * cpu->slabs[0].padded;
     cpu->x_memory = ct_tower_memory(cpu->block_count * x_floats * sizeof(float));
     if (cpu->x_memory == NULL) return ct_fail_memory(status, cpu->block_count * x_floats * sizeof(float), "a training batch");
+    /* One piece of memory for all, which is large enough for huge pages. */
+    ct_cpu_pieces memory = {NULL, 0};
+    for (size_t b = 0; b < cpu->block_count; ++b) place_rows(cpu, cpu->block_rows, ROWS_BLOCK, cpu->x_memory, &cpu->blocks[b], &memory);
+    cpu->block_memory = ct_tower_memory(memory.used);
+    if (cpu->block_memory == NULL) return ct_fail_memory(status, memory.used, "a training batch");
+    memory = (ct_cpu_pieces){cpu->block_memory, 0};
     for (size_t b = 0; b < cpu->block_count; ++b) {
-        ct_cpu_pieces memory = {NULL, 0};
-        float *x = cpu->x_memory + b * x_floats;
-        place_rows(cpu, cpu->block_rows, ROWS_BLOCK, x, &cpu->blocks[b], &memory);
-        cpu->block_memory[b] = ct_tower_memory(memory.used);
-        if (cpu->block_memory[b] == NULL) return ct_fail_memory(status, memory.used * cpu->block_count, "a training batch");
-        memory = (ct_cpu_pieces){cpu->block_memory[b], 0};
-        place_rows(cpu, cpu->block_rows, ROWS_BLOCK, x, &cpu->blocks[b], &memory);
+        place_rows(cpu, cpu->block_rows, ROWS_BLOCK, cpu->x_memory + b * x_floats, &cpu->blocks[b], &memory);
     }
     for (size_t i = 0; i < ct_pool_threads(tower->pool); ++i) {
         CT_TRY(ct_cpu_scratch_create(cpu, true, &cpu->scratch[i], status));
@@ -182,11 +199,10 @@ void ct_cpu_training_destroy(ct_cpu *cpu) {
         pthread_mutex_destroy(&cpu->lock);
     }
     for (size_t i = 0; i < cpu->scratch_count; ++i) ct_cpu_scratch_destroy(cpu->scratch[i]);
-    for (size_t b = 0; b < cpu->block_count && cpu->block_memory != NULL; ++b) ct_tower_memory_free(cpu->block_memory[b]);
+    ct_tower_memory_free(cpu->block_memory);
     free(cpu->scratch);
     free(cpu->blocks);
     ct_tower_memory_free(cpu->x_memory);
-    free(cpu->block_memory);
     free(cpu->finite);
     free(cpu->done);
     ct_tower_memory_free(cpu->gradients);

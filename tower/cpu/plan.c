@@ -5,19 +5,26 @@
 
 static const size_t forward_counts[] = {128, 64, 32, 16, 4, 1};
 
-static ct_code get_product(ct_cpu *cpu, size_t k, size_t n, bool forward, size_t rows, bool accumulate, const ct_product **out_product,
-                           ct_status *status) {
-    ct_product_shape shape = {.k = k, .n = n, .bf16 = cpu->bf16, .accumulate = accumulate};
-    shape.count_count = forward ? sizeof forward_counts / sizeof *forward_counts : 1;
-    if (forward) {
-        memcpy(shape.counts, forward_counts, sizeof forward_counts);
-    } else {
-        shape.counts[0] = rows;
-    }
+static ct_code get_forward(ct_cpu *cpu, size_t k, size_t n, const ct_product **out_product, ct_status *status) {
+    ct_product_shape shape = {.k = k, .n = n, .bf16 = cpu->bf16, .count_count = sizeof forward_counts / sizeof *forward_counts};
+    memcpy(shape.counts, forward_counts, sizeof forward_counts);
+    return ct_products_get(cpu->products, &shape, out_product, status);
+}
+static ct_code get_back(ct_cpu *cpu, size_t k, size_t n, const ct_product **out_product, ct_status *status) {
+    const ct_product_shape shape = {.k = k, .n = n, .bf16 = cpu->bf16, .counts = {CT_CHUNK_ROWS}, .count_count = 1, .accumulate = true};
+    return ct_products_get(cpu->products, &shape, out_product, status);
+}
+static ct_code get_gradient(ct_cpu *cpu, size_t rows, size_t n, const ct_product **out_product, ct_status *status) {
+    const ct_product_shape shape = {
+        .k = cpu->block_rows, .n = n, .bf16 = cpu->bf16, .counts = {rows}, .count_count = 1, .accumulate = true};
     return ct_products_get(cpu->products, &shape, out_product, status);
 }
 
 static void plan_slabs(const ct_tower_spec *spec, ct_cpu *cpu) {
+    cpu->own = cpu->bf16 && ct_products_own();
+    cpu->part_rows = cpu->own ? CT_OWN_PART_ROWS : CT_CHUNK_ROWS;
+    cpu->chunk_rows = cpu->own ? CT_OWN_CHUNK_ROWS : CT_CHUNK_ROWS;
+    cpu->panel_columns = cpu->own ? CT_OWN_PANEL_COLUMNS : CT_PANEL_COLUMNS;
     cpu->padding = cpu->bf16 && ct_products_tiles() ? 32 : 16;
     cpu->raw_stride = ct_round_up(spec->raw_width, 16);
     cpu->layer_count = spec->layer_count - 1;
@@ -75,21 +82,21 @@ static ct_code plan_layer(const ct_tower *tower, ct_cpu *cpu, size_t l, ct_statu
         const ct_cpu_x_part *x = &cpu->x_parts[i];
         *part = layer->input == 0 ? (ct_cpu_part){.row = x->column, .k = x->width, .padded = x->padded, .context = x->context}
                                   : (ct_cpu_part){.row = 0, .k = layer->in, .padded = layer->in_padded};
-        CT_TRY(get_product(cpu, part->padded, layer->out_padded, true, 0, false, &part->product, status));
+        CT_TRY(get_forward(cpu, part->padded, layer->out_padded, &part->product, status));
     }
     if (!training) return CT_OK;
-    CT_TRY(get_product(cpu, layer->out_padded, layer->in_padded, false, CT_CHUNK_ROWS, true, &layer->back, status));
-    layer->panel_count = ct_round_up(layer->out_padded, CT_PANEL_COLUMNS) / CT_PANEL_COLUMNS;
-    layer->full_panels = layer->out_padded / CT_PANEL_COLUMNS;
-    layer->panels[0].columns = layer->full_panels > 0 ? CT_PANEL_COLUMNS : 0;
-    layer->panels[1].columns = layer->out_padded % CT_PANEL_COLUMNS;
+    CT_TRY(get_back(cpu, layer->out_padded, layer->in_padded, &layer->back, status));
+    layer->panel_count = ct_round_up(layer->out_padded, cpu->panel_columns) / cpu->panel_columns;
+    layer->full_panels = layer->out_padded / cpu->panel_columns;
+    layer->panels[0].columns = layer->full_panels > 0 ? cpu->panel_columns : 0;
+    layer->panels[1].columns = layer->out_padded % cpu->panel_columns;
     for (size_t i = 0; i < 2; ++i) {
         const size_t columns = layer->panels[i].columns;
-        if (columns == 0) continue;
-        CT_TRY(get_product(cpu, cpu->block_rows, columns, false, layer->in_padded, true, &layer->panels[i].gradient, status));
+        if (columns == 0 || cpu->own) continue;
+        CT_TRY(get_gradient(cpu, layer->in_padded, columns, &layer->panels[i].gradient, status));
         ct_panels *dz = &layer->panels[i].dz;
         *dz = *ct_product_panels(layer->panels[i].gradient);
-        if (dz->elements > cpu->block_rows * CT_PANEL_COLUMNS) {
+        if (dz->elements > cpu->block_rows * cpu->panel_columns) {
             return ct_fail(status, CT_INTERNAL, "layer %s: oneDNN lays a (%zu, %zu) matrix out in %zu elements", from->name,
                            cpu->block_rows, columns, dz->elements);
         }
@@ -113,6 +120,14 @@ static void plan_head(const ct_tower *tower, ct_cpu *cpu) {
     head->bias = tower->parameters[ct_tower_layer_parameter(spec, spec->layer_count - 1, CT_BIAS)].offset;
 }
 
+/* An output that only products read: backward finds it in what their weight gradients read. */
+static bool is_kept_turned(const ct_cpu *cpu, size_t slab) {
+    for (size_t l = 0; l < cpu->layer_count; ++l) {
+        if (cpu->layers[l].kind == CT_LAYER_DOT && cpu->layers[l].second && cpu->layers[l].input == slab) return false;
+    }
+    return cpu->own && cpu->slabs[slab].product && ct_cpu_plain_dense(&cpu->layers[slab - 1]);
+}
+
 /* The layers from the last to the first, as backward takes them: who writes a slab's gradient first, who adds. */
 static void plan_backward(ct_cpu *cpu) {
     bool written[CT_CPU_MAX_SLABS] = {false};
@@ -120,7 +135,7 @@ static void plan_backward(ct_cpu *cpu) {
         cpu->head.first[i] = true;
         written[cpu->head.inputs[i]] = true;
     }
-    for (size_t s = 1; s < cpu->slab_count; ++s) cpu->slabs[s].passing = cpu->slabs[s].f32 && !written[s];
+    for (size_t s = 1; s < cpu->slab_count; ++s) cpu->slabs[s].passing = !written[s] && (cpu->slabs[s].f32 || is_kept_turned(cpu, s));
     for (size_t l = cpu->layer_count; l-- > 0;) {
         ct_cpu_layer *layer = &cpu->layers[l];
         if (layer->kind != CT_LAYER_DENSE) {
@@ -203,7 +218,7 @@ ct_code ct_cpu_plan(const ct_tower *tower, ct_cpu *cpu, ct_status *status) {
     size_t floats = 0;
     for (size_t l = 0; l < cpu->layer_count; ++l) {
         cpu->layers[l].gradient_offset = floats;
-        floats += cpu->layers[l].panel_count * cpu->layers[l].in_padded * CT_PANEL_COLUMNS;
+        floats += cpu->layers[l].panel_count * cpu->layers[l].in_padded * cpu->panel_columns;
         cpu->task_count += cpu->layers[l].panel_count;
         for (size_t i = 0; i < cpu->layers[l].part_count; ++i) cpu->step_count += ct_cpu_step_pieces(&cpu->layers[l].parts[i]);
     }

@@ -28,6 +28,7 @@ struct ct_product {
     variant variants[CT_PRODUCT_MAX_COUNTS]; /* the largest count first */
     size_t variant_count;
     bool sums_exactly;
+    bool own; /* no variants */
 };
 
 struct ct_products {
@@ -91,6 +92,7 @@ const char *ct_cpu_instruction_set(void) {
 static bool offers(dnnl_cpu_isa_t isa) { return ((unsigned)dnnl_get_effective_cpu_isa() & (unsigned)isa) == (unsigned)isa; }
 bool ct_products_bf16_native(void) { return offers(dnnl_cpu_isa_avx512_core_bf16); }
 bool ct_products_tiles(void) { return offers(dnnl_cpu_isa_avx512_core_amx); }
+bool ct_products_own(void) { return ct_tiles_possible() && ct_products_bf16_native() && !ct_products_tiles(); }
 bool ct_products_bf16_possible(void) { return offers(dnnl_cpu_isa_avx512_core); }
 
 static ct_code from_dnnl(dnnl_status_t result, const ct_product_shape *shape, size_t rows, const char *what, ct_status *status) {
@@ -341,6 +343,11 @@ static dnnl_status_t run_piece(const ct_product *product, const variant *v, ct_e
 
 void ct_product_run(const ct_product *product, ct_executor *executor, size_t rows, const void *a, const void *b, float *c,
                     bool accumulate) {
+    if (product->own) {
+        const ct_tile_product own = {.a = a, .b = b, .k = product->shape.k, .n = product->shape.n, .c = c, .add = accumulate};
+        ct_tiles_multiply(&own, rows);
+        return;
+    }
     const size_t row_bytes = product->shape.k * (product->shape.bf16 ? 2 : 4), n = product->shape.n;
     for (size_t done = 0; done < rows;) { /* pieces of counts that were checked: the bits are those of one product of all rows */
         const variant *v = variant_for(product, rows - done);
@@ -350,6 +357,13 @@ void ct_product_run(const ct_product *product, ct_executor *executor, size_t row
         }
         done += v->rows;
     }
+}
+
+void ct_product_run_finished(const ct_product *product, size_t rows, const void *a, const void *b, float *sums, ct_tile_finish finish,
+                             const void *context) {
+    const ct_tile_product own = {
+        .a = a, .b = b, .k = product->shape.k, .n = product->shape.n, .c = sums, .finish = finish, .context = context};
+    ct_tiles_multiply(&own, rows);
 }
 
 /* --- the check at creation --- */
@@ -478,6 +492,19 @@ static ct_code make_product(ct_products *products, const ct_product_shape *shape
     ct_product *product = calloc(1, sizeof *product);
     if (product == NULL) return ct_fail_memory(status, sizeof *product, "a product");
     product->shape = *shape;
+    if (shape->bf16 && ct_products_own()) {
+        product->own = true;
+        product->panels = (ct_panels){.k = shape->k,
+                                      .n = shape->n,
+                                      .width = CT_TILE_COLUMNS,
+                                      .pair = 2,
+                                      .count = shape->n / CT_TILE_COLUMNS,
+                                      .panel_stride = shape->k * CT_TILE_COLUMNS,
+                                      .elements = shape->k * shape->n};
+        strcpy(product->kernel, "own:avx512_core_bf16");
+        *out_product = product;
+        return CT_OK;
+    }
     size_t scratch_bytes = 64;
     ct_code code;
     for (size_t i = 0; i < shape->count_count; ++i) {

@@ -1,5 +1,8 @@
 /* Matrix products: the one border to oneDNN. C (rows, n) = A (rows, k) B (k, n), row-major dense A and C, B packed in panels.
  *
+ * bf16 products of processors that multiply bf16 by vectors are our own (tiles.h): any number of rows with the same bits, and nothing to
+ * check. All others are oneDNN's, of which the rest of this note is.
+ *
  * oneDNN's fast path (brgemm) wants dense row-major A and C (leading dimension = columns) and B in panels; so slabs are as wide as their
  * padded columns. A product is a primitive for each of a few row counts; at creation all are run on random data, and
  *   - the largest count must give a row the same bits wherever it stands in the block, else the next smaller one is the base;
@@ -15,6 +18,7 @@
 #define TOWER_CPU_PRODUCTS_H
 
 #include "base/status.h"
+#include "tower/cpu/tiles.h"
 
 enum { CT_PRODUCT_MAX_COUNTS = 8 };
 
@@ -54,9 +58,14 @@ void ct_executor_destroy(ct_executor *executor); /* NULL is fine */
  * fills C with NaN, which the finite check of an update refuses. */
 void ct_product_run(const ct_product *product, ct_executor *executor, size_t rows, const void *a, const void *b, float *c, bool accumulate);
 
+/* A product of our own (ct_products_own), whose rows go to `finish`. sums: (CT_TILE_ROWS, n). */
+void ct_product_run_finished(const ct_product *product, size_t rows, const void *a, const void *b, float *sums, ct_tile_finish finish,
+                             const void *context);
+
 const char *ct_product_kernel(const ct_product *product); /* oneDNN's name of it, of the base count */
 bool ct_products_bf16_native(void);                       /* does the hardware multiply bf16? */
 bool ct_products_bf16_possible(void);                     /* can oneDNN? */
+bool ct_products_own(void);                               /* are bf16 products ours? */
 bool ct_products_tiles(void); /* are bf16's multiplied by tiles (AMX)? These want rows of a multiple of 32 elements, all else of 16 */
 
 #endif

@@ -31,7 +31,7 @@ static const ct_cpu_layer *find_layer(const ct_cpu *cpu, size_t task, size_t *ou
 }
 
 static float *panel_gradient(const ct_cpu *cpu, const ct_cpu_layer *layer, size_t panel) {
-    return cpu->gradients + layer->gradient_offset + panel * layer->in_padded * CT_PANEL_COLUMNS;
+    return cpu->gradients + layer->gradient_offset + panel * layer->in_padded * cpu->panel_columns;
 }
 
 /* Puts a sum of `partial` into the place of its parameter. */
@@ -70,6 +70,27 @@ static void spread_small(const ct_tower *tower, const ct_cpu *cpu, const float *
 
 /* --- gradients --- */
 
+void ct_cpu_panel_product(const ct_cpu *cpu, ct_cpu_scratch *scratch, size_t l, size_t panel, const ct_cpu_rows *kept, bool add) {
+    const ct_cpu_layer *layer = &cpu->layers[l];
+    const size_t kind = ct_cpu_panel_kind(layer, panel), at = ct_cpu_panel_at(cpu, panel) * ct_cpu_item(cpu);
+    float *gradient = panel_gradient(cpu, layer, panel);
+    if (!cpu->own) {
+        ct_product_run(layer->panels[kind].gradient, scratch->executor, layer->in_padded, kept->slabs[layer->input].transposed,
+                       (const char *)kept->dz[l] + at, gradient, add);
+        return;
+    }
+    const ct_tile_gradient own = {.a = kept->slabs[layer->input].transposed,
+                                  .b = kept->dz[l],
+                                  .rows = cpu->block_rows,
+                                  .in = layer->in_padded,
+                                  .out = layer->out_padded,
+                                  .column = panel * cpu->panel_columns,
+                                  .columns = layer->panels[kind].columns,
+                                  .c = gradient,
+                                  .add = add};
+    ct_tiles_gradient(&own);
+}
+
 void ct_cpu_gradients_begin(ct_tower *tower, size_t rows) {
     ct_cpu *cpu = ct_cpu_of(tower);
     for (size_t b = 0; b < cpu->block_count; ++b) atomic_store_explicit(&cpu->done[b], false, memory_order_relaxed);
@@ -106,17 +127,14 @@ void ct_cpu_gradient_task(ct_tower *tower, size_t task) {
     }
     size_t panel;
     const ct_cpu_layer *layer = find_layer(cpu, task, &panel);
-    const size_t kind = ct_cpu_panel_kind(layer, panel), at = ct_cpu_panel_at(cpu, panel) * ct_cpu_item(cpu);
-    float *gradient = panel_gradient(cpu, layer, panel);
     ct_cpu_scratch *scratch = ct_cpu_scratch_take(cpu);
     for (size_t b = 0; b < blocks; ++b) {
         wait_for_block(cpu, b);
-        const ct_cpu_rows *kept = &cpu->blocks[b];
-        ct_product_run(layer->panels[kind].gradient, scratch->executor, layer->in_padded, kept->slabs[layer->input].transposed,
-                       (const char *)kept->dz[(size_t)(layer - cpu->layers)] + at, gradient, b > 0);
+        ct_cpu_panel_product(cpu, scratch, (size_t)(layer - cpu->layers), panel, &cpu->blocks[b], b > 0);
     }
     ct_cpu_scratch_give(cpu, scratch);
-    cpu->finite[task] = ct_loop_finite(gradient, layer->in_padded * layer->panels[kind].columns);
+    const size_t columns = layer->panels[ct_cpu_panel_kind(layer, panel)].columns;
+    cpu->finite[task] = ct_loop_finite(panel_gradient(cpu, layer, panel), layer->in_padded * columns);
 }
 
 /* --- the step --- */
@@ -190,8 +208,8 @@ static void step_task(void *context, size_t task, size_t worker) {
     const ct_cpu_part *part = &layer->parts[i];
     const size_t row = task * CT_STEP_ROWS, end = part->k - row < CT_STEP_ROWS ? part->k : row + CT_STEP_ROWS;
     const ct_panel_gradient gradient = {.values = cpu->gradients + layer->gradient_offset,
-                                        .panel_stride = layer->in_padded * CT_PANEL_COLUMNS,
-                                        .columns = CT_PANEL_COLUMNS,
+                                        .panel_stride = layer->in_padded * cpu->panel_columns,
+                                        .columns = cpu->panel_columns,
                                         .last_columns = layer->panels[layer->panel_count > layer->full_panels].columns};
     step_at(update, &update->rule, &gradient, layer->weight, part->row + row, part->row + end, layer->out);
     ct_cpu_pack_part(cpu, &cpu->weights, l, i, row, end);
@@ -272,8 +290,8 @@ void ct_cpu_weight_gradient(ct_tower *tower, size_t rows, size_t parameter, floa
     const ct_cpu_layer *layer = &cpu->layers[parameter / CT_PARAMETER_KINDS - tower->spec.adapter_count];
     for (size_t i = 0; i < p->rows; ++i) {
         for (size_t k = 0; k < p->columns; ++k) {
-            const size_t panel = k / CT_PANEL_COLUMNS, columns = layer->panels[ct_cpu_panel_kind(layer, panel)].columns;
-            out_gradient[i * p->columns + k] = panel_gradient(cpu, layer, panel)[i * columns + k % CT_PANEL_COLUMNS];
+            const size_t panel = k / cpu->panel_columns, columns = layer->panels[ct_cpu_panel_kind(layer, panel)].columns;
+            out_gradient[i * p->columns + k] = panel_gradient(cpu, layer, panel)[i * columns + k % cpu->panel_columns];
         }
     }
 }
