@@ -242,11 +242,12 @@ static bool step(ct_followed *f) {
     return code == CT_OK;
 }
 
-void ct_followed_look(ct_followed *f, ct_server *server, ct_followed_swap_fn swap, void *context) {
-    if (!f->server) {
-        f->server = server;
-        tell(f);
-    }
+void ct_followed_begin(ct_followed *f, ct_server *server) {
+    f->server = server;
+    tell(f);
+}
+
+void ct_followed_look(ct_followed *f, ct_followed_swap_fn swap, void *context) {
     f->swap = swap;
     f->swap_context = context;
     while (step(f)) continue;

@@ -17,7 +17,9 @@ ct_model *ct_followed_model(const ct_followed *followed);
 
 /* Has the server answer with this model from now on; back when nobody asks the one before any more. */
 typedef ct_code (*ct_followed_swap_fn)(void *context, ct_model *model, ct_status *status);
-/* Takes all that is new. */
-void ct_followed_look(ct_followed *followed, ct_server *server, ct_followed_swap_fn swap, void *context);
+/* The server that answers with the model: from now on it is told what follows, and has what there is so far. */
+void ct_followed_begin(ct_followed *followed, ct_server *server);
+/* Takes all that is new. Behind ct_followed_begin. */
+void ct_followed_look(ct_followed *followed, ct_followed_swap_fn swap, void *context);
 
 #endif

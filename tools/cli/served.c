@@ -407,7 +407,7 @@ static ct_code swap_model(void *context, ct_model *model, ct_status *status) {
 static void follow(ct_served *served) {
     for (size_t i = 0; i < served->count; i++) {
         swapping swap = {served, i};
-        if (served->folders[i].followed) ct_followed_look(served->folders[i].followed, served->options.server, swap_model, &swap);
+        if (served->folders[i].followed) ct_followed_look(served->folders[i].followed, swap_model, &swap);
     }
 }
 
@@ -546,6 +546,8 @@ static void *served_main(void *argument) {
 ct_code ct_served_start(ct_served *served, const ct_served_options *options, ct_status *status) {
     served->options = *options;
     atomic_store(&served->stop, false);
+    for (size_t i = 0; i < served->count; i++)
+        if (served->folders[i].followed) ct_followed_begin(served->folders[i].followed, options->server);
     if (pthread_create(&served->thread, NULL, served_main, served) != 0) return ct_fail(status, CT_EXHAUSTED, "cannot start a thread");
     served->started = true;
     return CT_OK;
