@@ -160,7 +160,7 @@ ct_code ct_verb_inspect(int argc, char **argv, ct_status *status) {
     const ct_command command = {"inspect",
                                 "Says what a model folder, a publish folder, a delta, a block file or a schema\nholds.",
                                 "  clicktower inspect model\n"
-                                "  clicktower inspect model --tokens C1=68fd1e64 I1=5\n"
+                                "  clicktower inspect model --tokens C1=5b3e8d20 I1=5\n"
                                 "  clicktower inspect day_0.ctb --json\n"
                                 "  clicktower inspect criteo",
                                 "DIR|FILE.ctb|FILE.ctd|SCHEMA",
