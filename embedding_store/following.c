@@ -47,6 +47,7 @@ static ct_code view_create(const ct_store *store, view **out_view, ct_status *st
         if (good) memcpy(table->partitions, store->tables[i].partitions, bytes);
         atomic_store(&table->lookups, 0);
         atomic_store(&table->unknown, 0);
+        atomic_store(&table->missed, 0);
     }
     if (!good) {
         view_destroy(view);

@@ -183,6 +183,7 @@ void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *ou
     info.stubs += table->outside_stubs;
     info.expired = table->expired;
     info.lookups = atomic_load_explicit(&table->lookups, memory_order_relaxed);
+    info.missed = atomic_load_explicit(&table->missed, memory_order_relaxed);
     info.unknown = atomic_load_explicit(&table->unknown, memory_order_relaxed);
     *out_info = info;
 }

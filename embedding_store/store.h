@@ -140,6 +140,7 @@ typedef struct ct_table_info {
     int64_t rows, stubs;      /* admitted; counting only. Without what has expired. */
     int64_t expired;          /* rows that did, since training began */
     uint64_t bytes;           /* memory: slabs and index */
+    int64_t missed;           /* READ within a limit: occurrences so far that were asked of the database, as memory had not their key */
     int64_t lookups, unknown; /* READ: occurrences so far that had a row / read the rare row or zeros. Approximate while others read. */
 } ct_table_info;
 void ct_store_table_info(const ct_store *store, size_t table, ct_table_info *out_info);

@@ -207,6 +207,7 @@ ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
     if (lookup->mode == CT_LOOKUP_READ) {
         atomic_fetch_add_explicit(&ticket->table->lookups, (int64_t)(all - work.unknown), memory_order_relaxed);
         atomic_fetch_add_explicit(&ticket->table->unknown, (int64_t)work.unknown, memory_order_relaxed);
+        atomic_fetch_add_explicit(&ticket->table->missed, (int64_t)n, memory_order_relaxed);
     }
     return CT_OK;
 }

@@ -345,6 +345,7 @@ void ct_model_table_get(const ct_model *model, size_t table, ct_model_table *out
                                   .stubs = info.stubs,
                                   .expired = info.expired,
                                   .bytes = info.bytes,
+                                  .missed = info.missed,
                                   .found = info.lookups,
                                   .unknown = info.unknown};
 }

@@ -149,6 +149,7 @@ typedef struct ct_model_table {
     int64_t stubs;   /* keys that are counted and have no row yet; those of a model that was opened for reading may be left out */
     int64_t expired; /* rows, since training began */
     uint64_t bytes;
+    int64_t missed;         /* keys that scorers have asked of the folder so far, as memory had them not */
     int64_t found, unknown; /* keys that scorers have looked up so far: with a row, without one */
 } ct_model_table;
 size_t ct_model_table_count(const ct_model *model);

@@ -177,6 +177,7 @@ typedef double (*table_value_fn)(const ct_model_table *table);
 static double rows_of(const ct_model_table *table) { return (double)table->rows; }
 static double bytes_of(const ct_model_table *table) { return (double)table->bytes; }
 static double lookups_of(const ct_model_table *table) { return (double)(table->found + table->unknown); }
+static double missed_of(const ct_model_table *table) { return (double)table->missed; }
 static double unknown_of(const ct_model_table *table) { return (double)table->unknown; }
 
 static void put_tables(FILE *out, const ct_model_set *set) {
@@ -187,6 +188,8 @@ static void put_tables(FILE *out, const ct_model_set *set) {
         {"clicktower_table_rows", "gauge", "Rows of a model's table.", rows_of},
         {"clicktower_table_bytes", "gauge", "Memory of a model's table.", bytes_of},
         {"clicktower_table_lookups_total", "counter", "Keys looked up in a model's table.", lookups_of},
+        {"clicktower_table_misses_total", "counter", "Keys looked up that were asked of the folder, as memory had them not (--memory).",
+         missed_of},
         {"clicktower_table_unknown_total", "counter", "Keys looked up that have no row: they read the rare row, or zeros.", unknown_of},
     };
     for (size_t f = 0; f < sizeof figures / sizeof *figures; f++) {
