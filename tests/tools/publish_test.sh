@@ -11,27 +11,7 @@ model=(--schema criteo --model dcn-v2 --set 'deep=[16]' --set embedding.dim=4 --
 train() { "$program" train "${model[@]}" "$@" >out 2>err </dev/null; }
 "$program" synth --rows 12000 --seed 3 --out log.tsv >/dev/null 2>err || wrong "synth"
 head -n 6000 log.tsv >first.tsv
-# A log with times, whose rows expire: 300 rows a day over 24 days.
-timed_log() {
-    {
-        echo 'name: timed'
-        echo 'format: {separator: "\t", columns: 10}'
-        echo 'fields:'
-        echo '  - {name: label, kind: label, column: 1}'
-        echo '  - {name: when, kind: time, column: 2}'
-        for i in 1 2 3 4 5 6 7 8; do echo "  - {name: C$i, kind: id, column: $((i + 2))}"; done
-    } >timed.yaml
-    awk 'BEGIN {
-        srand(5)
-        for (r = 0; r < 7200; r++) {
-            line = int(rand() * 1.3) "\t" 1700000000 + int(r * 86400 / 300)
-            for (i = 0; i < 8; i++) line = line "\t" sprintf("%x", int(rand() ^ 3 * 3000))
-            print line
-        }
-    }' >timed.tsv
-}
-timed=(--schema timed.yaml --model dnn --set 'deep=[8]' --set embedding.dim=4 --batch 64 --set embedding.expire_days=3 --train timed.tsv)
-timed_log
+. "$root/tests/tools/timed_log.sh"
 # numbers FOLDER: "rows digest" of each state, as inspect says
 states() { "$program" inspect "$1" --json 2>err | python3 -c '
 import json, sys
