@@ -12,15 +12,9 @@
 #include "base/random.h"
 #include "base/text.h"
 #include "embedding_store/store_internal.h"
+#include "tests/embedding_store/fixture.h"
 #include "tests/embedding_store/random_lookup.h"
 #include "tests/embedding_store/reference.h"
-
-static ct_status status = CT_STATUS_INIT;
-
-#define assert_ok(expression)                                                       \
-    do {                                                                            \
-        if ((expression) != CT_OK) fail_msg("%s: %s", #expression, status.message); \
-    } while (0)
 
 enum { MOST_ROWS = 64, COLUMNS = 5, DIM = 4 };
 
@@ -87,14 +81,6 @@ static random_lookup_options options_of(const setting *s) {
                                    .dim = DIM,
                                    .drop_rate = s->drop_rate,
                                    .seed = 3};
-}
-
-static void digest_hex(ct_store *store, char out_hex[CT_DIGEST_HEX_BYTES]) {
-    ct_digest *digest;
-    assert_ok(ct_digest_create(&digest, &status));
-    assert_ok(ct_store_digest(store, digest, &status));
-    ct_digest_hex(digest, out_hex);
-    ct_digest_destroy(digest);
 }
 
 /* Three epochs over four batches; the third batch of the second epoch is trained, but not counted. */

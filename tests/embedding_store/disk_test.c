@@ -17,16 +17,10 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "embedding_store/store_internal.h"
+#include "tests/embedding_store/fixture.h"
 #include "tests/embedding_store/random_lookup.h"
 
-static ct_status status = CT_STATUS_INIT;
-static char root[512]; /* a folder of the test's own */
 static ct_pool *pool;
-
-#define assert_ok(expression)                                                       \
-    do {                                                                            \
-        if ((expression) != CT_OK) fail_msg("%s: %s", #expression, status.message); \
-    } while (0)
 
 /* A path in the test's folder; what was there is removed. */
 static const char *fresh(const char *name) {
@@ -34,14 +28,6 @@ static const char *fresh(const char *name) {
     (void)snprintf(path, sizeof path, "%s/%s", root, name);
     assert_ok(ct_folder_remove(path, &status));
     return path;
-}
-
-static void digest_hex(ct_store *store, char out_hex[CT_DIGEST_HEX_BYTES]) {
-    ct_digest *digest;
-    assert_ok(ct_digest_create(&digest, &status));
-    assert_ok(ct_store_digest(store, digest, &status));
-    ct_digest_hex(digest, out_hex);
-    ct_digest_destroy(digest);
 }
 
 enum { DIM = 5, ROWS = 300, TABLES = 4 };

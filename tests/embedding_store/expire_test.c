@@ -15,34 +15,11 @@
 #include "base/file.h"
 #include "embedding_store/database.h"
 #include "embedding_store/tier.h"
+#include "tests/embedding_store/fixture.h"
 #include "tests/embedding_store/random_lookup.h"
 #include "tests/embedding_store/reference.h"
 
-static ct_status status = CT_STATUS_INIT;
-static char root[512]; /* a folder of the test's own */
-
 enum { ROWS = 50, BATCHES = 30, DIM = 11, COLUMNS = 4, KEYS = 1200, EXPIRE_DAYS = 2, FIRST_DAY = 20000 };
-
-#define assert_ok(expression)                                                       \
-    do {                                                                            \
-        if ((expression) != CT_OK) fail_msg("%s: %s", #expression, status.message); \
-    } while (0)
-
-static const char *path_of(const char *name) {
-    static char paths[16][1024];
-    static size_t next;
-    char *path = paths[next++ % 16];
-    (void)snprintf(path, sizeof paths[0], "%s/%s", root, name);
-    return path;
-}
-
-static void digest_hex(ct_store *store, char out_hex[CT_DIGEST_HEX_BYTES]) {
-    ct_digest *digest;
-    assert_ok(ct_digest_create(&digest, &status));
-    assert_ok(ct_store_digest(store, digest, &status));
-    ct_digest_hex(digest, out_hex);
-    ct_digest_destroy(digest);
-}
 
 typedef struct setting {
     ct_row_optimiser optimiser;
@@ -373,10 +350,7 @@ static void test_taken_halves(void **unused) {
 }
 
 int main(void) {
-    /* In memory where there is such a file system: each sorted file is synced, and that is what takes long elsewhere. */
-    const char *folder = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TEST_TMPDIR");
-    (void)snprintf(root, sizeof root, "%s/expire_test.XXXXXX", folder ? folder : "/tmp");
-    if (!mkdtemp(root)) abort();
+    root_create("expire_test");
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_by_hand), cmocka_unit_test(test_same_bits), cmocka_unit_test(test_taken_rows),
                                        cmocka_unit_test(test_taken_halves), cmocka_unit_test(test_compaction)};
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

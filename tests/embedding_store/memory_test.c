@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "embedding_store/store.h"
+#include "tests/embedding_store/fixture.h"
 #include "tests/embedding_store/random_lookup.h"
 
 static _Atomic int64_t allocations;
@@ -50,14 +51,7 @@ void *__wrap_mmap(void *address, size_t bytes, int protection, int flags, int fi
     return __real_mmap(address, bytes, protection, flags, file, offset);
 }
 
-static ct_status status = CT_STATUS_INIT;
-
 enum { ROWS = 500 };
-
-#define assert_ok(expression)                                                       \
-    do {                                                                            \
-        if ((expression) != CT_OK) fail_msg("%s: %s", #expression, status.message); \
-    } while (0)
 
 static void run(ct_store *store, ct_ticket *ticket, random_lookup *random, ct_lookup_mode mode, float *out) {
     random->lookup.mode = mode;

@@ -10,15 +10,9 @@
 #include <string.h>
 
 #include "embedding_store/store_internal.h"
+#include "tests/embedding_store/fixture.h"
 #include "tests/embedding_store/random_lookup.h"
 #include "tests/embedding_store/reference.h"
-
-static ct_status status = CT_STATUS_INIT;
-
-#define assert_ok(expression)                                                       \
-    do {                                                                            \
-        if ((expression) != CT_OK) fail_msg("%s: %s", #expression, status.message); \
-    } while (0)
 
 static const ct_row_optimiser ALL[] = {CT_ROW_ADAGRAD_ROWWISE, CT_ROW_SGD, CT_ROW_ADAGRAD, CT_ROW_ADAM};
 enum { OPTIMISERS = sizeof ALL / sizeof *ALL };

@@ -12,15 +12,9 @@
 #include <string.h>
 
 #include "embedding_store/store_internal.h"
+#include "tests/embedding_store/fixture.h"
 #include "tests/embedding_store/random_lookup.h"
 #include "tests/embedding_store/reference.h"
-
-static ct_status status = CT_STATUS_INIT;
-
-#define assert_ok(expression)                                                       \
-    do {                                                                            \
-        if ((expression) != CT_OK) fail_msg("%s: %s", #expression, status.message); \
-    } while (0)
 
 static ct_table_spec trained(const char *name, uint32_t dim, uint32_t min_count) {
     ct_table_spec spec = {.kind = CT_TABLE_TRAINED,
@@ -51,14 +45,6 @@ static ct_store *make_store(const ct_table_spec *specs, size_t count, uint32_t p
     ct_store *store;
     assert_ok(ct_store_create_parted(specs, count, CT_STORE_TRAIN, partition_bits, ct_device_cpu(), pool, &store, &status));
     return store;
-}
-
-static void digest_hex(ct_store *store, char out_hex[CT_DIGEST_HEX_BYTES]) {
-    ct_digest *digest;
-    assert_ok(ct_digest_create(&digest, &status));
-    assert_ok(ct_store_digest(store, digest, &status));
-    ct_digest_hex(digest, out_hex);
-    ct_digest_destroy(digest);
 }
 
 static void assert_floats(const float *got, const float *wanted, size_t count, const char *what) {

@@ -13,33 +13,10 @@
 
 #include "base/file.h"
 #include "embedding_store/tier.h"
+#include "tests/embedding_store/fixture.h"
 #include "tests/embedding_store/random_lookup.h"
 
-static ct_status status = CT_STATUS_INIT;
-static char root[512]; /* a folder of the test's own */
-
 enum { ROWS = 60, BATCHES = 40, DIM = 5, COLUMNS = 4, KEYS = 4000 };
-
-#define assert_ok(expression)                                                       \
-    do {                                                                            \
-        if ((expression) != CT_OK) fail_msg("%s: %s", #expression, status.message); \
-    } while (0)
-
-static const char *path_of(const char *name) {
-    static char paths[4][1024];
-    static size_t next;
-    char *path = paths[next++ % 4];
-    (void)snprintf(path, sizeof paths[0], "%s/%s", root, name);
-    return path;
-}
-
-static void digest_hex(ct_store *store, char out_hex[CT_DIGEST_HEX_BYTES]) {
-    ct_digest *digest;
-    assert_ok(ct_digest_create(&digest, &status));
-    assert_ok(ct_store_digest(store, digest, &status));
-    ct_digest_hex(digest, out_hex);
-    ct_digest_destroy(digest);
-}
 
 typedef struct setting {
     ct_row_optimiser optimiser;
@@ -204,10 +181,7 @@ static void test_same_bits(void **unused) {
 }
 
 int main(void) {
-    /* In memory where there is such a file system: each sorted file is synced, and that is what takes long elsewhere. */
-    const char *folder = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TEST_TMPDIR");
-    (void)snprintf(root, sizeof root, "%s/tier_test.XXXXXX", folder ? folder : "/tmp");
-    if (!mkdtemp(root)) abort();
+    root_create("tier_test");
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits)};
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     assert_ok(ct_folder_remove(root, &status));
