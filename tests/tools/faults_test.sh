@@ -40,7 +40,9 @@ goes_on() {
 a_file_may_not_grow() { # as on a full disk, but for every file of its own: sorted files that are ingested, and those of compactions
     local blocks memory
     for memory in 40 0; do
-        for blocks in 16 40 100 400; do # of 1,024 bytes
+        # of 1,024 bytes; within a limit on memory files are small, and whether one is larger than 400 is a matter of when compactions come
+        for blocks in 16 40 100 400; do
+            [ $memory -gt 0 ] && [ $blocks -eq 400 ] && continue
             rm -rf on && cp -r saved on
             (
                 ulimit -f $blocks
