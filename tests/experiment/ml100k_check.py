@@ -11,6 +11,8 @@ import sys
 BASELINE = {"time": 0.6970, "user": 0.7627, "cold20": 0.7466, "unseen": None}
 IDS = {"time": 0.7126, "user": 0.7868, "cold20": 0.7639, "unseen": None}
 METRICS = ("auc", "grouped_auc")
+# What others found and this program does not show: said by name, so that nothing else can join it unseen.
+MISSED = {("user", "E over A", "auc"), ("cold20", "B over A on cold items", "auc")}
 SMOOTHING = 20
 
 
@@ -76,15 +78,13 @@ def main(folder, split):
     claim(IDS[split] is None or abs(ids - IDS[split]) <= 0.005, f"A {ids:.4f}, but {IDS[split]} was found before")
     new = pairs["C"]["new"]["grouped_auc"]["a"]
     claim(new == 0.5, f"A ranks two items of one user that it never saw: {new}")
-    # Decided by grouped AUC. By the AUC over all rows it holds for most, and is only said.
     for metric in METRICS:
-        decides = metric == "grouped_auc"
         sure = {"E over A": pairs["E"]["all"][metric]["low"] > 0}
         for name in ("B", "C") if split in ("cold20", "unseen") else ():
             sure[f"{name} over A on cold items"] = pairs[name]["cold"][metric]["low"] > 0
         for what, holds in sure.items():
             print(f"{split}: {what} by {metric}: {'sure' if holds else 'not sure'}")
-            claim(holds or not decides, f"{what} is not sure by {metric}")
+            claim(holds or split == "unseen" or (split, what, metric) in MISSED, f"{what} is not sure by {metric}")
         for name in ("D", "placebo"):
             claim(pairs[name]["all"][metric]["low"] <= 0, f"{name} over A by {metric}")
     for what in wrong:
