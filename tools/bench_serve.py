@@ -155,30 +155,37 @@ def bench_overload(bench, results, ours, log, schema):
     bench.say(f"      half of the capacity, from a second after the storm on: {after['codes']}")
 
 
-def bench_swap(bench, results, ours, log, schema):
-    """A new model twice a second, under half of what 4 at once reach: no failed request, and what it does to the tail."""
-    run, _ = load(bench, ours, log, schema, 100, "--concurrency", 4, "--deadline-ms", 10000)
+def bench_changing(bench, results, server, log, schema, what, change):
+    """Without and with `change(step)` each half second (step = 0, 1, ..), under half of what 4 at once reach: no failed request, and what it
+    does to the tail."""
+    run, _ = load(bench, server, log, schema, 100, "--concurrency", 4, "--deadline-ms", 10000)
     rate = f"{run['answered_per_second'] / 2:.0f}"
-    for what in ("no swap", "a swap each half second"):
-        done, thread = threading.Event(), None
-        if what != "no swap":
-            def swap():
-                while not done.wait(0.5):
-                    ours.process.send_signal(signal.SIGHUP)
-            thread = threading.Thread(target=swap)
+    for changing in (False, True):
+        done = threading.Event()
+
+        def feed():
+            step = 0
+            while not done.wait(0.5):
+                change(step)
+                step += 1
+
+        thread = threading.Thread(target=feed)
+        if changing:
             thread.start()
-        run, share = load(bench, ours, log, schema, 100, "--rate", rate, "--deadline-ms", 10000)
+        run, share = load(bench, server, log, schema, 100, "--rate", rate, "--deadline-ms", 10000)
         done.set()
-        if thread:
+        if changing:
             thread.join()
-        results.add("serve", f"100 candidates, half of the capacity, {what}", "requests/s", [run["answered_per_second"]], None, None, [share],
-                    latency_ms={"ours": run["answered_ms"]}, codes=run["codes"])
+        results.add("serve", f"100 candidates, half of the capacity, {f'a {what} each half second' if changing else f'no {what}'}", "requests/s",
+                    [run["answered_per_second"]], None, None, [share], latency_ms={"ours": run["answered_ms"]}, codes=run["codes"])
         bench.say(f"      ms p50 {run['answered_ms']['p50']:.2f} p99 {run['answered_ms']['p99']:.2f}; {run['codes']}")
 
 
 def bench_deltas(bench, results, command, work, log, schema):
-    """A delta twice a second, under half of what 4 at once reach: no failed request, and what it does to the tail."""
+    """A server that follows: a delta each half second, and what taking one takes."""
     published, stage, lines = os.path.join(work, "published"), os.path.join(work, "followed"), os.path.join(work, "follow.log")
+    for folder in (published, stage):  # of an earlier run
+        shutil.rmtree(folder, ignore_errors=True)
     bench.Run([*command, "--publish", published, "--publish-rows", str(max(2048, bench.OPTIONS.serve_rows // 20))])
     deltas = sorted(name for name in os.listdir(published) if name.startswith("delta-"))
     os.mkdir(stage)
@@ -186,25 +193,11 @@ def bench_deltas(bench, results, command, work, log, schema):
     server = Process(bench, [bench.PROGRAM, "serve", "--follow", stage, "--look-seconds", "0.05", "--listen", "127.0.0.1:0", "--threads",
                              str(bench.OPTIONS.threads)], lines)
     try:
-        run, _ = load(bench, server, log, schema, 100, "--concurrency", 4, "--deadline-ms", 10000)
-        rate = f"{run['answered_per_second'] / 2:.0f}"
-        for what in ("no delta", "a delta each half second"):
-            done, thread = threading.Event(), None
-            if what != "no delta":
-                def feed():
-                    for name in deltas:
-                        if done.wait(0.5):
-                            return
-                        os.link(os.path.join(published, name), os.path.join(stage, name))
-                thread = threading.Thread(target=feed)
-                thread.start()
-            run, share = load(bench, server, log, schema, 100, "--rate", rate, "--deadline-ms", 10000)
-            done.set()
-            if thread:
-                thread.join()
-            results.add("serve", f"100 candidates, half of the capacity, {what}", "requests/s", [run["answered_per_second"]], None, None, [share],
-                        latency_ms={"ours": run["answered_ms"]}, codes=run["codes"])
-            bench.say(f"      ms p50 {run['answered_ms']['p50']:.2f} p99 {run['answered_ms']['p99']:.2f}; {run['codes']}")
+        def take(step):
+            if step < len(deltas):
+                os.link(os.path.join(published, deltas[step]), os.path.join(stage, deltas[step]))
+
+        bench_changing(bench, results, server, log, schema, "delta", take)
     finally:
         server.stop()
     with open(lines, encoding="utf-8") as file:
@@ -244,7 +237,7 @@ def bench(bench_module, results, work, log):
     try:
         bench_one(tools, results, ours, echo, body, work)
         bench_many(tools, results, ours, few, schema, forward)
-        bench_swap(tools, results, ours, few, schema)
+        bench_changing(tools, results, ours, few, schema, "swap", lambda _: ours.process.send_signal(signal.SIGHUP))
         bench_overload(tools, results, ours, few, schema)
     finally:
         ours.stop()
