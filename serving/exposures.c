@@ -272,8 +272,8 @@ static size_t take_lines(ct_exposures *exposures) {
         } else {
             exposures->text.bytes = before;
             exposures->text.failed = false;
+            note_failure(exposures, "out of memory for an exposure"); /* before it is counted: who sees the count finds the reason */
             (void)atomic_fetch_add(&exposures->dropped_unwritable, 1);
-            note_failure(exposures, "out of memory for an exposure");
         }
         ct_ring_release(exposures->ring);
     }
@@ -287,8 +287,8 @@ static void write_lines(ct_exposures *exposures, size_t lines) {
         (void)atomic_fetch_add(&exposures->written, lines);
         (void)atomic_fetch_add(&exposures->written_bytes, bytes);
     } else {
-        (void)atomic_fetch_add(&exposures->dropped_unwritable, lines);
         note_failure(exposures, status.message);
+        (void)atomic_fetch_add(&exposures->dropped_unwritable, lines);
     }
     ct_line_text_reset(&exposures->text, KEPT_BYTES);
     if (ct_arena_bytes(&exposures->arena) > KEPT_BYTES) {

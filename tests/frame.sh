@@ -18,6 +18,8 @@ clean_up() {
     rm -rf "$work"
 }
 trap clean_up EXIT
+waiting= # for what; said where a test that hangs is stopped
+trap 'echo "stopped${waiting:+ while it waited for $waiting}"; exit 1' TERM
 
 failures=0
 wrong() {

@@ -35,10 +35,15 @@ stop() {
     wait $server || wrong "the server ended with $?"
 }
 logged() { # PATTERN: waits until the log has it
+    waiting="the log to say '$1'; it ends with: $(tail -n 3 log)"
     until grep -qE -- "$1" log; do
         kill -0 $server || { wrong "the server is gone: $(tail -n 1 log)"; return 1; }
         read -rt 0.05 <> <(:)
     done
+    waiting=
+}
+arrive() { # NAME: standard input becomes a file of the followed folder, at once, so that the server never sees less of it
+    cat >part && mv part "$1"
 }
 count() { grep -cE -- "$1" log; }
 metric() { # NAME{LABELS}: its value
@@ -120,7 +125,7 @@ refuses() {
     mkdir stage
     cp -r "$(base pub 0)" stage/
     serve --follow stage || return
-    head -c 3000 "$(delta pub 1)" >"$(delta stage 1)"
+    head -c 3000 "$(delta pub 1)" | arrive "$(delta stage 1)"
     logged 'result=not_yet .*delta-000000000001.ctd: has 3000 of [0-9]+ bytes'
     answers_as "$(at 0)" "half a delta"
     tail -c +3001 "$(delta pub 1)" >>"$(delta stage 1)"
@@ -128,7 +133,7 @@ refuses() {
     answers_as "$(at 1)" "the whole delta"
     [ "$(count result=not_yet)" -eq 1 ] || wrong "said not_yet more than once"
 
-    { head -c 3000 "$(delta pub 2)"; printf x; tail -c +3002 "$(delta pub 2)"; } >"$(delta stage 2)"
+    { head -c 3000 "$(delta pub 2)"; printf x; tail -c +3002 "$(delta pub 2)"; } | arrive "$(delta stage 2)"
     logged 'result=refused .*delta-000000000002.ctd: the block of table ids at byte [0-9]+ is not what was written; copy the file again'
     answers_as "$(at 1)" "a damaged delta"
     cp "$(delta pub 2)" "$(delta stage 2)"
@@ -137,11 +142,11 @@ refuses() {
 
     cp "$(delta pub 4)" stage/
     logged 'result=refused .*stage: delta 3 is missing: the model is at number 2, and there are deltas up to 4, but no later base'
-    cp "$(delta pub 4)" "$(delta stage 3)"
+    arrive "$(delta stage 3)" <"$(delta pub 4)"
     logged 'result=refused .*delta-000000000003.ctd: it is number 4, and the model is at number 2, which number 3 must follow'
     answers_as "$(at 2)" "a delta out of order"
     publish strange other --publish-rows 2048 --seed 2
-    cp "$(delta other 3)" "$(delta stage 3)"
+    arrive "$(delta stage 3)" <"$(delta other 3)"
     logged 'result=refused .*delta-000000000003.ctd: number 3 of base 0 \([0-9a-f]+\) follows the model [0-9a-f]+, and this is the model [0-9a-f]+: it is of another training'
     answers_as "$(at 2)" "a delta of another training"
     cp "$(delta pub 3)" stage/
