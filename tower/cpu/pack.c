@@ -9,7 +9,10 @@
 
 enum { COLUMNS = CT_TILE_COLUMNS, PAIR = 2 };
 
-static inline __mmask16 first_of(size_t count) { return count >= COLUMNS ? (__mmask16)0xffff : (__mmask16)((1u << count) - 1); }
+static inline __mmask16 first_of(size_t count) {
+    if (count >= COLUMNS) return 0xffff;
+    return (__mmask16)((1u << count) - 1);
+}
 
 TARGET void ct_tiles_pack(const float *weights, size_t n, size_t row, size_t end, size_t panel_stride, uint16_t *to) {
     static const uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
@@ -56,16 +59,16 @@ TARGET_INLINE void transpose_16x16(__m512i word[COLUMNS]) {
 /* Rows [row, end) of W within one panel of its transposed: [row, end) lies between two multiples of 16. */
 TARGET static void pack_back_panel(const float *weights, size_t n, size_t row, size_t end, uint16_t *panel) {
     const size_t first = row % COLUMNS, rows = end - row;
-    const __mmask16 lanes = (__mmask16)(first_of(rows) << first);
+    const __mmask16 lanes = (__mmask16)((unsigned)first_of(rows) << first);
     for (size_t c = 0; c < n; c += PAIR * COLUMNS) {
         const size_t left = n - c, pairs = left < PAIR * COLUMNS ? (left + 1) / PAIR : COLUMNS;
-        const __mmask16 low = first_of(left), high = left > COLUMNS ? first_of(left - COLUMNS) : 0;
+        const __mmask16 low = first_of(left), high = first_of(left > COLUMNS ? left - COLUMNS : 0);
         __m512i word[COLUMNS];
         for (size_t r = 0; r < COLUMNS; ++r) {
-            const bool there = r >= first && r - first < rows;
-            const float *from = weights + (there ? row + r - first : row) * n + c;
-            word[r] = (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(there ? high : 0, from + COLUMNS),
-                                                   _mm512_maskz_loadu_ps(there ? low : 0, from));
+            word[r] = _mm512_setzero_si512();
+            if (r < first || r - first >= rows) continue;
+            const float *from = weights + (row + r - first) * n + c;
+            word[r] = (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(high, from + COLUMNS), _mm512_maskz_loadu_ps(low, from));
         }
         transpose_16x16(word);
         uint16_t *to = panel + c * COLUMNS;
