@@ -90,6 +90,9 @@ CT_MUST_CHECK ct_code ct_schema_parse(const char *text, size_t bytes, const char
 void ct_schema_destroy(ct_schema *schema); /* NULL is fine */
 /* Index of the field of that name, or -1. */
 int64_t ct_schema_find(const ct_schema *schema, const char *name);
+/* Of the rule by which the values of the field's column are made: what a block file and an exposure say of it. That of the field, but of
+ * what is derived it is a function of the history's rule alone. */
+uint64_t ct_schema_column_hash(const ct_schema *schema, size_t field);
 /* Index of the only field of that kind, or -1. */
 int64_t ct_schema_find_kind(const ct_schema *schema, ct_field_kind kind);
 
