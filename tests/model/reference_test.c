@@ -223,12 +223,8 @@ static void adapters_of_two_layers_equal_the_reference(void **state) {
 
 /* The shop's schema, and behind it a history of what was clicked that is pooled by attention of the row's item. */
 static void attention_equals_the_reference(void **state) {
-    static const char more[] = "  - {name: alike, kind: history, of: item, clicked: true, max: 4, pooling: attention}\n";
     fixture f = *(fixture *)*state;
-    char *text = NULL, *yaml = temp_path(f.folder, "alike.yaml");
-    assert_true(asprintf(&text, "%.*s%s", (int)f.schema->text_bytes, f.schema->text, more) > 0);
-    assert_ok(ct_file_write(yaml, text, strlen(text), &status));
-    assert_ok(ct_schema_load(yaml, &f.schema, &status));
+    f.schema = shop_alike_schema(f.folder, f.schema);
     const char *dcn_v2[] = {COMMON,
                             "embedding.id_drop=0.1",
                             "embedding.min_count=3",
@@ -242,8 +238,6 @@ static void attention_equals_the_reference(void **state) {
         "deep=[15]", "numbers.buckets=true", "embedding.target_stats=true"};
     check_model(&f, "deepfm", deepfm, sizeof deepfm / sizeof *deepfm);
     ct_schema_destroy(f.schema);
-    free(text);
-    free(yaml);
 }
 
 /* Every key has its row at once; nothing is dropped, so there are no rare rows and unknown ids read zeros. */
