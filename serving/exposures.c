@@ -36,6 +36,7 @@ struct ct_exposures {
     pthread_t thread;
     atomic_bool stop;
     /* the thread's own */
+    ct_calibration *calibration; /* NULL = none */
     ct_line_files *files;
     ct_line_text text;
     ct_arena arena;
@@ -291,6 +292,7 @@ static bool put_line(ct_exposures *exposures, const char *record) {
     put_member_integer(text, "latency_us", head.latency_us);
     if (head.code == CT_OK) {
         put_member_integer(text, "candidates", head.rows);
+        ct_calibration_expose(exposures->calibration, texts[0], texts[4], texts[2], values, head.rows);
         put_answer(text, &head, values, histories, names, request);
     } else {
         put_member_text(text, "error", ct_rpc_code_name((ct_code)head.code));
@@ -381,6 +383,7 @@ ct_code ct_exposures_open(const ct_exposures_options *options, ct_exposures **ou
     (void)pthread_mutex_init(&exposures->lock, NULL);
     ct_arena_init(&exposures->arena, 0);
     exposures->sample_rate = options->sample_rate;
+    exposures->calibration = options->calibration;
     exposures->sample_below = options->sample_rate >= 1.0 ? UINT64_MAX : (uint64_t)(options->sample_rate * 0x1p64);
     ct_code code = CT_OK;
     if (getrandom(&exposures->id_prefix, sizeof exposures->id_prefix, 0) != (ssize_t)sizeof exposures->id_prefix) {

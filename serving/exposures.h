@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "experiment/assign/assign.h"
+#include "serving/calibration.h"
 
 typedef struct ct_exposures_options {
     const char *folder;
@@ -13,6 +14,7 @@ typedef struct ct_exposures_options {
     size_t buffer_bytes;   /* of the ring */
     uint64_t rotate_bytes; /* of a file */
     int64_t rotate_ms;
+    ct_calibration *calibration; /* gets what was scored too; NULL = none. Must outlive the exposures */
 } ct_exposures_options;
 
 enum {
