@@ -82,9 +82,11 @@ static void put_requests(FILE *out, ct_server *server, const ct_server_stats *st
         if (first) (void)fprintf(out, "clicktower_requests_total{code=\"%s\"} %llu\n", name, (unsigned long long)count);
     }
     one(out, "clicktower_candidates_total", "counter", "Candidates of Score requests that were answered.", (double)stats->candidates);
-    head(out, "clicktower_requests_refused_total", "counter", "Requests refused because the server was busy: no room, or waited too long.");
-    (void)fprintf(out, "clicktower_requests_refused_total{reason=\"full\"} %llu\n", (unsigned long long)stats->refused_full);
-    (void)fprintf(out, "clicktower_requests_refused_total{reason=\"waited\"} %llu\n", (unsigned long long)stats->refused_waited);
+    static const char *const refusals[CT_REFUSALS] = {"full", "slow", "waited"};
+    head(out, "clicktower_requests_refused_total", "counter",
+         "Requests refused because the server was busy: no room, would have waited too long, or has waited too long.");
+    for (size_t r = 0; r < CT_REFUSALS; r++)
+        (void)fprintf(out, "clicktower_requests_refused_total{reason=\"%s\"} %llu\n", refusals[r], (unsigned long long)stats->refused[r]);
     head(out, "clicktower_calls_refused_total", "counter", "Calls of any method that were refused before they were looked at.");
     (void)fprintf(out, "clicktower_calls_refused_total{reason=\"no_token\"} %llu\n", (unsigned long long)stats->no_token);
     (void)fprintf(out, "clicktower_calls_refused_total{reason=\"peer_limit\"} %llu\n", (unsigned long long)stats->peer_limit);

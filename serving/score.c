@@ -49,6 +49,7 @@ static ct_scorer *scorer_of(const ct_worker *worker, const ct_score_work *work) 
 
 ct_code ct_score_compute(ct_worker *worker, ct_score_work *work, size_t first_row, size_t rows, ct_status *status) {
     CT_TRY(ct_rpc_call_wanted(work->call, status));
+    worker->rows_done += rows;
     return ct_scorer_run_derived(scorer_of(worker, work), &work->batch, first_row, rows, work->logits + first_row * work->model->outputs,
                                  work->derived ? work->derived + first_row : NULL, work->derived_stride, status);
 }
@@ -160,23 +161,27 @@ void ct_score_end(ct_server *server, ct_score_work *work, ct_code code, ct_statu
     (void)pthread_mutex_unlock(&server->lock);
 }
 
-void ct_score_refuse(ct_server *server, ct_rpc_call *call, ct_code code, bool waited) {
+void ct_score_refuse(ct_server *server, ct_rpc_call *call, ct_code code, ct_refusal why) {
+    static const char *const busy[CT_REFUSALS] = {
+        [CT_REFUSED_FULL] = "the server is busy: too many requests wait; try again later or elsewhere",
+        [CT_REFUSED_SLOW] = "the server is busy: the request would wait too long; try again later or elsewhere",
+        [CT_REFUSED_WAITED] = "the server is busy: the request has waited too long; try again later or elsewhere",
+    };
     ct_status status;
     status.code = code;
     const char *text = code == CT_DEADLINE      ? "the deadline has passed"
                        : code == CT_CANCELLED   ? "the client has cancelled"
                        : code == CT_UNAVAILABLE ? "the server is going down"
-                       : waited                 ? "the server is busy: the request has waited too long; try again later or elsewhere"
-                                                : "the server is busy: too many requests wait; try again later or elsewhere";
+                                                : busy[why];
     memcpy(status.message, text, strlen(text) + 1);
     ct_rpc_call_fail(call, &status);
     if (server->log_requests) {
-        char why[2 * CT_STATUS_MESSAGE_BYTES];
+        char quoted[2 * CT_STATUS_MESSAGE_BYTES];
         ct_log_line(CT_LOG_WARNING, "serve.request", "request_id=\"\" model=\"\" candidates=0 code=%s reason=%s", ct_rpc_code_name(code),
-                    ct_log_quote(text, why, sizeof why));
+                    ct_log_quote(text, quoted, sizeof quoted));
     }
     (void)pthread_mutex_lock(&server->lock);
-    if (code == CT_EXHAUSTED) (*(waited ? &server->stats.refused_waited : &server->stats.refused_full))++;
+    if (code == CT_EXHAUSTED) server->stats.refused[why]++;
     count_end(server, code, text);
     (void)pthread_mutex_unlock(&server->lock);
 }
@@ -233,6 +238,7 @@ static ct_code run_merged(ct_worker *worker, ct_score_work *const *works, size_t
         derived = ct_arena_alloc(&worker->arena, floats * sizeof *derived);
         if (!derived) return ct_fail_memory(status, floats * sizeof *derived, "requests together");
     }
+    worker->rows_done += merged.rows;
     CT_TRY(ct_scorer_run_derived(scorer_of(worker, works[0]), &merged, 0, merged.rows, logits, derived, merged.rows, status));
     for (size_t i = 0; i < count; i++) {
         works[i]->logits = logits;

@@ -10,6 +10,7 @@
 #include "base/arena.h"
 #include "base/text.h"
 #include "serving/decode.h"
+#include "serving/hold.h"
 #include "serving/queue.h"
 #include "serving/rpc.h"
 #include "serving/server.h"
@@ -110,9 +111,9 @@ typedef struct ct_worker {
     size_t index;
     pthread_t thread;
     ct_score_work *works[CT_SERVE_GROUP_CALLS];
-    size_t work_count;      /* calls at hand: the first ones of works */
-    ct_arena arena;         /* of what is computed together, and of messages of other methods */
-    int64_t awake_since_ns; /* the end of its last nap */
+    size_t work_count; /* calls at hand: the first ones of works */
+    ct_arena arena;    /* of what is computed together, and of messages of other methods */
+    size_t rows_done;  /* since its present work began */
 } ct_worker;
 
 struct ct_server {
@@ -132,7 +133,9 @@ struct ct_server {
     bool leading, stopped; /* does a thread poll? */
     size_t waiting;        /* threads that wait for `work` */
     ct_queue queue;
-    size_t scoring; /* Score requests taken and not yet answered */
+    double rate_rows, rate_ns; /* of late: rows that were computed, and how long threads took for them */
+    ct_hold hold;              /* the leader's, without the lock */
+    size_t scoring;            /* Score requests taken and not yet answered */
     bool draining;
     ct_health *health;
     ct_exposures *exposures;     /* NULL = none; has a lock of its own, and so has the next */
@@ -179,8 +182,8 @@ void ct_score_run(ct_worker *worker);
 CT_MUST_CHECK ct_code ct_score_compute(ct_worker *worker, ct_score_work *work, size_t first_row, size_t rows, ct_status *status);
 /* Answers the call, or ends it with the status, and counts it. Afterwards it may be gone. */
 void ct_score_end(ct_server *server, ct_score_work *work, ct_code code, ct_status *status);
-/* Ends a call that was not begun and has left the queue, if it was there. */
-void ct_score_refuse(ct_server *server, ct_rpc_call *call, ct_code code, bool waited);
+/* Ends a call that was not begun and is not in the queue. `why`: where the code is CT_EXHAUSTED. */
+void ct_score_refuse(ct_server *server, ct_rpc_call *call, ct_code code, ct_refusal why);
 
 /* --- response.c: for gRPC and HTTP --- */
 /* Unpacks a request, chooses its model, makes its batch and room for its logits. work->set is set; the bytes stay until the end. */
