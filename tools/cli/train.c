@@ -93,8 +93,11 @@ static void print_profile(const ct_model *model, const ct_pool *pool, const ct_t
     }
     (void)printf("  %-17s %8.3f s  %5.1f %%\n", "other", rest, 100 * rest / result->train_seconds);
     if (result->saved > 0)
-        (void)printf("  checkpoints held training up %" PRId64 " times, for %.3f s at most\n", result->saved,
-                     (double)result->longest_saving_ns / 1e9);
+        (void)printf("  checkpoints held training up %" PRId64
+                     " times, for %.3f s at most; writing one took %.3f s at most, beside training, "
+                     "which waited %.3f s for one before\n",
+                     result->saved, (double)result->longest_saving_ns / 1e9, (double)result->longest_writing_ns / 1e9,
+                     (double)result->saving_waited_ns / 1e9);
     if (profile.disk > 0) (void)printf("  %.3f s in look-up and checkpoints were spent waiting for the disk\n", (double)profile.disk / 1e9);
     (void)printf("  reading and parsing run beside this, on a thread of their own\n");
 }
