@@ -12,7 +12,8 @@
 
 typedef struct ct_held {
     void *item;
-    int why;          /* the owner's */
+    const void *kind; /* of item: the owner's, and so is `why` */
+    int why;
     int64_t until_ns; /* it is not held longer */
 } ct_held;
 

@@ -10,7 +10,7 @@
 #include "serving/admin_internal.h"
 #include "serving/server_internal.h"
 
-const unsigned ct_http_statuses[CT_HTTP_STATUSES] = {200, 400, 401, 404, 405, 413, 429, 500, 501, 503};
+const unsigned ct_http_statuses[CT_HTTP_STATUSES] = {200, 400, 401, 404, 405, 413, 429, 500, 501, 503, 504};
 
 static void head(FILE *out, const char *name, const char *type, const char *help) {
     (void)fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
@@ -68,7 +68,7 @@ static void histogram(FILE *out, const char *name, const char *label_name, const
 static void put_requests(FILE *out, ct_server *server, const ct_server_stats *stats) {
     static const double bounds[] = CT_SERVER_LATENCY_BOUNDS;
     const size_t bound_count = sizeof bounds / sizeof *bounds;
-    head(out, "clicktower_requests_total", "counter", "Score requests over gRPC, by the code that they ended with.");
+    head(out, "clicktower_requests_total", "counter", "Score requests, over gRPC and as JSON, by the code that they ended with.");
     /* Several of our codes are one of gRPC's. */
     for (int code = 0; code < CT_SERVER_CODES; code++) {
         const char *name = ct_rpc_code_name((ct_code)code);

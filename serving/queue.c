@@ -57,7 +57,7 @@ size_t ct_queue_sweep(ct_queue *queue, int64_t now_ns, ct_queue_wanted_fn wanted
     size_t kept = 0, out = 0;
     for (size_t i = 0; i < queue->count; i++) {
         const ct_queue_entry entry = *at(queue, i);
-        if (out == capacity || (now_ns < entry.expires_ns && wanted(entry.item, now_ns))) {
+        if (out == capacity || (now_ns < entry.expires_ns && wanted(&entry, now_ns))) {
             *at(queue, kept++) = entry;
         } else {
             out_entries[out++] = entry;

@@ -25,6 +25,7 @@ enum { CT_QUEUE_CALM_NS = 100000000 };
 
 typedef struct ct_queue_entry {
     void *item;
+    const void *kind; /* of item: the owner's */
     int64_t since_ns;
     int64_t deadline_ns; /* INT64_MAX = none */
     int64_t expires_ns;  /* set by ct_queue_push: it waits no longer */
@@ -58,7 +59,7 @@ const ct_queue_entry *ct_queue_peek(const ct_queue *queue);
 /* Takes the next one out; false where there is none. */
 bool ct_queue_take(ct_queue *queue, int64_t now_ns, ct_queue_entry *out_entry);
 /* Takes out those that have waited too long or that nobody wants any more, at most `capacity`, oldest first; returns how many. */
-typedef bool (*ct_queue_wanted_fn)(void *item, int64_t now_ns);
+typedef bool (*ct_queue_wanted_fn)(const ct_queue_entry *entry, int64_t now_ns);
 size_t ct_queue_sweep(ct_queue *queue, int64_t now_ns, ct_queue_wanted_fn wanted, ct_queue_entry *out_entries, size_t capacity);
 /* When the next one will have waited too long; INT64_MAX where there is none. */
 int64_t ct_queue_next_expiry(const ct_queue *queue);

@@ -232,12 +232,6 @@ ct_code ct_rpc_call_why_unwanted(const ct_rpc_call *call, int64_t now_ns) {
     return __atomic_load_n(&call->cancelled, __ATOMIC_RELAXED) ? CT_CANCELLED : CT_OK;
 }
 
-ct_code ct_rpc_call_wanted(const ct_rpc_call *call, ct_status *status) {
-    const ct_code code = ct_rpc_call_why_unwanted(call, ct_clock_ns());
-    if (code == CT_OK) return CT_OK;
-    return ct_fail(status, code, code == CT_DEADLINE ? "the deadline has passed" : "the client has cancelled");
-}
-
 uint8_t *ct_rpc_call_reserve(ct_rpc_call *call, size_t bytes) {
     call->response = grpc_slice_malloc(bytes);
     call->has_response = true;

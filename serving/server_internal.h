@@ -13,6 +13,7 @@
 #include "serving/hold.h"
 #include "serving/queue.h"
 #include "serving/rpc.h"
+#include "serving/score_call.h"
 #include "serving/server.h"
 
 enum {
@@ -78,7 +79,7 @@ typedef struct ct_model_set {
 typedef struct ct_score_work {
     ct_arena arena; /* first: everything below may point into it */
     struct ct_score_work *next_free;
-    ct_rpc_call *call;
+    ct_score_call call;
     int64_t arrived_ns, began_ns, decoded_ns, computed_ns, ended_ns; /* 0 = did not come to that */
     ct_code code;                                                    /* how it ended */
     ct_model_set *set;
@@ -164,6 +165,8 @@ CT_MUST_CHECK ct_code ct_worker_init(ct_worker *worker, ct_server *server, size_
 void ct_worker_deinit(ct_worker *worker); /* zeroed is fine */
 /* Another workspace, in the place of one that goes with its request; NULL when out of memory. */
 ct_score_work *ct_server_other_work(ct_server *server);
+/* Puts a call into the queue, or refuses it at once: in any case it is ended once, perhaps before this returns. */
+void ct_server_submit(ct_server *server, ct_score_call call, int64_t deadline_ns);
 /* Under the lock. Wakes up to `count` threads that wait; how many may come. */
 size_t ct_server_wake(ct_server *server, size_t count);
 
@@ -176,14 +179,14 @@ void ct_score_work_destroy(ct_score_work *work); /* NULL is fine */
 /* Empties the arena; gives back what an unusually large request took. */
 void ct_score_work_reset(ct_score_work *work, size_t keep_bytes);
 /* Under the lock: the call's turn has come. */
-void ct_score_begin(ct_server *server, ct_score_work *work, ct_rpc_call *call, int64_t arrived_ns, int64_t now_ns);
+void ct_score_begin(ct_server *server, ct_score_work *work, ct_score_call call, int64_t arrived_ns, int64_t now_ns);
 /* Computes and answers the worker's calls. */
 void ct_score_run(ct_worker *worker);
 CT_MUST_CHECK ct_code ct_score_compute(ct_worker *worker, ct_score_work *work, size_t first_row, size_t rows, ct_status *status);
 /* Answers the call, or ends it with the status, and counts it. Afterwards it may be gone. */
 void ct_score_end(ct_server *server, ct_score_work *work, ct_code code, ct_status *status);
 /* Ends a call that was not begun and is not in the queue. `why`: where the code is CT_EXHAUSTED. */
-void ct_score_refuse(ct_server *server, ct_rpc_call *call, ct_code code, ct_refusal why);
+void ct_score_refuse(ct_server *server, ct_score_call call, ct_code code, ct_refusal why);
 
 /* --- response.c: for gRPC and HTTP --- */
 /* Unpacks a request, chooses its model, makes its batch and room for its logits. work->set is set; the bytes stay until the end. */

@@ -15,7 +15,18 @@ enum { NAP_NS = 2000000, PLENTY_NS = 1000000, DRAIN_EVENTS = 64, QUIET_POLLS = 8
 
 /* --- the leader --- */
 
-static bool is_wanted(void *item, int64_t now_ns) { return ct_rpc_call_why_unwanted(item, now_ns) == CT_OK; }
+static ct_score_call call_of(const ct_queue_entry *entry) { return (ct_score_call){entry->kind, entry->item}; }
+
+static ct_code why_unwanted(const ct_queue_entry *entry, int64_t now_ns) {
+    const ct_score_call call = call_of(entry);
+    return call.way->why_unwanted(call.of, now_ns);
+}
+
+static bool is_wanted(const ct_queue_entry *entry, int64_t now_ns) { return why_unwanted(entry, now_ns) == CT_OK; }
+
+static void refuse_held(ct_server *server, const ct_held *held) {
+    ct_score_refuse(server, (ct_score_call){held->kind, held->item}, CT_EXHAUSTED, (ct_refusal)held->why);
+}
 
 /* Under lock. Have the threads enough to do? Then nothing is lost where new calls are seen a little later. */
 static bool has_plenty(const ct_server *server) { return server->waiting == 0 && ct_queue_wait_ns(&server->queue) >= PLENTY_NS; }
@@ -37,14 +48,14 @@ static int64_t tend_queue(ct_server *server) {
     ct_held held;
     for (;;) {
         const int64_t now = ct_clock_ns();
-        while (ct_hold_take(&server->hold, now, &held)) ct_score_refuse(server, held.item, CT_EXHAUSTED, (ct_refusal)held.why);
+        while (ct_hold_take(&server->hold, now, &held)) refuse_held(server, &held);
         (void)pthread_mutex_lock(&server->lock);
         const size_t count = ct_queue_sweep(&server->queue, now, is_wanted, gone, SWEEP_CALLS);
         const int64_t again = ct_queue_next_expiry(&server->queue);
         (void)pthread_mutex_unlock(&server->lock);
         for (size_t i = 0; i < count; i++) {
-            const ct_code why = ct_rpc_call_why_unwanted(gone[i].item, now);
-            ct_score_refuse(server, gone[i].item, why == CT_OK ? CT_EXHAUSTED : why, CT_REFUSED_WAITED);
+            const ct_code why = why_unwanted(&gone[i], now);
+            ct_score_refuse(server, call_of(&gone[i]), why == CT_OK ? CT_EXHAUSTED : why, CT_REFUSED_WAITED);
         }
         const int64_t next = ct_hold_next(&server->hold);
         if (count < SWEEP_CALLS) return next < again ? next : again;
@@ -92,37 +103,81 @@ static void lead(ct_worker *worker) {
 
 /* --- calls --- */
 
-/* At once, or, where too many are refused, a little later (hold.h). By the leader. */
-static void refuse_in_turn(ct_server *server, const ct_queue_entry *entry, int64_t now_ns, ct_refusal why) {
-    const int64_t half = (entry->deadline_ns - now_ns) / 2;
-    ct_held held = {.item = entry->item, .why = why, .until_ns = now_ns + (half < HOLD_NS ? half : HOLD_NS)};
-    ct_rpc_call_forget_request(entry->item);
-    if (!ct_hold_put(&server->hold, held, &held)) ct_score_refuse(server, held.item, CT_EXHAUSTED, (ct_refusal)held.why);
-    while (ct_hold_take(&server->hold, now_ns, &held)) ct_score_refuse(server, held.item, CT_EXHAUSTED, (ct_refusal)held.why);
-}
-
-void ct_serve_score(void *context, void *worker, ct_rpc_call *call) {
-    ct_server *server = context;
-    const int64_t now = ct_clock_ns();
-    size_t bytes = 0;
-    const uint8_t *data = ct_rpc_call_request(call, &bytes);
-    const size_t rows = ct_request_rows_guess(data, bytes);
-    const ct_queue_entry entry = {.item = call,
-                                  .since_ns = now,
-                                  .deadline_ns = ct_rpc_call_deadline_ns(call),
-                                  .bytes = bytes,
-                                  .rows = rows < server->max_candidates ? rows : server->max_candidates};
-    (void)worker;
-    ct_queue_answer answer = CT_QUEUE_TAKEN;
+/* The call's place in the queue, or why it has none; CT_UNAVAILABLE in `out_code` where the server goes down. */
+static ct_queue_answer enqueue(ct_server *server, const ct_queue_entry *entry, ct_code *out_code) {
+    ct_queue_answer answer = CT_QUEUE_FULL;
     (void)pthread_mutex_lock(&server->lock);
     server->scoring++;
-    const bool draining = server->draining;
-    if (!draining) answer = ct_queue_push(&server->queue, now, entry);
+    *out_code = server->draining ? CT_UNAVAILABLE : CT_EXHAUSTED;
+    if (!server->draining) answer = ct_queue_push(&server->queue, entry->since_ns, *entry);
     (void)pthread_mutex_unlock(&server->lock);
-    if (draining)
-        ct_score_refuse(server, call, CT_UNAVAILABLE, CT_REFUSED_FULL);
-    else if (answer != CT_QUEUE_TAKEN)
-        refuse_in_turn(server, &entry, now, answer == CT_QUEUE_FULL ? CT_REFUSED_FULL : CT_REFUSED_SLOW);
+    return answer;
+}
+
+static ct_queue_entry entry_of(const ct_server *server, ct_score_call call, int64_t deadline_ns) {
+    size_t bytes = 0;
+    const uint8_t *data = call.way->request(call.of, &bytes);
+    const size_t rows = ct_request_rows_guess(data, bytes);
+    return (ct_queue_entry){.item = call.of,
+                            .kind = call.way,
+                            .since_ns = ct_clock_ns(),
+                            .deadline_ns = deadline_ns,
+                            .bytes = bytes,
+                            .rows = rows < server->max_candidates ? rows : server->max_candidates};
+}
+
+static ct_refusal refusal_of(ct_queue_answer answer) { return answer == CT_QUEUE_FULL ? CT_REFUSED_FULL : CT_REFUSED_SLOW; }
+
+/* By a thread that is none of the server's. */
+void ct_server_submit(ct_server *server, ct_score_call call, int64_t deadline_ns) {
+    const ct_queue_entry entry = entry_of(server, call, deadline_ns);
+    ct_code code = CT_OK;
+    const ct_queue_answer answer = enqueue(server, &entry, &code);
+    if (answer != CT_QUEUE_TAKEN) {
+        ct_score_refuse(server, call, code, refusal_of(answer));
+        return;
+    }
+    (void)pthread_mutex_lock(&server->lock);
+    (void)ct_server_wake(server, 1);
+    (void)pthread_mutex_unlock(&server->lock);
+}
+
+/* At once, or, where too many are refused, a little later (hold.h). By the leader. */
+static void refuse_in_turn(ct_server *server, const ct_queue_entry *entry, ct_refusal why) {
+    const int64_t now = entry->since_ns, half = (entry->deadline_ns - now) / 2;
+    ct_held held = {.item = entry->item, .kind = entry->kind, .why = why, .until_ns = now + (half < HOLD_NS ? half : HOLD_NS)};
+    const ct_score_call call = call_of(entry);
+    if (call.way->forget_request) call.way->forget_request(call.of);
+    if (!ct_hold_put(&server->hold, held, &held)) refuse_held(server, &held);
+    while (ct_hold_take(&server->hold, now, &held)) refuse_held(server, &held);
+}
+
+/* Over gRPC. */
+static const uint8_t *rpc_request(const void *of, size_t *out_bytes) { return ct_rpc_call_request(of, out_bytes); }
+static void rpc_forget_request(void *of) { ct_rpc_call_forget_request(of); }
+static ct_code rpc_why_unwanted(const void *of, int64_t now_ns) { return ct_rpc_call_why_unwanted(of, now_ns); }
+static uint8_t *rpc_reserve(void *of, size_t bytes) { return ct_rpc_call_reserve(of, bytes); }
+static void rpc_end(void *of, const ct_status *status) {
+    if (status->code == CT_OK)
+        ct_rpc_call_reply(of);
+    else
+        ct_rpc_call_fail(of, status);
+}
+static const ct_score_way rpc_way = {rpc_request, rpc_forget_request, rpc_why_unwanted, rpc_reserve, rpc_end};
+
+/* In the leader, which looks at the queue next. */
+void ct_serve_score(void *context, void *worker, ct_rpc_call *call) {
+    ct_server *server = context;
+    const ct_score_call score = {&rpc_way, call};
+    const ct_queue_entry entry = entry_of(server, score, ct_rpc_call_deadline_ns(call));
+    (void)worker;
+    ct_code code = CT_OK;
+    const ct_queue_answer answer = enqueue(server, &entry, &code);
+    if (answer == CT_QUEUE_TAKEN) return;
+    if (code == CT_EXHAUSTED)
+        refuse_in_turn(server, &entry, refusal_of(answer));
+    else
+        ct_score_refuse(server, score, code, refusal_of(answer));
 }
 
 /* Under lock. What a row takes, of the last RATE_ROWS to 2 RATE_ROWS rows. */
@@ -155,7 +210,7 @@ static bool take_group(ct_worker *worker) {
         rows += next->rows;
         ct_queue_entry taken;
         (void)ct_queue_take(&server->queue, now, &taken);
-        ct_score_begin(server, worker->works[worker->work_count++], taken.item, taken.since_ns, now);
+        ct_score_begin(server, worker->works[worker->work_count++], call_of(&taken), taken.since_ns, now);
         if (alone) break;
     }
     if (!has_plenty(server)) (void)pthread_cond_signal(&server->hungry);

@@ -15,9 +15,9 @@ static const int64_t NEVER = INT64_MAX;
 static int items[16];
 static bool gone[16];
 
-static bool wanted(void *item, int64_t now_ns) {
+static bool wanted(const ct_queue_entry *entry, int64_t now_ns) {
     (void)now_ns;
-    return !gone[(int *)item - items];
+    return !gone[(int *)entry->item - items];
 }
 
 static int setup(void **state) {
