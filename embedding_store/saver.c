@@ -9,7 +9,7 @@
 #include "embedding_store/live.h"
 
 enum {
-    FIND_AHEAD = 16, /* keys, of the one that is marked */
+    FIND_AHEAD = 24, /* keys, of the one that is marked */
     ROW_AHEAD = 8,
     CHUNK_KEYS = 512,            /* written between two locks */
     LEAST_KEPT_BYTES = 64 << 20, /* of copies, before training waits; or a part of the tables, where that is more */

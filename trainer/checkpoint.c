@@ -174,6 +174,7 @@ static ct_code begin(train_run *run, const char *folder, const json_t *metrics, 
     run->saving = (run_saving){.rows = ct_model_rows(run->model),
                                .began_ns = ct_clock_ns(),
                                .out = out,
+                               .last = run->finishing,
                                .kept_folder = out ? run->kept_folder : NULL,
                                .most_kept = run->folder_rows < 0 ? 0 : run->options->keep - 1}; /* those of another training go, too */
     code = ct_model_save_begin(run->model, folder, metrics, texts, sizeof texts / sizeof *texts,
@@ -205,7 +206,7 @@ static ct_code end(train_run *run, ct_status *status) {
         return status->code;
     }
     if (saving->out) run->folder_rows = saving->rows;
-    if (!run->finishing && saving->took_ns > run->result->longest_writing_ns) run->result->longest_writing_ns = saving->took_ns;
+    if (!saving->last && saving->took_ns > run->result->longest_writing_ns) run->result->longest_writing_ns = saving->took_ns;
     return CT_OK;
 }
 
@@ -265,6 +266,14 @@ ct_code run_remove_tail(const train_run *run, ct_status *status) {
 
 /* --- going on --- */
 
+ct_code run_save_beside(const train_run *run, const char *from, ct_status *status) {
+    char *live = NULL;
+    CT_TRY(ct_folder_scratch(run->out, &live, status));
+    const ct_code code = ct_model_save_beside(run->model, live, from, status);
+    free(live);
+    return code;
+}
+
 static ct_code read_state(train_run *run, const char *folder, ct_status *status) {
     char *path = ct_path_join(folder, "curve.jsonl"), *state_path = ct_path_join(folder, state_name), *curve = NULL, *end = NULL;
     const char *print = NULL;
@@ -302,11 +311,8 @@ ct_code run_take_up(train_run *run, ct_status *status) {
     if (run->out == NULL) return ct_fail_memory(status, bytes, "a path");
     if (options->early_stop == 0 && asprintf(&run->tail_folder, "%s.tail", run->out) < 0) run->tail_folder = NULL;
     if (options->checkpoint_rows > 0) {
-        char *live = NULL, *from = options->resume ? ct_model_resume_folder(run->out) : NULL;
-        ct_code code =
-            options->resume && from == NULL ? ct_fail_memory(status, bytes, "a path") : ct_folder_scratch(run->out, &live, status);
-        if (code == CT_OK) code = ct_model_save_beside(run->model, live, from, status);
-        free(live);
+        char *from = options->resume ? ct_model_resume_folder(run->out) : NULL;
+        const ct_code code = options->resume && from == NULL ? ct_fail_memory(status, bytes, "a path") : run_save_beside(run, from, status);
         free(from);
         CT_TRY(code);
     }

@@ -48,6 +48,8 @@ static ct_code train_batch(train_run *run, const ct_batch *batch, uint32_t epoch
     if (atomic_load(&run->saving.failed)) return run_saved(run, status);
     const bool tail = batch->tail && epoch + 1 == options->epochs;
     if (tail && !run->tail_saved && run->tail_folder != NULL) {
+        if (options->checkpoint_rows == 0)
+            CT_TRY(run_save_beside(run, NULL, status)); /* the run's last folder will be much like this one */
         CT_TRY(run_checkpoint(run, run->tail_folder, status));
         run->tail_saved = true;
     }

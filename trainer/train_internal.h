@@ -19,6 +19,7 @@ typedef struct run_saving {
     ct_status status;
     int64_t rows, began_ns, took_ns;
     bool out;                /* it is the out folder */
+    bool last;               /* the run ends with it */
     const char *kept_folder; /* of older checkpoints: pruned behind it to most_kept; NULL = none are kept */
     uint32_t most_kept;
 } run_saving;
@@ -56,6 +57,8 @@ typedef struct train_run {
 /* Writes a folder: the out folder, or the tail's. Beside training, but for the one that the run ends with. Where the one before is still
  * written, it waits. */
 ct_code run_checkpoint(train_run *run, const char *folder, ct_status *status);
+/* From here on folders cost what has changed. from: the model folder that the model is as; NULL = none. */
+ct_code run_save_beside(const train_run *run, const char *from, ct_status *status);
 /* Waits for what is written beside training, and says how it ended. */
 ct_code run_saved(train_run *run, ct_status *status);
 /* Removes the tail's folder, if there is one. */
