@@ -103,6 +103,7 @@ ct_code ct_server_start(const ct_server_options *options, ct_server **out_server
                 fail);
     server->exposures = options->exposures;
     server->feedback = options->feedback;
+    server->calibration = options->calibration;
     for (size_t i = 0; i < server->thread_count; i++) CT_TRY_GOTO(code, ct_worker_init(&server->workers[i], server, i, status), fail);
     server->health = ct_health_create();
     if (!server->health) {

@@ -30,6 +30,7 @@ typedef struct ct_server_options {
     const ct_experiment *experiment;
     ct_exposures *exposures;       /* where requests are logged; NULL = nowhere; must outlive the server */
     ct_feedback *feedback;         /* where feedback goes; NULL = none is taken; must outlive the server */
+    ct_calibration *calibration;   /* of exposures and feedback, for /metrics; NULL = none; must outlive the server */
     size_t threads;                /* that score at once; 0 = processors */
     size_t queue_calls;            /* that wait for a thread; default 256. Beyond: RESOURCE_EXHAUSTED at once */
     int64_t queue_ms;              /* how long one may wait at most; default 1,000. Who would wait longer: RESOURCE_EXHAUSTED */

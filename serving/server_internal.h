@@ -139,8 +139,9 @@ struct ct_server {
     size_t scoring;            /* Score requests taken and not yet answered */
     bool draining;
     ct_health *health;
-    ct_exposures *exposures; /* NULL = none; has a lock of its own, and so has the next */
-    ct_feedback *feedback;   /* NULL = none */
+    ct_exposures *exposures;     /* NULL = none; has a lock of its own, and so has the next */
+    ct_feedback *feedback;       /* NULL = none */
+    ct_calibration *calibration; /* NULL = none */
     ct_server_stats stats;
     ct_follow_list *follow;
 };

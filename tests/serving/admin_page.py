@@ -99,6 +99,45 @@ def check_experiment(driver, url):
     return answers
 
 
+def check_calibration(driver, url):
+    """Requests whose candidates are shown and clicked: the page has each once, by model, arm and bucket, as counted here."""
+    told, wanted, buckets = [], {}, {}
+    bounds = driver.execute_script("return Chart.getChart('scores-chart').data.labels.map(Number)")
+    for number_ in range(30):
+        columns = [{"name": f"I{i}", "numbers": [1 + number_ + c for c in range(4)]} for i in range(1, 14)]
+        columns += [{"name": f"C{i}", "tokens": [f"{number_ % 7}x{c}" for c in range(4)]} for i in range(1, 27)]
+        arm = ("old", "new")[number_ % 2]
+        request = {"request_id": f"shown-{number_}", "arm": arm, "candidates": columns}
+        early = {"request_id": request["request_id"], "candidate": 0, "event": "click"}
+        if number_ % 5 == 0:  # feedback that is here before the request
+            assert post(url, "v1/feedback", {"events": [early]}) == {"accepted": 1}
+        scores = post(url, "v1/score", request)["outputs"][0]["probabilities"]
+        events = [{**early, "candidate": c, "event": "shown"} for c in (0, 2, 3)] + [{**early, "candidate": 2}, {**early, "candidate": 1}]
+        post(url, "v1/feedback", {"events": events + events[:1]})
+        told += events + ([early] if number_ % 5 == 0 else [])
+        for c in (0, 2, 3):
+            clicked = c == 2 or (c == 0 and number_ % 5 == 0)
+            for cell in (wanted.setdefault(arm, [0, 0, 0.0]), buckets.setdefault((arm, next(b for b in bounds if scores[c] <= b)), [0, 0, 0.0])):
+                cell[0], cell[1], cell[2] = cell[0] + 1, cell[1] + clicked, cell[2] + scores[c]
+    post(url, "v1/feedback", {"events": [{"request_id": "shown-1", "candidate": 9, "event": "click"}]})
+    wait_for(driver, lambda d: f"{len(told)} counted, 30 repeated, 1 of requests" in text(d, "calibration-note"))
+    rows = table(driver, "calibration")
+    assert rows[0] == ["model", "arm", "shown", "clicks", "click rate", "mean score", "clicks to those expected"], rows
+    got = {row[1]: row for row in rows[1:]}
+    assert sorted(got) == ["new", "old"] and got["old"][0] == "lr" and got["new"][0] == "fm", rows
+    for arm, (shown, clicks, predicted) in wanted.items():
+        assert [int(cell) for cell in got[arm][2:4]] == [shown, clicks], (arm, got[arm], shown, clicks)
+        for cell, figure in zip(got[arm][4:], (clicks / shown, predicted / shown, clicks / predicted)):
+            assert abs(float(cell) / figure - 1) < 0.006, (arm, got[arm], figure)
+    charts = driver.execute_script("return Chart.getChart('calibration-chart').data.datasets.map((d) => [d.label, d.data])")
+    assert [name for name, _ in charts] == [f"{got[arm][0]}, {arm}" for arm in ("old", "new")] + ["as expected"], charts
+    for (_, points), arm in zip(charts, ("old", "new")):
+        mine = sorted(cells for (of, _), cells in buckets.items() if of == arm)
+        assert sorted([p["shown"] for p in points]) == [cells[0] for cells in mine], (points, mine)
+        for p in points:
+            assert any(abs(p["x"] - cells[2] / cells[0]) < 1e-5 and abs(p["y"] - cells[1] / cells[0]) < 1e-9 for cells in mine), (p, mine)
+
+
 def check(driver, url, program, address, rows, screenshot):
     driver.get(url)
     wait_for(driver, lambda d: readings(d) >= 1)
@@ -132,7 +171,7 @@ def check(driver, url, program, address, rows, screenshot):
     assert float(stages["request"][1]) > float(stages["look-ups and network"][1]) > float(stages["a block's network"][1]) > 0, stages
     tables = table(driver, "tables")[1:]
     assert len(tables) == 2 and all(int(row[3].replace(",", "")) >= 26000 and row[4].endswith(" %") for row in tables), tables
-    assert "clicktower report" in text(driver, "calibration-note")
+    assert text(driver, "calibration-note").startswith("Since the start") and table(driver, "calibration") == [["model", "arm", "shown", "clicks"]]
     for i, (model, scores) in enumerate((("lr", scored[0]), ("fm", scored[1] + scored[2]))):
         scores += [answer["outputs"][0]["probabilities"][0] for answer in answers if answer["model"] == model]
         mean = sum(scores) / len(scores)
@@ -151,6 +190,9 @@ def check(driver, url, program, address, rows, screenshot):
         counts = driver.execute_script(COLOURS, chart)
         assert len(counts) > 20, (chart, "is blank")
         assert all(pixels_of(counts, colour) > 20 for colour in colours), (chart, "has no line")
+    check_calibration(driver, url)
+    counts = driver.execute_script(COLOURS, "calibration-chart")
+    assert all(pixels_of(counts, colour) > 20 for colour in (LINE, SECOND)), "the calibration chart has no points"
     errors = [entry["message"] for entry in driver.get_log("browser")
               if entry["level"] in ("SEVERE", "WARNING") and "favicon" not in entry["message"]]
     assert not errors, errors

@@ -120,6 +120,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_admin *admin = NULL;
     ct_exposures *exposures = NULL;
     ct_feedback *feedback = NULL;
+    ct_calibration *calibration = NULL; /* of what was logged and what came of it, for the admin port */
     ct_access_texts texts = {0};
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
@@ -131,22 +132,26 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     const int64_t started = ct_clock_ns();
     CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);
     CT_TRY_GOTO(code, ct_served_open(&folders, &follows, (uint64_t)memory << 20, experiment, pool, &served, status), done);
+    if (exposures_folder && feedback_folder) CT_TRY_GOTO(code, ct_calibration_create(CT_CALIBRATION_BYTES, &calibration, status), done);
     if (exposures_folder) {
-        const ct_exposures_options exposures_options = {exposures_folder, exposure_sample, (size_t)exposure_buffer << 20,
-                                                        (uint64_t)rotate_mib << 20, (int64_t)(rotate_seconds * 1000)};
+        const ct_exposures_options exposures_options = {
+            exposures_folder, exposure_sample, (size_t)exposure_buffer << 20, (uint64_t)rotate_mib << 20, (int64_t)(rotate_seconds * 1000),
+            calibration};
         CT_TRY_GOTO(code, ct_exposures_open(&exposures_options, &exposures, status), done);
     }
     if (feedback_folder) {
         const ct_feedback_options feedback_options = {.folder = feedback_folder,
                                                       .rotate_bytes = (uint64_t)rotate_mib << 20,
                                                       .rotate_ms = (int64_t)(rotate_seconds * 1000),
-                                                      .max_candidates = (uint32_t)max_candidates};
+                                                      .max_candidates = (uint32_t)max_candidates,
+                                                      .calibration = calibration};
         CT_TRY_GOTO(code, ct_feedback_open(&feedback_options, &feedback, status), done);
     }
     ct_server_options server_options = {.listen = listen,
                                         .experiment = ct_served_experiment(served),
                                         .exposures = exposures,
                                         .feedback = feedback,
+                                        .calibration = calibration,
                                         .threads = (size_t)threads,
                                         .queue_calls = (size_t)queue,
                                         .queue_ms = queue_ms,
@@ -204,6 +209,7 @@ done:
         ct_status later = CT_STATUS_INIT;
         if (close_logs(&exposures, &feedback, &later) != CT_OK) ct_warn("serve", "%s", later.message);
     }
+    ct_calibration_destroy(calibration);
     ct_served_close(served);
     ct_access_texts_deinit(&texts);
     ct_pool_destroy(pool);
