@@ -10,7 +10,7 @@
 #include "serving/admin_internal.h"
 #include "serving/server_internal.h"
 
-const unsigned ct_http_statuses[CT_HTTP_STATUSES] = {200, 400, 401, 404, 405, 413, 429, 500, 501, 503};
+const unsigned ct_http_statuses[CT_HTTP_STATUSES] = {200, 400, 401, 404, 405, 413, 429, 500, 501, 503, 504};
 
 static void head(FILE *out, const char *name, const char *type, const char *help) {
     (void)fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
@@ -68,7 +68,7 @@ static void histogram(FILE *out, const char *name, const char *label_name, const
 static void put_requests(FILE *out, ct_server *server, const ct_server_stats *stats) {
     static const double bounds[] = CT_SERVER_LATENCY_BOUNDS;
     const size_t bound_count = sizeof bounds / sizeof *bounds;
-    head(out, "clicktower_requests_total", "counter", "Score requests over gRPC, by the code that they ended with.");
+    head(out, "clicktower_requests_total", "counter", "Score requests, over gRPC and as JSON, by the code that they ended with.");
     /* Several of our codes are one of gRPC's. */
     for (int code = 0; code < CT_SERVER_CODES; code++) {
         const char *name = ct_rpc_code_name((ct_code)code);
@@ -82,9 +82,11 @@ static void put_requests(FILE *out, ct_server *server, const ct_server_stats *st
         if (first) (void)fprintf(out, "clicktower_requests_total{code=\"%s\"} %llu\n", name, (unsigned long long)count);
     }
     one(out, "clicktower_candidates_total", "counter", "Candidates of Score requests that were answered.", (double)stats->candidates);
-    head(out, "clicktower_requests_refused_total", "counter", "Requests refused because the server was busy: no room, or waited too long.");
-    (void)fprintf(out, "clicktower_requests_refused_total{reason=\"full\"} %llu\n", (unsigned long long)stats->refused_full);
-    (void)fprintf(out, "clicktower_requests_refused_total{reason=\"waited\"} %llu\n", (unsigned long long)stats->refused_waited);
+    static const char *const refusals[CT_REFUSALS] = {"full", "slow", "waited"};
+    head(out, "clicktower_requests_refused_total", "counter",
+         "Requests refused because the server was busy: no room, would have waited too long, or has waited too long.");
+    for (size_t r = 0; r < CT_REFUSALS; r++)
+        (void)fprintf(out, "clicktower_requests_refused_total{reason=\"%s\"} %llu\n", refusals[r], (unsigned long long)stats->refused[r]);
     head(out, "clicktower_calls_refused_total", "counter", "Calls of any method that were refused before they were looked at.");
     (void)fprintf(out, "clicktower_calls_refused_total{reason=\"no_token\"} %llu\n", (unsigned long long)stats->no_token);
     (void)fprintf(out, "clicktower_calls_refused_total{reason=\"peer_limit\"} %llu\n", (unsigned long long)stats->peer_limit);

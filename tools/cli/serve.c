@@ -41,7 +41,7 @@ static void print_address(char *out, size_t bytes, const char *asked, int port) 
 ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_text_list folders = {0}, follows = {0};
     const char *listen = "127.0.0.1:8500", *admin_listen = NULL;
-    int64_t threads = 0, queue = 256, queue_ms = 50, max_candidates = 10000, max_message_mib = 16, max_calls_of_peer = 0, memory = 0;
+    int64_t threads = 0, queue = 256, queue_ms = 1000, max_candidates = 10000, max_message_mib = 16, max_calls_of_peer = 0, memory = 0;
     double grace = 10, look = 1, max_age = 0;
     bool log_requests = false;
     const char *experiment = NULL, *exposures_folder = NULL, *feedback_folder = NULL;
@@ -82,7 +82,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
         {"queue", "N", CT_OPTION_INTEGER, false, &queue, "requests that may wait for a thread; one beyond is refused at once", 1, 65536,
          NULL},
         {"queue-ms", "N", CT_OPTION_INTEGER, false, &queue_ms,
-         "how long a request may wait before it is refused; from half of it on, the newest is served first", 1, 600000, NULL},
+         "how long a request may wait at most, whatever its deadline; whoever would wait longer is refused at once", 1, 600000, NULL},
         {"look-seconds", "N", CT_OPTION_NUMBER, false, &look, "how often folders of numbered ones, and of deltas, are looked at", 0.05,
          86400, NULL},
         {"grace", "SECONDS", CT_OPTION_NUMBER, false, &grace, "after SIGTERM: for what was accepted", 0, 86400, NULL},
