@@ -312,6 +312,7 @@ void ct_partition_remove(ct_partition *partition, size_t place) {
         hole = at;
     }
     memset(ct_partition_entry(partition, hole), 0, sizeof *entry << partition->entry_shift); /* with its target statistics */
+    if (partition->touched) partition->touched[hole] = 0;
     partition->used--;
 }
 
