@@ -13,7 +13,7 @@
 enum {
     FAMILY_BYTES = CT_TABLE_NAME_BYTES + 8,
     BLOCK_BYTES = 2 << 10,
-    FILTER_BITS = 10,           /* a key: 1 % of the misses look further */
+    FILTER_BITS = 10, /* a key: 1 % of the misses look further */
     /* A live database gets its rows in random order, so each new file overlaps everything. Compaction by size (universal: runs of about one
      * size become one) then writes half the bytes of compaction by levels, which would merge each few MB into all of the next level. */
     LIVE_FILE_BYTES = 32 << 20, /* that compaction writes */

@@ -215,6 +215,10 @@ static void admit_task(void *context, size_t part, size_t worker) {
     admit_work *work = context;
     const ct_tier_ticket *mine = &work->tier->plan;
     ct_status status;
+    if (tier_shrink(work->ticket->table, work->state, part, &status) != CT_OK) { /* no batch is acquired: nobody holds rows */
+        ct_failure_put(&work->failure, &status);
+        return;
+    }
     for (size_t i = mine->first[part]; i < mine->first[part + 1]; i++) {
         if (i + AHEAD < mine->first[part + 1]) ct_table_prefetch(work->ticket->table, mine->missing[i + AHEAD]);
         if (bring_in(work, part, i, &status) == CT_OK) continue;
