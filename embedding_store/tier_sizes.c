@@ -78,7 +78,8 @@ static ct_code fail_small(ct_tier *tier, const ct_ticket *ticket, uint64_t rows,
     char others[64] = "";
     tier->least_bytes = least_memory(tier, ticket, rows, other);
     if (tier->others_bytes)
-        (void)snprintf(others, sizeof others, ", beside histories of %llu MiB", (unsigned long long)(tier->others_bytes >> 20));
+        (void)snprintf(others, sizeof others, ", beside histories of %llu MiB, which grow",
+                       (unsigned long long)((tier->others_bytes + (1 << 20) - 1) >> 20));
     return ct_fail(
         status, CT_INVALID, "a memory limit of %llu MiB is too small for batches of %zu rows%s; give %llu MiB, or smaller batches",
         (unsigned long long)(tier->memory_bytes >> 20), ticket->lookup.rows, others, (unsigned long long)(tier->least_bytes >> 20));
