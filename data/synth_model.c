@@ -234,8 +234,7 @@ static ct_code make_others(ct_synth_model *model, const ct_synth_options *option
         CT_TRY(make_id(model, feature, vocabulary, rule->slope, rule->head, rule->empty, status));
         if (rule->has_effect) CT_TRY(make_effect(model, feature, status));
         with_effect += rule->has_effect;
-        if (tail)
-            ct_synth_tail_init(options, tails++, ct_random_u64(model->seed, PLACE_TOKEN, 0, feature, 0), &model->ids[feature].tail);
+        if (tail) ct_synth_tail_init(options, tails++, ct_random_u64(model->seed, PLACE_TOKEN, 0, feature, 0), &model->ids[feature].tail);
     }
     for (size_t i = 0; i < CT_SYNTH_PAIRS; i++) {
         const size_t left = feature_of_rule(PAIR_RULES[i].left), right = feature_of_rule(PAIR_RULES[i].right);

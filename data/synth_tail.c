@@ -4,8 +4,8 @@
  *     P(value < x) = (h^(1-s) - (x + h)^(1-s)) / (h^(1-s) - (V + h)^(1-s))
  *
  * A draw inverts it. With s = 1.05, h = 2 and V = 40 million, a feature of Criteo's Display Advertising log is met nearly: 54,000 distinct
- * values in 123,425 rows (C3: 56,125), the most frequent one in 3.5 % of them (3.5 %), the first ten in 15 % (13 %), and 6.6 million in 45.8
- * million rows (10.1). */
+ * values in 123,425 rows (C3: 56,125), the most frequent one in 3.5 % of them (3.5 %), the first ten in 15 % (13 %), and 6.6 million
+ * in 45.8 million rows (10.1). */
 #include "base/math.h"
 #include "base/random.h"
 #include "data/synth_internal.h"
