@@ -6,7 +6,7 @@
 #include "data/history_internal.h"
 #include "data/internal.h"
 
-enum { FIRST_SLOTS = 256, FIRST_ENTRIES = 4 };
+enum { FIRST_SLOTS = 256, FIRST_ENTRIES = 4, MALLOC_BYTES = 16 /* that it adds */ };
 
 /* --- units --- */
 
@@ -29,6 +29,7 @@ static bool grow_slots(ct_history *history) {
     uint32_t *slots = calloc(count, sizeof *slots);
     if (slots == NULL) return false;
     free(history->slots);
+    history->bytes += (count - history->slot_count) * sizeof *slots;
     history->slots = slots;
     history->slot_count = count;
     for (size_t i = 0; i < history->unit_count; i++) *slot_of(history, history->units[i].key) = (uint32_t)i + 1;
@@ -43,6 +44,7 @@ ct_history_unit *ct_history_unit_of(ct_history *history, uint64_t key) {
         const size_t capacity = history->unit_capacity == 0 ? FIRST_SLOTS : 2 * history->unit_capacity;
         ct_history_unit *units = capacity > UINT32_MAX ? NULL : realloc(history->units, capacity * sizeof *units);
         if (units == NULL) return NULL;
+        history->bytes += (capacity - history->unit_capacity) * sizeof *units;
         history->units = units;
         history->unit_capacity = capacity;
     }
@@ -52,7 +54,7 @@ ct_history_unit *ct_history_unit_of(ct_history *history, uint64_t key) {
     return unit;
 }
 
-bool ct_history_unit_reserve(ct_history_unit *unit, uint32_t count) {
+bool ct_history_unit_reserve(ct_history *history, ct_history_unit *unit, uint32_t count) {
     if (unit->begin + count <= unit->capacity) return true;
     const uint32_t used = unit->end - unit->begin;
     if (count > unit->capacity - unit->capacity / 4) { /* else moving to the front makes room for many more */
@@ -60,6 +62,7 @@ bool ct_history_unit_reserve(ct_history_unit *unit, uint32_t count) {
         ct_history_entry *entries = malloc(capacity * sizeof *entries);
         if (entries == NULL) return false;
         if (used > 0) memcpy(entries, unit->entries + unit->begin, used * sizeof *entries);
+        history->bytes += (capacity - unit->capacity) * sizeof *entries + (unit->entries == NULL ? MALLOC_BYTES : 0);
         free(unit->entries);
         unit->entries = entries;
         unit->capacity = capacity;
@@ -80,7 +83,7 @@ static uint32_t before(const ct_history_unit *unit, int64_t when) {
 
 static bool enter(ct_history *history, uint64_t unit_key, const ct_history_entry *entry) {
     ct_history_unit *unit = ct_history_unit_of(history, unit_key);
-    if (unit == NULL || !ct_history_unit_reserve(unit, unit->end - unit->begin + 1)) return false;
+    if (unit == NULL || !ct_history_unit_reserve(history, unit, unit->end - unit->begin + 1)) return false;
     uint32_t at = unit->end;
     while (at > unit->begin && unit->entries[at - 1].when > entry->when) at--; /* only a late one stands before others */
     memmove(unit->entries + at + 1, unit->entries + at, (unit->end - at) * sizeof *entry);
@@ -134,6 +137,7 @@ void ct_histories_clear(ct_histories *histories) {
         history->units = NULL;
         history->slots = NULL;
         history->unit_count = history->unit_capacity = history->slot_count = 0;
+        history->bytes = 0;
     }
     histories->rows = histories->late = 0;
 }
@@ -156,7 +160,7 @@ ct_code ct_histories_copy(const ct_histories *from, ct_histories **out_histories
             const ct_history_unit *unit = &history->units[u];
             const uint32_t used = unit->end - unit->begin;
             ct_history_unit *to = ct_history_unit_of(&copy->list[h], unit->key);
-            if (to == NULL || !ct_history_unit_reserve(to, used)) {
+            if (to == NULL || !ct_history_unit_reserve(&copy->list[h], to, used)) {
                 ct_histories_destroy(copy);
                 return ct_fail_memory(status, used * sizeof *to->entries, "a copy of the histories");
             }
@@ -178,11 +182,7 @@ size_t ct_histories_units(const ct_histories *histories) {
 
 uint64_t ct_histories_bytes(const ct_histories *histories) {
     uint64_t bytes = 0;
-    for (size_t h = 0; h < histories->count; h++) {
-        const ct_history *history = &histories->list[h];
-        bytes += history->slot_count * sizeof *history->slots + history->unit_capacity * sizeof *history->units;
-        for (size_t u = 0; u < history->unit_count; u++) bytes += history->units[u].capacity * sizeof(ct_history_entry);
-    }
+    for (size_t h = 0; h < histories->count; h++) bytes += histories->list[h].bytes;
     return bytes;
 }
 

@@ -97,8 +97,8 @@ static ct_code corrupt(const words *from, const char *what, ct_status *status) {
 }
 
 /* Entries of a unit stand in the order of time; of those before the newest time there are at most max_values. */
-static ct_code take_entries(words *from, const ct_history *history, ct_history_unit *unit, uint32_t count, ct_status *status) {
-    if (!ct_history_unit_reserve(unit, count)) return ct_fail_memory(status, count * sizeof *unit->entries, "histories");
+static ct_code take_entries(words *from, ct_history *history, ct_history_unit *unit, uint32_t count, ct_status *status) {
+    if (!ct_history_unit_reserve(history, unit, count)) return ct_fail_memory(status, count * sizeof *unit->entries, "histories");
     uint32_t newest = 0; /* how many have the newest time */
     for (uint32_t e = 0; e < count; e++) {
         ct_history_entry *entry = &unit->entries[unit->end++];

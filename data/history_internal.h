@@ -27,6 +27,7 @@ typedef struct ct_history {
     size_t unit_count, unit_capacity;
     uint32_t *slots; /* (slot_count, a power of two): unit + 1, 0 = free; linear probing by the unit's key */
     size_t slot_count;
+    uint64_t bytes; /* of all of these, with what malloc adds to each list of entries */
 } ct_history;
 
 struct ct_histories {
@@ -40,7 +41,7 @@ struct ct_histories {
 
 /* The unit, made where there is none yet; NULL when out of memory. */
 ct_history_unit *ct_history_unit_of(ct_history *history, uint64_t key);
-/* Room for `count` entries from the begin on. */
-bool ct_history_unit_reserve(ct_history_unit *unit, uint32_t count);
+/* Room for `count` entries of one of its units from the begin on. */
+bool ct_history_unit_reserve(ct_history *history, ct_history_unit *unit, uint32_t count);
 
 #endif

@@ -24,6 +24,7 @@ void ct_synth_options_init(ct_synth_options *options) {
                                   .users = 5000,
                                   .vocabulary = 10000,
                                   .vector_dim = 16,
+                                  .tail_slope = 1.05,
                                   .rate = 0.25,
                                   .pairs_share = 0.3,
                                   .item_share = 0.3,
@@ -49,6 +50,8 @@ ct_code ct_synth_options_check(const ct_synth_options *options, ct_status *statu
     CT_TRY(check_integer("users", options->users, 1, 10000000, status));
     CT_TRY(check_integer("vocabulary", options->vocabulary, 10, 1000000, status));
     CT_TRY(check_integer("vector_dim", options->vector_dim, 1, 4096, status));
+    CT_TRY(check_integer("tail", options->tail, 0, 4000000000, status));
+    CT_TRY(check_real("tail_slope", options->tail_slope, 0.0, 3.0, status));
     CT_TRY(check_real("rate", options->rate, 0.0001, 0.9999, status));
     CT_TRY(check_real("pairs_share", options->pairs_share, 0.0, 1.0, status));
     CT_TRY(check_real("item_share", options->item_share, 0.0, 1.0, status));
@@ -192,8 +195,10 @@ static char *put_line(const ct_synth_model *model, const ct_synth_row *row, char
     }
     for (size_t f = 0; f < CT_SYNTH_IDS; f++) {
         *to++ = '\t';
-        if (row->id[f] == model->ids[f].empty) continue;
-        memcpy(to, &model->ids[f].tokens[row->id[f]], 8);
+        const ct_synth_id *id = &model->ids[f];
+        if (row->id[f] == (id->tail.values ? UINT32_MAX : id->empty)) continue;
+        const uint64_t token = id->tail.values ? ct_synth_token(row->id[f], id->tail.key) : id->tokens[row->id[f]];
+        memcpy(to, &token, 8);
         to += 8;
     }
     *to++ = '\n';

@@ -26,6 +26,9 @@ typedef struct ct_synth_options {
     uint32_t users;           /* default 5,000 */
     uint32_t vocabulary;      /* largest of the other 24 features; they go down from it geometrically; default 10,000 */
     uint32_t vector_dim;      /* default 16 */
+    int64_t tail;             /* 0 (the default), or: the 14 id features without effect draw by a power law from so many values (the largest
+                                 of them; synth_tail.c), at most 4 billion. All other columns stay the same. */
+    double tail_slope;        /* of that law; default 1.05, as in Criteo's logs; 0 = uniform, and all 14 equally large */
     double rate;              /* click rate aimed at; default 0.25 */
     double pairs_share;       /* 0..1: share of the variance of z that comes from pairs; default 0.3 */
     double item_share;        /* share of the variance of z that is the item's appeal; default 0.3 */

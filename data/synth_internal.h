@@ -14,6 +14,7 @@ enum {
     CT_SYNTH_USER = 0,
     CT_SYNTH_ITEM = 1,
     CT_SYNTH_PAIRS = 3,
+    CT_SYNTH_TAILS = 14, /* id features without effect */
     CT_SYNTH_LEVELS = 512,        /* quantiles that describe a number's distribution */
     CT_SYNTH_WORDS = 48,          /* random words of a row: label 2, numbers 13, user 1, item 8, other ids 24 */
     CT_SYNTH_COLUMNS = 40,        /* of a line: label, numbers, ids */
@@ -26,6 +27,13 @@ typedef struct ct_synth_alias {
     uint32_t other;
 } ct_synth_alias;
 
+/* synth_tail.c: a power law over values 0 .. values - 1. */
+typedef struct ct_synth_tail {
+    uint32_t values; /* 0 = there is none */
+    uint64_t key;    /* of its tokens */
+    double low, span, inverse;
+} ct_synth_tail;
+
 typedef struct ct_synth_id {
     uint32_t values;       /* with the empty one */
     uint32_t empty;        /* the value that is written as an empty text; UINT32_MAX = none */
@@ -34,6 +42,7 @@ typedef struct ct_synth_id {
     uint64_t *tokens;      /* (values): 8 hex digits, first one in the lowest byte */
     double *effect;        /* (values): part of the logit; NULL = none */
     double *factor;        /* (values): its part of a pair's product; NULL = in no pair */
+    ct_synth_tail tail;    /* takes the place of what has no effect: the values above are then the first one and the empty one */
 } ct_synth_id;
 
 typedef struct ct_synth_number {
@@ -63,6 +72,13 @@ typedef struct ct_synth_model {
     int64_t *sorted_birth;    /* (items): birth[by_birth[i]] */
     uint32_t shelf_threshold; /* a word below: the row shows one of the new arrivals */
 } ct_synth_model;
+
+/* number: 0 .. CT_SYNTH_TAILS - 1, largest vocabulary first. */
+void ct_synth_tail_init(const ct_synth_options *options, size_t number, uint64_t key, ct_synth_tail *out_tail);
+/* word: random. */
+uint32_t ct_synth_tail_draw(const ct_synth_tail *tail, uint64_t word);
+/* 8 hex digits, the first one in the lowest byte; another one for each value. */
+uint64_t ct_synth_token(uint32_t value, uint64_t key);
 
 /* Checks the options' numbers (not the paths). */
 CT_MUST_CHECK ct_code ct_synth_options_check(const ct_synth_options *options, ct_status *status);

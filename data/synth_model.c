@@ -27,7 +27,8 @@ enum place {
     PLACE_DIRECTION,
     PLACE_OWN,
     PLACE_BIRTH,
-    PLACE_BIAS
+    PLACE_BIAS,
+    PLACE_TAIL
 };
 
 enum { OTHERS = CT_SYNTH_IDS - 2, SMALLEST_VOCABULARY = 10, BIAS_ROWS_LOG2 = 15 };
@@ -114,7 +115,8 @@ static uint32_t scramble(uint32_t x, uint64_t key) {
     return x;
 }
 
-static uint64_t token_text(uint32_t token) {
+uint64_t ct_synth_token(uint32_t value, uint64_t key) {
+    const uint32_t token = scramble(value, key);
     char text[8];
     for (int i = 0; i < 8; i++) text[i] = "0123456789abcdef"[token >> (28 - 4 * i) & 15];
     uint64_t packed;
@@ -178,7 +180,7 @@ static ct_code make_id(ct_synth_model *model, size_t feature, uint32_t vocabular
     if (empty > 0.0) id->frequency[vocabulary] = empty;
 
     const uint64_t key = ct_random_u64(model->seed, PLACE_TOKEN, 0, feature, 0);
-    for (uint32_t k = 0; k < id->values; k++) id->tokens[k] = token_text(scramble(k, key));
+    for (uint32_t k = 0; k < id->values; k++) id->tokens[k] = ct_synth_token(k, key);
     return make_alias(id, status);
 }
 
@@ -223,14 +225,16 @@ static void scale(double *values, size_t count, double by) {
 static ct_code make_others(ct_synth_model *model, const ct_synth_options *options, double ids_variance, double pairs_variance,
                            ct_status *status) {
     const double shrink = ct_log((double)SMALLEST_VOCABULARY / options->vocabulary) / (OTHERS - 1);
-    size_t with_effect = 0;
+    size_t with_effect = 0, tails = 0;
     for (size_t r = 0; r < OTHERS; r++) {
         const size_t feature = feature_of_rule(r);
         const struct id_rule *rule = &ID_RULES[r];
-        const uint32_t vocabulary = (uint32_t)(options->vocabulary * ct_exp(shrink * (double)r) + 0.5);
+        const bool tail = options->tail > 0 && !rule->has_effect;
+        const uint32_t vocabulary = tail ? 1 : (uint32_t)(options->vocabulary * ct_exp(shrink * (double)r) + 0.5);
         CT_TRY(make_id(model, feature, vocabulary, rule->slope, rule->head, rule->empty, status));
         if (rule->has_effect) CT_TRY(make_effect(model, feature, status));
         with_effect += rule->has_effect;
+        if (tail) ct_synth_tail_init(options, tails++, ct_random_u64(model->seed, PLACE_TOKEN, 0, feature, 0), &model->ids[feature].tail);
     }
     for (size_t i = 0; i < CT_SYNTH_PAIRS; i++) {
         const size_t left = feature_of_rule(PAIR_RULES[i].left), right = feature_of_rule(PAIR_RULES[i].right);
@@ -446,6 +450,14 @@ void ct_synth_model_row(const ct_synth_model *model, int64_t row, ct_synth_row *
     uint32_t words[CT_SYNTH_WORDS];
     draw_words(model->seed, PLACE_ROW, (uint64_t)row, words);
     make_row(model, words, row, out_row);
+    for (uint32_t f = 2; f < CT_SYNTH_IDS; f++) {
+        const ct_synth_id *id = &model->ids[f];
+        if (!id->tail.values) continue;
+        if (out_row->id[f] == id->empty)
+            out_row->id[f] = UINT32_MAX; /* no value of the tail */
+        else
+            out_row->id[f] = ct_synth_tail_draw(&id->tail, ct_random_u64(model->seed, PLACE_TAIL, f, (uint64_t)row, 0));
+    }
 }
 
 /* --- the bias --- */

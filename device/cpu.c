@@ -14,6 +14,7 @@
 #endif
 
 static const size_t HUGE_BYTES = (size_t)2 << 20;
+static const size_t MAPPED_BYTES = (size_t)128 << 10, PAGE_BYTES = 4096; /* mapped, so that the kernel has it back when it is freed */
 
 struct ct_stream {
     char unused;
@@ -93,6 +94,9 @@ static ct_code cpu_memory_alloc(ct_device *device, ct_memory_kind kind, size_t b
     if (bytes > SIZE_MAX / 2) return ct_fail_memory(status, bytes, "device memory");
     if (bytes >= HUGE_BYTES) {
         memory = map_huge(round_up(bytes, HUGE_BYTES)); /* zeroed by the kernel */
+    } else if (bytes >= MAPPED_BYTES) {
+        memory = mmap(NULL, round_up(bytes, PAGE_BYTES), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); /* zeroed */
+        if (memory == MAP_FAILED) memory = NULL;
     } else {
         const size_t rounded = round_up(bytes ? bytes : 1, 64);
         memory = aligned_alloc(64, rounded);
@@ -109,6 +113,8 @@ static void cpu_memory_free(ct_device *device, ct_memory_kind kind, void *memory
     if (!memory) return;
     if (bytes >= HUGE_BYTES)
         (void)munmap(memory, round_up(bytes, HUGE_BYTES));
+    else if (bytes >= MAPPED_BYTES)
+        (void)munmap(memory, round_up(bytes, PAGE_BYTES));
     else
         free(memory);
 }

@@ -13,10 +13,13 @@
 enum {
     FAMILY_BYTES = CT_TABLE_NAME_BYTES + 8,
     BLOCK_BYTES = 2 << 10,
-    FILTER_BITS = 10,           /* a key: 1 % of the misses look further */
+    FILTER_BITS = 10, /* a key: 1 % of the misses look further */
+    /* A live database gets its rows in random order, so each new file overlaps everything. Compaction by size (universal: runs of about one
+     * size become one) then writes half the bytes of compaction by levels, which would merge each few MB into all of the next level. */
     LIVE_FILE_BYTES = 32 << 20, /* that compaction writes */
-    LIVE_LEVEL_BYTES = 256 << 20,
-    LIVE_LEVEL0_FILES = 8 /* start a compaction */
+    LIVE_RUNS = 8,              /* start a compaction */
+    LIVE_OLD_PERCENT = 100,     /* what all newer runs may have of the oldest one's size: at most so much of the disk is out of date */
+    LIVE_JOBS = 3               /* two compactions at a time: small ones go on beside one of everything */
 };
 
 ct_code ct_database_fail(char *error, const char *folder, ct_code otherwise, ct_status *status) {
@@ -67,12 +70,16 @@ static void set_options(ct_database *database, ct_database_use use) {
     if (use == CT_DATABASE_LIVE) {
         rocksdb_options_set_create_if_missing(options, 1);
         rocksdb_options_set_create_missing_column_families(options, 1);
-        rocksdb_options_set_level0_file_num_compaction_trigger(options, LIVE_LEVEL0_FILES);
+        rocksdb_universal_compaction_options_t *universal = rocksdb_universal_compaction_options_create();
+        rocksdb_universal_compaction_options_set_max_size_amplification_percent(universal, LIVE_OLD_PERCENT);
+        rocksdb_options_set_compaction_style(options, rocksdb_universal_compaction);
+        rocksdb_options_set_universal_compaction_options(options, universal);
+        rocksdb_universal_compaction_options_destroy(universal);
+        rocksdb_options_set_level0_file_num_compaction_trigger(options, LIVE_RUNS);
         rocksdb_options_set_level0_slowdown_writes_trigger(options, 1 << 20); /* ingestion never waits */
         rocksdb_options_set_level0_stop_writes_trigger(options, 1 << 20);
         rocksdb_options_set_target_file_size_base(options, LIVE_FILE_BYTES);
-        rocksdb_options_set_max_bytes_for_level_base(options, LIVE_LEVEL_BYTES);
-        rocksdb_options_set_max_background_jobs(options, 2);
+        rocksdb_options_set_max_background_jobs(options, LIVE_JOBS);
     } else {
         rocksdb_options_set_disable_auto_compactions(options, 1);
     }

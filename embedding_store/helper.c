@@ -54,6 +54,7 @@ ct_code ct_helper_create(ct_helper **out_helper, ct_status *status) {
         free(helper);
         return ct_fail(status, CT_EXHAUSTED, "cannot start a helper thread");
     }
+    (void)pthread_setname_np(helper->thread, "ct-store");
     *out_helper = helper;
     return CT_OK;
 }

@@ -192,6 +192,9 @@ void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *ou
 }
 
 uint64_t ct_store_least_memory(const ct_store *store) { return store->tier ? ct_tier_least_memory(store->tier) : 0; }
+void ct_store_count_others(ct_store *store, uint64_t bytes) {
+    if (store->tier) ct_tier_count_others(store->tier, bytes);
+}
 int64_t ct_store_waited_ns(const ct_store *store) {
     return store->tier ? ct_tier_waited_ns(store->tier) : store->saver ? ct_saver_waited_ns(store->saver) : 0;
 }

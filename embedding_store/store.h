@@ -163,6 +163,9 @@ typedef struct ct_table_info {
 void ct_store_table_info(const ct_store *store, size_t table, ct_table_info *out_info);
 /* Of a store whose limit on memory was too small for a batch: the least that is enough for it; else 0. */
 uint64_t ct_store_least_memory(const ct_store *store);
+/* TRAIN within a limit: so many bytes of it are the caller's own from the next prefetch on; rows leave where they grow. Without a limit
+ * nothing happens. */
+void ct_store_count_others(ct_store *store, uint64_t bytes);
 
 /* --- what a batch asks of one table --- */
 

@@ -27,8 +27,13 @@ static void slab_init(ct_slab *slab, uint32_t floats) {
     while ((record << slab->shift) % HUGE_BYTES && record << slab->shift < MAX_CHUNK_BYTES) slab->shift++; /* waste no huge page */
 }
 
+static size_t slab_row_bytes(const ct_slab *slab) { return slab->floats * sizeof(float); }
+
+/* Rows before the last chunk. */
+static size_t slab_base(const ct_slab *slab) { return slab->chunk_count ? (size_t)(slab->chunk_count - 1) << slab->shift : 0; }
+
 static size_t slab_chunk_bytes(const ct_slab *slab, size_t chunk) {
-    return (chunk ? (size_t)1 << slab->shift : slab->first_rows) * slab->floats * sizeof(float);
+    return (chunk + 1 < slab->chunk_count ? (size_t)1 << slab->shift : slab->capacity_rows - slab_base(slab)) * slab_row_bytes(slab);
 }
 
 static void slab_deinit(ct_slab *slab, const ct_table *table) {
@@ -89,37 +94,58 @@ static ct_code slab_reserve(ct_slab *slab, const ct_table *table, size_t rows, s
             slab->chunks = chunks;
             slab->chunk_capacity = capacity;
         }
-        void *memory;
-        if (slab->chunk_count == 0 || slab->first_rows < full) { /* a larger first chunk */
-            size_t first = slab->first_rows ? slab->first_rows * 2 : FIRST_ROWS;
-            while (first < rows && first < full) first *= 2;
-            if (most_rows < full && rows <= most_rows) first = most_rows; /* all that it will ever need: nothing is copied */
-            if (first > full) first = full;
-            CT_TRY(allocate(table, first * slab->floats * sizeof(float), &memory, status));
-            if (slab->chunk_count) {
-                memcpy(memory, slab->chunks[0], slab_chunk_bytes(slab, 0));
-                if (retired) {
-                    const ct_code code = retire(retired, slab->chunks[0], slab_chunk_bytes(slab, 0), status);
-                    if (code != CT_OK) {
-                        release(table, memory, first * slab->floats * sizeof(float));
-                        return code;
-                    }
-                } else {
-                    release(table, slab->chunks[0], slab_chunk_bytes(slab, 0));
-                }
-            }
-            slab->chunks[0] = memory;
-            slab->chunk_count = 1;
-            *bytes += (first - slab->first_rows) * slab->floats * sizeof(float);
-            slab->first_rows = first;
-            slab->capacity_rows = first;
-        } else {
-            CT_TRY(allocate(table, full * slab->floats * sizeof(float), &memory, status));
-            slab->chunks[slab->chunk_count++] = memory;
-            *bytes += full * slab->floats * sizeof(float);
-            slab->capacity_rows += full;
+        const size_t last = slab->capacity_rows - slab_base(slab); /* rows of the last chunk */
+        const bool larger = slab->chunk_count && last < full;      /* another one takes its place */
+        const size_t base = larger ? slab_base(slab) : slab->capacity_rows;
+        size_t room = full;
+        if (!base) {
+            room = larger ? last * 2 : FIRST_ROWS;
+            while (room < rows && room < full) room *= 2;
         }
+        if (room > full) room = full;
+        if (most_rows - base < full && rows <= most_rows) room = most_rows - base; /* all that it will ever need: nothing is copied */
+        void *memory;
+        CT_TRY(allocate(table, room * slab_row_bytes(slab), &memory, status));
+        if (larger) {
+            const size_t old_bytes = last * slab_row_bytes(slab);
+            memcpy(memory, slab->chunks[slab->chunk_count - 1], old_bytes);
+            if (retired) {
+                const ct_code code = retire(retired, slab->chunks[slab->chunk_count - 1], old_bytes, status);
+                if (code != CT_OK) {
+                    release(table, memory, room * slab_row_bytes(slab));
+                    return code;
+                }
+            } else {
+                release(table, slab->chunks[slab->chunk_count - 1], old_bytes);
+            }
+            slab->chunk_count--;
+        }
+        slab->chunks[slab->chunk_count++] = memory;
+        *bytes += (base + room - slab->capacity_rows) * slab_row_bytes(slab);
+        slab->capacity_rows = base + room;
     }
+    return CT_OK;
+}
+
+/* Gives back all but `rows` rows' memory. */
+static ct_code slab_shrink(ct_slab *slab, const ct_table *table, size_t rows, uint64_t *bytes, ct_status *status) {
+    if (!slab->floats) return CT_OK;
+    while (slab->chunk_count && slab_base(slab) >= rows) {
+        const size_t base = slab_base(slab);
+        release(table, slab->chunks[slab->chunk_count - 1], (slab->capacity_rows - base) * slab_row_bytes(slab));
+        *bytes -= (slab->capacity_rows - base) * slab_row_bytes(slab);
+        slab->capacity_rows = base;
+        slab->chunk_count--;
+    }
+    if (slab->capacity_rows <= rows) return CT_OK;
+    const size_t base = slab_base(slab), left = (rows - base) * slab_row_bytes(slab);
+    void *memory;
+    CT_TRY(allocate(table, left, &memory, status));
+    memcpy(memory, slab->chunks[slab->chunk_count - 1], left);
+    release(table, slab->chunks[slab->chunk_count - 1], (slab->capacity_rows - base) * slab_row_bytes(slab));
+    slab->chunks[slab->chunk_count - 1] = memory;
+    *bytes -= (slab->capacity_rows - rows) * slab_row_bytes(slab);
+    slab->capacity_rows = rows;
     return CT_OK;
 }
 
@@ -205,21 +231,20 @@ ct_code ct_table_share(ct_table *table, ct_table *from, ct_status *status) {
     return CT_OK;
 }
 
-static ct_code index_grow(ct_table *table, ct_partition *partition, ct_retired *retired, ct_status *status) {
+static ct_code index_resize(ct_table *table, ct_partition *partition, uint32_t bits, ct_retired *retired, ct_status *status) {
     const ct_partition old = *partition;
-    const size_t old_count = (size_t)1 << old.index_bits, mask = 2 * old_count - 1;
-    uint32_t *touched = old.touched ? calloc(2 * old_count, sizeof *touched) : NULL;
-    uint8_t *marks = old.marks ? calloc(2 * old_count, sizeof *marks) : NULL;
-    ct_code code = (old.touched && !touched) || (old.marks && !marks)
-                       ? ct_fail_memory(status, 2 * old_count * sizeof *touched, "a table's index")
-                       : CT_OK;
-    if (code == CT_OK) code = index_create(table, partition, old.index_bits + 1, &partition->index, status);
+    const size_t old_count = (size_t)1 << old.index_bits, count = (size_t)1 << bits, mask = count - 1;
+    uint32_t *touched = old.touched ? calloc(count, sizeof *touched) : NULL;
+    uint8_t *marks = old.marks ? calloc(count, sizeof *marks) : NULL;
+    ct_code code =
+        (old.touched && !touched) || (old.marks && !marks) ? ct_fail_memory(status, count * sizeof *touched, "a table's index") : CT_OK;
+    if (code == CT_OK) code = index_create(table, partition, bits, &partition->index, status);
     if (code != CT_OK) {
         free(touched);
         free(marks);
         return code;
     }
-    partition->index_bits = old.index_bits + 1;
+    partition->index_bits = bits;
     partition->touched = touched;
     partition->marks = marks;
     for (size_t i = 0; i < old_count; i++) {
@@ -233,12 +258,41 @@ static ct_code index_grow(ct_table *table, ct_partition *partition, ct_retired *
     }
     free(old.touched);
     free(old.marks);
-    partition->bytes += index_bytes(partition, partition->index_bits) - index_bytes(&old, old.index_bits);
-    if (touched) partition->bytes += old_count * sizeof *touched;
-    if (marks) partition->bytes += old_count * sizeof *marks;
+    partition->bytes += index_bytes(partition, bits) - index_bytes(&old, old.index_bits);
+    if (touched) partition->bytes += (count - old_count) * sizeof *touched;
+    if (marks) partition->bytes += (count - old_count) * sizeof *marks;
     if (retired) return retire(retired, old.index, index_bytes(&old, old.index_bits), status);
     release(table, old.index, index_bytes(&old, old.index_bits));
     return CT_OK;
+}
+
+static ct_code index_grow(ct_table *table, ct_partition *partition, ct_retired *retired, ct_status *status) {
+    return index_resize(table, partition, partition->index_bits + 1, retired, status);
+}
+
+/* Rows with numbers from `rows` on move to free ones below. */
+static void pack_rows(ct_partition *partition, uint32_t rows) {
+    uint32_t free_count = 0;
+    for (uint32_t i = 0; i < partition->free_count; i++)
+        if (partition->free_rows[i] < rows) partition->free_rows[free_count++] = partition->free_rows[i];
+    for (size_t place = 0; place < (size_t)1 << partition->index_bits; place++) {
+        ct_index_entry *entry = ct_partition_entry(partition, place);
+        if (entry->slot == CT_SLOT_EMPTY || entry->slot == CT_SLOT_STUB || entry->slot <= rows) continue;
+        const uint32_t from = entry->slot - 1, to = partition->free_rows[--free_count];
+        ct_slab *slabs[2] = {&partition->values, &partition->state};
+        for (size_t i = 0; i < 2; i++)
+            if (slabs[i]->floats) memcpy(ct_slab_at(slabs[i], to), ct_slab_at(slabs[i], from), slab_row_bytes(slabs[i]));
+        entry->slot = to + 1;
+    }
+    partition->rows = rows;
+    partition->free_count = free_count;
+}
+
+ct_code ct_partition_shrink(ct_table *table, ct_partition *partition, uint32_t rows, uint32_t bits, ct_status *status) {
+    if (partition->rows > rows) pack_rows(partition, rows);
+    CT_TRY(slab_shrink(&partition->values, table, rows, &partition->bytes, status));
+    CT_TRY(slab_shrink(&partition->state, table, rows, &partition->bytes, status));
+    return partition->index_bits > bits ? index_resize(table, partition, bits, NULL, status) : CT_OK;
 }
 
 ct_code ct_partition_claim(ct_table *table, ct_partition *partition, uint64_t key, ct_index_entry **out_entry, ct_status *status) {
@@ -321,6 +375,7 @@ void ct_partition_remove(ct_partition *partition, size_t place) {
     }
     if (partition->marks) partition->marks[hole] = 0;
     memset(ct_partition_entry(partition, hole), 0, sizeof *entry << partition->entry_shift); /* with its target statistics */
+    if (partition->touched) partition->touched[hole] = 0;
     partition->used--;
 }
 

@@ -36,14 +36,13 @@ typedef struct ct_key_counts {
 
 #define CT_DAY_NEVER UINT32_MAX /* as a key's day: it does not expire */
 
-/* Fixed-size records of floats (or pairs of halves) by number, in chunks of a power of two; the first chunk grows until it is as large as
- * the others. */
+/* Fixed-size records of floats (or pairs of halves) by number, in chunks of a power of two. The first chunk grows until it is as large as
+ * the others; the last one ends where the partition may have no more rows. */
 typedef struct ct_slab {
     float **chunks;
     uint32_t chunk_count, chunk_capacity;
     uint32_t shift;       /* log2 of a full chunk's rows */
     uint32_t floats;      /* of a record; 0 = no memory at all */
-    size_t first_rows;    /* room in chunk 0 */
     size_t capacity_rows; /* room in all chunks */
 } ct_slab;
 
@@ -95,6 +94,9 @@ CT_MUST_CHECK ct_code ct_partition_claim(ct_table *table, ct_partition *partitio
                                          ct_status *status);
 /* Makes room for `rows` more rows, so that adding them moves none. */
 CT_MUST_CHECK ct_code ct_partition_reserve(ct_table *table, ct_partition *partition, size_t rows, ct_status *status);
+/* Gives memory back: room for `rows` rows, at least as many as there are, and 2^bits places, for which its keys are not too many. Rows and
+ * entries move. */
+CT_MUST_CHECK ct_code ct_partition_shrink(ct_table *table, ct_partition *partition, uint32_t rows, uint32_t bits, ct_status *status);
 /* Gives a stub a row; its values and state are not set. */
 CT_MUST_CHECK ct_code ct_partition_add_row(ct_table *table, ct_partition *partition, ct_index_entry *entry, ct_status *status);
 /* Takes the entry at `place` out of the index, and gives its row back. Entries behind it may move up. Only where free_rows has room. */

@@ -51,6 +51,8 @@ bool ct_tier_let_go(ct_tier *tier, const ct_table *table, size_t part, size_t pl
 CT_MUST_CHECK ct_code ct_tier_check_finite(ct_tier *tier, ct_status *status);
 int64_t ct_tier_waited_ns(const ct_tier *tier);
 ct_live *ct_tier_live(ct_tier *tier);
+/* See ct_store_count_others. */
+void ct_tier_count_others(ct_tier *tier, uint64_t bytes);
 uint64_t ct_tier_least_memory(const ct_tier *tier); /* see ct_store_least_memory */
 const ct_stored_table *ct_tier_layout(const ct_tier *tier, size_t table);
 

@@ -33,11 +33,14 @@ typedef struct tier_day {
     int64_t rows, stubs; /* in the database alone */
 } tier_day;
 
+enum { TIER_AGES = 64 };
+
 typedef struct tier_part {
-    uint32_t written; /* what was touched up to here is in the database as it is */
-    uint32_t dirty;   /* entries that were touched later */
-    bool to_write;    /* now */
-    tier_day *days;   /* (day_count): all that any key has; 0 alone where the table does not expire */
+    uint32_t written;         /* what was touched up to here is in the database as it is */
+    uint32_t dirty;           /* entries that were touched later */
+    bool to_write;            /* now */
+    uint32_t ages[TIER_AGES]; /* of a choice: dirty entries, by how long they were not asked for */
+    tier_day *days;           /* (day_count): all that any key has; 0 alone where the table does not expire */
     uint32_t day_count, day_room;
     ct_sum pending;                      /* of what the last flush wrote that counts as changed all the same */
     int64_t evicted_rows, evicted_stubs; /* by a task; negative = brought in */
@@ -46,9 +49,10 @@ typedef struct tier_part {
 typedef struct tier_table {
     tier_part *part;       /* (partitions) */
     uint64_t sized_for;    /* keys of a batch; 0 = never */
+    uint64_t sized_beside; /* what others had then */
     uint64_t most_entries; /* of a partition's index */
+    uint32_t most_bits;    /* its size */
     uint64_t most_dirty;   /* bytes */
-    size_t cursor;         /* partition that is written back next */
     tier_out out[2];       /* one is filled while the other is written */
     size_t next_out;
 } tier_table;
@@ -80,6 +84,7 @@ struct ct_tier {
     ct_live *live;
     ct_helper *helper; /* NULL = for reading only */
     uint64_t memory_bytes, cache_bytes;
+    uint64_t others_bytes;       /* of the limit, that the store's user has */
     uint64_t least_bytes;        /* where the limit was too small: one that is not; else 0 */
     size_t trained;              /* tables */
     tier_table *tables;          /* (table_count); of trained ones */
@@ -124,6 +129,9 @@ size_t tier_row_bytes(const ct_partition *partition);
 /* Sets the sizes of the table's partitions by what the largest batch so far leaves. */
 CT_MUST_CHECK ct_code tier_set_sizes(ct_tier *tier, const ct_ticket *ticket, ct_status *status);
 
+/* Gives back what the partition has beyond its size, where nobody holds its rows. */
+CT_MUST_CHECK ct_code tier_shrink(ct_table *table, const tier_table *state, size_t part, ct_status *status);
+
 /* tier_write.c: one that no job holds. */
 CT_MUST_CHECK ct_code tier_out_take(ct_tier *tier, tier_table *state, tier_out **out_out, ct_status *status);
 void tier_out_sort(tier_out_part *out);
@@ -131,6 +139,8 @@ void tier_out_sort(tier_out_part *out);
 CT_MUST_CHECK ct_code tier_out_send(ct_tier *tier, tier_out *out, ct_status *status);
 /* Makes room for `rows` rows and `entries` entries. */
 CT_MUST_CHECK ct_code tier_make_room(const tier_work *work, size_t part, uint64_t rows, uint64_t entries, ct_status *status);
+/* So that not too much is dirty: whether, and up to which plan, partitions write back what this plan does not ask for. */
+void tier_choose_dirty(tier_work *work);
 /* All that has changed and will not change before it is asked for again. */
 CT_MUST_CHECK ct_code tier_write_back(const tier_work *work, size_t part, ct_status *status);
 

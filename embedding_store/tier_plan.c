@@ -127,23 +127,6 @@ static void fetch_job(void *context, ct_failure *failure) {
     if (code != CT_OK) ct_failure_put(failure, &status);
 }
 
-/* Which partitions write their changed rows back, so that not too much is dirty: in turn, until half of what may be is left. */
-static void choose_dirty(tier_table *state, const ct_table *table) {
-    const uint64_t bytes = ct_record_bytes(table);
-    uint64_t dirty = 0;
-    for (size_t p = 0; p < table->partition_count; p++) {
-        state->part[p].to_write = false;
-        dirty += state->part[p].dirty;
-    }
-    if (dirty * bytes <= state->most_dirty) return;
-    for (size_t n = 0; n < table->partition_count && dirty * bytes > state->most_dirty / 2; n++) {
-        tier_part *part = &state->part[state->cursor];
-        part->to_write = true;
-        dirty -= part->dirty;
-        state->cursor = (state->cursor + 1) % table->partition_count;
-    }
-}
-
 ct_code ct_tier_plan(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
     ct_table *table = ticket->table;
     const size_t number = (size_t)(table - tier->store->tables), parts = table->partition_count;
@@ -159,13 +142,13 @@ ct_code ct_tier_plan(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
     CT_TRY(tier_set_sizes(tier, ticket, status));
     mine->sequence = ++tier->sequence;
     if (mine->sequence == UINT32_MAX) return ct_fail(status, CT_EXHAUSTED, "2^32 batches in one run; save, and go on from the folder");
-    choose_dirty(state, table);
     tier_work work = {.tier = tier,
                       .ticket = ticket,
                       .state = state,
                       .evictable = tier->acquired,
                       .final = tier->current ? tier->acquired - 1 : tier->acquired,
                       .failure = {.status = status}};
+    tier_choose_dirty(&work);
     CT_TRY(tier_out_take(tier, state, &work.out, status));
     ct_run(ticket->lookup.alone ? NULL : tier->store->pool, parts, plan_task, &work);
     for (size_t p = 0; p < parts; p++) {
@@ -232,6 +215,10 @@ static void admit_task(void *context, size_t part, size_t worker) {
     admit_work *work = context;
     const ct_tier_ticket *mine = &work->tier->plan;
     ct_status status;
+    if (tier_shrink(work->ticket->table, work->state, part, &status) != CT_OK) { /* no batch is acquired: nobody holds rows */
+        ct_failure_put(&work->failure, &status);
+        return;
+    }
     for (size_t i = mine->first[part]; i < mine->first[part + 1]; i++) {
         if (i + AHEAD < mine->first[part + 1]) ct_table_prefetch(work->ticket->table, mine->missing[i + AHEAD]);
         if (bring_in(work, part, i, &status) == CT_OK) continue;

@@ -1,4 +1,5 @@
 /* What the memory limit covers, and how many rows of a table fit into it. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "embedding_store/record.h"
@@ -6,6 +7,9 @@
 
 enum {
     DATABASE_BYTES = 32 << 20, /* RocksDB's own: readers of files, the file in work, a compaction's buffers; what malloc keeps */
+    DATABASE_PART = 32,        /* and of the limit: filters of larger files, while they are made */
+    OTHERS_PART = 64,          /* of the limit: steps in which what others have is counted, as each makes the cache smaller */
+    LEAST_INDEX_BITS = 4,
     MOST_DIRTY_BYTES = 64 << 20,
     DIRTY_PART = 8 /* of the cache, at most */
 };
@@ -17,11 +21,13 @@ size_t tier_row_bytes(const ct_partition *partition) {
 }
 
 /* How many rows and index entries a partition of `bytes` may have. Where keys are counted before they get a row, most are stubs. */
-static void divide(const ct_table *table, const ct_partition *partition, uint64_t bytes, uint32_t *out_rows, uint64_t *out_entries) {
+static void divide(const ct_table *table, const ct_partition *partition, uint64_t bytes, uint32_t *out_rows, uint64_t *out_entries,
+                   uint32_t *out_bits) {
     const uint64_t stubs_a_row = table->spec.min_count > 1 ? 3 : 1;
     *out_rows = 0;
     *out_entries = 0;
-    for (uint32_t bits = partition->index_bits; bits < 32 && tier_place_bytes(partition) << bits < bytes; bits++) {
+    *out_bits = LEAST_INDEX_BITS;
+    for (uint32_t bits = LEAST_INDEX_BITS; bits < 32 && tier_place_bytes(partition) << bits < bytes; bits++) {
         const uint64_t entries = ((uint64_t)1 << bits) * 7 / 10, left = bytes - (tier_place_bytes(partition) << bits);
         uint64_t rows = left / tier_row_bytes(partition);
         if (rows > entries / stubs_a_row) rows = entries / stubs_a_row;
@@ -29,6 +35,7 @@ static void divide(const ct_table *table, const ct_partition *partition, uint64_
         if (rows < *out_rows) break;
         *out_rows = (uint32_t)rows;
         *out_entries = entries;
+        *out_bits = bits;
     }
 }
 
@@ -41,8 +48,8 @@ static size_t ticket_bytes(const ct_ticket *ticket) {
 
 /* All that is not the cache, with two tickets in work and all of a batch's `keys` distinct keys missing. */
 static uint64_t other_bytes(const ct_tier *tier, const ct_ticket *ticket, uint64_t keys) {
-    uint64_t bytes = DATABASE_BYTES + tier->store->changes_bytes + 2 * ticket_bytes(ticket) +
-                     keys * (2 * sizeof(uint64_t) + ct_record_bytes(ticket->table));
+    uint64_t bytes = DATABASE_BYTES + tier->memory_bytes / DATABASE_PART + tier->others_bytes + tier->store->changes_bytes +
+                     2 * ticket_bytes(ticket) + keys * (2 * sizeof(uint64_t) + ct_record_bytes(ticket->table));
     for (size_t i = 0; i < tier->store->table_count; i++) {
         const ct_table *table = &tier->store->tables[i];
         for (size_t p = 0; p < table->partition_count && table->spec.kind == CT_TABLE_FROZEN; p++) bytes += table->partitions[p].bytes;
@@ -53,13 +60,34 @@ static uint64_t other_bytes(const ct_tier *tier, const ct_ticket *ticket, uint64
 /* What leaves at once, and what is dirty, is a part of the cache beside it. */
 static uint64_t cache_of(uint64_t bytes) { return bytes / 6 * 5; }
 
-static ct_code fail_small(ct_tier *tier, const ct_ticket *ticket, uint64_t keys, uint64_t other, ct_status *status) {
+/* The least that works: of it, the cache for `rows` rows beside what else there is. */
+static uint64_t least_memory(const ct_tier *tier, const ct_ticket *ticket, uint64_t rows, uint64_t other) {
     const ct_table *table = ticket->table;
-    const uint64_t each =
-        (tier_place_bytes(&table->partitions[0]) * 3 + tier_row_bytes(&table->partitions[0])) * (table->spec.min_count > 1 ? 3 : 1);
-    tier->least_bytes = (((other + keys * each * tier->trained * 6 / 5) >> 20) + 1) << 20;
-    return ct_fail(status, CT_INVALID, "a memory limit of %llu MiB is too small for batches of %zu rows; give %llu MiB, or smaller batches",
-                   (unsigned long long)(tier->memory_bytes >> 20), ticket->lookup.rows, (unsigned long long)(tier->least_bytes >> 20));
+    const uint64_t fixed = other - tier->memory_bytes / DATABASE_PART;
+    for (uint64_t mib = (fixed >> 20) + 1;; mib++) {
+        const uint64_t bytes = mib << 20, used = fixed + bytes / DATABASE_PART;
+        uint32_t each, bits;
+        uint64_t entries;
+        if (used >= bytes) continue;
+        divide(table, &table->partitions[0], cache_of(bytes - used) / tier->trained / table->partition_count, &each, &entries, &bits);
+        if (each * table->partition_count >= rows) return bytes;
+    }
+}
+
+static ct_code fail_small(ct_tier *tier, const ct_ticket *ticket, uint64_t rows, uint64_t other, ct_status *status) {
+    char others[64] = "";
+    tier->least_bytes = least_memory(tier, ticket, rows, other);
+    if (tier->others_bytes)
+        (void)snprintf(others, sizeof others, ", beside histories of %llu MiB, which grow",
+                       (unsigned long long)((tier->others_bytes + (1 << 20) - 1) >> 20));
+    return ct_fail(
+        status, CT_INVALID, "a memory limit of %llu MiB is too small for batches of %zu rows%s; give %llu MiB, or smaller batches",
+        (unsigned long long)(tier->memory_bytes >> 20), ticket->lookup.rows, others, (unsigned long long)(tier->least_bytes >> 20));
+}
+
+void ct_tier_count_others(ct_tier *tier, uint64_t bytes) {
+    const uint64_t step = tier->memory_bytes / OTHERS_PART + 1;
+    tier->others_bytes = (bytes + step - 1) / step * step;
 }
 
 ct_code tier_set_sizes(ct_tier *tier, const ct_ticket *ticket, ct_status *status) {
@@ -68,23 +96,30 @@ ct_code tier_set_sizes(ct_tier *tier, const ct_ticket *ticket, ct_status *status
     const uint64_t parts = table->partition_count;
     uint64_t keys = ticket->rare_count;
     for (size_t p = 0; p < parts; p++) keys += ticket->unique_counts[p];
-    if (state->sized_for >= keys) return CT_OK;
-    keys += keys / 4; /* others may have more */
-    uint64_t cache = tier->cache_bytes;
+    if (state->sized_for >= keys && state->sized_beside == tier->others_bytes) return CT_OK;
+    keys = state->sized_for >= keys ? state->sized_for : keys + keys / 4; /* others may have more */
+    uint64_t cache = tier->cache_bytes > tier->others_bytes ? tier->cache_bytes - tier->others_bytes : 0;
     const uint64_t other = other_bytes(tier, ticket, keys);
-    if (!cache && tier->memory_bytes > other) cache = cache_of(tier->memory_bytes - other);
+    if (!tier->cache_bytes && tier->memory_bytes > other) cache = cache_of(tier->memory_bytes - other);
     uint32_t rows = 0;
+    divide(table, &table->partitions[0], cache / tier->trained / parts, &rows, &state->most_entries, &state->most_bits);
+    if (rows * parts < 2 * keys && !tier->cache_bytes) return fail_small(tier, ticket, 2 * keys, other, status); /* two batches */
     for (size_t p = 0; p < parts; p++) {
         ct_partition *partition = &table->partitions[p];
-        divide(table, partition, cache / tier->trained / parts, &rows, &state->most_entries);
-        const uint32_t most = partition->rows > rows ? partition->rows : rows; /* slabs do not shrink */
+        const uint32_t most = partition->rows > rows ? partition->rows : rows; /* more than there may be leave, and then it shrinks */
         uint32_t *free_rows = realloc(partition->free_rows, ((size_t)most + 1) * sizeof *free_rows);
         if (!free_rows) return ct_fail_memory(status, most * sizeof *free_rows, "a table's free rows");
         partition->free_rows = free_rows;
-        partition->most_rows = most;
+        partition->most_rows = rows;
     }
-    if (rows * parts < 2 * keys && !tier->cache_bytes) return fail_small(tier, ticket, 2 * keys, other, status); /* two batches */
     state->sized_for = keys;
+    state->sized_beside = tier->others_bytes;
     state->most_dirty = cache / DIRTY_PART < MOST_DIRTY_BYTES ? cache / DIRTY_PART : MOST_DIRTY_BYTES;
     return CT_OK;
+}
+
+ct_code tier_shrink(ct_table *table, const tier_table *state, size_t part, ct_status *status) {
+    ct_partition *partition = &table->partitions[part];
+    if (partition->rows <= partition->most_rows && partition->index_bits <= state->most_bits) return CT_OK;
+    return ct_partition_shrink(table, partition, partition->most_rows, state->most_bits, status);
 }

@@ -1,6 +1,7 @@
 /* Rows on their way out: those that leave memory to make room, and those that are written and stay. Tasks over partitions encode them into
  * one of two buffers; the helper writes it while the other is filled. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "embedding_store/helper.h"
 #include "embedding_store/live.h"
@@ -159,6 +160,43 @@ ct_code tier_make_room(const tier_work *work, size_t part, uint64_t rows, uint64
 }
 
 /* --- what is written and stays --- */
+
+static void age_task(void *context, size_t part, size_t worker) {
+    (void)worker;
+    const tier_work *work = context;
+    const ct_partition *partition = &work->ticket->table->partitions[part];
+    tier_part *state = &work->state->part[part];
+    const uint32_t written = state->written, window = work->final - written;
+    memset(state->ages, 0, sizeof state->ages);
+    for (size_t at = 0; at < (size_t)1 << partition->index_bits; at++) {
+        const uint32_t touched = partition->touched[at];
+        if (touched > written && touched <= work->final) /* of an empty place it is 0 */
+            state->ages[(uint64_t)(work->final - touched) * TIER_AGES / window]++;
+    }
+}
+
+/* What was not asked for longest goes first: what is used again and again is seldom written. */
+void tier_choose_dirty(tier_work *work) {
+    tier_table *state = work->state;
+    const size_t parts = work->ticket->table->partition_count;
+    const uint64_t bytes = ct_record_bytes(work->ticket->table);
+    const uint32_t written = state->part[0].written; /* all partitions are written at once */
+    uint64_t dirty = 0;
+    for (size_t p = 0; p < parts; p++) {
+        dirty += state->part[p].dirty;
+        state->part[p].to_write = false;
+    }
+    if (dirty * bytes <= state->most_dirty || work->final <= written) return;
+    ct_run(work->ticket->lookup.alone ? NULL : work->tier->store->pool, parts, age_task, work);
+    unsigned oldest = TIER_AGES;
+    while (oldest > 0 && dirty * bytes > state->most_dirty / 2) {
+        oldest--;
+        for (size_t p = 0; p < parts; p++) dirty -= state->part[p].ages[oldest];
+    }
+    /* the smallest age in that bucket */
+    work->final -= (uint32_t)(((uint64_t)oldest * (work->final - written) + TIER_AGES - 1) / TIER_AGES);
+    for (size_t p = 0; p < parts; p++) state->part[p].to_write = true;
+}
 
 ct_code tier_write_back(const tier_work *work, size_t part, ct_status *status) {
     const ct_table *table = work->ticket ? work->ticket->table : &work->tier->store->tables[work->out->table];

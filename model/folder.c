@@ -285,15 +285,30 @@ static ct_code read_tower(ct_model *model, const char *path, int64_t tower_step,
     return code;
 }
 
-static ct_code read_histories(ct_model *model, const json_t *manifest, const char *folder, ct_status *status) {
+/* Where the folder has any. Of a model for reading they are a part of the limit: *memory_bytes is then what they leave. */
+static ct_code read_histories(ct_model *model, const json_t *manifest, const char *folder, uint64_t *memory_bytes, ct_status *status) {
+    if (json_array_size(json_object_get(manifest, "required_features")) == 0) return CT_OK;
     char *path = ct_path_join(folder, MODEL_HISTORIES);
     if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
-    const ct_code code =
-        json_array_size(json_object_get(manifest, "required_features")) == 0
-            ? ct_fail(status, CT_CORRUPT, "%s: the model's features follow from histories, but the folder has none", folder)
-            : ct_histories_open(model->schema, path, &model->histories, status);
+    const ct_code code = ct_histories_open(model->schema, path, &model->histories, status);
     free(path);
-    return code;
+    if (code != CT_OK || model->mode != CT_MODEL_READ || *memory_bytes == 0) return code;
+    const uint64_t bytes = ct_histories_bytes(model->histories);
+    if (bytes >= *memory_bytes)
+        return ct_fail(status, CT_INVALID, "%s: a memory limit of %llu MiB is too small for its histories; give %llu MiB", folder,
+                       (unsigned long long)(*memory_bytes >> 20), (unsigned long long)(bytes >> 20) + 1);
+    *memory_bytes -= bytes;
+    return CT_OK;
+}
+
+/* After the layout. */
+static ct_code check_histories(ct_model *model, const char *folder, ct_status *status) {
+    if (model->layout.histories && model->histories == NULL)
+        return ct_fail(status, CT_CORRUPT, "%s: the model's features follow from histories, but the folder has none", folder);
+    if (model->layout.histories) return CT_OK;
+    ct_histories_destroy(model->histories); /* no feature asks for them */
+    model->histories = NULL;
+    return CT_OK;
 }
 
 static ct_code open_once(const char *folder, ct_model_mode mode, uint64_t memory_bytes, const char *live_folder, ct_device *device,
@@ -311,7 +326,7 @@ static ct_code open_once(const char *folder, ct_model_mode mode, uint64_t memory
     }
     model->mode = mode;
     model->memory_bytes = memory_bytes;
-    const ct_store_limit limit = {memory_bytes, live_folder};
+    ct_store_limit limit = {memory_bytes, live_folder};
     static const ct_store_mode store_modes[] = {
         [CT_MODEL_TRAIN] = CT_STORE_TRAIN, [CT_MODEL_LOOK] = CT_STORE_LOOK, [CT_MODEL_READ] = CT_STORE_READ};
     model->device = device != NULL ? device : ct_device_cpu();
@@ -321,8 +336,10 @@ static ct_code open_once(const char *folder, ct_model_mode mode, uint64_t memory
     CT_TRY_GOTO(code, ct_schema_parse(text, bytes, schema, &model->schema, status), done);
     CT_TRY_GOTO(code, ct_model_spec_load(spec, NULL, 0, &model->spec, status), done);
     CT_TRY_GOTO(code, read_numbers(model, manifest, folder, &tower_step, status), done);
+    CT_TRY_GOTO(code, read_histories(model, manifest, folder, &limit.memory_bytes, status), done);
     CT_TRY_GOTO(code, ct_store_open_within(tables, store_modes[mode], &limit, model->device, pool, &model->store, status), done);
     CT_TRY_GOTO(code, read_layout(model, manifest, folder, status), done);
+    CT_TRY_GOTO(code, check_histories(model, folder, status), done);
     code = model_finish(model, status);
     if (code == CT_UNSUPPORTED && mode != CT_MODEL_TRAIN && model->precision == CT_PRECISION_BF16) {
         /* Trained in bf16, read where there is none: the same weights in fp32. ct_model_precision tells. */
@@ -333,7 +350,6 @@ static ct_code open_once(const char *folder, ct_model_mode mode, uint64_t memory
         code = model_finish(model, status);
     }
     if (code == CT_OK) code = read_tower(model, tower, tower_step, status);
-    if (code == CT_OK && model->layout.histories) code = read_histories(model, manifest, folder, status);
     if (code == CT_OK) {
         *out_model = model;
         model = NULL;

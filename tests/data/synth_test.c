@@ -246,6 +246,77 @@ static void schema_in_another_folder(void **state) {
     free(moved_vectors);
 }
 
+/* --- the tail --- */
+
+static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+/* Distinct values of the log's column, and how many rows have the most frequent one. */
+static size_t count_distinct(const char *const *lines, size_t rows, size_t column, size_t *out_most) {
+    char **texts = calloc(rows, sizeof *texts);
+    for (size_t r = 0; r < rows; r++) {
+        const char *at = lines[r];
+        for (size_t c = 0; c < column; c++) at = strchr(at, '\t') + 1;
+        texts[r] = strndup(at, strcspn(at, "\t"));
+    }
+    qsort(texts, rows, sizeof *texts, by_text);
+    size_t distinct = 0, run = 0;
+    *out_most = 0;
+    for (size_t r = 0; r < rows; r++) {
+        const bool is_new = r == 0 || strcmp(texts[r], texts[r - 1]) != 0;
+        distinct += is_new;
+        run = is_new ? 1 : run + 1;
+        if (run > *out_most) *out_most = run;
+    }
+    for (size_t r = 0; r < rows; r++) free(texts[r]);
+    free(texts);
+    return distinct;
+}
+
+/* The law of synth_tail.c, integrated here on its own: how many distinct values `rows` draws have in the mean, and the first one's share.
+ */
+static double expect_distinct(double values, double slope, double rows, double *out_first) {
+    const double head = 2, e = 1 - slope, all = (pow(values + head, e) - pow(head, e)) / e;
+    double distinct = 0;
+    for (double low = 0, high; low < values; low = high) {
+        high = low < 1000 ? low + 1 : low * 1.001;
+        if (high > values) high = values;
+        const double mass = (pow(high + head, e) - pow(low + head, e)) / e / all;
+        if (low == 0) *out_first = mass;
+        distinct += (high - low) * (1 - exp(-rows * mass / (high - low)));
+    }
+    return distinct;
+}
+
+static void the_tail_is_a_power_law(void **state) {
+    (void)state;
+    enum { ROWS = 20000, COLUMN = 19 /* C6, the largest one */ };
+    char *path = temp_path(folder, "log.tsv"), *plain_path = temp_path(folder, "plain.tsv");
+    ct_synth_options options = options_for(ROWS);
+    options.path = plain_path;
+    const ct_synth_truth plain = write_log(&options);
+    for (int uniform = 0; uniform < 2; uniform++) {
+        options.path = path;
+        options.tail = 40000000;
+        if (uniform) options.tail_slope = 0;
+        const ct_synth_truth truth = write_log(&options);
+        assert_memory_equal(&truth, &plain, sizeof truth); /* what has no effect changes no click */
+        size_t bytes, most;
+        char *data = read_file(path, &bytes), *rest = data;
+        const char **lines = calloc(ROWS, sizeof *lines);
+        for (size_t r = 0; r < ROWS; r++) lines[r] = strsep(&rest, "\n");
+        const size_t distinct = count_distinct(lines, ROWS, COLUMN, &most);
+        double first = 0;
+        const double wanted = expect_distinct(40000000, options.tail_slope, ROWS, &first);
+        if (fabs((double)distinct - wanted) > 6 * sqrt(wanted)) fail_msg("%zu distinct values; expected %.0f", distinct, wanted);
+        if (!uniform && fabs((double)most - first * ROWS) > 6 * sqrt(first * ROWS))
+            fail_msg("the first value has %zu rows; expected %.0f", most, first * ROWS);
+        free(lines);
+        free(data);
+    }
+    free(plain_path);
+    free(path);
+}
+
 /* --- refusals --- */
 
 static size_t files_in(const char *path) {
@@ -275,6 +346,8 @@ static void wrong_options_are_named(void **state) {
     WRONG(items, 9, "items is 9; it must be 10 to 1000000");
     WRONG(users, 0, "users is 0; it must be 1 to 10000000");
     WRONG(vocabulary, 2000000, "vocabulary is 2000000; it must be 10 to 1000000");
+    WRONG(tail, -1, "tail is -1; it must be 0 to 4000000000");
+    WRONG(tail_slope, 3.5, "tail_slope is 3.5; it must be 0 to 3");
     WRONG(vector_dim, 0, "vector_dim is 0; it must be 1 to 4096");
     WRONG(rate, 0.0, "rate is 0; it must be 0.0001 to 0.9999");
     WRONG(rate, NAN, "rate is nan");
@@ -354,6 +427,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(gzip_and_standard_output, set_up, tear_down),
         cmocka_unit_test_setup_teardown(schema_describes_the_log, set_up, tear_down),
         cmocka_unit_test_setup_teardown(schema_in_another_folder, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_tail_is_a_power_law, set_up, tear_down),
         cmocka_unit_test_setup_teardown(wrong_options_are_named, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nothing_stays_behind, set_up, tear_down),
         cmocka_unit_test_setup_teardown(smallest_and_largest, set_up, tear_down),

@@ -1,5 +1,6 @@
-/* A store within a limit against one without: the same floats in every batch and the same digest, whatever optimiser, admission, target
- * statistics, number of threads and parts; with rows that come and go all the time. */
+/* A store within a limit against one without: the same floats in every batch and the same digest, whatever optimiser, precision, admission,
+ * expiry, target statistics, number of threads and parts; with rows that come and go all the time, and with a cache that becomes smaller.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,8 +23,9 @@ typedef struct setting {
     ct_row_optimiser optimiser;
     uint32_t min_count, partition_bits;
     size_t threads;
-    uint64_t cache_bytes; /* 0 = no limit */
-    bool target_stats, ahead;
+    uint64_t cache_bytes;  /* 0 = no limit */
+    uint64_t others_bytes; /* of these, what the caller has at the end; it grows */
+    bool target_stats, expires, halves, ahead;
 } setting;
 
 static ct_table_spec spec_of(const setting *s) {
@@ -39,7 +41,9 @@ static ct_table_spec spec_of(const setting *s) {
                            .first_value_scale = 0.1f,
                            .seed = 7,
                            .min_count = s->min_count,
-                           .target_stats = s->target_stats};
+                           .precision = s->halves ? CT_ROW_FP16 : CT_ROW_FP32,
+                           .target_stats = s->target_stats,
+                           .expire_days = s->expires ? 6 : 0};
 }
 
 typedef struct world {
@@ -75,6 +79,7 @@ static void make_batch(random_lookup *random, uint64_t number) {
                                            .seed = 11};
     random_lookup_init(random, &options, number);
     random->lookup.epoch = (uint32_t)(number / 15);
+    random->lookup.day = (uint32_t)(20000 + number / 3);
 }
 
 /* Batches [first, end): training gathers, and now and then reading ones, to `out`, which grows. Returns how many floats there are. */
@@ -87,6 +92,7 @@ static size_t train(world *world, const setting *s, uint64_t first, uint64_t end
         random_lookup *this = &random[number % 2];
         ct_ticket *ticket = world->tickets[number % 2];
         const size_t rows = this->lookup.rows, floats = rows * this->stride;
+        ct_store_count_others(world->store, s->others_bytes * number / BATCHES);
         if (!s->ahead || number == first) assert_ok(ct_store_prefetch(world->store, ticket, &this->lookup, &status));
         assert_ok(ct_store_acquire(world->store, ticket, &status));
         if (number + 1 < end) {
@@ -131,7 +137,7 @@ static void assert_same(const float *got, const float *wanted, size_t count, con
 
 static void compare(const setting *with) {
     setting without = *with;
-    without.cache_bytes = 0;
+    without.cache_bytes = without.others_bytes = 0;
     without.ahead = false;
     world a, b;
     float *wanted = NULL, *got = NULL;
@@ -149,7 +155,11 @@ static void compare(const setting *with) {
     ct_store_table_info(b.store, 0, &y);
     assert_int_equal(y.rows, x.rows);
     assert_int_equal(y.stubs, x.stubs);
+    assert_int_equal(y.expired, x.expired);
+    assert_true(!with->expires || x.expired > 0);
     assert_true(b.most_outside > (x.rows + x.stubs) / 6); /* the limit was felt */
+    const uint64_t most = with->cache_bytes - with->others_bytes * (BATCHES - 1) / BATCHES;
+    if (y.bytes > most) fail_msg("the cache has %llu bytes; it may have %llu", (unsigned long long)y.bytes, (unsigned long long)most);
     world_deinit(&a);
     world_deinit(&b);
     free(wanted);
@@ -157,26 +167,31 @@ static void compare(const setting *with) {
     assert_false(ct_path_exists(path_of("live")));
 }
 
+/* Every optimiser with every number of threads; of the other kinds each with each other, and each with each optimiser. */
 static void test_same_bits(void **unused) {
     (void)unused;
     static const size_t threads[] = {1, 2, 8};
-    size_t number = 0;
-    for (int optimiser = CT_ROW_ADAGRAD_ROWWISE; optimiser <= CT_ROW_ADAM; optimiser++) {
-        for (uint32_t min_count = 1; min_count <= 2; min_count++) {
-            for (int stats = 0; stats < 2; stats++) {
-                const bool ahead = number % 2; /* each with each of the others */
-                const setting setting = {
-                    .optimiser = (ct_row_optimiser)optimiser,
-                    .min_count = min_count,
-                    .partition_bits = (uint32_t)(number % 3),
-                    .threads = threads[number / 2 % 3],
-                    .cache_bytes = (optimiser < CT_ROW_ADAGRAD ? 80000u : 110000u) * (min_count == 2 ? 5 : 3) / 3 * (stats ? 2 : 1),
-                    .target_stats = stats,
-                    .ahead = ahead ^ (optimiser & 1)};
-                compare(&setting);
-                number++;
-            }
+    for (unsigned number = 0; number < 48; number++) {
+        const unsigned optimiser = number % 4, bits = number / 12 * 5 + number; /* of the table of kinds */
+        setting setting = {.optimiser = (ct_row_optimiser)optimiser,
+                           .threads = threads[number / 4 % 3],
+                           .min_count = 1 + (bits & 1),
+                           .target_stats = bits >> 1 & 1,
+                           .expires = bits >> 2 & 1,
+                           .halves = bits >> 3 & 1,
+                           .ahead = bits >> 4 & 1,
+                           .partition_bits = number % 3};
+        printf("%s, %zu threads%s%s%s%s%s%s\n", ct_row_optimiser_name(setting.optimiser), setting.threads,
+               setting.min_count > 1 ? ", admission" : "", setting.target_stats ? ", target statistics" : "",
+               setting.expires ? ", expiry" : "", setting.halves ? ", fp16" : "", setting.ahead ? ", ahead" : "",
+               number % 2 ? ", shrinking" : "");
+        setting.cache_bytes = (optimiser < CT_ROW_ADAGRAD ? 80000u : 110000u) * (setting.min_count == 2 ? 5 : 3) / 3 *
+                              (setting.target_stats || setting.expires ? 3 : 2) / 2;
+        if (number % 2) {
+            setting.others_bytes = setting.cache_bytes / 3;
+            setting.cache_bytes = setting.cache_bytes / 3 * 4;
         }
+        compare(&setting);
     }
 }
 

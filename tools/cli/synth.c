@@ -47,6 +47,12 @@ ct_code ct_verb_synth(int argc, char **argv, ct_status *status) {
         {"items", "N", CT_OPTION_INTEGER, false, &items, "items (C2)", 10, 1e6, NULL},
         {"users", "N", CT_OPTION_INTEGER, false, &users, "users (C1)", 1, 1e7, NULL},
         {"vocabulary", "N", CT_OPTION_INTEGER, false, &vocabulary, "values of the largest other id feature", 10, 1e6, NULL},
+        {"tail", "N", CT_OPTION_INTEGER, false, &synth.tail,
+         "14 id features without effect draw from a long tail of so many values (the largest of them), as in real logs; 40000000 is like "
+         "Criteo's",
+         0, 4e9, NULL},
+        {"tail-slope", "S", CT_OPTION_NUMBER, false, &synth.tail_slope,
+         "how steep the tail falls; 0 = all values as often, and 14 features of one size", 0, 3, NULL},
         {"vector-dim", "N", CT_OPTION_INTEGER, false, &vector_dim, "length of an item's vector", 1, 4096, NULL},
         {"rate", "P", CT_OPTION_NUMBER, false, &synth.rate, "click rate aimed at", 0.0001, 0.9999, NULL},
         {"signal", "S", CT_OPTION_NUMBER, false, &synth.signal, "standard deviation of the true logit", 0, 10, NULL},
