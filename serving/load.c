@@ -63,9 +63,9 @@ static ct_code start_due(load *l, uint64_t *number, int64_t *out_next_ns, ct_sta
     }
 }
 
-/* One thread, which is awake for TICK_NS/16 in each TICK_NS where many calls are due: client and server often share the processors, and a
- * client that wakes for every call and every answer takes more from the server by interrupting it than by its own work. What comes
- * meanwhile is seen up to a tick later, and counted as seen then. */
+/* One thread. Where many calls are due it wakes once in each TICK_NS: client and server often share the processors, and a client that wakes
+ * for every call and every answer takes more from the server by interrupting it than by its own work. What comes meanwhile is seen up to a
+ * tick later, and counted as seen then. */
 static ct_code open_loop(load *l, ct_status *status) {
     const bool ticks = l->options->rate >= 1e9 / TICK_NS;
     uint64_t number = 0;

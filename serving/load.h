@@ -2,7 +2,9 @@
  *
  * Closed loop (concurrency): so many calls are always in flight; a slow server slows the client down. Open loop (rate): calls are due at
  * fixed times, whatever the server does. Their latency counts from when they were due, so a stall of the server, or of this client, is
- * counted for every call that it delayed ("coordinated omission" does not hide it); so does their deadline. */
+ * counted for every call that it delayed ("coordinated omission" does not hide it); so does their deadline. Where 1,000 calls or more are
+ * due in a second the client wakes once a millisecond, starts what is due and takes what has come: so a latency is up to 1 ms too long,
+ * never too short, and a client that shares the server's processors interrupts it less. */
 #ifndef SERVING_LOAD_H
 #define SERVING_LOAD_H
 

@@ -15,7 +15,12 @@ void ct_queue_deinit(ct_queue *queue) {
 
 static ct_queue_entry *at(const ct_queue *queue, size_t index) { return &queue->entries[(queue->first + index) % queue->limit]; }
 
-int64_t ct_queue_wait_ns(const ct_queue *queue) { return (int64_t)((double)queue->rows * queue->row_ns); }
+static int64_t rows_ns(const ct_queue *queue, size_t rows) {
+    const double ns = (double)rows * queue->row_ns;
+    return ns < 9e18 ? (int64_t)ns : INT64_MAX;
+}
+
+int64_t ct_queue_wait_ns(const ct_queue *queue) { return rows_ns(queue, queue->rows); }
 
 ct_queue_answer ct_queue_push(ct_queue *queue, int64_t now_ns, ct_queue_entry entry) {
     enum { SHARE = 2, OVERLOADED = 4 };
@@ -26,7 +31,7 @@ ct_queue_answer ct_queue_push(ct_queue *queue, int64_t now_ns, ct_queue_entry en
     } else {
         if (queue->count == queue->limit || queue->bytes > queue->max_bytes || entry.bytes > queue->max_bytes - queue->bytes)
             return CT_QUEUE_FULL;
-        const int64_t wait = ct_queue_wait_ns(queue), own = (int64_t)((double)entry.rows * queue->row_ns);
+        const int64_t wait = ct_queue_wait_ns(queue), own = rows_ns(queue, entry.rows);
         const bool overloaded = now_ns - queue->empty_ns > CT_QUEUE_CALM_NS;
         if (wait > (overloaded ? longest / OVERLOADED : longest) || own > left - wait) return CT_QUEUE_SLOW;
     }
