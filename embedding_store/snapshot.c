@@ -62,6 +62,7 @@ static ct_code take_record(void *context, size_t number, uint64_t key, const cha
     work->rows += row;
     work->stubs += !row;
     if (table->spec.expire_days && ct_record_day(work->from, record) < table->oldest_day) return CT_OK;
+    if (!row && table->filter) return CT_OK;
     CT_TRY(ct_partition_claim(table, work->scratch, key, &entry, status));
     CT_TRY(ct_record_decode(table, work->scratch, work->from, record, row, entry, status));
     if (table->spec.target_stats) {

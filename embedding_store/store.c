@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "embedding_store/changes.h"
+#include "embedding_store/filter.h"
 #include "embedding_store/live.h"
 #include "embedding_store/record.h"
 #include "embedding_store/tier.h"
@@ -76,6 +77,15 @@ static ct_code clean_spec(const ct_table_spec *spec, size_t number, ct_table_spe
         return ct_fail(status, CT_INVALID, "table %s: rows expire after %u days; at most %d are possible", name, spec->expire_days,
                        CT_TABLE_MAX_EXPIRE_DAYS);
     if (spec->min_count < 1) return ct_fail(status, CT_INVALID, "table %s: min_count must be at least 1", name);
+    if (spec->filter_mib > CT_TABLE_MAX_FILTER_MIB)
+        return ct_fail(status, CT_INVALID, "table %s: a filter of %u MiB; at most %d are possible", name, spec->filter_mib,
+                       CT_TABLE_MAX_FILTER_MIB);
+    if (spec->filter_mib && (spec->min_count < 2 || spec->min_count > CT_FILTER_MOST_COUNT))
+        return ct_fail(status, CT_INVALID, "table %s: a filter counts to a min_count of 2 to %d, not %u", name, CT_FILTER_MOST_COUNT,
+                       spec->min_count);
+    if (spec->filter_mib && spec->target_stats)
+        return ct_fail(status, CT_INVALID,
+                       "table %s: target statistics are kept of every key, a filter keeps nothing of a key but its count", name);
     if (spec->precision != CT_ROW_FP32 && spec->precision != CT_ROW_FP16)
         return ct_fail(status, CT_UNSUPPORTED, "table %s: unknown precision %d", name, (int)spec->precision);
     out_spec->precision = spec->precision;
@@ -87,6 +97,7 @@ static ct_code clean_spec(const ct_table_spec *spec, size_t number, ct_table_spe
     out_spec->min_count = spec->min_count;
     out_spec->target_stats = spec->target_stats;
     out_spec->expire_days = spec->expire_days;
+    out_spec->filter_mib = spec->filter_mib;
     return CT_OK;
 }
 
@@ -121,6 +132,8 @@ ct_code ct_store_create_parted(const ct_table_spec *tables, size_t table_count, 
         const uint32_t state_floats = mode == CT_STORE_TRAIN ? ct_state_floats(&spec) : 0;
         CT_TRY_GOTO(code, ct_table_init(&store->tables[i], &spec, device, partition_bits, state_floats, status), fail);
         store->table_count = i + 1;
+        if (mode == CT_STORE_TRAIN && spec.filter_mib)
+            CT_TRY_GOTO(code, ct_filter_create(&spec, device, &store->tables[i].filter, status), fail);
     }
     *out_store = store;
     return CT_OK;
@@ -151,7 +164,10 @@ void ct_store_destroy(ct_store *store) {
     if (!store) return;
     ct_changes_destroy(store->changes);
     ct_tier_destroy(store->tier);
-    for (size_t i = 0; i < store->table_count; i++) ct_table_deinit(&store->tables[i]);
+    for (size_t i = 0; i < store->table_count; i++) {
+        ct_filter_destroy(store->tables[i].filter);
+        ct_table_deinit(&store->tables[i]);
+    }
     free(store->tables);
     free(store->folder);
     free(store->stored);
@@ -179,6 +195,7 @@ void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *ou
         info.stubs += (int64_t)(partition->used - ct_partition_rows(partition));
         info.bytes += partition->bytes;
     }
+    if (table->filter) info.bytes += ct_filter_bytes(table->filter);
     info.rows += table->outside_rows;
     info.stubs += table->outside_stubs;
     info.expired = table->expired;
@@ -186,6 +203,14 @@ void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *ou
     info.missed = atomic_load_explicit(&table->missed, memory_order_relaxed);
     info.unknown = atomic_load_explicit(&table->unknown, memory_order_relaxed);
     *out_info = info;
+}
+
+void ct_store_filter_info(const ct_store *store, size_t number, ct_filter_info *out_info) {
+    const ct_filter *filter = store->tables[number].filter;
+    *out_info = (ct_filter_info){0};
+    if (!filter) return;
+    const ct_filter_load load = ct_filter_measure(filter);
+    *out_info = (ct_filter_info){ct_filter_bytes(filter), load.fill, load.error};
 }
 
 uint64_t ct_store_least_memory(const ct_store *store) { return store->tier ? ct_tier_least_memory(store->tier) : 0; }
@@ -270,6 +295,8 @@ ct_code ct_store_open_within(const char *folder, ct_store_mode mode, const ct_st
         ct_table_set_day(&store->tables[i], stored[i].first_day, stored[i].today);
         store->tables[i].expired = stored[i].expired;
     }
+    for (size_t i = 0; i < count && code == CT_OK; i++)
+        if (store->tables[i].filter) code = ct_filter_read(store->tables[i].filter, folder, i, status);
     if (code == CT_OK) code = read_rows(store, folder, limit, stored, status);
     if (code == CT_OK && mode == CT_STORE_LOOK) {
         store->stored = stored;
@@ -302,6 +329,8 @@ ct_code ct_store_snapshot(ct_store *store, const char *folder, ct_status *status
         return ct_fail_errno(status, "%s: cannot make the folder", folder);
     }
     ct_code code = store->tier ? ct_tier_snapshot(store, folder, status) : ct_disk_write(store, folder, status);
+    for (size_t i = 0; i < store->table_count && code == CT_OK; i++)
+        if (store->tables[i].filter) code = ct_filter_write(store->tables[i].filter, folder, i, status);
     if (code == CT_OK) code = ct_store_manifest_write(store, folder, status);
     if (code != CT_OK) {
         ct_status ignored = CT_STATUS_INIT;
@@ -359,7 +388,25 @@ static void digest_spec(const ct_table *table, ct_digest *digest) {
     ct_digest_update(digest, &spec->first_value_scale, sizeof(float));
     ct_digest_update_u64(digest, spec->seed);
     ct_digest_update_u64(digest, spec->min_count);
+    if (spec->filter_mib) ct_digest_update_u64(digest, spec->filter_mib);
     ct_digest_update_text(digest, spec->content_hash);
+}
+
+static ct_code digest_filter(const ct_store *store, size_t table, ct_digest *digest, ct_status *status) {
+    ct_filter *filter = store->tables[table].filter, *read = NULL;
+    if (store->mode == CT_STORE_LOOK) {
+        CT_TRY(ct_filter_create(&store->tables[table].spec, store->device, &read, status));
+        const ct_code code = ct_filter_read(read, store->folder, table, status);
+        if (code != CT_OK) {
+            ct_filter_destroy(read);
+            return code;
+        }
+        filter = read;
+    }
+    const ct_sum sum = ct_filter_sum(filter, store->pool);
+    ct_filter_destroy(read);
+    for (size_t n = 0; n < 2; n++) ct_digest_update_u64(digest, sum.word[n]);
+    return CT_OK;
 }
 
 ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status) {
@@ -390,6 +437,11 @@ ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status) {
         for (size_t p = 1; p < parts; p++)
             for (size_t n = 0; n < 2; n++) sums[0].word[n] += sums[p].word[n];
         for (size_t n = 0; n < 2; n++) ct_digest_update_u64(digest, sums[0].word[n]);
+        if (!table->spec.filter_mib) continue;
+        const ct_code code = digest_filter(store, i, digest, status);
+        if (code == CT_OK) continue;
+        free(sums);
+        return code;
     }
     free(sums);
     return CT_OK;

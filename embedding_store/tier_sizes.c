@@ -1,6 +1,7 @@
 /* What the memory limit covers, and how many rows of a table fit into it. */
 #include <stdlib.h>
 
+#include "embedding_store/filter.h"
 #include "embedding_store/record.h"
 #include "embedding_store/tier_internal.h"
 
@@ -16,15 +17,17 @@ size_t tier_row_bytes(const ct_partition *partition) {
     return (partition->values.floats + partition->state.floats) * sizeof(float) + sizeof(uint32_t);
 }
 
-/* How many rows and index entries a partition of `bytes` may have. Where keys are counted before they get a row, most are stubs. */
+/* Entries of the index for each row. Where keys are counted before they get a row, most are stubs, unless a filter counts. */
+static uint64_t entries_a_row(const ct_table *table) { return table->spec.min_count > 1 && !table->filter ? 3 : 1; }
+
+/* How many rows and index entries a partition of `bytes` may have. */
 static void divide(const ct_table *table, const ct_partition *partition, uint64_t bytes, uint32_t *out_rows, uint64_t *out_entries) {
-    const uint64_t stubs_a_row = table->spec.min_count > 1 ? 3 : 1;
     *out_rows = 0;
     *out_entries = 0;
     for (uint32_t bits = partition->index_bits; bits < 32 && tier_place_bytes(partition) << bits < bytes; bits++) {
         const uint64_t entries = ((uint64_t)1 << bits) * 7 / 10, left = bytes - (tier_place_bytes(partition) << bits);
         uint64_t rows = left / tier_row_bytes(partition);
-        if (rows > entries / stubs_a_row) rows = entries / stubs_a_row;
+        if (rows > entries / entries_a_row(table)) rows = entries / entries_a_row(table);
         if (rows > CT_SLOT_STUB / 2) rows = CT_SLOT_STUB / 2;
         if (rows < *out_rows) break;
         *out_rows = (uint32_t)rows;
@@ -45,6 +48,7 @@ static uint64_t other_bytes(const ct_tier *tier, const ct_ticket *ticket, uint64
                      keys * (2 * sizeof(uint64_t) + ct_record_bytes(ticket->table));
     for (size_t i = 0; i < tier->store->table_count; i++) {
         const ct_table *table = &tier->store->tables[i];
+        if (table->filter) bytes += ct_filter_bytes(table->filter);
         for (size_t p = 0; p < table->partition_count && table->spec.kind == CT_TABLE_FROZEN; p++) bytes += table->partitions[p].bytes;
     }
     return bytes;
@@ -55,8 +59,7 @@ static uint64_t cache_of(uint64_t bytes) { return bytes / 6 * 5; }
 
 static ct_code fail_small(ct_tier *tier, const ct_ticket *ticket, uint64_t keys, uint64_t other, ct_status *status) {
     const ct_table *table = ticket->table;
-    const uint64_t each =
-        (tier_place_bytes(&table->partitions[0]) * 3 + tier_row_bytes(&table->partitions[0])) * (table->spec.min_count > 1 ? 3 : 1);
+    const uint64_t each = (tier_place_bytes(&table->partitions[0]) * 3 + tier_row_bytes(&table->partitions[0])) * entries_a_row(table);
     tier->least_bytes = (((other + keys * each * tier->trained * 6 / 5) >> 20) + 1) << 20;
     return ct_fail(status, CT_INVALID, "a memory limit of %llu MiB is too small for batches of %zu rows; give %llu MiB, or smaller batches",
                    (unsigned long long)(tier->memory_bytes >> 20), ticket->lookup.rows, (unsigned long long)(tier->least_bytes >> 20));
