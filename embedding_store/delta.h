@@ -9,7 +9,7 @@
  *                          payload: records of u64 key | u16 bytes | the record as in the store's sorted files; 0 bytes = the key is gone
  *                      then the owner's tensors, one after the other
  *     description      JSON, to the end of the file: the owner's facts, and
- *                          "format": "clicktower delta", "version", "least_reader", "requires": [],
+ *                          "format": "clicktower delta", "version", "least_reader", "requires": [names of words],
  *                          "store": what store.json says of the tables after the delta,
  *                          "sections": [{"table", "offset", "bytes", "blocks", "records"}], of a filter also "filter": true
  *                          "tensors": [{"name", "type", "rows", "columns", "offset", "xxh3"}]
@@ -43,6 +43,9 @@ CT_MUST_CHECK ct_code ct_delta_writer_changes(ct_delta_writer *writer, ct_store 
 /* data: (rows, columns) floats, or doubles where f64. */
 CT_MUST_CHECK ct_code ct_delta_writer_tensor(ct_delta_writer *writer, const char *name, bool f64, size_t rows, size_t columns,
                                              const void *data, ct_status *status);
+/* Words of 64 bits, without which the delta must not be applied: a reader must know their name. */
+CT_MUST_CHECK ct_code ct_delta_writer_words(ct_delta_writer *writer, const char *name, const uint64_t *words, size_t count,
+                                            ct_status *status);
 /* `facts`: an object whose members join the description; stays the caller's. Frees the writer in any case. */
 CT_MUST_CHECK ct_code ct_delta_writer_commit(ct_delta_writer *writer, json_t *facts, uint64_t *out_bytes, ct_status *status);
 void ct_delta_writer_abort(ct_delta_writer *writer); /* NULL is fine */
@@ -62,6 +65,9 @@ int64_t ct_delta_records(const ct_delta *delta); /* of all tables, without lines
 /* Fills data as it was given to the writer; CT_CORRUPT where there is no such tensor, of another shape, or damaged. */
 CT_MUST_CHECK ct_code ct_delta_tensor(const ct_delta *delta, const char *name, bool f64, size_t rows, size_t columns, void *data,
                                       ct_status *status);
+
+/* malloc'd, as they were given to the writer. */
+CT_MUST_CHECK ct_code ct_delta_words(const ct_delta *delta, const char *name, uint64_t **out_words, size_t *out_count, ct_status *status);
 
 /* Takes a store of ct_store_open(CT_STORE_TRAIN), without a limit on memory, on to the state after the delta. CT_INVALID where its tables
  * are others. After a failure it is good for nothing but ct_store_destroy. */

@@ -55,9 +55,12 @@ static ct_code check_version(const ct_delta *delta, ct_status *status) {
         return ct_fail(status, CT_UNSUPPORTED, "%s: needs a reader of version %lld; this one has %d", delta->path, (long long)least,
                        VERSION);
     CT_TRY(ct_json_get_array(delta->description, "requires", delta->path, &requires, status));
-    if (!json_array_size(requires)) return CT_OK;
-    const char *name = json_string_value(json_array_get(requires, 0));
-    return ct_fail(status, CT_UNSUPPORTED, "%s: requires the unknown feature %s", delta->path, name ? name : "(no text)");
+    for (size_t i = 0; i < json_array_size(requires); i++) {
+        const char *name = json_string_value(json_array_get(requires, i));
+        if (!name || strcmp(name, "histories") != 0)
+            return ct_fail(status, CT_UNSUPPORTED, "%s: requires the unknown feature %s", delta->path, name ? name : "(no text)");
+    }
+    return CT_OK;
 }
 
 static ct_code read_section(const ct_delta *delta, const json_t *json, ct_delta_section *out, ct_status *status) {
@@ -240,7 +243,7 @@ static ct_code tensor_bytes(const ct_delta *delta, const json_t *json, size_t *o
     CT_TRY(ct_json_get_string(json, "type", delta->path, &type, status));
     CT_TRY(ct_json_get_i64(json, "rows", delta->path, &rows, status));
     CT_TRY(ct_json_get_i64(json, "columns", delta->path, &columns, status));
-    const uint64_t each = strcmp(type, "F64") == 0 ? 8 : 4;
+    const uint64_t each = strcmp(type, "F32") == 0 ? 4 : 8;
     if (rows < 0 || columns < 0 || (uint64_t)rows > delta->bytes || (uint64_t)columns > delta->bytes / each ||
         (uint64_t)rows * (uint64_t)columns > delta->bytes / each)
         return ct_fail(status, CT_CORRUPT, "%s: a tensor of %lld x %lld", delta->path, (long long)rows, (long long)columns);
@@ -261,6 +264,27 @@ ct_code ct_delta_tensor(const ct_delta *delta, const char *name, bool f64, size_
         return read_tensor(delta, json, data, rows * columns * (f64 ? sizeof(double) : sizeof(float)), status);
     }
     return ct_fail(status, CT_CORRUPT, "%s: tensor '%s' is missing", delta->path, name);
+}
+
+ct_code ct_delta_words(const ct_delta *delta, const char *name, uint64_t **out_words, size_t *out_count, ct_status *status) {
+    for (size_t i = 0; i < json_array_size(delta->tensors); i++) {
+        const json_t *json = json_array_get(delta->tensors, i);
+        const char *other = json_string_value(json_object_get(json, "name")), *type = json_string_value(json_object_get(json, "type"));
+        size_t bytes = 0;
+        if (!other || !type || strcmp(other, name) != 0 || strcmp(type, "U64") != 0) continue;
+        CT_TRY(tensor_bytes(delta, json, &bytes, status));
+        uint64_t *words = malloc(bytes + 1);
+        if (!words) return ct_fail_memory(status, bytes, name);
+        const ct_code code = read_tensor(delta, json, words, bytes, status);
+        if (code != CT_OK) {
+            free(words);
+            return code;
+        }
+        *out_words = words;
+        *out_count = bytes / sizeof *words;
+        return CT_OK;
+    }
+    return ct_fail(status, CT_CORRUPT, "%s: '%s' is missing", delta->path, name);
 }
 
 ct_code ct_delta_check(const ct_delta *delta, ct_status *status) {

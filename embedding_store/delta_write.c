@@ -10,7 +10,7 @@
 
 struct ct_delta_writer {
     ct_file_writer *file;
-    json_t *store, *sections, *tensors;
+    json_t *store, *sections, *tensors, *requires;
     /* the section in work */
     ct_delta_section section;
     bool open;
@@ -57,7 +57,8 @@ ct_code ct_delta_writer_open(const char *path, ct_delta_writer **out_writer, ct_
     ct_code code = CT_OK;
     writer->sections = json_array();
     writer->tensors = json_array();
-    if (!writer->sections || !writer->tensors) {
+    writer->requires = json_array();
+    if (!writer->sections || !writer->tensors || !writer->requires) {
         code = ct_fail_memory(status, 1024, "a delta");
         goto fail;
     }
@@ -76,6 +77,7 @@ void ct_delta_writer_abort(ct_delta_writer *writer) {
     json_decref(writer->store);
     json_decref(writer->sections);
     json_decref(writer->tensors);
+    json_decref(writer->requires);
     free(writer);
 }
 
@@ -154,21 +156,32 @@ ct_code ct_delta_writer_changes(ct_delta_writer *writer, ct_store *store, int64_
     return ct_store_manifest_json(store, &writer->store, status);
 }
 
-ct_code ct_delta_writer_tensor(ct_delta_writer *writer, const char *name, bool f64, size_t rows, size_t columns, const void *data,
-                               ct_status *status) {
-    const size_t bytes = rows * columns * (f64 ? sizeof(double) : sizeof(float));
+static ct_code put_tensor(ct_delta_writer *writer, const char *name, const char *type, size_t rows, size_t columns, const void *data,
+                          size_t bytes, ct_status *status) {
     char hex[20];
     (void)snprintf(hex, sizeof hex, "%016llx", (unsigned long long)ct_hash64(data, bytes, 0));
-    json_t *json = json_pack("{s:s, s:s, s:I, s:I, s:I, s:s}", "name", name, "type", f64 ? "F64" : "F32", "rows", (json_int_t)rows,
-                             "columns", (json_int_t)columns, "offset", (json_int_t)ct_file_writer_position(writer->file), "xxh3", hex);
+    json_t *json = json_pack("{s:s, s:s, s:I, s:I, s:I, s:s}", "name", name, "type", type, "rows", (json_int_t)rows, "columns",
+                             (json_int_t)columns, "offset", (json_int_t)ct_file_writer_position(writer->file), "xxh3", hex);
     if (json_array_append_new(writer->tensors, json) != 0) return ct_fail_memory(status, 1024, "a delta");
     return ct_file_writer_write(writer->file, data, bytes, status);
+}
+
+ct_code ct_delta_writer_tensor(ct_delta_writer *writer, const char *name, bool f64, size_t rows, size_t columns, const void *data,
+                               ct_status *status) {
+    return put_tensor(writer, name, f64 ? "F64" : "F32", rows, columns, data, rows * columns * (f64 ? sizeof(double) : sizeof(float)),
+                      status);
+}
+
+ct_code ct_delta_writer_words(ct_delta_writer *writer, const char *name, const uint64_t *words, size_t count, ct_status *status) {
+    if (json_array_append_new(writer->requires, json_string(name)) != 0) return ct_fail_memory(status, 64, "a delta");
+    return put_tensor(writer, name, "U64", 1, count, words, count * sizeof *words, status);
 }
 
 ct_code ct_delta_writer_commit(ct_delta_writer *writer, json_t *facts, uint64_t *out_bytes, ct_status *status) {
     char head[CT_DELTA_HEAD_BYTES] = "CTDELTA1", *text = NULL;
     ct_code code = CT_OK;
-    json_t *json = json_pack("{s:s, s:i, s:i, s:[]}", "format", "clicktower delta", "version", 1, "least_reader", 1, "requires");
+    json_t *json =
+        json_pack("{s:s, s:i, s:i, s:O}", "format", "clicktower delta", "version", 1, "least_reader", 1, "requires", writer->requires);
     if (!json || json_object_update(json, facts) != 0 || json_object_set(json, "store", writer->store) != 0 ||
         json_object_set(json, "sections", writer->sections) != 0 || json_object_set(json, "tensors", writer->tensors) != 0 ||
         !(text = json_dumps(json, JSON_COMPACT))) {

@@ -65,6 +65,59 @@ expires() {
 }
 run_case expires
 
+# What a unit had before is in them too, over passes that tell it anew; so is the filter that counts keys without a row, and its periods.
+histories() {
+    local states checked=0 rows with
+    /usr/bin/python3 "$root/tests/tools/history_log.py" . || wrong "the log"
+    for with in "--threads 1" "--threads 2 --memory 40"; do
+        rm -rf pub whole whole.*
+        # shellcheck disable=SC2086
+        "$program" train --schema derived.yaml --model dcn-v2 --set 'deep=[16]' --set embedding.dim=4 --set cross.layers=1 --batch 256 \
+            --train train.tsv --epochs 2 --out whole --checkpoint-rows 700 --keep 99 --publish pub --publish-rows 700 $with >out 2>err </dev/null ||
+            wrong "$with"
+        [ "$(digest pub)" = "$(digest whole)" ] || wrong "$with: the published model is another one than the folder"
+        states=$(states pub)
+        for folder in whole.checkpoints/rows-*; do
+            rows=${folder##*-}
+            grep -qx "$rows $(digest "$folder")" <<<"$states" || wrong "$with: at $rows rows, checkpoint and delta differ"
+            checked=$((checked + 1))
+        done
+    done
+    [ $checked -eq 22 ] || wrong "$checked checkpoints were compared"
+    expect 0 '^histories_bytes [1-9]' inspect pub/delta-000000000001.ctd
+    # From half of the log, and on.
+    rm -rf pub half
+    head -n 2300 train.tsv >part.tsv
+    for log in part.tsv train.tsv; do
+        resume=()
+        [ -e half ] && resume=(--resume)
+        "$program" train --schema derived.yaml --model dnn --set 'deep=[16]' --set embedding.dim=4 --train $log --out half --publish pub \
+            --publish-rows 512 "${resume[@]}" >out 2>err </dev/null || wrong "half: $(tail -n 1 err)"
+        [ "$(digest pub)" = "$(digest half)" ] || wrong "$log: another model"
+    done
+}
+run_case histories
+
+filtered() {
+    local states checked=0 rows with filter=(--set embedding.admission=filter --set embedding.filter_mib=1)
+    for with in "--threads 1" "--threads 2 --memory 40"; do
+        rm -rf pub whole whole.*
+        # shellcheck disable=SC2086
+        "$program" train "${timed[@]}" "${filter[@]}" --out whole --checkpoint-rows 1024 --keep 99 --publish pub --publish-rows 1024 $with \
+            >out 2>err </dev/null || wrong "$with"
+        grep -qE ' expired [1-9]' out || wrong "$with: nothing has expired"
+        [ "$(digest pub)" = "$(digest whole)" ] || wrong "$with: the published model is another one than the folder"
+        states=$(states pub)
+        for folder in whole.checkpoints/rows-*; do
+            rows=${folder##*-}
+            grep -qx "$rows $(digest "$folder")" <<<"$states" || wrong "$with: at $rows rows, checkpoint and delta differ"
+            checked=$((checked + 1))
+        done
+    done
+    [ $checked -eq 14 ] || wrong "$checked checkpoints were compared"
+}
+run_case filtered
+
 stream() {
     rm -rf pub whole
     train --train log.tsv --out whole || wrong "a run that publishes nothing"
