@@ -231,6 +231,46 @@ full_disk() {
 }
 run_case full_disk
 
+# A small disk of its own: base or delta does not fit, what is there stays whole, and with room the numbers go on.
+small_disk() {
+    cat >small.sh <<'END'
+mkdir -p disk && mount -t tmpfs -o "size=$2k" tmpfs disk || exit 77
+cp -r pub disk/pub && cp -r full disk/full || exit 78
+shift 2
+"$@" --publish disk/pub >out 2>err </dev/null
+code=$?
+cp -r disk/pub pub.after
+exit $code
+END
+    local used room before failed=0
+    rm -rf pub full full.* pub.after
+    train --train first.tsv --out full --publish pub --publish-rows 2000 || wrong "before the disk is full"
+    before=$("$program" inspect pub | sed -n 's/^sequence //p')
+    used=$(du -skc pub full | tail -n 1 | cut -f 1)
+    for room in 60 400 900; do
+        rm -rf pub.after
+        unshare --user --map-root-user --mount bash small.sh x $((used + room)) "$program" train "${model[@]}" --train log.tsv --out disk/full \
+            --resume --publish-rows 500
+        code=$?
+        [ $code -eq 77 ] && echo "  SKIP: nothing can be mounted here" && return
+        [ $code -eq 0 ] && continue # there was room
+        failed=$((failed + 1))
+        [ $code -eq 1 ] || wrong "$room KiB: ended with $code"
+        tail -n 1 err | grep -qE '^clicktower train: --publish: .*disk/pub/.*No space left' || wrong "$room KiB: $(tail -n 1 err)"
+        [ -n "$(digest pub.after)" ] || wrong "$room KiB: what was published before can't be read"
+        [ "$("$program" inspect pub.after | sed -n 's/^sequence //p')" -ge "$before" ] || wrong "$room KiB: fewer states than before"
+        [ -z "$(find pub.after -name '*.partial-*')" ] || wrong "$room KiB: left behind: $(ls pub.after)"
+        cp -r full again
+        "$program" train "${model[@]}" --train log.tsv --out again --resume --publish pub.after --publish-rows 500 >out 2>err </dev/null ||
+            wrong "$room KiB: does not go on"
+        [ "$(digest pub.after)" = "$(digest again)" ] || wrong "$room KiB: goes on to another model"
+        rm -rf again again.*
+    done
+    echo "  the disk was full $failed times"
+    [ $failed -ge 2 ] || wrong "not as often as meant"
+}
+run_case small_disk
+
 refused() {
     local two three
     rm -rf pub good
@@ -248,6 +288,26 @@ refused() {
     head -c 10000 away >$two
     tail -c +10002 away | cat <(printf x) - >>$two
     expect 1 'delta-000000000002.ctd: .*copy the file again' verify copy
+    # One that a newer program has written: XXH3 is libxxhash's.
+    cat >newer.py <<'END'
+import ctypes, json, struct, sys
+path, member, value = sys.argv[1:]
+xxh3 = ctypes.CDLL("libxxhash.so.0").XXH3_64bits
+xxh3.restype, xxh3.argtypes = ctypes.c_uint64, [ctypes.c_char_p, ctypes.c_size_t]
+data = open("away", "rb").read()
+_, at, hashed, sealed = struct.unpack("<QQQQ", data[8:40])
+assert xxh3(data[at:], len(data) - at) == hashed and xxh3(data[:32], 32) == sealed
+description = json.loads(data[at:])
+assert member in description
+description[member] = json.loads(value)
+text = json.dumps(description).encode()
+head = data[:8] + struct.pack("<QQQ", at + len(text), at, xxh3(text, len(text)))
+open(path, "wb").write(head + struct.pack("<Q", xxh3(head, 32)) + data[40:at] + text)
+END
+    python3 newer.py $two requires '["tt-cores"]' || wrong "a delta of a newer program"
+    expect 1 'delta-000000000002.ctd: requires the unknown feature tt-cores' verify copy
+    python3 newer.py $two least_reader 2 || wrong "a delta of a newer program"
+    expect 1 'delta-000000000002.ctd: needs a reader of version 2; this one has 1' verify copy
     mv away $two
     expect 0 "^digest $(digest good)$" verify copy
     train --train log.tsv --seed 9 --out strange --publish strange.pub --publish-rows 2000 || wrong "another training"
