@@ -260,11 +260,11 @@ END
         [ -n "$(digest pub.after)" ] || wrong "$room KiB: what was published before can't be read"
         [ "$("$program" inspect pub.after | sed -n 's/^sequence //p')" -ge "$before" ] || wrong "$room KiB: fewer states than before"
         [ -z "$(find pub.after -name '*.partial-*')" ] || wrong "$room KiB: left behind: $(ls pub.after)"
-        cp -r full again
-        "$program" train "${model[@]}" --train log.tsv --out again --resume --publish pub.after --publish-rows 500 >out 2>err </dev/null ||
+        cp -r full onward
+        "$program" train "${model[@]}" --train log.tsv --out onward --resume --publish pub.after --publish-rows 500 >out 2>err </dev/null ||
             wrong "$room KiB: does not go on"
-        [ "$(digest pub.after)" = "$(digest again)" ] || wrong "$room KiB: goes on to another model"
-        rm -rf again again.*
+        [ "$(digest pub.after)" = "$(digest onward)" ] || wrong "$room KiB: goes on to another model"
+        rm -rf onward onward.*
     done
     echo "  the disk was full $failed times"
     [ $failed -ge 2 ] || wrong "not as often as meant"
