@@ -248,6 +248,43 @@ static void test_too_early(void **unused) {
     free(counts);
 }
 
+/* Keys of one shard, more than 60 to a line, whose cells meet all the time: the order of a batch's rows does not matter. */
+static void test_order(void **unused) {
+    (void)unused;
+    enum { KEYS_A_BATCH = 1000 };
+    ct_table_spec spec = spec_of(1, 0);
+    spec.dim = 1;
+    spec.min_count = 4;
+    ct_sum sums[2];
+    ct_table_info infos[2];
+    for (int reversed = 0; reversed < 2; reversed++) {
+        uint64_t keys[KEYS_A_BATCH];
+        float gradients[KEYS_A_BATCH] = {0};
+        ct_store *store;
+        ct_ticket *ticket;
+        assert_ok(ct_store_create(&spec, 1, ct_device_cpu(), NULL, &store, &status));
+        assert_ok(ct_ticket_create(store, &ticket, &status));
+        for (uint64_t batch = 0; batch < 6; batch++) {
+            for (uint64_t i = 0; i < KEYS_A_BATCH; i++)
+                keys[reversed ? KEYS_A_BATCH - 1 - i : i] = hashed(i * 7919 % 700 + batch * 300) >> 10;
+            const ct_key_column column = {.keys = keys, .rare_key = ct_rare_key(1)};
+            const ct_lookup lookup = {
+                .mode = CT_LOOKUP_TRAIN, .rows = KEYS_A_BATCH, .block_rows = 256, .columns = &column, .column_count = 1};
+            assert_ok(ct_store_prefetch(store, ticket, &lookup, &status));
+            assert_ok(ct_store_acquire(store, ticket, &status));
+            assert_ok(ct_store_apply(store, ticket, gradients, 1, NULL, &status));
+            ct_store_release(store, ticket);
+        }
+        sums[reversed] = ct_filter_sum(store->tables[0].filter, NULL);
+        ct_store_table_info(store, 0, &infos[reversed]);
+        ct_ticket_destroy(ticket);
+        ct_store_destroy(store);
+    }
+    assert_memory_equal(&sums[0], &sums[1], sizeof *sums);
+    assert_true(infos[0].rows > 10);
+    assert_int_equal(infos[0].rows, infos[1].rows);
+}
+
 static int64_t see(ct_store *store, ct_ticket *ticket, uint64_t key, uint32_t day) {
     const float gradient[DIM] = {1};
     const ct_key_column column = {.keys = &key, .rare_key = ct_rare_key(1)};
@@ -441,9 +478,10 @@ static void test_taken_rows(void **unused) {
 
 int main(void) {
     root_create("filter_test");
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_bits), cmocka_unit_test(test_error),     cmocka_unit_test(test_too_early),
-                                       cmocka_unit_test(test_periods),   cmocka_unit_test(test_deltas),    cmocka_unit_test(test_damaged),
-                                       cmocka_unit_test(test_refusals),  cmocka_unit_test(test_taken_rows)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_error),    cmocka_unit_test(test_too_early),
+        cmocka_unit_test(test_order),     cmocka_unit_test(test_periods),  cmocka_unit_test(test_deltas),
+        cmocka_unit_test(test_damaged),   cmocka_unit_test(test_refusals), cmocka_unit_test(test_taken_rows)};
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     assert_ok(ct_folder_remove(root, &status));
     return failed;
