@@ -14,13 +14,13 @@ _Static_assert(CELL_MASK == (int)CT_FILTER_MOST_COUNT, "a cell holds the largest
 _Static_assert(1 << CHOICE_BITS == (int)CT_FILTER_PART_CELLS, "so many bits choose a cell");
 _Static_assert(CT_FILTER_PARTS *(int)PART_BYTES == CT_FILTER_LINE_BYTES, "parts fill a line");
 
-ct_code ct_filter_create(const ct_table_spec *spec, ct_device *device, ct_filter **out_filter, ct_status *status) {
+static ct_code create(ct_device *device, uint32_t generations, size_t shard_lines, ct_filter **out_filter, ct_status *status) {
     void *lines;
     ct_filter *filter = calloc(1, sizeof *filter);
     if (!filter) return ct_fail_memory(status, sizeof *filter, "a filter");
     filter->device = device;
-    filter->generations = spec->expire_days ? 2 : 1;
-    filter->shard_lines = (size_t)spec->filter_mib * CT_FILTER_LINES_A_MIB / filter->generations;
+    filter->generations = generations;
+    filter->shard_lines = shard_lines;
     const ct_code code =
         device->ops->memory_alloc(device, CT_MEMORY_DEVICE, ct_filter_line_count(filter) * CT_FILTER_LINE_BYTES, &lines, status);
     if (code != CT_OK) {
@@ -29,6 +29,18 @@ ct_code ct_filter_create(const ct_table_spec *spec, ct_device *device, ct_filter
     }
     filter->lines = lines;
     *out_filter = filter;
+    return CT_OK;
+}
+
+ct_code ct_filter_create(const ct_table_spec *spec, ct_device *device, ct_filter **out_filter, ct_status *status) {
+    const uint32_t generations = spec->expire_days ? 2 : 1;
+    return create(device, generations, (size_t)spec->filter_mib * CT_FILTER_LINES_A_MIB / generations, out_filter, status);
+}
+
+ct_code ct_filter_copy(const ct_filter *filter, ct_filter **out_copy, ct_status *status) {
+    CT_TRY(create(filter->device, filter->generations, filter->shard_lines, out_copy, status));
+    memcpy((*out_copy)->lines, filter->lines, ct_filter_line_count(filter) * CT_FILTER_LINE_BYTES);
+    (*out_copy)->period = filter->period;
     return CT_OK;
 }
 

@@ -45,6 +45,8 @@ typedef struct ct_filter {
 
 /* Empty. spec: with a filter_mib. */
 CT_MUST_CHECK ct_code ct_filter_create(const ct_table_spec *spec, ct_device *device, ct_filter **out_filter, ct_status *status);
+/* Without its changes. */
+CT_MUST_CHECK ct_code ct_filter_copy(const ct_filter *filter, ct_filter **out_copy, ct_status *status);
 void ct_filter_destroy(ct_filter *filter); /* NULL is fine */
 
 static inline size_t ct_filter_line_count(const ct_filter *filter) {

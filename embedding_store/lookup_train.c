@@ -16,6 +16,7 @@
 #include "base/random.h"
 #include "embedding_store/changes.h"
 #include "embedding_store/filter.h"
+#include "embedding_store/saver.h"
 #include "embedding_store/tier.h"
 
 enum { INDEX_AHEAD = 16, DROP_ROWS = 256 /* drawn at a time */ };
@@ -268,14 +269,18 @@ static void acquire_task(void *context, size_t part, size_t worker) {
     acquire_work *work = context;
     ct_status status;
     ct_changes *changes = work->ticket->store->changes;
+    ct_saver *saver = work->ticket->store->saver;
     const bool counted = work->ticket->seen, wide = ct_entry_shift(&work->ticket->table->spec), filtered = work->ticket->table->filter;
+    if (saver) ct_saver_lock(saver, work->ticket->table, part);
     ct_code code = changes && !filtered ? ct_changes_mark(changes, work->ticket, part, &status) : CT_OK;
+    if (code == CT_OK && saver) code = ct_saver_mark(saver, work->ticket, part, &status);
     if (code == CT_OK)
         code = counted            ? acquire_part(work->ticket, part, true, true, false, &status)
                : wide && filtered ? acquire_part(work->ticket, part, false, true, true, &status)
                : filtered         ? acquire_part(work->ticket, part, false, false, true, &status)
                : wide             ? acquire_part(work->ticket, part, false, true, false, &status)
                                   : acquire_part(work->ticket, part, false, false, false, &status);
+    if (saver) ct_saver_unlock(saver, work->ticket->table, part);
     if (code != CT_OK) ct_failure_put(&work->failure, &status);
 }
 
@@ -326,9 +331,25 @@ static void give_rare_task(void *context, size_t block, size_t worker) {
     }
 }
 
+static ct_code add_rare_row(const ct_ticket *ticket, ct_unique *unique, size_t part, ct_status *status) {
+    ct_table *table = ticket->table;
+    ct_partition *partition = &table->partitions[part];
+    ct_index_entry *entry;
+    if (ticket->store->changes) CT_TRY(ct_changes_mark_key(ticket->store->changes, table, unique->key, status));
+    if (ticket->store->saver) CT_TRY(ct_saver_mark_key(ticket->store->saver, table, unique->key, status));
+    CT_TRY(ct_partition_claim(table, partition, unique->key, &entry, status));
+    entry->count = ct_add_counts(entry->count, unique->count);
+    if (table->spec.expire_days) ct_entry_counts(entry)->day = CT_DAY_NEVER;
+    if (entry->slot == CT_SLOT_STUB) {
+        CT_TRY(ct_partition_add_row(table, partition, entry, status));
+        ct_partition_set_first(table, partition, entry->slot - 1, unique->key, true);
+    }
+    unique->row = entry->slot - 1;
+    return CT_OK;
+}
+
 /* Adds the rare rows that are needed and turns the counts of (block, rare key) into places in the list. */
 static ct_code add_rare_rows(ct_ticket *ticket, ct_status *status) {
-    ct_table *table = ticket->table;
     uint32_t at = 0;
     for (size_t rare = 0; rare < ticket->rare_count; rare++) {
         const uint32_t begin = at;
@@ -341,23 +362,19 @@ static ct_code add_rare_rows(ct_ticket *ticket, ct_status *status) {
         ct_unique *unique = &ticket->rare_uniques[rare];
         *unique = (ct_unique){.key = ticket->rare_keys[rare], .end = at, .count = at - begin, .row = CT_NO_ROW};
         if (!unique->count) continue;
-        ct_partition *partition = &table->partitions[ct_partition_of(unique->key, table->partition_bits)];
-        ct_index_entry *entry;
-        if (ticket->store->changes) CT_TRY(ct_changes_mark_key(ticket->store->changes, table, unique->key, status));
-        CT_TRY(ct_partition_claim(table, partition, unique->key, &entry, status));
-        entry->count = ct_add_counts(entry->count, unique->count);
-        if (table->spec.expire_days) ct_entry_counts(entry)->day = CT_DAY_NEVER;
-        if (entry->slot == CT_SLOT_STUB) {
-            CT_TRY(ct_partition_add_row(table, partition, entry, status));
-            ct_partition_set_first(table, partition, entry->slot - 1, unique->key, true);
-        }
-        unique->row = entry->slot - 1;
+        const size_t part = ct_partition_of(unique->key, ticket->table->partition_bits);
+        ct_saver *saver = ticket->store->saver;
+        if (saver) ct_saver_lock(saver, ticket->table, part);
+        const ct_code code = add_rare_row(ticket, unique, part, status);
+        if (saver) ct_saver_unlock(saver, ticket->table, part);
+        CT_TRY(code);
     }
     return CT_OK;
 }
 
 ct_code ct_train_acquire(ct_ticket *ticket, ct_status *status) {
     acquire_work work = {.ticket = ticket, .failure = {.status = status}};
+    if (ticket->store->saver) ct_saver_make_room(ticket->store->saver);
     ct_run(ticket->store->pool, ticket->table->partition_count, acquire_task, &work);
     CT_TRY(ct_failure_code(&work.failure));
     ticket->any_rare = ticket->dropped;

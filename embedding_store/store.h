@@ -112,6 +112,23 @@ CT_MUST_CHECK ct_code ct_store_open_within(const char *folder, ct_store_mode mod
 void ct_store_destroy(ct_store *store); /* NULL is fine */
 /* Writes all tables into `folder`, which must not exist. The caller renames. */
 CT_MUST_CHECK ct_code ct_store_snapshot(ct_store *store, const char *folder, ct_status *status);
+
+/* From here on snapshots cost what has changed since the last one, and are written while training goes on; for TRAIN stores without a limit
+ * on memory (those within one do so anyway). It takes a byte for each place of the index, and, while a snapshot is written, copies of what
+ * training changes before it is: at most a quarter of the tables' memory or 64 MiB; then training waits. live_folder: as of ct_store_limit.
+ * from: the snapshot that the store is as; NULL = none. */
+CT_MUST_CHECK ct_code ct_store_save_beside(ct_store *store, const char *live_folder, const char *from, ct_status *status);
+/* A snapshot in three steps. begin: of the store as it is now, not between acquire and apply; by the thread that trains. One at a time: it
+ * waits until the one before has ended. write, by any thread, training or not: `folder` is whole afterwards. digest: as ct_store_digest at
+ * the begin; after write. end: in any case; frees it. A store that is none of ct_store_save_beside's nor within a limit does its writing in
+ * begin. */
+typedef struct ct_snapshot ct_snapshot;
+void ct_snapshot_wait(ct_store *store); /* until none is at work */
+CT_MUST_CHECK ct_code ct_snapshot_begin(ct_store *store, const char *folder, ct_snapshot **out_snapshot, ct_status *status);
+CT_MUST_CHECK ct_code ct_snapshot_write(ct_snapshot *snapshot, ct_status *status);
+void ct_snapshot_digest(const ct_snapshot *snapshot, ct_digest *digest);
+void ct_snapshot_end(ct_snapshot *snapshot); /* NULL is fine */
+
 /* Feeds table specs, and of each table the sum of hashes of every row and stub: key, count, target statistics, values and state. Equal
  * stores, equal digests, whatever their files or partitions look like. Within a limit on memory the cost is that of what has changed.
  * Not for CT_STORE_READ stores. */
@@ -227,7 +244,7 @@ void ct_store_gather_counts(const ct_store *store, const ct_ticket *ticket, size
 CT_MUST_CHECK ct_code ct_store_apply(ct_store *store, ct_ticket *ticket, const float *gradients, size_t stride, const float *labels,
                                      ct_status *status);
 void ct_store_release(ct_store *store, ct_ticket *ticket);
-/* How long training waited so far for rows from disk, and for rows to be written; nanoseconds. 0 without a limit. */
+/* How long training waited so far for rows from disk, and for rows to be written; nanoseconds. */
 int64_t ct_store_waited_ns(const ct_store *store);
 /* For the applies from now on, as a schedule asks; finite, not negative. The table's spec, which a snapshot keeps, stays as it is. */
 void ct_store_set_learning_rate(ct_store *store, size_t table, float learning_rate);

@@ -97,6 +97,17 @@ typedef struct ct_model_text {
  * CT_INVALID names the table or tensor that holds a value which is not finite: then nothing is written. */
 CT_MUST_CHECK ct_code ct_model_save_texts(ct_model *model, const char *folder, const json_t *metrics, const ct_model_text *texts,
                                           size_t text_count, const char *resume_folder, const char *kept_folder, ct_status *status);
+/* From here on what is saved costs what has changed since the last time, and can be written while training goes on: see
+ * ct_store_save_beside. live_folder: scratch, as in ct_model_options, best on the file system of the folders. from: the model folder that
+ * the model was opened from and has not changed since, or NULL. A model within a limit on memory does so anyway. */
+CT_MUST_CHECK ct_code ct_model_save_beside(ct_model *model, const char *live_folder, const char *from, ct_status *status);
+/* ct_model_save_texts in two steps. begin takes what the model is now, by the thread that trains, between two batches; it waits until the
+ * one before has ended. end writes it, by any thread, while the model is trained on or not, and frees it in any case. */
+typedef struct ct_model_saving ct_model_saving;
+CT_MUST_CHECK ct_code ct_model_save_begin(ct_model *model, const char *folder, const json_t *metrics, const ct_model_text *texts,
+                                          size_t text_count, const char *resume_folder, const char *kept_folder,
+                                          ct_model_saving **out_saving, ct_status *status);
+CT_MUST_CHECK ct_code ct_model_save_end(ct_model_saving *saving, ct_status *status);
 /* The same with one text: `curve` becomes curve.jsonl. */
 CT_MUST_CHECK ct_code ct_model_save(ct_model *model, const char *folder, const json_t *metrics, const char *curve, ct_status *status);
 /* FOLDER/resume where that is a model folder, else FOLDER: what training goes on from. malloc'd; NULL when out of memory. */

@@ -142,7 +142,7 @@ struct ct_model {
     char instruction_set[32];
     char digest[CT_DIGEST_HEX_BYTES]; /* of the folder it was read from; "" = none */
 
-    file_prints prints; /* of the folder that was written last */
+    file_prints prints; /* of the folder that was written last; the saving's at work (save.c) */
 
     /* training only (train.c) */
     size_t block_rows, block_capacity;
@@ -236,6 +236,14 @@ typedef struct named_tensor {
 ct_code safetensors_write(const char *path, const named_tensor *tensors, size_t count, ct_status *status);
 /* Fills the tensors' data by name; every tensor must be there with its type and shape, and no other unless `others` may. */
 ct_code safetensors_read(const char *path, named_tensor *tensors, size_t count, bool others, ct_status *status);
+
+/* --- the folder (folder.c reads it, save.c writes it) --- */
+
+enum { MODEL_FORMAT_VERSION = 1, MODEL_LEAST_READER_VERSION = 1 };
+#define MODEL_MANIFEST      "manifest"
+#define MODEL_RESUME        "resume"
+#define MODEL_HISTORIES     "histories" /* a file, and a required feature */
+#define MODEL_CHECKSUM_WORD "checksum "
 
 /* --- all that a model keeps beside its tables, by name (folder.c) --- */
 
