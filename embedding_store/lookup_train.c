@@ -44,14 +44,17 @@ static void draw_drops(const ct_lookup *lookup, const ct_key_column *column, siz
     for (size_t i = 0; i < rows; i++) out_dropped[i] = words[i] >> 8 < limit;
 }
 
-/* Gradient factors of one row's values: the derivative of gather's pooling. */
+/* Gradient factors of one row's values: the derivative of gather's pooling. Of attention they come later (ct_store_attend_back). */
 static void fill_factors(const ct_key_column *column, size_t value, size_t count, float *factors) {
     float sum = 0.0f;
     if (column->pooling == CT_POOL_MEAN)
         for (size_t j = 0; j < count; j++) sum += column->weights ? column->weights[value + j] : 1.0f;
     for (size_t j = 0; j < count; j++) {
         const float weight = column->weights ? column->weights[value + j] : 1.0f;
-        factors[j] = column->pooling == CT_POOL_SUM ? weight : sum == 0.0f ? 0.0f : weight / sum;
+        factors[j] = column->pooling == CT_POOL_ATTENTION ? 0.0f
+                     : column->pooling == CT_POOL_SUM     ? weight
+                     : sum == 0.0f                        ? 0.0f
+                                                          : weight / sum;
     }
 }
 
@@ -426,6 +429,11 @@ ct_code ct_train_apply(ct_ticket *ticket, const float *gradients, size_t stride,
                                      .stride = stride,
                                      .output_column = ticket->output_column,
                                      .factors = ticket->weighted ? ticket->factors : NULL,
+                                     .attended = ticket->attends ? ticket->attended : NULL,
+                                     .slopes = ticket->slopes,
+                                     .queries = ticket->queries,
+                                     .query_rows = ticket->lookup.rows,
+                                     .query_stride = ticket->query_stride,
                                      .block_rows = (uint32_t)ticket->block_rows,
                                      .epoch = ticket->lookup.epoch}};
     const int64_t first_row = ticket->lookup.first_row;

@@ -182,7 +182,10 @@ uint64_t ct_store_least_memory(const ct_store *store);
 /* The key of a feature's rare row. `salt`: the feature's (ct_field.salt). */
 uint64_t ct_rare_key(uint64_t salt);
 
-typedef enum ct_pooling { CT_POOL_SUM, CT_POOL_MEAN } ct_pooling;
+/* ATTENTION: the mean of the keys' values, weighted by how like they are to the row that another column has in the same row (attention.c).
+ */
+typedef enum ct_pooling { CT_POOL_SUM, CT_POOL_MEAN, CT_POOL_ATTENTION } ct_pooling;
+enum { CT_ATTENTION_MAX_VALUES = 1000 };
 
 /* One feature's keys. All pointers stay the caller's and must live until release. */
 typedef struct ct_key_column {
@@ -191,9 +194,12 @@ typedef struct ct_key_column {
     const float *weights;    /* as keys, or NULL: all 1; MEAN divides by their sum */
     bool shared;             /* one row of keys for all rows of the lookup; READ only */
     ct_pooling pooling;      /* of the keys of one row; none = zeros */
-    uint64_t rare_key;       /* 0 = none: an unknown key reads zeros (frozen tables) */
-    uint32_t drop_index;     /* index of id drop's random number: low half of the feature's salt */
-    uint32_t output_column;  /* where the table's `dim` values of this feature start in a row of the output */
+    uint32_t query;      /* ATTENTION, which needs offsets and takes no weights: index of the column whose key is compared with each of the
+                            keys; it has exactly one a row */
+    uint32_t compared;   /* ATTENTION: the first floats of a row that are compared, 1 .. dim */
+    uint64_t rare_key;   /* 0 = none: an unknown key reads zeros (frozen tables) */
+    uint32_t drop_index; /* index of id drop's random number: low half of the feature's salt */
+    uint32_t output_column; /* where the table's `dim` values of this feature start in a row of the output */
 } ct_key_column;
 
 typedef enum ct_lookup_mode { CT_LOOKUP_READ, CT_LOOKUP_TRAIN } ct_lookup_mode;
@@ -238,6 +244,10 @@ void ct_store_gather(const ct_store *store, const ct_ticket *ticket, size_t firs
  * [first_row, first_row + rows). Counts stay at UINT32_MAX. */
 void ct_store_gather_counts(const ct_store *store, const ct_ticket *ticket, size_t first_row, size_t rows, size_t column,
                             uint32_t *out_impressions, uint32_t *out_clicks);
+/* Columns with CT_POOL_ATTENTION, TRAIN: from gradients of gather's output, of rows [first_row, first_row + rows), to those of the keys:
+ * adds what the queries get to `gradients`, and keeps in the ticket what apply needs for the keys. Between gather and apply, once for each
+ * row; thread-safe for disjoint rows. Nothing to do where no column attends. */
+void ct_store_attend_back(const ct_store *store, const ct_ticket *ticket, size_t first_row, size_t rows, float *gradients, size_t stride);
 /* gradients: (rows, stride) in the layout of gather's output, of the mean or summed loss; one row optimiser step for each row touched.
  * labels: (rows), or NULL: nothing is counted. Tables with target_stats then count every occurrence, with those that id drop took, as an
  * impression of its key, and as a click where the label is above 0.5. */

@@ -96,6 +96,7 @@ struct ct_ticket {
     bool training;     /* the batch will change the table: TRAIN on a trained table */
     bool plain;        /* every column has exactly one key a row and no weights, none is shared */
     bool weighted;     /* some gradient is scaled: factors is filled */
+    bool attends;      /* some column is pooled by attention */
     size_t block_rows; /* of this batch */
     size_t blocks, occurrences, shared_occurrences;
 
@@ -105,7 +106,13 @@ struct ct_ticket {
     ct_seen *seen;        /* (occurrences + shared_occurrences) where the table has target statistics, else NULL */
 
     /* training only */
-    float *factors;          /* (occurrences): weight, or weight / sum of weights; valid where `weighted` */
+    float *factors; /* (occurrences): weight, or weight / sum of weights; valid where `weighted` */
+    /* where a column attends */
+    float *slopes;       /* (occurrences): the second factor, of the query; valid for columns that attend */
+    float *queries;      /* (columns that attend, rows, query_stride) as they were in gather */
+    size_t query_stride; /* the table's dim */
+    uint32_t *attended;  /* (column_count): which of the columns that attend, from 1; 0 = it does not */
+
     uint32_t *output_column; /* (column_count) */
     uint32_t *rare_of;       /* (column_count): index of the column's rare key; CT_NO_ROW = none */
     uint64_t *rare_keys;     /* (rare_count), distinct, in the order of the columns */
@@ -139,7 +146,7 @@ struct ct_ticket {
     /* what is asked before the table (following.h): the same table of an overlay; NULL = nothing */
     const ct_table *overlay;
 
-    ct_scratch scratch[24];
+    ct_scratch scratch[27];
 };
 
 /* lookup.c: checks a lookup and lays the ticket out for it. */
@@ -181,6 +188,10 @@ static inline bool ct_overlay_find(const ct_table *overlay, uint64_t key, const 
     return true;
 }
 static inline uint32_t ct_add_counts(uint32_t a, uint32_t b) { return a > UINT32_MAX - b ? UINT32_MAX : a + b; }
+
+/* attention.c: gather of column `number`, which attends, for rows [first_row, first_row + rows), to out + output_column, rows stride apart.
+ */
+void ct_attend(const ct_ticket *ticket, size_t number, size_t first_row, size_t rows, float *out, size_t stride);
 
 /* lookup_read.c: everything else. Changes nothing but the ticket and the table's counters. */
 void ct_read_acquire(ct_ticket *ticket);

@@ -16,11 +16,12 @@
  * In evaluation and serving the counts are those at the end of training. A row never sees its own label: counts and prior change after the
  * whole batch was read.
  *
- * A history is an id with several values, whose rows are averaged (none: zeros); a number that counts one is a number. A similarity stands
- * behind its side's numbers: with the vectors' mean over their file taken off each, the cosine of the row's vector to the sum of the
- * history's (0 where either has none, and then 1 as the missing flag, as numbers have it), then for each of `tiers` equal steps of [-1, 1]
- * log(1 + n), n = how many of the history's vectors have their cosine to the row's in it. They are not standardised: of a tier that is
- * seldom met that would make a very large number.
+ * A history is an id with several values, whose rows are averaged (none: zeros); one with pooling: attention weights them by the softmax of
+ * <q, k> / sqrt(dim), q the row of the row's own value of the history's id, k theirs, and stands on that id's side (without the last column
+ * of fm and deepfm in the product). A number that counts one is a number. A similarity stands behind its side's numbers: with the vectors'
+ * mean over their file taken off each, the cosine of the row's vector to the sum of the history's (0 where either has none, and then 1 as
+ * the missing flag, as numbers have it), then for each of `tiers` equal steps of [-1, 1] log(1 + n), n = how many of the history's vectors
+ * have their cosine to the row's in it. They are not standardised: of a tier that is seldom met that would make a very large number.
  *
  * The model keeps the histories of the rows that it learned in this pass over the log; its folder holds them.
  *
