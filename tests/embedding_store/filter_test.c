@@ -149,8 +149,8 @@ static void test_same_bits(void **unused) {
     for (uint32_t expire_days = 0; expire_days <= EXPIRE_DAYS; expire_days += EXPIRE_DAYS) {
         static const setting settings[] = {{.partition_bits = 0, .threads = 1},
                                            {.partition_bits = 3, .threads = 2, .cache_bytes = 150000, .ahead = true},
-                                           {.partition_bits = 10, .threads = 8, .reopen_bytes = 64 << 20},
-                                           {.partition_bits = 2, .threads = 8, .cache_bytes = 150000, .reopen_bytes = 64 << 20}};
+                                           {.partition_bits = 10, .threads = 8, .reopen_bytes = 80 << 20},
+                                           {.partition_bits = 2, .threads = 8, .cache_bytes = 150000, .reopen_bytes = 80 << 20}};
         char wanted[CT_DIGEST_HEX_BYTES] = "", got[CT_DIGEST_HEX_BYTES];
         for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
             setting s = settings[i];
