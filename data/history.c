@@ -89,6 +89,7 @@ static bool enter(ct_history *history, uint64_t unit_key, const ct_history_entry
     memmove(unit->entries + at + 1, unit->entries + at, (unit->end - at) * sizeof *entry);
     unit->entries[at] = *entry;
     unit->end++;
+    unit->changed = true;
     const uint32_t earlier = before(unit, unit->entries[unit->end - 1].when);
     if (earlier - unit->begin > history->max_values) unit->begin = earlier - history->max_values;
     return true;
@@ -140,6 +141,7 @@ void ct_histories_clear(ct_histories *histories) {
         history->bytes = 0;
     }
     histories->rows = histories->late = 0;
+    histories->cleared = true;
 }
 
 void ct_histories_destroy(ct_histories *histories) {

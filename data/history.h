@@ -37,6 +37,25 @@ int64_t ct_histories_late(const ct_histories *histories); /* rows that entered, 
 size_t ct_histories_units(const ct_histories *histories); /* of all histories */
 uint64_t ct_histories_bytes(const ct_histories *histories);
 
+/* --- what has changed, for deltas (history_file.c; docs/file-formats.md) --- */
+/* The units that have changed since the histories were made, read, or their changes forgotten, with all of their entries; all units where
+ * they were cleared meanwhile. out_words: malloc'd, 64 bits each. */
+CT_MUST_CHECK ct_code ct_histories_changes(const ct_histories *histories, uint64_t **out_words, size_t *out_count, ct_status *status);
+void ct_histories_forget_changes(ct_histories *histories);
+/* Takes histories on by such words. `path`: for messages. CT_CORRUPT where they are none; then the histories are good for nothing but
+ * ct_histories_destroy. */
+CT_MUST_CHECK ct_code ct_histories_apply(ct_histories *histories, const uint64_t *words, size_t count, const char *path, ct_status *status);
+
+/* --- versions (history_version.c): the same, while others read --- */
+/* Another version, taken on by the words, which shares with `from` what has not changed; `from` may be read meanwhile, and neither may be
+ * changed. Costs a copy of the list of units. Then one of the two: */
+CT_MUST_CHECK ct_code ct_histories_next(const ct_histories *from, const uint64_t *words, size_t count, const char *path,
+                                        ct_histories **out_next, ct_status *status);
+/* nobody reads `from` any more: it is freed, and all is next's; */
+void ct_histories_retire(ct_histories *from, ct_histories *next);
+/* or nobody has read `next`: it is freed. NULL is fine. */
+void ct_histories_drop(ct_histories *next);
+
 /* --- a file (history_file.c; docs/file-formats.md) --- */
 CT_MUST_CHECK ct_code ct_histories_write(const ct_histories *histories, const char *path, ct_status *status);
 /* CT_CORRUPT where the file is not what such a schema's histories write. */

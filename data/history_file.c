@@ -5,7 +5,10 @@
  *         units, by rising key:  u64 key  u64 entries
  *         entries, unit by unit, oldest first:  i64 when  u64 key  u64 key of the vector
  *
- * All little-endian. The same bytes are the digest's, so they hold nothing that depends on how the table grew. */
+ * All little-endian. The same bytes are the digest's, so they hold nothing that depends on how the table grew.
+ *
+ * A delta's histories are the same, but that the first word is "CTHISTD\n", that behind `histories` comes  u64 1 where all that was before
+ * is gone, else 0, and that they hold the units that have changed. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,16 +18,37 @@
 
 #define FILE_MAX_BYTES ((size_t)1 << 36)
 static const char magic[8] = {'C', 'T', 'H', 'I', 'S', 'T', '1', '\n'};
+static const char magic_of_changes[8] = {'C', 'T', 'H', 'I', 'S', 'T', 'D', '\n'};
 
-/* Where the bytes go: one of the two. */
+typedef struct word_list {
+    uint64_t *words;
+    size_t count, room;
+} word_list;
+
+/* Where the bytes go: one of the three. */
 typedef struct sink {
     ct_file_writer *writer;
     ct_digest *digest;
+    word_list *list;
+    bool changed; /* only units that have changed */
 } sink;
 
 static ct_code put_words(const sink *to, const uint64_t *words, size_t count, ct_status *status) {
     if (to->digest != NULL) {
         ct_digest_update(to->digest, words, count * sizeof *words);
+        return CT_OK;
+    }
+    if (to->list != NULL) {
+        word_list *list = to->list;
+        if (list->count + count > list->room) {
+            const size_t room = 2 * list->room + count + 64;
+            uint64_t *more = realloc(list->words, room * sizeof *more);
+            if (more == NULL) return ct_fail_memory(status, room * sizeof *more, "the histories' changes");
+            list->words = more;
+            list->room = room;
+        }
+        memcpy(list->words + list->count, words, count * sizeof *words);
+        list->count += count;
         return CT_OK;
     }
     return ct_file_writer_write(to->writer, words, count * sizeof *words, status);
@@ -38,18 +62,20 @@ static int by_key(const void *left, const void *right) {
 static ct_code put_history(const sink *to, const ct_schema *schema, const ct_history *history, ct_status *status) {
     ct_code code = CT_OK;
     uint64_t entries = 0;
+    size_t count = 0;
     const ct_history_unit **units = calloc(history->unit_count + 1, sizeof *units);
     if (units == NULL) return ct_fail_memory(status, history->unit_count * sizeof *units, "the histories' units");
     for (size_t u = 0; u < history->unit_count; u++) {
-        units[u] = &history->units[u];
-        entries += units[u]->end - units[u]->begin;
+        if (to->changed && !history->units[u].changed) continue;
+        units[count] = &history->units[u];
+        entries += units[count]->end - units[count]->begin;
+        count++;
     }
-    qsort(units, history->unit_count, sizeof *units, by_key);
-    CT_TRY_GOTO(code, put_words(to, (const uint64_t[]){schema->fields[history->field].hash, history->unit_count, entries}, 3, status),
-                done);
-    for (size_t u = 0; u < history->unit_count; u++)
+    qsort(units, count, sizeof *units, by_key);
+    CT_TRY_GOTO(code, put_words(to, (const uint64_t[]){schema->fields[history->field].hash, count, entries}, 3, status), done);
+    for (size_t u = 0; u < count; u++)
         CT_TRY_GOTO(code, put_words(to, (const uint64_t[]){units[u]->key, units[u]->end - units[u]->begin}, 2, status), done);
-    for (size_t u = 0; u < history->unit_count; u++)
+    for (size_t u = 0; u < count; u++)
         for (uint32_t e = units[u]->begin; e < units[u]->end; e++) {
             const ct_history_entry *entry = &units[u]->entries[e];
             CT_TRY_GOTO(code, put_words(to, (const uint64_t[]){(uint64_t)entry->when, entry->key, entry->vector}, 3, status), done);
@@ -82,11 +108,34 @@ ct_code ct_histories_digest(const ct_histories *histories, ct_digest *digest, ct
     return put_all(&to, histories, status);
 }
 
+ct_code ct_histories_changes(const ct_histories *histories, uint64_t **out_words, size_t *out_count, ct_status *status) {
+    word_list list = {0};
+    const sink to = {.list = &list, .changed = !histories->cleared};
+    uint64_t words[4] = {0, (uint64_t)histories->rows, histories->count, histories->cleared};
+    memcpy(words, magic_of_changes, sizeof magic_of_changes);
+    ct_code code = put_words(&to, words, 4, status);
+    for (size_t h = 0; h < histories->count && code == CT_OK; h++) code = put_history(&to, histories->schema, &histories->list[h], status);
+    if (code != CT_OK) {
+        free(list.words);
+        return code;
+    }
+    *out_words = list.words;
+    *out_count = list.count;
+    return CT_OK;
+}
+
+void ct_histories_forget_changes(ct_histories *histories) {
+    histories->cleared = false;
+    for (size_t h = 0; h < histories->count; h++)
+        for (size_t u = 0; u < histories->list[h].unit_count; u++) histories->list[h].units[u].changed = false;
+}
+
 /* --- reading --- */
 
 typedef struct words {
     const char *path, *data;
     size_t count, at; /* in words */
+    bool shares;      /* the entries that units have are another version's */
 } words;
 
 static uint64_t next(words *from) { return ct_get_le64(from->data + 8 * from->at++); }
@@ -130,6 +179,12 @@ static ct_code take_history(words *from, const ct_schema *schema, ct_history *hi
         ct_history_unit *unit = ct_history_unit_of(history, key);
         if (unit == NULL) return ct_fail_memory(status, sizeof *unit, "histories");
         taken += count;
+        unit->begin = unit->end = 0;
+        unit->changed = true;
+        if (from->shares) {
+            unit->entries = NULL;
+            unit->capacity = 0;
+        }
         CT_TRY(take_entries(from, history, unit, (uint32_t)count, status));
     }
     return taken == entries ? CT_OK : corrupt(from, "the entries do not add up", status);
@@ -144,6 +199,23 @@ static ct_code take_all(words *from, ct_histories *histories, ct_status *status)
     return from->at == from->count ? CT_OK : corrupt(from, "there is more than there should be", status);
 }
 
+ct_code ct_histories_take_changes(ct_histories *histories, const uint64_t *data, size_t count, const char *path, bool shares,
+                                  ct_status *status) {
+    words from = {.path = path, .data = (const char *)data, .count = count, .at = 1, .shares = shares};
+    if (count < 4 || memcmp(data, magic_of_changes, sizeof magic_of_changes) != 0)
+        return corrupt(&from, "these are no histories of a delta", status);
+    histories->rows = (int64_t)next(&from);
+    if (next(&from) != histories->count) return corrupt(&from, "the number of histories is not the schema's", status);
+    from.at++; /* the caller has cleared them, if need be */
+    for (size_t h = 0; h < histories->count; h++) CT_TRY(take_history(&from, histories->schema, &histories->list[h], status));
+    return from.at == from.count ? CT_OK : corrupt(&from, "there is more than there should be", status);
+}
+
+ct_code ct_histories_apply(ct_histories *histories, const uint64_t *words, size_t count, const char *path, ct_status *status) {
+    if (count >= 4 && words[3] != 0) ct_histories_clear(histories);
+    return ct_histories_take_changes(histories, words, count, path, false, status);
+}
+
 ct_code ct_histories_open(const ct_schema *schema, const char *path, ct_histories **out_histories, ct_status *status) {
     char *data = NULL;
     size_t bytes = 0;
@@ -153,6 +225,7 @@ ct_code ct_histories_open(const ct_schema *schema, const char *path, ct_historie
     if (code == CT_OK) {
         words from = {.path = path, .data = data, .count = bytes / 8};
         code = bytes % 8 != 0 ? corrupt(&from, "the file is cut", status) : take_all(&from, histories, status);
+        ct_histories_forget_changes(histories);
     }
     free(data);
     if (code != CT_OK) {

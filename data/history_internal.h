@@ -16,6 +16,7 @@ typedef struct ct_history_unit {
     uint64_t key;
     ct_history_entry *entries;
     uint32_t begin, end, capacity;
+    bool changed; /* since changes were forgotten; of a version that is not settled: the entries are its own */
 } ct_history_unit;
 
 typedef struct ct_history {
@@ -35,6 +36,8 @@ struct ct_histories {
     int64_t unit, time, label; /* fields, -1 = none */
     int64_t rows;              /* that entered: the clock where there is no time */
     int64_t late;
+    bool cleared; /* since changes were forgotten */
+    bool shares;  /* a version: entries of units that have not changed are those of the version before */
     ct_history *list;
     size_t count;
 };
@@ -43,5 +46,9 @@ struct ct_histories {
 ct_history_unit *ct_history_unit_of(ct_history *history, uint64_t key);
 /* Room for `count` entries of one of its units from the begin on. */
 bool ct_history_unit_reserve(ct_history *history, ct_history_unit *unit, uint32_t count);
+
+/* ct_histories_apply; `shares`: entries that a unit has are another version's, and stay as they are. */
+ct_code ct_histories_take_changes(ct_histories *histories, const uint64_t *words, size_t count, const char *path, bool shares,
+                                  ct_status *status);
 
 #endif

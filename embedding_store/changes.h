@@ -14,7 +14,7 @@ void ct_changes_destroy(ct_changes *changes); /* NULL is fine */
 
 /* The distinct keys of the ticket's part, before acquire changes their entries. By the task that has the partition. */
 CT_MUST_CHECK ct_code ct_changes_mark(ct_changes *changes, const ct_ticket *ticket, size_t part, ct_status *status);
-/* One key; while no task runs. */
+/* One key; while no task runs, or by the task of its part. */
 CT_MUST_CHECK ct_code ct_changes_mark_key(ct_changes *changes, const ct_table *table, uint64_t key, ct_status *status);
 
 /* An entry is about to be removed, as it has expired: whoever applies a delta finds that by the log's day. By the task of its part. */

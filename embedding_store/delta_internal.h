@@ -9,6 +9,7 @@ enum { CT_DELTA_HEAD_BYTES = 40, CT_DELTA_BLOCK_BYTES = 64 << 10 /* of a payload
 
 typedef struct ct_delta_section {
     size_t table;
+    bool filter; /* lines of the table's filter, whose keys are their numbers */
     uint64_t offset, bytes;
     int64_t blocks, records;
 } ct_delta_section;
@@ -25,12 +26,13 @@ struct ct_delta {
 };
 
 /* The hash of a block: its head and payload. */
-uint64_t ct_delta_block_hash(const char *block, size_t payload_bytes, size_t table);
+uint64_t ct_delta_block_hash(const char *block, size_t payload_bytes, const ct_delta_section *section);
 
 /* record NULL: the key is gone; else checked, `row` as ct_record_check says. */
 typedef ct_code (*ct_delta_fn)(void *context, size_t table, uint64_t key, const char *record, bool row, ct_status *status);
-/* Calls `function` for all records, table by table, in the order of keys. Checks each block again: the file may have changed. */
-CT_MUST_CHECK ct_code ct_delta_scan(const ct_delta *delta, ct_delta_fn function, void *context, ct_status *status);
+/* Calls `function` for all records, or for all lines of filters, table by table, in the order of keys. Checks each block again: the file
+ * may have changed. */
+CT_MUST_CHECK ct_code ct_delta_scan(const ct_delta *delta, bool filters, ct_delta_fn function, void *context, ct_status *status);
 /* CT_INVALID where the store's tables are not those of the delta. */
 CT_MUST_CHECK ct_code ct_delta_check_tables(const ct_delta *delta, const ct_store *store, ct_status *status);
 

@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/text.h"
 #include "embedding_store/delta_internal.h"
+#include "embedding_store/filter.h"
 
 enum { VERSION = 1, DESCRIPTION_MAX_BYTES = 64 << 20, BLOCK_MAX_BYTES = CT_DELTA_BLOCK_BYTES + CT_RECORD_MAX_BYTES + 64 };
 
@@ -54,9 +55,12 @@ static ct_code check_version(const ct_delta *delta, ct_status *status) {
         return ct_fail(status, CT_UNSUPPORTED, "%s: needs a reader of version %lld; this one has %d", delta->path, (long long)least,
                        VERSION);
     CT_TRY(ct_json_get_array(delta->description, "requires", delta->path, &requires, status));
-    if (!json_array_size(requires)) return CT_OK;
-    const char *name = json_string_value(json_array_get(requires, 0));
-    return ct_fail(status, CT_UNSUPPORTED, "%s: requires the unknown feature %s", delta->path, name ? name : "(no text)");
+    for (size_t i = 0; i < json_array_size(requires); i++) {
+        const char *name = json_string_value(json_array_get(requires, i));
+        if (!name || strcmp(name, "histories") != 0)
+            return ct_fail(status, CT_UNSUPPORTED, "%s: requires the unknown feature %s", delta->path, name ? name : "(no text)");
+    }
+    return CT_OK;
 }
 
 static ct_code read_section(const ct_delta *delta, const json_t *json, ct_delta_section *out, ct_status *status) {
@@ -69,6 +73,7 @@ static ct_code read_section(const ct_delta *delta, const json_t *json, ct_delta_
     if (table < 0 || (size_t)table >= delta->stored_count || delta->stored[table].spec.kind != CT_TABLE_TRAINED)
         return ct_fail(status, CT_CORRUPT, "%s: a section is of table %lld of %zu", delta->path, (long long)table, delta->stored_count);
     out->table = (size_t)table;
+    out->filter = json_is_true(json_object_get(json, "filter"));
     out->offset = (uint64_t)offset;
     out->bytes = (uint64_t)bytes;
     return CT_OK;
@@ -146,7 +151,8 @@ uint64_t ct_delta_bytes(const ct_delta *delta) { return delta->bytes; }
 
 int64_t ct_delta_records(const ct_delta *delta) {
     int64_t records = 0;
-    for (size_t i = 0; i < delta->section_count; i++) records += delta->sections[i].records;
+    for (size_t i = 0; i < delta->section_count; i++)
+        if (!delta->sections[i].filter) records += delta->sections[i].records;
     return records;
 }
 
@@ -171,7 +177,10 @@ static ct_code scan_block(const ct_delta *delta, const ct_delta_section *section
         if (size > bytes - used) return fail_block(delta, section, at, "ends in a record", status);
         if (*any && key <= *last) return fail_block(delta, section, at, "is not in the order of keys", status);
         bool row = false;
-        if (size && ct_record_check(stored, payload + used, size, &row, status) != CT_OK) return ct_fail_within(status, "%s", delta->path);
+        if (section->filter && size != CT_FILTER_LINE_BYTES)
+            return fail_block(delta, section, at, "holds what is no line of a filter", status);
+        if (!section->filter && size && ct_record_check(stored, payload + used, size, &row, status) != CT_OK)
+            return ct_fail_within(status, "%s", delta->path);
         if (function) CT_TRY(function(context, section->table, key, size ? payload + used : NULL, row, status));
         used += size;
         *any = true;
@@ -190,7 +199,7 @@ static ct_code scan_section(const ct_delta *delta, const ct_delta_section *secti
         const uint32_t bytes = ct_get_le32(block), count = ct_get_le32(block + 4);
         if (bytes > BLOCK_MAX_BYTES) return fail_block(delta, section, at, "is not what was written", status);
         CT_TRY(read_at(delta, at + 8, block + 8, bytes + 8, status));
-        if (ct_delta_block_hash(block, bytes, section->table) != ct_get_le64(block + 8 + bytes))
+        if (ct_delta_block_hash(block, bytes, section) != ct_get_le64(block + 8 + bytes))
             return fail_block(delta, section, at, "is not what was written", status);
         CT_TRY(scan_block(delta, section, at, block + 8, bytes, count, &any, &last, function, context, status));
         at += 8 + bytes + 8;
@@ -202,12 +211,12 @@ static ct_code scan_section(const ct_delta *delta, const ct_delta_section *secti
                    (long long)section->records, (unsigned long long)section->bytes);
 }
 
-ct_code ct_delta_scan(const ct_delta *delta, ct_delta_fn function, void *context, ct_status *status) {
+ct_code ct_delta_scan(const ct_delta *delta, bool filters, ct_delta_fn function, void *context, ct_status *status) {
     char *block = malloc(8 + BLOCK_MAX_BYTES + 8);
     ct_code code = CT_OK;
     if (!block) return ct_fail_memory(status, BLOCK_MAX_BYTES, "a delta's block");
     for (size_t i = 0; i < delta->section_count && code == CT_OK; i++)
-        code = scan_section(delta, &delta->sections[i], block, function, context, status);
+        if (delta->sections[i].filter == filters) code = scan_section(delta, &delta->sections[i], block, function, context, status);
     free(block);
     return code;
 }
@@ -234,7 +243,7 @@ static ct_code tensor_bytes(const ct_delta *delta, const json_t *json, size_t *o
     CT_TRY(ct_json_get_string(json, "type", delta->path, &type, status));
     CT_TRY(ct_json_get_i64(json, "rows", delta->path, &rows, status));
     CT_TRY(ct_json_get_i64(json, "columns", delta->path, &columns, status));
-    const uint64_t each = strcmp(type, "F64") == 0 ? 8 : 4;
+    const uint64_t each = strcmp(type, "F32") == 0 ? 4 : 8;
     if (rows < 0 || columns < 0 || (uint64_t)rows > delta->bytes || (uint64_t)columns > delta->bytes / each ||
         (uint64_t)rows * (uint64_t)columns > delta->bytes / each)
         return ct_fail(status, CT_CORRUPT, "%s: a tensor of %lld x %lld", delta->path, (long long)rows, (long long)columns);
@@ -257,8 +266,30 @@ ct_code ct_delta_tensor(const ct_delta *delta, const char *name, bool f64, size_
     return ct_fail(status, CT_CORRUPT, "%s: tensor '%s' is missing", delta->path, name);
 }
 
+ct_code ct_delta_words(const ct_delta *delta, const char *name, uint64_t **out_words, size_t *out_count, ct_status *status) {
+    for (size_t i = 0; i < json_array_size(delta->tensors); i++) {
+        const json_t *json = json_array_get(delta->tensors, i);
+        const char *other = json_string_value(json_object_get(json, "name")), *type = json_string_value(json_object_get(json, "type"));
+        size_t bytes = 0;
+        if (!other || !type || strcmp(other, name) != 0 || strcmp(type, "U64") != 0) continue;
+        CT_TRY(tensor_bytes(delta, json, &bytes, status));
+        uint64_t *words = malloc(bytes + 1);
+        if (!words) return ct_fail_memory(status, bytes, name);
+        const ct_code code = read_tensor(delta, json, words, bytes, status);
+        if (code != CT_OK) {
+            free(words);
+            return code;
+        }
+        *out_words = words;
+        *out_count = bytes / sizeof *words;
+        return CT_OK;
+    }
+    return ct_fail(status, CT_CORRUPT, "%s: '%s' is missing", delta->path, name);
+}
+
 ct_code ct_delta_check(const ct_delta *delta, ct_status *status) {
-    CT_TRY(ct_delta_scan(delta, NULL, NULL, status));
+    CT_TRY(ct_delta_scan(delta, false, NULL, NULL, status));
+    CT_TRY(ct_delta_scan(delta, true, NULL, NULL, status));
     for (size_t i = 0; i < json_array_size(delta->tensors); i++) {
         const json_t *json = json_array_get(delta->tensors, i);
         size_t bytes = 0;
@@ -279,8 +310,8 @@ ct_code ct_delta_check_tables(const ct_delta *delta, const ct_store *store, ct_s
     for (size_t i = 0; same && i < store->table_count; i++) {
         const ct_table_spec *a = &delta->stored[i].spec, *b = &store->tables[i].spec;
         same = strcmp(a->name, b->name) == 0 && a->kind == b->kind && a->dim == b->dim && a->optimiser == b->optimiser &&
-               a->target_stats == b->target_stats && a->expire_days == b->expire_days && a->precision == b->precision &&
-               strcmp(a->content_hash, b->content_hash) == 0;
+               a->target_stats == b->target_stats && a->expire_days == b->expire_days && a->filter_mib == b->filter_mib &&
+               a->precision == b->precision && strcmp(a->content_hash, b->content_hash) == 0;
     }
     return same ? CT_OK : ct_fail(status, CT_INVALID, "%s: its tables are not those of the model", delta->path);
 }
@@ -304,6 +335,17 @@ static ct_code apply_record(void *context, size_t number, uint64_t key, const ch
     return ct_record_decode(table, partition, &work->delta->stored[number], record, row, entry, status);
 }
 
+static ct_code apply_line(void *context, size_t number, uint64_t line, const char *cells, bool row, ct_status *status) {
+    const applying *work = context;
+    ct_filter *filter = work->store->tables[number].filter;
+    (void)row;
+    if (!filter || line >= ct_filter_line_count(filter))
+        return ct_fail(status, CT_CORRUPT, "%s: line %llu is none of the filter of table %s", work->delta->path, (unsigned long long)line,
+                       work->store->tables[number].spec.name);
+    memcpy(filter->lines + line * CT_FILTER_LINE_BYTES, cells, CT_FILTER_LINE_BYTES);
+    return CT_OK;
+}
+
 ct_code ct_store_apply_delta(ct_store *store, const ct_delta *delta, ct_status *status) {
     if (store->mode != CT_STORE_TRAIN || store->tier)
         return ct_fail(status, CT_INVALID, "%s: only a store for training, all in memory, is taken on", delta->path);
@@ -315,7 +357,8 @@ ct_code ct_store_apply_delta(ct_store *store, const ct_delta *delta, ct_status *
         store->tables[i].expired = delta->stored[i].expired;
     }
     applying work = {store, delta};
-    CT_TRY(ct_delta_scan(delta, apply_record, &work, status));
+    CT_TRY(ct_delta_scan(delta, false, apply_record, &work, status));
+    CT_TRY(ct_delta_scan(delta, true, apply_line, &work, status));
     for (size_t i = 0; i < store->table_count; i++) {
         const ct_stored_table *stored = &delta->stored[i];
         ct_table_info info;

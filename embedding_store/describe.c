@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "embedding_store/filter.h"
 #include "embedding_store/half.h"
 #include "embedding_store/live.h"
 #include "embedding_store/record.h"
@@ -118,6 +119,20 @@ static int put_table(scan *scan, json_t *table, json_t *use_counts, json_t *norm
     return bad;
 }
 
+static ct_code describe_filter(const char *folder, size_t number, const ct_stored_table *stored, json_t *table, ct_status *status) {
+    ct_filter *filter = NULL;
+    CT_TRY(ct_filter_create(&stored->spec, ct_device_cpu(), &filter, status));
+    const ct_code code = ct_filter_read(filter, folder, number, status);
+    const ct_filter_load load = ct_filter_measure(filter);
+    const uint64_t bytes = ct_filter_bytes(filter);
+    ct_filter_destroy(filter);
+    CT_TRY(code);
+    int bad = json_object_set_new(table, "filter_bytes", json_integer((json_int_t)bytes));
+    bad |= json_object_set_new(table, "filter_fill", json_real(load.fill));
+    bad |= json_object_set_new(table, "filter_error", json_real(load.error));
+    return bad ? ct_fail_memory(status, 64, "a filter's description") : CT_OK;
+}
+
 static ct_code describe_table(ct_live *live, size_t number, const ct_stored_table *stored, const char *folder, json_t *table,
                               json_t *use_counts, json_t *norms, ct_status *status) {
     uint64_t levels[CT_LIVE_LEVELS], bytes = 0;
@@ -147,6 +162,7 @@ static ct_code describe_table(ct_live *live, size_t number, const ct_stored_tabl
     bad |= json_object_set_new(table, "bytes", json_integer((json_int_t)bytes));
     bad |= json_object_set(table, "level_bytes", sizes);
     if (bad | put_table(found, table, use_counts, norms)) code = ct_fail_memory(status, 4096, "a store's description");
+    if (code == CT_OK && stored->spec.filter_mib) code = describe_filter(folder, number, stored, table, status);
 done:
     json_decref(sizes);
     if (found) ct_table_deinit(&found->scratch);

@@ -1,8 +1,9 @@
-/* The digest of a store: of its tables' specs, and of the sum of all records' hashes of each. */
+/* The digest of a store: of its tables' specs, and of the sum of all records' hashes of each, and of its filter. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "embedding_store/changes.h"
+#include "embedding_store/filter.h"
 #include "embedding_store/saver.h"
 #include "embedding_store/tier.h"
 
@@ -59,6 +60,7 @@ ct_code ct_store_state(ct_store *store, bool sums_too, ct_table_state *out_state
                                          .counted_epoch = table->counted_epoch,
                                          .first_day = table->first_day,
                                          .day = table->day};
+        if (table->filter) out_states[i].filter = ct_filter_sum(table->filter, store->pool);
         if (table->spec.kind == CT_TABLE_FROZEN) {
             out_states[i].sum = store->frozen_sums[i];
         } else if (!sums_too) {
@@ -102,6 +104,7 @@ static void digest_spec(const ct_table_spec *spec, const ct_table_state *state, 
     ct_digest_update(digest, &spec->first_value_scale, sizeof(float));
     ct_digest_update_u64(digest, spec->seed);
     ct_digest_update_u64(digest, spec->min_count);
+    if (spec->filter_mib) ct_digest_update_u64(digest, spec->filter_mib);
     ct_digest_update_text(digest, spec->content_hash);
 }
 
@@ -112,7 +115,22 @@ void ct_digest_update_tables(const ct_store *store, const ct_table_state *states
         ct_digest_update_u64(digest, (uint64_t)states[i].rows);
         ct_digest_update_u64(digest, (uint64_t)states[i].stubs);
         for (size_t n = 0; n < 2; n++) ct_digest_update_u64(digest, states[i].sum.word[n]);
+        for (size_t n = 0; n < 2 && store->tables[i].spec.filter_mib; n++) ct_digest_update_u64(digest, states[i].filter.word[n]);
     }
+}
+
+/* Of the filters in the folder. */
+static ct_code sum_filters(const ct_store *store, ct_table_state *states, ct_status *status) {
+    for (size_t i = 0; i < store->table_count; i++) {
+        ct_filter *filter = NULL;
+        if (!store->tables[i].spec.filter_mib) continue;
+        CT_TRY(ct_filter_create(&store->tables[i].spec, store->device, &filter, status));
+        const ct_code code = ct_filter_read(filter, store->folder, i, status);
+        if (code == CT_OK) states[i].filter = ct_filter_sum(filter, store->pool);
+        ct_filter_destroy(filter);
+        CT_TRY(code);
+    }
+    return CT_OK;
 }
 
 ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status) {
@@ -125,6 +143,7 @@ ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status) {
         ct_sum found[CT_STORE_MAX_TABLES];
         CT_TRY(ct_store_sum_folder(store->folder, store->stored, store->table_count, found, status));
         for (size_t i = 0; i < store->table_count; i++) states[i].sum = found[i];
+        CT_TRY(sum_filters(store, states, status));
     }
     ct_digest_update_tables(store, states, digest);
     return CT_OK;

@@ -177,6 +177,7 @@ static ct_code read_entry(const read_work *work, scan *scan, uint64_t key, const
     else
         scan->stubs++;
     if (!has_row && work->store->mode == CT_STORE_READ && !table->spec.target_stats) return CT_OK;
+    if (!has_row && table->filter) return CT_OK; /* taken from another store, which counted exactly */
     if (table->spec.expire_days && ct_record_day(stored, value) < table->oldest_day) return CT_OK;
     ct_index_entry *entry;
     const uint64_t used = partition->used;

@@ -114,7 +114,7 @@ static ct_code load_overlay(ct_following *following, const ct_delta *delta, ct_s
     ct_store *overlay = NULL;
     CT_TRY(ct_store_create_parted(specs, store->table_count, CT_STORE_READ, store->partition_bits, store->device, NULL, &overlay, status));
     loading work = {following, overlay, delta};
-    const ct_code code = ct_delta_scan(delta, load_record, &work, status);
+    const ct_code code = ct_delta_scan(delta, false, load_record, &work, status);
     if (code != CT_OK) {
         ct_store_destroy(overlay);
         return code;

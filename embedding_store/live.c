@@ -59,7 +59,7 @@ static ct_code take_over(const char *from, const char *folder, ct_status *status
     ct_code code = CT_OK;
     for (size_t i = 0; i < list.count && code == CT_OK; i++) {
         const char *end = strrchr(list.names[i], '.');
-        if (strcmp(list.names[i], "store.json") == 0) continue;
+        if (strcmp(list.names[i], "store.json") == 0 || (end && strcmp(end, ".filter") == 0)) continue;
         char *source = ct_path_join(from, list.names[i]), *target = ct_path_join(folder, list.names[i]);
         if (!source || !target)
             code = ct_fail_memory(status, strlen(from), "a path");

@@ -4,10 +4,10 @@
  *            each key's occurrences in order. The table is not touched, so this may run before the previous batch is applied.
  * acquire    tasks over partitions find or add the keys, count them, decide who has a row, and say for every occurrence where its values
  *            are. What reads a rare row (id drop, keys without a row) is left open; then tasks over blocks list those occurrences in
- *            order, and give them their rare rows. Rare rows are few and their partitions are others', so the caller adds them between
- *            the tasks.
- * apply      tasks over partitions step their rows, then tasks over rare keys step theirs. Should a hash collision make an ordinary key
- *            out of a rare one, its row takes two steps, in this order: still the same for any number of threads.
+ *            order, and give them their rare rows. Where a filter counts, it is asked for all keys of the partition before any is counted.
+ * Rare rows are few and their partitions are others', so the caller adds them between the tasks. apply      tasks over partitions step
+ * their rows, then tasks over rare keys step theirs. Should a hash collision make an ordinary key out of a rare one, its row takes two
+ * steps, in this order: still the same for any number of threads.
  *
  * Everything is listed by (block, feature, row, value) and done by tasks whose cut does not depend on threads. */
 #include <math.h>
@@ -15,7 +15,9 @@
 
 #include "base/random.h"
 #include "embedding_store/changes.h"
+#include "embedding_store/filter.h"
 #include "embedding_store/saver.h"
+#include "embedding_store/tier.h"
 
 enum { INDEX_AHEAD = 16, DROP_ROWS = 256 /* drawn at a time */ };
 
@@ -190,8 +192,21 @@ typedef struct acquire_work {
     ct_failure failure;
 } acquire_work;
 
-/* counted: the table has target statistics; wide: or it expires. Constants of each caller, so that tables without do not pay for it. */
-static inline __attribute__((always_inline)) ct_code acquire_part(ct_ticket *ticket, size_t part, bool counted, bool wide,
+/* The entry of a key that the filter has counted often enough. */
+static ct_code admit(const ct_ticket *ticket, size_t part, const ct_unique *unique, uint32_t seen, ct_index_entry **out_entry,
+                     ct_status *status) {
+    ct_table *table = ticket->table;
+    ct_partition *partition = &table->partitions[part];
+    if (ticket->store->changes) CT_TRY(ct_changes_mark_key(ticket->store->changes, table, unique->key, status));
+    CT_TRY(ct_partition_claim(table, partition, unique->key, out_entry, status));
+    (*out_entry)->count = seen;
+    if (ticket->store->tier) ct_tier_added(ticket->store->tier, table, part, *out_entry);
+    return CT_OK;
+}
+
+/* counted: the table has target statistics; wide: or it expires; filtered: a filter counts keys without a row. Constants of each caller, so
+ * that tables without do not pay for it. */
+static inline __attribute__((always_inline)) ct_code acquire_part(ct_ticket *ticket, size_t part, bool counted, bool wide, bool filtered,
                                                                   ct_status *status) {
     ct_table *table = ticket->table;
     ct_partition *partition = &table->partitions[part];
@@ -200,6 +215,8 @@ static inline __attribute__((always_inline)) ct_code acquire_part(ct_ticket *tic
     const ct_occurrence *list = &ticket->list[ticket->bases[part]];
     const uint32_t min_count = table->spec.min_count;
     const bool expires = wide && table->spec.expire_days > 0;
+    uint32_t *seen = &ticket->unique_of[ticket->bases[part]]; /* filtered: by unique, how often before */
+    ct_changes *changes = filtered ? ticket->store->changes : NULL;
     ct_noted *noted = counted ? &ticket->noted[ticket->bases[part]] : NULL;
     bool rerouted = false;
     if (counted) ticket->noted_bits[part] = partition->index_bits;
@@ -207,8 +224,16 @@ static inline __attribute__((always_inline)) ct_code acquire_part(ct_ticket *tic
     for (size_t i = 0; i < least(count, INDEX_AHEAD); i++) ct_table_prefetch_by(table, uniques[i].key, wide);
     for (size_t i = 0; i < count; i++) {
         if (i + INDEX_AHEAD < count) ct_table_prefetch_by(table, uniques[i + INDEX_AHEAD].key, wide);
+        if (filtered && i + INDEX_AHEAD < count) ct_filter_prefetch(table->filter, uniques[i + INDEX_AHEAD].key);
         ct_unique *unique = &uniques[i];
         ct_index_entry *entry = ct_partition_find_by(partition, unique->key, wide);
+        if (filtered && !entry) {
+            seen[i] = ct_filter_count(table->filter, unique->key);
+            if (seen[i] < min_count) continue;
+            CT_TRY(admit(ticket, part, unique, seen[i], &entry, status));
+        } else if (changes) {
+            CT_TRY(ct_changes_mark_key(changes, table, unique->key, status));
+        }
         if (!entry) CT_TRY(ct_partition_claim(table, partition, unique->key, &entry, status));
         const uint32_t before = entry->count;
         entry->count = ct_add_counts(before, unique->count);
@@ -232,6 +257,7 @@ static inline __attribute__((always_inline)) ct_code acquire_part(ct_ticket *tic
         const bool has_row = uniques[i].row != CT_NO_ROW;
         const float *values = has_row ? ct_slab_at(&partition->values, uniques[i].row) : NULL;
         rerouted |= !has_row;
+        if (filtered && !has_row) ct_filter_raise(table->filter, uniques[i].key, ct_add_counts(seen[i], uniques[i].count));
         for (; begin < uniques[i].end; begin++) {
             ticket->tokens[list[begin].order] = values;
             if (counted) ticket->seen[list[begin].order] = noted[i].seen;
@@ -247,14 +273,16 @@ static void acquire_task(void *context, size_t part, size_t worker) {
     ct_status status;
     ct_changes *changes = work->ticket->store->changes;
     ct_saver *saver = work->ticket->store->saver;
-    const bool counted = work->ticket->seen, wide = ct_entry_shift(&work->ticket->table->spec);
+    const bool counted = work->ticket->seen, wide = ct_entry_shift(&work->ticket->table->spec), filtered = work->ticket->table->filter;
     if (saver) ct_saver_lock(saver, work->ticket->table, part);
-    ct_code code = changes ? ct_changes_mark(changes, work->ticket, part, &status) : CT_OK;
+    ct_code code = changes && !filtered ? ct_changes_mark(changes, work->ticket, part, &status) : CT_OK;
     if (code == CT_OK && saver) code = ct_saver_mark(saver, work->ticket, part, &status);
     if (code == CT_OK)
-        code = counted ? acquire_part(work->ticket, part, true, true, &status)
-               : wide  ? acquire_part(work->ticket, part, false, true, &status)
-                       : acquire_part(work->ticket, part, false, false, &status);
+        code = counted            ? acquire_part(work->ticket, part, true, true, false, &status)
+               : wide && filtered ? acquire_part(work->ticket, part, false, true, true, &status)
+               : filtered         ? acquire_part(work->ticket, part, false, false, true, &status)
+               : wide             ? acquire_part(work->ticket, part, false, true, false, &status)
+                                  : acquire_part(work->ticket, part, false, false, false, &status);
     if (saver) ct_saver_unlock(saver, work->ticket->table, part);
     if (code != CT_OK) ct_failure_put(&work->failure, &status);
 }

@@ -21,6 +21,9 @@
  * "requires" names "expiry". Its files may hold rows that have expired; they are as if they were not there, and "rows" and "stubs" do not
  * count them.
  *
+ * A table whose keys without a row are counted by a filter says its size, "filter_mib", has no stubs, and a file table-NUMBER.filter beside
+ * this one (filter.h); then "requires" names "admission_filter".
+ *
  * A value holds the columns in this order, little-endian, without gaps. Where `admitted` is 0 it is a stub and ends before the state.
  * A table whose rows are halves says "precision": "fp16"; its column "value" is of type f16, and "requires" names "fp16_rows".
  * Columns that a reader does not know are skipped; missing state is the initial one. */
@@ -35,8 +38,8 @@ enum { VERSION = 1, MAX_COLUMNS = 64, MAX_COLUMN_COUNT = 1 << 20 };
 
 static const char FORMAT[] = "clicktower store";
 
-static const char TARGET_STATS[] = "target_stats", EXPIRY[] = "expiry",
-                  FP16_ROWS[] = "fp16_rows"; /* features that a reader may have to know */
+static const char TARGET_STATS[] = "target_stats", EXPIRY[] = "expiry", FP16_ROWS[] = "fp16_rows",
+                  FILTER[] = "admission_filter"; /* features that a reader may have to know */
 
 static int add_column(json_t *columns, const char *name, const char *type, uint32_t count) {
     return json_array_append_new(columns, json_pack("{s:s, s:s, s:I}", "name", name, "type", type, "count", (json_int_t)count));
@@ -75,6 +78,7 @@ static json_t *describe_table(const ct_store *store, size_t number) {
         bad |= json_object_set_new(table, "first_value_scale", json_real((double)spec->first_value_scale));
         bad |= json_object_set_new(table, "seed", json_string(seed));
         bad |= json_object_set_new(table, "min_count", json_integer((json_int_t)spec->min_count));
+        if (spec->filter_mib) bad |= json_object_set_new(table, "filter_mib", json_integer((json_int_t)spec->filter_mib));
         bad |= add_column(columns, "count", "u32", 1);
         bad |= add_column(columns, "admitted", "u8", 1);
         if (spec->target_stats) {
@@ -128,15 +132,17 @@ ct_code ct_store_manifest_json(const ct_store *store, json_t **out_json, ct_stat
     json_t *json = json_pack("{s:s, s:i, s:i, s:O, s:O}", "format", FORMAT, "version", VERSION, "least_reader", VERSION, "requires",
                              requires, "tables", tables);
     ct_code code = CT_OK;
-    bool counted = false, expires = false, halves = false;
+    bool counted = false, expires = false, halves = false, filtered = false;
     for (size_t i = 0; i < store->table_count; i++) {
         counted |= store->tables[i].spec.target_stats;
         expires |= store->tables[i].spec.expire_days > 0;
         halves |= store->tables[i].spec.precision == CT_ROW_FP16;
+        filtered |= store->tables[i].spec.filter_mib > 0;
     }
     if (!json || (counted && json_array_append_new(requires, json_string(TARGET_STATS)) != 0) ||
         (expires && json_array_append_new(requires, json_string(EXPIRY)) != 0) ||
-        (halves && json_array_append_new(requires, json_string(FP16_ROWS)) != 0))
+        (halves && json_array_append_new(requires, json_string(FP16_ROWS)) != 0) ||
+        (filtered && json_array_append_new(requires, json_string(FILTER)) != 0))
         code = ct_fail_memory(status, 1024, "store.json");
     for (size_t i = 0; i < store->table_count && code == CT_OK; i++)
         if (json_array_append_new(tables, describe_table(store, i)) != 0) code = ct_fail_memory(status, 1024, "store.json");
@@ -299,6 +305,10 @@ static ct_code read_table(const json_t *table, const char *path, ct_stored_table
             return ct_fail(status, CT_CORRUPT, "%s: the seed of table %s is no hexadecimal number", path, name);
         CT_TRY(get_range(table, "min_count", path, 1, UINT32_MAX, &value, status));
         spec->min_count = (uint32_t)value;
+        if (json_object_get(table, "filter_mib")) {
+            CT_TRY(get_range(table, "filter_mib", path, 1, CT_TABLE_MAX_FILTER_MIB, &value, status));
+            spec->filter_mib = (uint32_t)value;
+        }
     } else if (strcmp(kind, "frozen") == 0) {
         const char *hash;
         spec->kind = CT_TABLE_FROZEN;
@@ -334,7 +344,8 @@ static ct_code read_header(const json_t *json, const char *path, ct_status *stat
     CT_TRY(ct_json_get_array(json, "requires", path, &features, status));
     for (size_t i = 0; i < json_array_size(features); i++) {
         const char *name = json_string_value(json_array_get(features, i));
-        if (!name || (strcmp(name, TARGET_STATS) != 0 && strcmp(name, EXPIRY) != 0 && strcmp(name, FP16_ROWS) != 0))
+        if (!name ||
+            (strcmp(name, TARGET_STATS) != 0 && strcmp(name, EXPIRY) != 0 && strcmp(name, FP16_ROWS) != 0 && strcmp(name, FILTER) != 0))
             return ct_fail(status, CT_UNSUPPORTED, "%s: requires the unknown feature %s", path, name ? name : "(no text)");
     }
     const char *stored;

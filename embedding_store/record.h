@@ -29,6 +29,7 @@ typedef struct ct_table_state {
     int64_t rows, stubs;
     uint32_t counted_epoch, first_day, day;
     ct_sum sum;
+    ct_sum filter; /* where the table has one */
 } ct_table_state;
 /* As it is now, a tier's after a flush: out_states (tables). sums_too: else those of trained tables are zero. */
 CT_MUST_CHECK ct_code ct_store_state(ct_store *store, bool sums_too, ct_table_state *out_states, ct_status *status);

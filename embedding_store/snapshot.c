@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "embedding_store/database.h"
+#include "embedding_store/filter.h"
 #include "embedding_store/live.h"
 #include "embedding_store/record.h"
 #include "embedding_store/saver.h"
@@ -20,6 +21,7 @@ struct ct_snapshot {
     char *folder;
     json_t *manifest; /* store.json; NULL = nothing is left to be written */
     ct_table_state states[CT_STORE_MAX_TABLES];
+    ct_filter *filters[CT_STORE_MAX_TABLES]; /* copies, of tables that have one */
 };
 
 /* Whose turn it is to write snapshots. */
@@ -72,6 +74,20 @@ static ct_code save_manifest(const ct_snapshot *snapshot, ct_status *status) {
     return code;
 }
 
+static ct_code copy_filters(ct_snapshot *snapshot, ct_status *status) {
+    const ct_store *store = snapshot->store;
+    for (size_t i = 0; i < store->table_count; i++)
+        if (store->tables[i].filter) CT_TRY(ct_filter_copy(store->tables[i].filter, &snapshot->filters[i], status));
+    return CT_OK;
+}
+
+/* The last files: whoever makes the others removes what it does not know. */
+static ct_code write_filters(const ct_snapshot *snapshot, ct_status *status) {
+    for (size_t i = 0; i < snapshot->store->table_count; i++)
+        if (snapshot->filters[i]) CT_TRY(ct_filter_write(snapshot->filters[i], snapshot->folder, i, status));
+    return CT_OK;
+}
+
 /* All that needs the store as it is. */
 static ct_code begin_tier(ct_snapshot *snapshot, ct_status *status) {
     ct_store *store = snapshot->store;
@@ -98,6 +114,7 @@ static ct_code begin_saver(ct_snapshot *snapshot, ct_status *status) {
 static ct_code begin_whole(ct_snapshot *snapshot, ct_status *status) {
     if (mkdir(snapshot->folder, 0777) != 0) return ct_fail_errno(status, "%s: cannot make the folder", snapshot->folder);
     CT_TRY(ct_disk_write(snapshot->store, snapshot->folder, status));
+    CT_TRY(write_filters(snapshot, status));
     CT_TRY(save_manifest(snapshot, status));
     json_decref(snapshot->manifest);
     snapshot->manifest = NULL;
@@ -121,6 +138,7 @@ ct_code ct_snapshot_begin(ct_store *store, const char *folder, ct_snapshot **out
     snapshot->folder = strdup(folder);
     ct_code code =
         snapshot->folder ? ct_store_manifest_json(store, &snapshot->manifest, status) : ct_fail_memory(status, strlen(folder), "a path");
+    if (code == CT_OK) code = copy_filters(snapshot, status);
     if (code == CT_OK) {
         code = store->tier ? begin_tier(snapshot, status) : store->saver ? begin_saver(snapshot, status) : begin_whole(snapshot, status);
         if (code != CT_OK) remove_folder(snapshot, status);
@@ -144,6 +162,7 @@ ct_code ct_snapshot_write(ct_snapshot *snapshot, ct_status *status) {
         code = ct_saver_write(store->saver, snapshot->folder, sums, status);
         for (size_t i = 0; i < store->table_count; i++) snapshot->states[i].sum = sums[i];
     }
+    if (code == CT_OK) code = write_filters(snapshot, status);
     if (code == CT_OK) code = save_manifest(snapshot, status);
     if (code != CT_OK) remove_folder(snapshot, status);
     return code;
@@ -157,6 +176,7 @@ void ct_snapshot_end(ct_snapshot *snapshot) {
     if (!snapshot) return;
     if (snapshot->store->saver) ct_saver_end(snapshot->store->saver);
     end_turn(snapshot->store->turn);
+    for (size_t i = 0; i < CT_STORE_MAX_TABLES; i++) ct_filter_destroy(snapshot->filters[i]);
     json_decref(snapshot->manifest);
     free(snapshot->folder);
     free(snapshot);
@@ -196,6 +216,7 @@ static ct_code take_record(void *context, size_t number, uint64_t key, const cha
     work->rows += row;
     work->stubs += !row;
     if (table->spec.expire_days && ct_record_day(work->from, record) < table->oldest_day) return CT_OK;
+    if (!row && table->filter) return CT_OK;
     CT_TRY(ct_partition_claim(table, work->scratch, key, &entry, status));
     CT_TRY(ct_record_decode(table, work->scratch, work->from, record, row, entry, status));
     if (table->spec.target_stats) {

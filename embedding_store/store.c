@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "embedding_store/changes.h"
+#include "embedding_store/filter.h"
 #include "embedding_store/live.h"
 #include "embedding_store/record.h"
 #include "embedding_store/saver.h"
@@ -74,6 +75,15 @@ static ct_code clean_spec(const ct_table_spec *spec, size_t number, ct_table_spe
         return ct_fail(status, CT_INVALID, "table %s: rows expire after %u days; at most %d are possible", name, spec->expire_days,
                        CT_TABLE_MAX_EXPIRE_DAYS);
     if (spec->min_count < 1) return ct_fail(status, CT_INVALID, "table %s: min_count must be at least 1", name);
+    if (spec->filter_mib > CT_TABLE_MAX_FILTER_MIB)
+        return ct_fail(status, CT_INVALID, "table %s: a filter of %u MiB; at most %d are possible", name, spec->filter_mib,
+                       CT_TABLE_MAX_FILTER_MIB);
+    if (spec->filter_mib && (spec->min_count < 2 || spec->min_count > CT_FILTER_MOST_COUNT))
+        return ct_fail(status, CT_INVALID, "table %s: a filter counts to a min_count of 2 to %d, not %u", name, CT_FILTER_MOST_COUNT,
+                       spec->min_count);
+    if (spec->filter_mib && spec->target_stats)
+        return ct_fail(status, CT_INVALID,
+                       "table %s: target statistics are kept of every key, a filter keeps nothing of a key but its count", name);
     if (spec->precision != CT_ROW_FP32 && spec->precision != CT_ROW_FP16)
         return ct_fail(status, CT_UNSUPPORTED, "table %s: unknown precision %d", name, (int)spec->precision);
     out_spec->precision = spec->precision;
@@ -85,6 +95,7 @@ static ct_code clean_spec(const ct_table_spec *spec, size_t number, ct_table_spe
     out_spec->min_count = spec->min_count;
     out_spec->target_stats = spec->target_stats;
     out_spec->expire_days = spec->expire_days;
+    out_spec->filter_mib = spec->filter_mib;
     return CT_OK;
 }
 
@@ -121,6 +132,8 @@ ct_code ct_store_create_parted(const ct_table_spec *tables, size_t table_count, 
         const uint32_t state_floats = mode == CT_STORE_TRAIN ? ct_state_floats(&spec) : 0;
         CT_TRY_GOTO(code, ct_table_init(&store->tables[i], &spec, device, partition_bits, state_floats, status), fail);
         store->table_count = i + 1;
+        if (mode == CT_STORE_TRAIN && spec.filter_mib)
+            CT_TRY_GOTO(code, ct_filter_create(&spec, device, &store->tables[i].filter, status), fail);
     }
     *out_store = store;
     return CT_OK;
@@ -153,7 +166,10 @@ void ct_store_destroy(ct_store *store) {
     ct_saver_destroy(store->saver);
     ct_tier_destroy(store->tier);
     ct_snapshot_turn_destroy(store->turn);
-    for (size_t i = 0; i < store->table_count; i++) ct_table_deinit(&store->tables[i]);
+    for (size_t i = 0; i < store->table_count; i++) {
+        ct_filter_destroy(store->tables[i].filter);
+        ct_table_deinit(&store->tables[i]);
+    }
     free(store->tables);
     free(store->frozen_sums);
     free(store->folder);
@@ -182,6 +198,7 @@ void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *ou
         info.stubs += (int64_t)(partition->used - ct_partition_rows(partition));
         info.bytes += partition->bytes;
     }
+    if (table->filter) info.bytes += ct_filter_bytes(table->filter);
     info.rows += table->outside_rows;
     info.stubs += table->outside_stubs;
     info.expired = table->expired;
@@ -189,6 +206,14 @@ void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *ou
     info.missed = atomic_load_explicit(&table->missed, memory_order_relaxed);
     info.unknown = atomic_load_explicit(&table->unknown, memory_order_relaxed);
     *out_info = info;
+}
+
+void ct_store_filter_info(const ct_store *store, size_t number, ct_filter_info *out_info) {
+    const ct_filter *filter = store->tables[number].filter;
+    *out_info = (ct_filter_info){0};
+    if (!filter) return;
+    const ct_filter_load load = ct_filter_measure(filter);
+    *out_info = (ct_filter_info){ct_filter_bytes(filter), load.fill, load.error};
 }
 
 uint64_t ct_store_least_memory(const ct_store *store) { return store->tier ? ct_tier_least_memory(store->tier) : 0; }
@@ -284,6 +309,8 @@ ct_code ct_store_open_within(const char *folder, ct_store_mode mode, const ct_st
         ct_table_set_day(&store->tables[i], stored[i].first_day, stored[i].today);
         store->tables[i].expired = stored[i].expired;
     }
+    for (size_t i = 0; i < count && code == CT_OK; i++)
+        if (store->tables[i].filter) code = ct_filter_read(store->tables[i].filter, folder, i, status);
     if (code == CT_OK) code = read_rows(store, folder, limit, stored, status);
     if (code == CT_OK && mode == CT_STORE_LOOK) {
         store->stored = stored;

@@ -11,7 +11,8 @@
  * key are summed inside a block of rows, in order (feature, row), then over blocks in the log's order.
  *
  * Life of a key in training: unknown -> a stub that counts (exactly, by batches) -> a row with first values once the count *before* the
- * batch has reached min_count. Until then, and in reading for ever, it stands for its feature's rare row. Rare rows are always admitted and
+ * batch has reached min_count (with filter_mib a filter of a fixed size counts instead of the stubs). Until then, and in reading for ever,
+ * it stands for its feature's rare row. Rare rows are always admitted and
  * begin at zero. A read of a key that has neither gives zeros. Where the table has expire_days, a key that was not seen for more than so
  * many days of the log is as if it had never been seen (expire.c); the training look-ups say which day the log has come to.
  *
@@ -52,7 +53,9 @@ enum {
     CT_STORE_MAX_TABLES = 64,
     CT_VIRTUAL_SHARDS = 1024,
     CT_TABLE_MAX_DIM = 4096,
-    CT_TABLE_MAX_EXPIRE_DAYS = 100000
+    CT_TABLE_MAX_EXPIRE_DAYS = 100000,
+    CT_TABLE_MAX_FILTER_MIB = 1 << 16,
+    CT_FILTER_MOST_COUNT = 15 /* so far a filter counts */
 };
 
 typedef struct ct_table_spec {
@@ -72,6 +75,9 @@ typedef struct ct_table_spec {
     uint32_t min_count;   /* >= 1; 1 = a row from the first occurrence on; else from the first batch before which it was counted so often */
     bool target_stats;    /* every key keeps impressions and clicks: see ct_store_gather_counts */
     uint32_t expire_days; /* at most CT_TABLE_MAX_EXPIRE_DAYS; 0 = never */
+    /* Keys without a row are counted approximately, in so much memory and no more (filter.h): never too low, seldom too high. At most
+     * CT_TABLE_MAX_FILTER_MIB; 0 = exactly, by a stub for each. With a min_count of 2 .. CT_FILTER_MOST_COUNT, without target_stats. */
+    uint32_t filter_mib;
     char content_hash[CT_DIGEST_HEX_BYTES]; /* frozen only: of the vector file, "" = none */
 } ct_table_spec;
 
@@ -154,13 +160,20 @@ const ct_table_spec *ct_store_table(const ct_store *store, size_t table);
 int64_t ct_store_find_table(const ct_store *store, const char *name); /* -1 = none */
 
 typedef struct ct_table_info {
-    int64_t rows, stubs;      /* admitted; counting only. Without what has expired. */
+    int64_t rows, stubs;      /* admitted; counting only (none where a filter counts). Without what has expired. */
     int64_t expired;          /* rows that did, since training began */
-    uint64_t bytes;           /* memory: slabs and index */
+    uint64_t bytes;           /* memory: slabs, index and filter */
     int64_t missed;           /* READ within a limit: occurrences so far that were asked of the database, as memory had not their key */
     int64_t lookups, unknown; /* READ: occurrences so far that had a row / read the rare row or zeros. Approximate while others read. */
 } ct_table_info;
 void ct_store_table_info(const ct_store *store, size_t table, ct_table_info *out_info);
+/* How full the filter is that counts keys without a row; of a TRAIN store. Reads it whole. */
+typedef struct ct_filter_info {
+    uint64_t bytes; /* 0 = there is none: keys are counted exactly */
+    double fill;    /* share of its cells that are not 0 */
+    double error;   /* the chance that the next key which was never seen is counted as if it had been */
+} ct_filter_info;
+void ct_store_filter_info(const ct_store *store, size_t table, ct_filter_info *out_info);
 /* Of a store whose limit on memory was too small for a batch: the least that is enough for it; else 0. */
 uint64_t ct_store_least_memory(const ct_store *store);
 /* TRAIN within a limit: so many bytes of it are the caller's own from the next prefetch on; rows leave where they grow. Without a limit
@@ -252,8 +265,8 @@ void ct_store_set_learning_rate(ct_store *store, size_t table, float learning_ra
 /* For people: store.json, and what a scan of all rows finds, in the memory of one row. To each of "tables" are added bytes on disk
  * ("bytes", and by level "level_bytes"), what the rows would take in memory, how many of the virtual shards have rows and how many the
  * emptiest, the middle and the fullest one have ("shards", "shard_rows"), "dead_rows" (no update has changed them), "norm_mean",
- * "norm_most"; and to the whole "use_counts" and "norms": rows by how often their keys were seen, and by length, of each table. Caller owns
- * out_json. */
+ * "norm_most", and of a filter "filter_bytes", "filter_fill" and "filter_error" (ct_filter_info); and to the whole "use_counts" and
+ * "norms": rows by how often their keys were seen, and by length, of each table. Caller owns out_json. */
 CT_MUST_CHECK ct_code ct_store_describe(const char *folder, json_t **out_json, ct_status *status);
 /* What belongs to one key of a table, into an object: key, shard, state ("row", "stub", "expired" or "unknown"), counts, norm, values. */
 CT_MUST_CHECK ct_code ct_store_describe_key(const char *folder, size_t table, uint64_t key, json_t *into, ct_status *status);

@@ -36,6 +36,9 @@ struct ct_store {
     _Atomic(const struct ct_store *) overlay;
 };
 
+/* filter.h */
+void ct_filter_set_period(struct ct_filter *filter, uint32_t period);
+
 /* As ct_store_create, in either mode, with 2^partition_bits partitions, 0 .. CT_MAX_PARTITION_BITS. */
 CT_MUST_CHECK ct_code ct_store_create_parted(const ct_table_spec *tables, size_t table_count, ct_store_mode mode, uint32_t partition_bits,
                                              ct_device *device, ct_pool *pool, ct_store **out_store, ct_status *status);
@@ -161,6 +164,7 @@ static inline void ct_table_set_day(ct_table *table, uint32_t first_day, uint32_
     table->first_day = first_day;
     table->day = day;
     table->oldest_day = ct_oldest_day(table->spec.expire_days, first_day, day);
+    if (table->filter && table->spec.expire_days) ct_filter_set_period(table->filter, (day - first_day) / table->spec.expire_days);
 }
 
 /* lookup_train.c: TRAIN on a trained table. */

@@ -78,6 +78,7 @@ typedef struct ct_table {
     uint32_t day, first_day, oldest_day; /* of the log, where the table expires: see ct_oldest_day */
     int64_t expired;                     /* rows, so far */
     int64_t outside_rows, outside_stubs; /* of keys that are in the database alone */
+    struct ct_filter *filter;            /* TRAIN, where the spec has one: counts keys without a row (filter.h); else NULL */
     _Atomic int64_t lookups, unknown, missed;
 } ct_table;
 

@@ -203,7 +203,7 @@ ct_code ct_tier_expire(ct_tier *tier, ct_table *table, ct_status *status) {
 bool ct_tier_let_go(ct_tier *tier, const ct_table *table, size_t part, size_t place) {
     const uint32_t touched = table->partitions[part].touched[place];
     tier_part *state = &tier->tables[table - tier->store->tables].part[part];
-    if (touched == tier->plan.sequence) return false; /* it is dirty, and stays so */
+    if (touched == tier->plan.sequence && !table->filter) return false; /* it is dirty, and stays so */
     state->dirty -= touched > state->written;
     return true;
 }

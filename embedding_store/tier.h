@@ -26,8 +26,10 @@ void ct_tier_ticket_destroy(ct_tier_ticket *ticket);
 
 /* A TRAIN ticket whose distinct keys are known: marks, makes room, and starts to fetch what is missing. */
 CT_MUST_CHECK ct_code ct_tier_plan(ct_tier *tier, ct_ticket *ticket, ct_status *status);
-/* Its keys are resident afterwards, but for rare keys that are nowhere. */
+/* Its keys are resident afterwards, but for rare keys that are nowhere, and, where a filter counts, keys that have no row. */
 CT_MUST_CHECK ct_code ct_tier_admit(ct_tier *tier, ct_ticket *ticket, ct_status *status);
+/* While it is acquired: the key of a new entry of the ticket's part. By the task of the part. */
+void ct_tier_added(ct_tier *tier, const ct_table *table, size_t part, const ct_index_entry *entry);
 /* The ticket's rows are acquired; rare rows may have been added. */
 void ct_tier_acquired(ct_tier *tier, ct_ticket *ticket);
 /* Its rows will change no more. */
@@ -45,7 +47,7 @@ CT_MUST_CHECK ct_code ct_tier_count(ct_tier *tier, size_t table, uint64_t key, c
                                     ct_status *status);
 /* The table has come to another day: what has expired outside memory is taken off. */
 CT_MUST_CHECK ct_code ct_tier_expire(ct_tier *tier, ct_table *table, ct_status *status);
-/* The entry at `place` has expired: may it be removed? No: the batch at work asks for it. */
+/* The entry at `place` has expired: may it be removed? No: the batch at work asks for it (and it will count as a stub). */
 bool ct_tier_let_go(ct_tier *tier, const ct_table *table, size_t part, size_t place);
 /* After a flush: CT_INVALID where a row is not finite. */
 CT_MUST_CHECK ct_code ct_tier_check_finite(ct_tier *tier, ct_status *status);

@@ -185,10 +185,16 @@ typedef struct admit_work {
     ct_failure failure;
 } admit_work;
 
+static bool is_there(const ct_table *table, const ct_tier_ticket *mine, size_t at) {
+    if (mine->offsets[at] == SIZE_MAX) return false;
+    return ct_record_day(mine->fetch.layout, (const char *)mine->records.memory + (mine->offsets[at] >> 1)) >= table->oldest_day;
+}
+
 /* Of missing[at]: out of the database into its partition. */
 static ct_code bring_in(const admit_work *work, size_t part, size_t at, ct_status *status) {
     ct_table *table = work->ticket->table;
     const ct_tier_ticket *mine = &work->tier->plan;
+    if (table->filter && !is_there(table, mine, at)) return CT_OK; /* acquire asks the filter */
     ct_partition *partition = &table->partitions[part];
     tier_part *state = &work->state->part[part];
     ct_index_entry *entry;
@@ -243,6 +249,12 @@ ct_code ct_tier_admit(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
         state->part[p].evicted_rows = state->part[p].evicted_stubs = 0;
     }
     return CT_OK;
+}
+
+void ct_tier_added(ct_tier *tier, const ct_table *table, size_t part, const ct_index_entry *entry) {
+    const ct_partition *partition = &table->partitions[part];
+    partition->touched[ct_partition_place(partition, entry)] = tier->plan.sequence;
+    tier->tables[table - tier->store->tables].part[part].dirty++;
 }
 
 void ct_tier_acquired(ct_tier *tier, ct_ticket *ticket) {

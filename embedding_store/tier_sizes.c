@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "embedding_store/filter.h"
 #include "embedding_store/record.h"
 #include "embedding_store/tier_internal.h"
 
@@ -20,17 +21,19 @@ size_t tier_row_bytes(const ct_partition *partition) {
     return (partition->values.floats + partition->state.floats) * sizeof(float) + sizeof(uint32_t);
 }
 
-/* How many rows and index entries a partition of `bytes` may have. Where keys are counted before they get a row, most are stubs. */
+/* Entries of the index for each row. Where keys are counted before they get a row, most are stubs, unless a filter counts. */
+static uint64_t entries_a_row(const ct_table *table) { return table->spec.min_count > 1 && !table->filter ? 3 : 1; }
+
+/* How many rows and index entries a partition of `bytes` may have. */
 static void divide(const ct_table *table, const ct_partition *partition, uint64_t bytes, uint32_t *out_rows, uint64_t *out_entries,
                    uint32_t *out_bits) {
-    const uint64_t stubs_a_row = table->spec.min_count > 1 ? 3 : 1;
     *out_rows = 0;
     *out_entries = 0;
     *out_bits = LEAST_INDEX_BITS;
     for (uint32_t bits = LEAST_INDEX_BITS; bits < 32 && tier_place_bytes(partition) << bits < bytes; bits++) {
         const uint64_t entries = ((uint64_t)1 << bits) * 7 / 10, left = bytes - (tier_place_bytes(partition) << bits);
         uint64_t rows = left / tier_row_bytes(partition);
-        if (rows > entries / stubs_a_row) rows = entries / stubs_a_row;
+        if (rows > entries / entries_a_row(table)) rows = entries / entries_a_row(table);
         if (rows > CT_SLOT_STUB / 2) rows = CT_SLOT_STUB / 2;
         if (rows < *out_rows) break;
         *out_rows = (uint32_t)rows;
@@ -52,6 +55,7 @@ static uint64_t other_bytes(const ct_tier *tier, const ct_ticket *ticket, uint64
                      2 * ticket_bytes(ticket) + keys * (2 * sizeof(uint64_t) + ct_record_bytes(ticket->table));
     for (size_t i = 0; i < tier->store->table_count; i++) {
         const ct_table *table = &tier->store->tables[i];
+        if (table->filter) bytes += 2 * ct_filter_bytes(table->filter); /* a snapshot that is written has a copy */
         for (size_t p = 0; p < table->partition_count && table->spec.kind == CT_TABLE_FROZEN; p++) bytes += table->partitions[p].bytes;
     }
     return bytes;

@@ -6,9 +6,9 @@
 #include "model/model_internal.h"
 
 ct_code ct_model_describe_folder(const ct_model *model, const char *folder, json_t **out_json, ct_status *status) {
-    static const char *const shown[] = {"name",      "kind",      "dim",       "precision",    "optimiser", "rows",
-                                        "stubs",     "expired",   "bytes",     "memory_bytes", "shards",    "shard_rows",
-                                        "dead_rows", "norm_mean", "norm_most", "level_bytes"};
+    static const char *const shown[] = {"name",      "kind",        "dim",          "precision",   "optimiser",   "rows",      "stubs",
+                                        "expired",   "bytes",       "memory_bytes", "shards",      "shard_rows",  "dead_rows", "norm_mean",
+                                        "norm_most", "level_bytes", "filter_bytes", "filter_fill", "filter_error"};
     json_t *store = NULL, *json = ct_model_describe(model), *tables = json_array(), *table;
     char *path = ct_path_join(folder, "tables");
     ct_code code = path == NULL || json == NULL ? ct_fail_memory(status, 4096, "the description") : CT_OK;

@@ -175,7 +175,8 @@ static ct_code create_store(ct_model *model, const vector_files *files, const ct
                                        .seed = model->seed,
                                        .min_count = spec->min_count,
                                        .target_stats = spec->target_stats,
-                                       .expire_days = spec->expire_days};
+                                       .expire_days = spec->expire_days,
+                                       .filter_mib = spec->admission_filter ? spec->filter_mib : 0};
     size_t owner[CT_STORE_MAX_TABLES] = {0}; /* field whose file fills the table */
     const model_layout *layout = &model->layout;
     for (size_t i = 0; i < layout->vector_count + layout->similarity_count; i++) {
@@ -202,6 +203,21 @@ static ct_code create_store(ct_model *model, const vector_files *files, const ct
     return CT_OK;
 }
 
+static ct_code check_admission(const ct_model_spec *spec, ct_status *status) {
+    if (!spec->admission_filter && spec->filter_mib != CT_SPEC_FILTER_MIB)
+        return ct_fail(status, CT_INVALID, "embedding.filter_mib is %u, but embedding.admission is exact; set it to filter",
+                       spec->filter_mib);
+    if (!spec->admission_filter) return CT_OK;
+    if (spec->min_count < 2 || spec->min_count > CT_FILTER_MOST_COUNT)
+        return ct_fail(status, CT_INVALID, "embedding.min_count is %u, but with embedding.admission=filter it must be between 2 and %d",
+                       spec->min_count, CT_FILTER_MOST_COUNT);
+    if (spec->target_stats)
+        return ct_fail(status, CT_INVALID,
+                       "embedding.target_stats is true, and keeps clicks of every value, but embedding.admission=filter keeps nothing of "
+                       "values without a row but an approximate count; leave one of the two out");
+    return CT_OK;
+}
+
 ct_code ct_model_create(const ct_schema *schema, const ct_model_spec *spec, const ct_model_options *options, ct_model **out_model,
                         ct_status *status) {
     if (options->batch_rows == 0 || options->batch_rows > CT_MODEL_MAX_BATCH_ROWS)
@@ -210,6 +226,7 @@ ct_code ct_model_create(const ct_schema *schema, const ct_model_spec *spec, cons
     if (spec->expire_days > 0 && ct_schema_find_kind(schema, CT_FIELD_TIME) < 0)
         return ct_fail(status, CT_INVALID, "embedding.expire_days is %u, but schema %s has no time: it takes a field of kind time",
                        spec->expire_days, schema->name);
+    CT_TRY(check_admission(spec, status));
     vector_files files = {0};
     ct_code code = CT_OK;
     ct_model *model = calloc(1, sizeof *model);
@@ -349,6 +366,8 @@ void ct_model_table_get(const ct_model *model, size_t table, ct_model_table *out
                                   .found = info.lookups,
                                   .unknown = info.unknown};
 }
+
+void ct_model_filter(const ct_model *model, ct_filter_info *out_info) { ct_store_filter_info(model->store, ID_TABLE, out_info); }
 
 json_t *ct_model_describe(const ct_model *model) {
     json_t *tables = json_array();

@@ -13,6 +13,7 @@
 #include "embedding_store/following.h"
 #include "model/model_internal.h"
 
+static const char histories_name[] = "histories"; /* words of a delta: data/history.h */
 static const char base_prefix[] = "base-", delta_prefix[] = "delta-", delta_suffix[] = ".ctd", facts_name[] = "publish.json";
 enum { DIGITS = 12 };
 
@@ -168,7 +169,10 @@ enum { CHANGES_PART = 32 /* of the memory limit, for the keys that have changed 
 
 void ct_model_expect_deltas(ct_model *model) { ct_store_expect_changes(model->store, model->memory_bytes / CHANGES_PART); }
 
-ct_code ct_model_track_changes(ct_model *model, ct_status *status) { return ct_store_track_changes(model->store, status); }
+ct_code ct_model_track_changes(ct_model *model, ct_status *status) {
+    if (model->histories != NULL) ct_histories_forget_changes(model->histories);
+    return ct_store_track_changes(model->store, status);
+}
 
 int64_t ct_model_changes(const ct_model *model) { return ct_store_changes(model->store); }
 bool ct_model_changes_full(const ct_model *model) { return ct_store_changes_full(model->store); }
@@ -177,7 +181,19 @@ ct_code ct_model_publish_base(ct_model *model, const char *folder, int64_t seque
     char text[64];
     (void)snprintf(text, sizeof text, "{\"sequence\": %lld}\n", (long long)sequence);
     CT_TRY(ct_model_save_texts(model, folder, metrics, &(const ct_model_text){facts_name, text}, 1, NULL, NULL, status));
+    if (model->histories != NULL) ct_histories_forget_changes(model->histories);
     return ct_store_forget_changes(model->store, status);
+}
+
+static ct_code write_histories(ct_model *model, ct_delta_writer *writer, ct_status *status) {
+    uint64_t *words = NULL;
+    size_t count = 0;
+    if (model->histories == NULL) return CT_OK;
+    CT_TRY(ct_histories_changes(model->histories, &words, &count, status));
+    const ct_code code = ct_delta_writer_words(writer, histories_name, words, count, status);
+    free(words);
+    if (code == CT_OK) ct_histories_forget_changes(model->histories);
+    return code;
 }
 
 ct_code ct_model_publish_delta(ct_model *model, const char *path, ct_delta_facts *facts, ct_status *status) {
@@ -194,6 +210,7 @@ ct_code ct_model_publish_delta(ct_model *model, const char *path, ct_delta_facts
         CT_TRY_GOTO(code, ct_delta_writer_tensor(writer, tensor->name, tensor->f64, tensor->rows, tensor->columns, tensor->data, status),
                     done);
     }
+    CT_TRY_GOTO(code, write_histories(model, writer, status), done);
     CT_TRY_GOTO(code, ct_model_digest(model, facts->to, status), done);
     facts->rows = model->rows;
     facts->step = model->step;
@@ -274,7 +291,7 @@ ct_code ct_delta_check_follows(const ct_delta *delta, const ct_delta_facts *fact
     return CT_OK;
 }
 
-/* All but the tables. */
+/* All but tables and histories. */
 static ct_code take_tensors(ct_model *model, const ct_delta *delta, ct_status *status) {
     const json_t *json = ct_delta_description(delta);
     const char *path = ct_delta_path(delta);
@@ -304,8 +321,15 @@ static ct_code take_tensors(ct_model *model, const ct_delta *delta, ct_status *s
 }
 
 ct_code ct_model_apply_delta(ct_model *model, const ct_delta *delta, ct_status *status) {
+    uint64_t *words = NULL;
+    size_t count = 0;
     CT_TRY(ct_store_apply_delta(model->store, delta, status));
-    return take_tensors(model, delta, status);
+    CT_TRY(take_tensors(model, delta, status));
+    if (model->histories == NULL) return CT_OK;
+    CT_TRY(ct_delta_words(delta, histories_name, &words, &count, status));
+    const ct_code code = ct_histories_apply(model->histories, words, count, ct_delta_path(delta), status);
+    free(words);
+    return code;
 }
 
 /* --- a model that follows --- */
@@ -317,6 +341,7 @@ struct ct_follower {
     size_t now;
     ct_store *store; /* models[0]'s own; it reads a view */
     ct_following *following;
+    bool staged;
     int64_t sequence, staged_sequence; /* -1 = unknown */
 };
 
@@ -341,6 +366,7 @@ static ct_code twin_create(const ct_model *model, ct_model **out_twin, ct_status
 static void twin_destroy(ct_model *twin) {
     if (twin == NULL) return;
     ct_tower_destroy(twin->tower);
+    ct_histories_destroy(twin->histories);
     for (size_t i = 0; twin->centres != NULL && i < twin->layout.similarity_count; i++) free(twin->centres[i]);
     free(twin->centres);
     free(twin->moments);
@@ -369,6 +395,7 @@ fail:
 
 void ct_follower_close(ct_follower *follower) {
     if (follower == NULL) return;
+    if (follower->staged) ct_follower_drop(follower);
     twin_destroy(follower->models[1]);
     ct_following_destroy(follower->following);
     if (follower->models[0] != NULL) follower->models[0]->store = follower->store;
@@ -379,17 +406,30 @@ void ct_follower_close(ct_follower *follower) {
 ct_model *ct_follower_model(const ct_follower *follower) { return follower->models[follower->now]; }
 int64_t ct_follower_sequence(const ct_follower *follower) { return follower->sequence; }
 
+/* The histories of the model that comes, which share what has not changed with those of the model that is read. */
+static ct_code stage_histories(const ct_histories *from, const ct_delta *delta, ct_histories **out_next, ct_status *status) {
+    uint64_t *words = NULL;
+    size_t count = 0;
+    CT_TRY(ct_delta_words(delta, histories_name, &words, &count, status));
+    const ct_code code = ct_histories_next(from, words, count, ct_delta_path(delta), out_next, status);
+    free(words);
+    return code;
+}
+
 ct_code ct_follower_stage(ct_follower *follower, const ct_delta *delta, ct_model **out_model, ct_status *status) {
     ct_model *next = follower->models[1 - follower->now];
+    const ct_histories *histories = ct_follower_model(follower)->histories;
     ct_delta_facts facts;
     ct_store *view = NULL;
     CT_TRY(ct_delta_facts_get(delta, &facts, status));
     CT_TRY(ct_delta_check_follows(delta, &facts, follower->sequence, ct_follower_model(follower)->digest, status));
     CT_TRY(ct_delta_check(delta, status));
     CT_TRY(ct_following_stage(follower->following, delta, &view, status));
-    const ct_code code = take_tensors(next, delta, status);
+    follower->staged = true;
+    ct_code code = take_tensors(next, delta, status);
+    if (code == CT_OK && histories != NULL) code = stage_histories(histories, delta, &next->histories, status);
     if (code != CT_OK) {
-        ct_following_drop(follower->following);
+        ct_follower_drop(follower);
         return code;
     }
     next->store = view;
@@ -398,11 +438,21 @@ ct_code ct_follower_stage(ct_follower *follower, const ct_delta *delta, ct_model
     return CT_OK;
 }
 
-void ct_follower_drop(ct_follower *follower) { ct_following_drop(follower->following); }
+void ct_follower_drop(ct_follower *follower) {
+    ct_model *next = follower->models[1 - follower->now];
+    ct_histories_drop(next->histories);
+    next->histories = NULL;
+    ct_following_drop(follower->following);
+    follower->staged = false;
+}
 
 ct_code ct_follower_settle(ct_follower *follower, ct_status *status) {
+    ct_model *before = ct_follower_model(follower);
     follower->now = 1 - follower->now;
     follower->sequence = follower->staged_sequence;
+    follower->staged = false;
+    if (before->histories != NULL) ct_histories_retire(before->histories, ct_follower_model(follower)->histories);
+    before->histories = NULL;
     const ct_code code = ct_following_settle(follower->following, status);
     follower->models[1 - follower->now]->store = ct_follower_model(follower)->store; /* its own is gone */
     return code;

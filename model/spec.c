@@ -12,8 +12,8 @@
 enum { MAX_DIM = 1024, MAX_WIDTH = 16384, MAX_CROSS = 16, MODEL_FILE_MAX_BYTES = 1 << 20, MAX_NAMES = 4096 };
 
 typedef struct overlay_embedding {
-    uint32_t *dim, *min_count, *expire_days;
-    char *optimizer, *precision;
+    uint32_t *dim, *min_count, *expire_days, *filter_mib;
+    char *optimizer, *precision, *admission;
     double *learning_rate, *initial_accumulator, *beta1, *beta2, *epsilon, *l2, *first_value_scale, *id_drop, *target_smoothing;
     bool *target_stats;
 } overlay_embedding;
@@ -64,6 +64,8 @@ static const cyaml_schema_field_t embedding_fields[] = {
     CYAML_FIELD_UINT_PTR("expire_days", OPTIONAL_POINTER, overlay_embedding, expire_days),
     CYAML_FIELD_STRING_PTR("optimizer", OPTIONAL_POINTER, overlay_embedding, optimizer, 1, 64),
     CYAML_FIELD_STRING_PTR("precision", OPTIONAL_POINTER, overlay_embedding, precision, 1, 64),
+    CYAML_FIELD_STRING_PTR("admission", OPTIONAL_POINTER, overlay_embedding, admission, 1, 64),
+    CYAML_FIELD_UINT_PTR("filter_mib", OPTIONAL_POINTER, overlay_embedding, filter_mib),
     CYAML_FIELD_FLOAT_PTR("learning_rate", OPTIONAL_POINTER, overlay_embedding, learning_rate),
     CYAML_FIELD_FLOAT_PTR("beta1", OPTIONAL_POINTER, overlay_embedding, beta1),
     CYAML_FIELD_FLOAT_PTR("beta2", OPTIONAL_POINTER, overlay_embedding, beta2),
@@ -117,6 +119,7 @@ static const cyaml_schema_value_t overlay_schema = {CYAML_VALUE_MAPPING(CYAML_FL
 static const char *const architecture_names[] = {"lr", "dnn", "dcn-v2", "fm", "deepfm", "dlrm"}; /* in the order of ct_architecture */
 static const char model_names[] = "lr, fm, dnn, deepfm, dcn-v2 or dlrm";
 static const char *const row_precision_names[] = {"fp32", "fp16"}; /* in the order of ct_row_precision */
+static const char *const admission_names[] = {"exact", "filter"};  /* of false and true */
 static const char *const precision_names[] = {"auto", "fp32", "bf16"};
 
 const char *ct_architecture_name(ct_architecture architecture) { return architecture_names[architecture]; }
@@ -160,6 +163,8 @@ static void set_defaults(ct_model_spec *spec, ct_architecture architecture) {
     spec->first_value_scale = architecture == CT_ARCHITECTURE_LR ? 0.0f : 0.01f;
     spec->min_count = 2;
     spec->expire_days = 0;
+    spec->admission_filter = false;
+    spec->filter_mib = CT_SPEC_FILTER_MIB;
     spec->id_drop = 0.003;
     spec->target_stats = false;
     spec->target_smoothing = 10;
@@ -266,6 +271,13 @@ static ct_code apply_embedding(ct_model_spec *spec, const overlay_embedding *fro
             return ct_fail(status, CT_INVALID, "%s: embedding.precision is '%s'; it must be fp32 or fp16", where, from->precision);
         spec->row_precision = (ct_row_precision)index;
     }
+    if (from->admission != NULL) {
+        size_t index = 0;
+        if (!find_name(admission_names, sizeof admission_names / sizeof *admission_names, from->admission, &index))
+            return ct_fail(status, CT_INVALID, "%s: embedding.admission is '%s'; it must be exact or filter", where, from->admission);
+        spec->admission_filter = index == 1;
+    }
+    CT_TRY(set_count(&spec->filter_mib, from->filter_mib, 1, CT_TABLE_MAX_FILTER_MIB, "embedding.filter_mib", where, status));
     CT_TRY(set_real(&spec->row_beta1, from->beta1, 0, true, 1, "embedding.beta1", where, status));
     CT_TRY(set_real(&spec->row_beta2, from->beta2, 0, true, 1, "embedding.beta2", where, status));
     CT_TRY(set_real(&spec->row_epsilon, from->epsilon, 0, false, 1, "embedding.epsilon", where, status));
@@ -496,6 +508,7 @@ char *ct_model_spec_text(const ct_model_spec *spec) {
     /* Younger than the others: only where it is set, so that what older models wrote still says the same. */
     if (spec->expire_days) fprintf(to, ", expire_days: %u", spec->expire_days);
     if (spec->row_precision != CT_ROW_FP32) fprintf(to, ", precision: %s", row_precision_names[spec->row_precision]);
+    if (spec->admission_filter) fprintf(to, ", admission: filter, filter_mib: %u", spec->filter_mib);
     fprintf(to, "}\n");
     if (spec->architecture == CT_ARCHITECTURE_DCN_V2) fprintf(to, "cross: {layers: %u, rank: %u}\n", spec->cross_layers, spec->cross_rank);
     if (spec->architecture == CT_ARCHITECTURE_DLRM) print_widths(to, "bottom", spec->bottom, spec->bottom_count);

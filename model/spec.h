@@ -6,7 +6,7 @@
  *     exclude: [item_vector]        # taken out of them
  *     embedding: {dim: 16, optimizer: adagrad_rowwise, learning_rate: 0.05, initial_accumulator: 1e-8, beta1: 0.9, beta2: 0.999,
  *                 epsilon: 1e-8, l2: 0, first_value_scale: 0.01, min_count: 2, id_drop: 0.003, target_stats: false, target_smoothing: 10,
- *                 expire_days: 0, precision: fp32}
+ *                 expire_days: 0, precision: fp32, admission: exact, filter_mib: 64}
  *                                   # dim: lr has 1; fm and deepfm: the last one is the first-order weight
  *                                   # optimizer: of rows: adagrad_rowwise, adagrad, adam, sgd (embedding_store/store.h)
  *     cross: {layers: 3, rank: 0}   # dcn-v2; rank: of its matrices; 0 = full
@@ -40,7 +40,7 @@ typedef enum ct_architecture {
     CT_ARCHITECTURE_DEEPFM,
     CT_ARCHITECTURE_DLRM
 } ct_architecture;
-enum { CT_SPEC_MAX_DEEP = 16 };
+enum { CT_SPEC_MAX_DEEP = 16, CT_SPEC_FILTER_MIB = 64 /* default */ };
 
 typedef struct ct_model_spec {
     ct_architecture architecture;
@@ -54,7 +54,9 @@ typedef struct ct_model_spec {
     float embedding_learning_rate, initial_accumulator, first_value_scale;
     float row_beta1, row_beta2, row_epsilon, row_l2;
     uint32_t min_count;
-    uint32_t expire_days; /* of the log's time; 0 = rows do not expire */
+    uint32_t expire_days;  /* of the log's time; 0 = rows do not expire */
+    bool admission_filter; /* a filter of filter_mib counts the keys that have no row yet; else each is counted exactly */
+    uint32_t filter_mib;
     double id_drop;
     bool target_stats;                 /* each id also gives its click rate and its count in earlier batches */
     float target_smoothing;            /* impressions that the prior counts for */

@@ -43,6 +43,18 @@ static json_t *read_report_json(const ct_read_report *report) {
                      (json_int_t)report->unsorted_times);
 }
 
+static json_t *keys_json(const ct_train_result *result) {
+    const ct_filter_info *filter = &result->filter;
+    json_t *json = json_pack("{s:I, s:o, s:I}", "admitted", (json_int_t)result->admitted, "waiting",
+                             filter->bytes > 0 ? json_null() : json_integer(result->waiting), "expired", (json_int_t)result->expired);
+    if (filter->bytes > 0) {
+        json_object_set_new(json, "filter_bytes", json_integer((json_int_t)filter->bytes));
+        json_object_set_new(json, "filter_fill", json_real(filter->fill));
+        json_object_set_new(json, "filter_error", json_real(filter->error));
+    }
+    return json;
+}
+
 /* Top level: the evaluation's metrics, or the progressive ones where nothing was evaluated. */
 static ct_code metrics_json(const train_run *run, json_t **out_json, ct_status *status) {
     const ct_train_result *result = run->result;
@@ -61,9 +73,7 @@ static ct_code metrics_json(const train_run *run, json_t **out_json, ct_status *
     if (result->evaluated) json_object_set_new(json, "evaluation", read_report_json(&result->eval_report));
     json_object_set_new(json, "train_seconds", json_real(result->train_seconds));
     json_object_set_new(json, "rows_per_second", json_real(result->rows_per_second));
-    json_object_set_new(json, "keys",
-                        json_pack("{s:I, s:I, s:I}", "admitted", (json_int_t)result->admitted, "waiting", (json_int_t)result->waiting,
-                                  "expired", (json_int_t)result->expired));
+    json_object_set_new(json, "keys", keys_json(result));
     json_object_set_new(json, "model", ct_model_describe(run->model));
     json_object_set_new(json, "warnings", json_deep_copy(ct_watch_said(run->watch)));
     if (run->options->init != NULL) json_object_set_new(json, "init", json_deep_copy(run->options->init));
@@ -224,6 +234,7 @@ static void count_keys(train_run *run) {
     run->result->admitted = ids.rows;
     run->result->waiting = ids.stubs;
     run->result->expired = ids.expired;
+    ct_model_filter(run->model, &run->result->filter);
 }
 
 ct_code run_checkpoint(train_run *run, const char *folder, ct_status *status) {

@@ -274,12 +274,6 @@ ct_code publisher_create(ct_model *model, const ct_trainer *trainer, const ct_tr
     (void)pthread_mutex_lock(&publisher->lock);
     published(publisher);
     ct_model_expect_deltas(model);
-    if (ct_model_histories(model) != NULL) {
-        code =
-            ct_fail(status, CT_UNSUPPORTED, "--publish %s: the schema has histories, which deltas do not carry; leave one of the two out",
-                    options->publish_folder);
-        goto fail;
-    }
     if (ct_model_folder_is(options->publish_folder)) {
         code = ct_fail(status, CT_EXISTS, "--publish %s: that is a model folder; name a folder of its own", options->publish_folder);
         goto fail;

@@ -111,6 +111,18 @@ static void put_data_table(ct_page *page, const void *context) {
     ct_page_put(page, table_end);
 }
 
+static void put_keys_table(ct_page *page, const void *context) {
+    const report *r = context;
+    static const char *const names[] = {"admitted", "waiting", "expired", "filter_bytes", "filter_fill", "filter_error"};
+    const json_t *keys = json_object_get(r->input->metrics, "keys");
+    ct_page_put(page, "<table class=\"plain\">\n<tbody>\n");
+    put_rows(page, names, sizeof names / sizeof *names, &keys, 1);
+    ct_page_put(page, table_end);
+    ct_page_put(page,
+                "<p class=\"note\">Admitted: keys with a row of their own. Waiting: seen, and refused one so far, as they were not seen "
+                "embedding.min_count times; they read the rare row of their feature. Expired: rows that were not seen for too long.</p>\n");
+}
+
 static void put_model_table(ct_page *page, const void *context) {
     const report *r = context;
     static const char *const names[] = {"model",         "schema", "precision", "instruction_set", "rows", "step", "tower_parameters",
@@ -173,6 +185,7 @@ static const ct_page_mark marks[] = {
     {"METRICS_TABLE", put_metrics_table},
     {"DATA_TABLE", put_data_table},
     {"MODEL_TABLE", put_model_table},
+    {"KEYS_TABLE", put_keys_table},
     {"SETTINGS_TABLE", put_settings_table},
     {"MODEL_FILE", put_model_file},
     {"CURVE_JSON", put_curve},

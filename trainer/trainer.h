@@ -89,6 +89,7 @@ typedef struct ct_train_result {
     int64_t saved, longest_saving_ns, longest_writing_ns, saving_waited_ns;
     int64_t publishing_ns;
     int64_t admitted, waiting, expired; /* keys: with a row; counted, without one yet; rows that expired since the training began */
+    ct_filter_info filter;              /* where it counts those that wait, nobody knows how many: `waiting` means nothing */
     bool stopped;                       /* by the stop flag: the folder holds the model of the rows so far */
 } ct_train_result;
 

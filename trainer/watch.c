@@ -19,6 +19,7 @@ enum {
 };
 static const double ln2 = 0.69314718055994531;
 static const double absurd_loss = 1e4; /* of a batch's mean row: a probability of exp(-10,000) for what happened */
+static const double full_filter = 0.1; /* chance that a key that comes for the first time is counted too high */
 
 struct ct_watch {
     const ct_model *model;
@@ -215,6 +216,22 @@ ct_code ct_watch_batch(ct_watch *watch, const ct_batch *batch, const ct_batch_su
 
 /* --- at the end --- */
 
+static void judge_filter(ct_watch *watch, bool no_rows) {
+    ct_filter_info filter;
+    ct_model_filter(watch->model, &filter);
+    if (filter.bytes == 0) return;
+    if (no_rows)
+        ct_watch_say(watch,
+                     "no key has a row of its own, as the filter has counted none %u times before the last batch: every id reads the rare "
+                     "row of its feature; lower embedding.min_count or --batch, or train on more rows",
+                     ct_model_spec_of(watch->model)->min_count);
+    if (filter.error > full_filter)
+        ct_watch_say(watch,
+                     "the filter that counts keys without a row is too full: %.0f %% of the keys that come for the first time are counted "
+                     "as if they had been seen, and many get a row too early; raise embedding.filter_mib",
+                     100 * filter.error);
+}
+
 static void judge_rows(ct_watch *watch) {
     const ct_model_spec *spec = ct_model_spec_of(watch->model);
     json_t *model = ct_model_describe(watch->model);
@@ -223,6 +240,7 @@ static void judge_rows(ct_watch *watch) {
     const int64_t features = json_integer_value(json_object_get(model, "ids"));
     json_decref(model);
     if (features == 0) return;
+    judge_filter(watch, rows <= features);
     if (rows <= features && keys > 0) /* each feature's rare row */
         ct_watch_say(watch,
                      "none of the %lld keys has a row of its own, as none was seen %u times before the last batch: every id reads the rare "

@@ -309,6 +309,66 @@ static void files_bring_them_back(void **state) {
     ct_schema_destroy(schema);
 }
 
+static void assert_digest(const ct_histories *histories, const char *wanted) {
+    char got[CT_DIGEST_HEX_BYTES];
+    digest_of(histories, got);
+    assert_string_equal(got, wanted);
+}
+
+/* Words of what has changed take a copy on to the same histories, and so make version after version, while the one before stays as it was,
+ * also where one is dropped, and where all begins anew. */
+static void changes_take_them_on(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(timed);
+    row *all = make_rows(7, 5);
+    const char *path = write_rows("disorder.tsv", all);
+    ct_histories *leader = create(schema), *copy = create(schema), *read = create(schema), *next = NULL;
+    ct_reader *reader = NULL;
+    ct_batch *batch = NULL;
+    ct_status status = CT_STATUS_INIT;
+    size_t batches = 0, most = 0, least = SIZE_MAX;
+    ct_reader_options options = options_of(&path, 1, 50);
+    assert_ok(ct_reader_open(schema, &options, &reader, &status), &status);
+    for (; ct_reader_next(reader, &batch, &status) == CT_OK; batches++) {
+        char before[CT_DIGEST_HEX_BYTES], after[CT_DIGEST_HEX_BYTES];
+        uint64_t *words = NULL;
+        size_t count = 0;
+        digest_of(leader, before);
+        if (batches == 20) ct_histories_clear(leader);
+        assert_ok(ct_histories_add(leader, batch, &status), &status);
+        ct_reader_release(reader, batch);
+        digest_of(leader, after);
+        assert_ok(ct_histories_changes(leader, &words, &count, &status), &status);
+        ct_histories_forget_changes(leader);
+        assert_ok(ct_histories_apply(copy, words, count, "delta", &status), &status);
+        assert_digest(copy, after);
+        assert_int_equal(ct_histories_units(copy), ct_histories_units(leader));
+        for (int again = 0; again < 2; again++) { /* the first one is dropped */
+            assert_ok(ct_histories_next(read, words, count, "delta", &next, &status), &status);
+            assert_digest(read, before);
+            assert_digest(next, after);
+            if (again == 0) ct_histories_drop(next);
+        }
+        for (size_t cut = 0; batches % 20 == 3 && cut < count; cut++)
+            assert_code(CT_CORRUPT, ct_histories_next(read, words, cut, "delta", &(ct_histories *){NULL}, &status), &status);
+        ct_histories_retire(read, next);
+        read = next;
+        assert_digest(read, after);
+        if (batches > 2 && count > most) most = count;
+        if (count < least) least = count;
+        free(words);
+    }
+    assert_int_equal(batches, ROWS / 50);
+    assert_true(least < most / 2); /* only what has changed */
+    ct_reader_close(reader);
+    ct_histories_destroy(leader);
+    ct_histories_destroy(copy);
+    ct_histories_destroy(read);
+    free((char *)(uintptr_t)path);
+    free(all);
+    ct_schema_destroy(schema);
+}
+
 static void what_is_missing_is_named(void **state) {
     (void)state;
     ct_schema *schema = schema_of(timed);
@@ -346,6 +406,7 @@ int main(void) {
                                        cmocka_unit_test(standing_histories_are_the_newest_values),
                                        cmocka_unit_test(block_files_give_the_same),
                                        cmocka_unit_test(files_bring_them_back),
+                                       cmocka_unit_test(changes_take_them_on),
                                        cmocka_unit_test(what_is_missing_is_named)};
     folder = temp_folder();
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
 /* A delta: head, blocks, description. Input: flags, u16 bytes of the blocks' part, that part, the description. Flag 1 asks for a head and
  * hashes that fit, so that the description is reached; flag 2 for one block over the whole of its part with the right hash, so that its
- * records are. */
+ * records are; flag 4 for that of a filter's lines. */
 #include "base/bytes.h"
 #include "embedding_store/delta_internal.h"
 #include "tests/fuzz/fuzz.h"
@@ -24,8 +24,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     if ((data[0] & 2) && part >= 16) {
         char *block = file + CT_DELTA_HEAD_BYTES;
         const size_t payload = (size_t)part - 16;
+        const ct_delta_section section = {.filter = data[0] & 4};
         ct_put_le32(block, (uint32_t)payload);
-        ct_put_le64(block + 8 + payload, ct_delta_block_hash(block, payload, 0));
+        ct_put_le64(block + 8 + payload, ct_delta_block_hash(block, payload, &section));
     }
     if (data[0] & 1) {
         const size_t at = CT_DELTA_HEAD_BYTES + part;
@@ -48,12 +49,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     return 0;
 }
 
-/* A table of two floats a row: a row, a stub, and a key that is gone. */
+/* A table of two floats a row: a row, a stub, and a key that is gone; or its filter: a line. */
 size_t fuzz_seed(size_t index, uint8_t out[FUZZ_MAX_BYTES]) {
-    enum { ROW = 17, STUB = 5, PAYLOAD = 3 * CT_DELTA_RECORD_HEAD_BYTES + ROW + STUB, COUNT = 6 };
-    static const uint16_t sizes[] = {ROW, STUB, 0};
+    enum { ROW = 17, STUB = 5, LINE = 64, COUNT = 7 };
+    static const uint16_t row_sizes[] = {ROW, STUB, 0}, line_sizes[] = {LINE};
     if (index >= COUNT) return 0;
-    const ct_table_spec spec = {.name = "ids", .dim = 2, .learning_rate = 0.1f, .initial_accumulator = 0.1f, .min_count = 2, .seed = 1};
+    const bool filter = index == 6;
+    const uint16_t *sizes = filter ? line_sizes : row_sizes;
+    const uint32_t records = filter ? 1 : 3;
+    const ct_table_spec spec = {
+        .name = "ids", .dim = 2, .learning_rate = 0.1f, .initial_accumulator = 0.1f, .min_count = 2, .seed = 1, .filter_mib = filter};
+    uint16_t payload = 0;
+    for (uint32_t i = 0; i < records; i++) payload = (uint16_t)(payload + CT_DELTA_RECORD_HEAD_BYTES + sizes[i]);
     ct_store *store = NULL;
     ct_status status;
     json_t *tables = NULL;
@@ -61,21 +68,22 @@ size_t fuzz_seed(size_t index, uint8_t out[FUZZ_MAX_BYTES]) {
     FUZZ_MUST(ct_store_manifest_json(store, &tables, &status) == CT_OK);
     ct_store_destroy(store);
     char *block = (char *)out + INPUT_HEAD;
-    memset(out, 0, INPUT_HEAD + 16 + PAYLOAD);
-    out[0] = index == 1 ? 0 : index == 2 ? 1 : 3;
-    const uint16_t part = 16 + PAYLOAD;
+    memset(out, 0, INPUT_HEAD + 16u + payload);
+    out[0] = index == 1 ? 0 : index == 2 ? 1 : filter ? 7 : 3;
+    const uint16_t part = (uint16_t)(16 + payload);
     memcpy(out + 1, &part, sizeof part);
-    ct_put_le32(block + 4, 3);
+    ct_put_le32(block + 4, records);
     char *at = block + 8;
-    for (size_t i = 0; i < 3; i++) {
+    for (uint32_t i = 0; i < records; i++) {
         ct_put_le64(at, (i + 1) * UINT64_C(0x1111111111111111));
         memcpy(at + 8, &sizes[i], sizeof sizes[i]);
-        if (i == 0) at[CT_DELTA_RECORD_HEAD_BYTES + 4] = 1; /* it has a row */
+        if (i == 0 && !filter) at[CT_DELTA_RECORD_HEAD_BYTES + 4] = 1; /* it has a row */
         at += CT_DELTA_RECORD_HEAD_BYTES + sizes[i];
     }
-    json_t *json = json_pack("{s:s, s:i, s:i, s:[], s:o, s:[{s:i, s:i, s:i, s:i, s:i}], s:[]}", "format", "clicktower delta", "version", 1,
-                             "least_reader", index == 3 ? 2 : 1, "requires", "store", tables, "sections", "table", index == 4 ? 1 : 0,
-                             "offset", CT_DELTA_HEAD_BYTES, "bytes", (int)part, "blocks", index == 5 ? 1000 : 1, "records", 3, "tensors");
+    json_t *json = json_pack("{s:s, s:i, s:i, s:[], s:o, s:[{s:b, s:i, s:i, s:i, s:i, s:i}], s:[]}", "format", "clicktower delta",
+                             "version", 1, "least_reader", index == 3 ? 2 : 1, "requires", "store", tables, "sections", "filter", filter,
+                             "table", index == 4 ? 1 : 0, "offset", CT_DELTA_HEAD_BYTES, "bytes", (int)part, "blocks",
+                             index == 5 ? 1000 : 1, "records", (int)records, "tensors");
     char *text = json_dumps(json, JSON_COMPACT);
     FUZZ_MUST(text && INPUT_HEAD + part + strlen(text) < FUZZ_MAX_BYTES);
     memcpy(out + INPUT_HEAD + part, text, strlen(text));

@@ -21,6 +21,7 @@ dlrm    embedding.optimizer=adam embedding.learning_rate=0.01 deep=[16] bottom=[
 dcn-v2  embedding.optimizer=adagrad_rowwise deep=[16] cross.layers=2 cross.rank=5 embedding.target_stats=true
 dcn-v2  embedding.optimizer=sgd embedding.learning_rate=0.001 deep=[16] cross.layers=1 average.power=0 schedule.rows=6000
 dnn     embedding.optimizer=adagrad deep=[16] embedding.target_stats=true embedding.l2=0.001 optimizer.l2=0.0001 embedding.id_drop=0.05 precision=fp32
+dnn     deep=[16] embedding.admission=filter embedding.filter_mib=1 embedding.min_count=3
 dnn     epochs deep=[16] embedding.optimizer=adam embedding.learning_rate=0.01 embedding.target_stats=true dropout=0.1
 '
 

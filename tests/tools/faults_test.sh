@@ -102,8 +102,9 @@ damage() { # FILE KIND
 
 files_are_damaged() {
     local file kind verb refused=0
-    "$program" train "${model[@]}" --train part.tsv --out held --memory 40 >out 2>err </dev/null || wrong "train --memory"
-    for file in $(cd held && ls tables/*.sst | head -n 1) tables/CURRENT $(cd held && ls tables/MANIFEST-*) tables/store.json \
+    local model=("${model[@]}" --set embedding.admission=filter --set embedding.filter_mib=1)
+    "$program" train "${model[@]}" --train part.tsv --out held --memory 40 >out 2>err </dev/null || wrong "train --memory: $(tail -n 1 err)"
+    for file in $(cd held && ls tables/*.sst | head -n 1) tables/CURRENT $(cd held && ls tables/MANIFEST-*) tables/store.json tables/table-0.filter \
         tower.safetensors model.yaml manifest; do
         for kind in missing cut flipped; do
             rm -rf broken && cp -r held broken

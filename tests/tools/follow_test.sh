@@ -120,6 +120,33 @@ print(json.load(sys.stdin)["tables"][0]["rows"])')" ] || wrong "--memory $memory
 }
 run_case expires
 
+# A request brings its unit alone: what that had before is the training's, and comes with the deltas.
+histories() {
+    local n rows memory
+    /usr/bin/python3 "$root/tests/tools/history_log.py" . || wrong "the log"
+    "$program" train --schema derived.yaml --model dcn-v2 --set 'deep=[16]' --set embedding.dim=4 --set cross.layers=1 --train train.tsv \
+        --epochs 2 --batch 256 --out units --publish pub4 --publish-rows 1024 --checkpoint-rows 1024 --keep 99 >out 2>err </dev/null || wrong "train"
+    rows=$(find units.checkpoints -name 'rows-*' | sed 's/.*rows-//' | sort -n)
+    for memory in 0 9; do
+        rm -rf stage
+        mkdir stage
+        cp -r "$(base pub4 0)" stage/
+        serve --follow m=stage --memory $memory || continue
+        n=0
+        for at in $rows; do
+            [ $n -eq 0 ] || cp "$(delta pub4 $n)" stage/
+            [ $n -eq 0 ] || logged "result=done model=\"m\" sequence=$n "
+            "$program" eval --model units.checkpoints/rows-"$at" --data test.tsv --predictions wanted.txt >/dev/null 2>err || wrong "eval"
+            "$program" score --to "$address" --schema derived.yaml --data test.tsv --rows-per-request 50 >got.txt 2>err || wrong "score"
+            cmp -s got.txt wanted.txt || wrong "--memory $memory: number $n does not answer as the checkpoint of $at rows"
+            n=$((n + 1))
+        done
+        [ $n -eq 7 ] || wrong "$n states were compared"
+        stop
+    done
+}
+run_case histories
+
 refuses() {
     rm -rf stage
     mkdir stage

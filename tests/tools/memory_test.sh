@@ -44,7 +44,8 @@ nothing_left "a run"
 echo "the same bits, by kinds of tables, limits and threads"
 make_log 6000 3000 4 >log.tsv
 make_log 1000 3000 5 >eval.tsv
-for set in "embedding.optimizer=adam embedding.min_count=2" "embedding.target_stats=true embedding.l2=0.001" "embedding.optimizer=adagrad numbers.buckets=true"; do
+for set in "embedding.optimizer=adam embedding.min_count=2" "embedding.admission=filter embedding.filter_mib=1 embedding.min_count=3" \
+    "embedding.target_stats=true embedding.l2=0.001" "embedding.optimizer=adagrad numbers.buckets=true"; do
     settings=()
     for one in $set; do settings+=(--set "$one"); done
     with=(--model dnn --set 'deep=[8]' --set embedding.dim=16 "${settings[@]}" --batch 64 --train log.tsv --eval eval.tsv)
@@ -84,20 +85,24 @@ if [ "$sanitized" -eq 0 ]; then
         wrong "counting the changes"
     changes=$(cat count)
     kills=0
-    for part in 3 5 7 9 11; do
+    # at a change of any thread, or in the middle of a compaction
+    for where in "$((changes * 3 / 14))" "$((changes * 5 / 14))" "$((changes * 7 / 14))" "$((changes * 9 / 14))" "$((changes * 11 / 14))" \
+        "1 CT_KILL_THREAD=rocksdb:low" "6 CT_KILL_THREAD=rocksdb:low"; do
         rm -rf killed
         {
-            env LD_PRELOAD="$kill_at" CT_KILL_AT=$((changes * part / 14)) "$program" train --schema criteo "${crash[@]}" --out killed \
+            # shellcheck disable=SC2086 # the words of $where
+            env LD_PRELOAD="$kill_at" CT_KILL_AT=$where "$program" train --schema criteo "${crash[@]}" --out killed \
                 >out 2>err </dev/null
             code=$?
         } 2>/dev/null # the shell's own word about it
+        case $where in *:low) [ $code -eq 137 ] || wrong "no compaction was killed" ;; esac
         [ $code -eq 137 ] && kills=$((kills + 1)) # compactions come as they like, so a run may have fewer changes than another
         if [ -e killed ]; then
             train 0 "${crash[@]}" --out killed --resume
         else
             train 0 "${crash[@]}" --out killed
         fi
-        same "$(digest killed)" "$wanted" "killed at change $((changes * part / 14)) of $changes"
+        same "$(digest killed)" "$wanted" "killed at change $where of $changes"
         nothing_left "resumed"
     done
     [ $kills -ge 3 ] || wrong "only $kills runs were killed"

@@ -65,6 +65,59 @@ expires() {
 }
 run_case expires
 
+# What a unit had before is in them too, over passes that tell it anew; so is the filter that counts keys without a row, and its periods.
+histories() {
+    local states checked=0 rows with
+    /usr/bin/python3 "$root/tests/tools/history_log.py" . || wrong "the log"
+    for with in "--threads 1" "--threads 2 --memory 40"; do
+        rm -rf pub whole whole.*
+        # shellcheck disable=SC2086
+        "$program" train --schema derived.yaml --model dcn-v2 --set 'deep=[16]' --set embedding.dim=4 --set cross.layers=1 --batch 256 \
+            --train train.tsv --epochs 2 --out whole --checkpoint-rows 700 --keep 99 --publish pub --publish-rows 700 $with >out 2>err </dev/null ||
+            wrong "$with"
+        [ "$(digest pub)" = "$(digest whole)" ] || wrong "$with: the published model is another one than the folder"
+        states=$(states pub)
+        for folder in whole.checkpoints/rows-*; do
+            rows=${folder##*-}
+            grep -qx "$rows $(digest "$folder")" <<<"$states" || wrong "$with: at $rows rows, checkpoint and delta differ"
+            checked=$((checked + 1))
+        done
+    done
+    [ $checked -eq 22 ] || wrong "$checked checkpoints were compared"
+    expect 0 '^histories_bytes [1-9]' inspect pub/delta-000000000001.ctd
+    # From half of the log, and on.
+    rm -rf pub half
+    head -n 2300 train.tsv >part.tsv
+    for log in part.tsv train.tsv; do
+        resume=()
+        [ -e half ] && resume=(--resume)
+        "$program" train --schema derived.yaml --model dnn --set 'deep=[16]' --set embedding.dim=4 --train $log --out half --publish pub \
+            --publish-rows 512 "${resume[@]}" >out 2>err </dev/null || wrong "half: $(tail -n 1 err)"
+        [ "$(digest pub)" = "$(digest half)" ] || wrong "$log: another model"
+    done
+}
+run_case histories
+
+filtered() {
+    local states checked=0 rows with filter=(--set embedding.admission=filter --set embedding.filter_mib=1)
+    for with in "--threads 1" "--threads 2 --memory 40"; do
+        rm -rf pub whole whole.*
+        # shellcheck disable=SC2086
+        "$program" train "${timed[@]}" "${filter[@]}" --out whole --checkpoint-rows 1024 --keep 99 --publish pub --publish-rows 1024 $with \
+            >out 2>err </dev/null || wrong "$with"
+        grep -qE ' expired [1-9]' out || wrong "$with: nothing has expired"
+        [ "$(digest pub)" = "$(digest whole)" ] || wrong "$with: the published model is another one than the folder"
+        states=$(states pub)
+        for folder in whole.checkpoints/rows-*; do
+            rows=${folder##*-}
+            grep -qx "$rows $(digest "$folder")" <<<"$states" || wrong "$with: at $rows rows, checkpoint and delta differ"
+            checked=$((checked + 1))
+        done
+    done
+    [ $checked -eq 14 ] || wrong "$checked checkpoints were compared"
+}
+run_case filtered
+
 stream() {
     rm -rf pub whole
     train --train log.tsv --out whole || wrong "a run that publishes nothing"
@@ -178,6 +231,46 @@ full_disk() {
 }
 run_case full_disk
 
+# A small disk of its own: base or delta does not fit, what is there stays whole, and with room the numbers go on.
+small_disk() {
+    cat >small.sh <<'END'
+mkdir -p disk && mount -t tmpfs -o "size=$2k" tmpfs disk || exit 77
+cp -r pub disk/pub && cp -r full disk/full || exit 78
+shift 2
+"$@" --publish disk/pub >out 2>err </dev/null
+code=$?
+cp -r disk/pub pub.after
+exit $code
+END
+    local used room before failed=0
+    rm -rf pub full full.* pub.after
+    train --train first.tsv --out full --publish pub --publish-rows 2000 || wrong "before the disk is full"
+    before=$("$program" inspect pub | sed -n 's/^sequence //p')
+    used=$(du -skc pub full | tail -n 1 | cut -f 1)
+    for room in 60 400 900; do
+        rm -rf pub.after
+        unshare --user --map-root-user --mount bash small.sh x $((used + room)) "$program" train "${model[@]}" --train log.tsv --out disk/full \
+            --resume --publish-rows 500
+        code=$?
+        [ $code -eq 77 ] && echo "  SKIP: nothing can be mounted here" && return
+        [ $code -eq 0 ] && continue # there was room
+        failed=$((failed + 1))
+        [ $code -eq 1 ] || wrong "$room KiB: ended with $code"
+        tail -n 1 err | grep -qE '^clicktower train: --publish: .*disk/pub/.*No space left' || wrong "$room KiB: $(tail -n 1 err)"
+        [ -n "$(digest pub.after)" ] || wrong "$room KiB: what was published before can't be read"
+        [ "$("$program" inspect pub.after | sed -n 's/^sequence //p')" -ge "$before" ] || wrong "$room KiB: fewer states than before"
+        [ -z "$(find pub.after -name '*.partial-*')" ] || wrong "$room KiB: left behind: $(ls pub.after)"
+        cp -r full onward
+        "$program" train "${model[@]}" --train log.tsv --out onward --resume --publish pub.after --publish-rows 500 >out 2>err </dev/null ||
+            wrong "$room KiB: does not go on"
+        [ "$(digest pub.after)" = "$(digest onward)" ] || wrong "$room KiB: goes on to another model"
+        rm -rf onward onward.*
+    done
+    echo "  the disk was full $failed times"
+    [ $failed -ge 2 ] || wrong "not as often as meant"
+}
+run_case small_disk
+
 refused() {
     local two three
     rm -rf pub good
@@ -195,6 +288,26 @@ refused() {
     head -c 10000 away >$two
     tail -c +10002 away | cat <(printf x) - >>$two
     expect 1 'delta-000000000002.ctd: .*copy the file again' verify copy
+    # One that a newer program has written: XXH3 is libxxhash's.
+    cat >newer.py <<'END'
+import ctypes, json, struct, sys
+path, member, value = sys.argv[1:]
+xxh3 = ctypes.CDLL("libxxhash.so.0").XXH3_64bits
+xxh3.restype, xxh3.argtypes = ctypes.c_uint64, [ctypes.c_char_p, ctypes.c_size_t]
+data = open("away", "rb").read()
+_, at, hashed, sealed = struct.unpack("<QQQQ", data[8:40])
+assert xxh3(data[at:], len(data) - at) == hashed and xxh3(data[:32], 32) == sealed
+description = json.loads(data[at:])
+assert member in description
+description[member] = json.loads(value)
+text = json.dumps(description).encode()
+head = data[:8] + struct.pack("<QQQ", at + len(text), at, xxh3(text, len(text)))
+open(path, "wb").write(head + struct.pack("<Q", xxh3(head, 32)) + data[40:at] + text)
+END
+    python3 newer.py $two requires '["tt-cores"]' || wrong "a delta of a newer program"
+    expect 1 'delta-000000000002.ctd: requires the unknown feature tt-cores' verify copy
+    python3 newer.py $two least_reader 2 || wrong "a delta of a newer program"
+    expect 1 'delta-000000000002.ctd: needs a reader of version 2; this one has 1' verify copy
     mv away $two
     expect 0 "^digest $(digest good)$" verify copy
     train --train log.tsv --seed 9 --out strange --publish strange.pub --publish-rows 2000 || wrong "another training"

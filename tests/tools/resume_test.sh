@@ -91,7 +91,7 @@ while read -r settings; do
 done <<<'
 dnn embedding.optimizer=adagrad_rowwise embedding.target_stats=true
 dnn embedding.optimizer=adam embedding.learning_rate=0.01 schedule.rows=7000 dropout=0.1
-deepfm embedding.optimizer=adagrad average.power=3
+deepfm embedding.optimizer=adagrad average.power=3 embedding.admission=filter embedding.filter_mib=1
 dcn-v2 embedding.optimizer=sgd embedding.learning_rate=0.001 cross.layers=1 cross.rank=3 embedding.id_drop=0.1
 '
 echo "  $kills kills, $lives of them left a live database"

@@ -52,6 +52,8 @@ echo "  $reads reads"
 
 echo "a file system that can't be written"
 "$program" eval --model model --data log.tsv --predictions wanted >/dev/null 2>err || wrong "eval"
+"$program" train "${model[@]}" --train log.tsv --out other --publish followed --publish-rows 1024 >out 2>err </dev/null || wrong "publish"
+"$program" eval --model other --data log.tsv --predictions wanted.followed >/dev/null 2>err || wrong "eval"
 cat >readonly.sh <<'END'
 mount --bind model mounted && mount -o remount,bind,ro mounted || exit 77
 touch mounted/file 2>/dev/null && exit 77
@@ -73,6 +75,17 @@ for limit in 0 16; do
     kill $server
     wait $server || failed "serve ended with $?: $(tail -n 1 err)"
 done
+mount --bind followed mounted && mount -o remount,bind,ro mounted || failed "a second mount"
+"$1" serve --follow mounted --listen 127.0.0.1:0 --queue-ms 600000 >serve.out 2>err &
+server=$!
+while ! grep -q '^listening on ' serve.out; do
+    kill -0 $server 2>/dev/null || failed "serve --follow: $(tail -n 1 err)"
+    read -rt 0.02 <> <(:)
+done
+"$1" score --to "$(sed -n 's/^listening on //p' serve.out)" --data log.tsv --schema criteo >got 2>err || failed "score: $(tail -n 1 err)"
+cmp -s got wanted.followed || failed "serve --follow: other scores"
+kill $server
+wait $server || failed "serve --follow ended with $?"
 END
 mkdir mounted
 unshare --user --map-root-user --mount bash readonly.sh "$program"

@@ -144,6 +144,23 @@ static json_t *facts_json(const ct_delta_facts *facts) {
                      (json_int_t)facts->oldest_row_ms, "newest_row_unix_ms", (json_int_t)facts->newest_row_ms);
 }
 
+/* What they weigh: the tower, whole in each delta, and the histories that have changed. */
+static void put_tensors(json_t *json, const json_t *tensors) {
+    json_int_t tower = 0, histories = 0;
+    for (size_t i = 0; i < json_array_size(tensors); i++) {
+        const json_t *tensor = json_array_get(tensors, i);
+        const char *type = json_string_value(json_object_get(tensor, "type"));
+        const json_int_t values =
+            json_integer_value(json_object_get(tensor, "rows")) * json_integer_value(json_object_get(tensor, "columns"));
+        if (type != NULL && strcmp(type, "U64") == 0)
+            histories += 8 * values;
+        else
+            tower += (type != NULL && strcmp(type, "F64") == 0 ? 8 : 4) * values;
+    }
+    (void)json_object_set_new(json, "tower_bytes", json_integer(tower));
+    if (histories > 0) (void)json_object_set_new(json, "histories_bytes", json_integer(histories));
+}
+
 ct_code ct_describe_delta(const char *path, json_t **out_json, ct_status *status) {
     ct_delta *delta = NULL;
     ct_delta_facts facts;
@@ -155,12 +172,17 @@ ct_code ct_describe_delta(const char *path, json_t **out_json, ct_status *status
         size_t index;
         json_array_foreach(json_object_get(description, "sections"), index, section) {
             const json_t *table = json_array_get(tables, (size_t)json_integer_value(json_object_get(section, "table")));
+            if (json_is_true(json_object_get(section, "filter"))) {
+                (void)json_object_set(json, "filter_bytes", json_object_get(section, "bytes"));
+                continue;
+            }
             (void)json_array_append_new(
                 list, json_pack("{s:O?, s:O?, s:O?, s:O?, s:O?}", "name", json_object_get(table, "name"), "records",
                                 json_object_get(section, "records"), "bytes", json_object_get(section, "bytes"), "rows_afterwards",
                                 json_object_get(table, "rows"), "stubs_afterwards", json_object_get(table, "stubs")));
         }
         (void)json_object_set_new(json, "tables", list);
+        put_tensors(json, json_object_get(description, "tensors"));
         if (json)
             *out_json = json;
         else

@@ -21,8 +21,15 @@ static void print_summary(const char *out, const char *publish, int64_t epochs, 
         ct_print_metrics_line(stdout, &result->evaluation);
         (void)printf("\n");
     }
-    (void)printf("keys         admitted %" PRId64 "  waiting %" PRId64 "  expired %" PRId64 "\n", result->admitted, result->waiting,
-                 result->expired);
+    if (result->filter.bytes > 0)
+        (void)printf("keys         admitted %" PRId64 "  waiting unknown  expired %" PRId64
+                     "\n"
+                     "filter       MiB %.1f  fill %.4f  error %.4f\n",
+                     result->admitted, result->expired, (double)result->filter.bytes / (1 << 20), result->filter.fill,
+                     result->filter.error);
+    else
+        (void)printf("keys         admitted %" PRId64 "  waiting %" PRId64 "  expired %" PRId64 "\n", result->admitted, result->waiting,
+                     result->expired);
     if (result->train_report.bad_total || result->eval_report.bad_total)
         (void)printf("bad_rows     training %" PRId64 "  evaluation %" PRId64 "\n", result->train_report.bad_total,
                      result->eval_report.bad_total);
