@@ -90,15 +90,19 @@ ct_code ct_helper_submit(ct_helper *helper, ct_helper_fn function, void *context
     return CT_OK;
 }
 
-ct_code ct_helper_wait(ct_helper *helper, uint64_t job, ct_status *status) {
+static ct_code wait_for(ct_helper *helper, uint64_t job, bool counted, ct_status *status) {
     (void)pthread_mutex_lock(&helper->mutex);
     const int64_t since = ct_clock_ns();
     while (helper->finished < job) (void)pthread_cond_wait(&helper->changed, &helper->mutex);
-    helper->waited_ns += ct_clock_ns() - since;
+    if (counted) helper->waited_ns += ct_clock_ns() - since;
     const ct_code code = result(helper, status);
     (void)pthread_mutex_unlock(&helper->mutex);
     return code;
 }
+
+ct_code ct_helper_wait(ct_helper *helper, uint64_t job, ct_status *status) { return wait_for(helper, job, true, status); }
+
+ct_code ct_helper_join(ct_helper *helper, uint64_t job, ct_status *status) { return wait_for(helper, job, false, status); }
 
 ct_code ct_helper_drain(ct_helper *helper, ct_status *status) {
     (void)pthread_mutex_lock(&helper->mutex);

@@ -13,6 +13,8 @@ void ct_helper_destroy(ct_helper *helper); /* finishes the jobs; NULL is fine */
 CT_MUST_CHECK ct_code ct_helper_submit(ct_helper *helper, ct_helper_fn function, void *context, uint64_t *out_job, ct_status *status);
 /* Until the job is done (0 is); any thread. The first failure of any job so far. */
 CT_MUST_CHECK ct_code ct_helper_wait(ct_helper *helper, uint64_t job, ct_status *status);
+/* The same, for who does not train: it is not counted as waiting. */
+CT_MUST_CHECK ct_code ct_helper_join(ct_helper *helper, uint64_t job, ct_status *status);
 CT_MUST_CHECK ct_code ct_helper_drain(ct_helper *helper, ct_status *status);
 int64_t ct_helper_waited_ns(ct_helper *helper); /* in wait, so far */
 

@@ -22,6 +22,7 @@ struct ct_snapshot {
     json_t *manifest; /* store.json; NULL = nothing is left to be written */
     ct_table_state states[CT_STORE_MAX_TABLES];
     ct_filter *filters[CT_STORE_MAX_TABLES]; /* copies, of tables that have one */
+    bool linking; /* the helper has snapshot's folder in work, or will */
 };
 
 /* Whose turn it is to write snapshots. */
@@ -92,13 +93,18 @@ static ct_code write_filters(const ct_snapshot *snapshot, ct_status *status) {
 static ct_code begin_tier(ct_snapshot *snapshot, ct_status *status) {
     ct_store *store = snapshot->store;
     ct_live *live = ct_tier_live(store->tier);
-    CT_TRY(ct_tier_flush(store->tier, status));
+    CT_TRY(ct_tier_flush_begin(store->tier, status));
     CT_TRY(ct_tier_check_finite(store->tier, status));
-    for (size_t i = 0; i < store->table_count && !store->frozen_live; i++)
-        if (store->tables[i].spec.kind == CT_TABLE_FROZEN) CT_TRY(ct_live_put_frozen(live, &store->tables[i], i, status));
+    for (size_t i = 0; i < store->table_count && !store->frozen_live; i++) {
+        if (store->tables[i].spec.kind != CT_TABLE_FROZEN) continue;
+        CT_TRY(ct_tier_flush(store->tier, status)); /* the database is the helper's, unless it has nothing to do */
+        CT_TRY(ct_live_put_frozen(live, &store->tables[i], i, status));
+    }
     store->frozen_live = true;
     CT_TRY(ct_store_state(store, true, snapshot->states, status));
-    return ct_live_checkpoint(live, snapshot->folder, status);
+    CT_TRY(ct_tier_link(store->tier, snapshot->folder, status));
+    snapshot->linking = true;
+    return CT_OK;
 }
 
 static ct_code begin_saver(ct_snapshot *snapshot, ct_status *status) {
@@ -156,7 +162,9 @@ ct_code ct_snapshot_write(ct_snapshot *snapshot, ct_status *status) {
     ct_sum sums[CT_STORE_MAX_TABLES];
     ct_code code;
     if (store->tier) {
-        code = ct_database_tidy(snapshot->folder, status);
+        snapshot->linking = false;
+        code = ct_tier_linked(store->tier, status);
+        if (code == CT_OK) code = ct_database_tidy(snapshot->folder, status);
     } else {
         for (size_t i = 0; i < store->table_count; i++) sums[i] = snapshot->states[i].sum;
         code = ct_saver_write(store->saver, snapshot->folder, sums, status);
@@ -174,6 +182,8 @@ void ct_snapshot_digest(const ct_snapshot *snapshot, ct_digest *digest) {
 
 void ct_snapshot_end(ct_snapshot *snapshot) {
     if (!snapshot) return;
+    ct_status ignored = CT_STATUS_INIT;
+    if (snapshot->linking && ct_tier_linked(snapshot->store->tier, &ignored) == CT_OK) remove_folder(snapshot, &ignored);
     if (snapshot->store->saver) ct_saver_end(snapshot->store->saver);
     end_turn(snapshot->store->turn);
     for (size_t i = 0; i < CT_STORE_MAX_TABLES; i++) ct_filter_destroy(snapshot->filters[i]);

@@ -40,6 +40,12 @@ CT_MUST_CHECK ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *
 
 /* Writes all that has changed. Not between acquire and apply. */
 CT_MUST_CHECK ct_code ct_tier_flush(ct_tier *tier, ct_status *status);
+/* The same, but it is on its way only: the helper writes it, before anything that is asked of it later. */
+CT_MUST_CHECK ct_code ct_tier_flush_begin(ct_tier *tier, ct_status *status);
+/* And behind it: hard links of the database as it is then, in the new folder `folder`, whose name stays the caller's until linked, which
+ * any thread may call, waits for it. One at a time. */
+CT_MUST_CHECK ct_code ct_tier_link(ct_tier *tier, const char *folder, ct_status *status);
+CT_MUST_CHECK ct_code ct_tier_linked(ct_tier *tier, ct_status *status);
 /* After a flush: of all of the table. */
 ct_sum ct_tier_sum(const ct_tier *tier, size_t table);
 /* A record, a row's or a stub's, was put into the database by the caller. */

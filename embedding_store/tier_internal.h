@@ -64,6 +64,13 @@ typedef struct fetch {
     const ct_stored_table *layout;
 } fetch;
 
+/* A folder of links to the database's files as they will be when the jobs before it are done. */
+typedef struct tier_link {
+    ct_live *live;
+    const char *folder;
+    uint64_t job; /* the helper's */
+} tier_link;
+
 /* What a batch misses. */
 struct ct_tier_ticket {
     uint32_t sequence;
@@ -94,6 +101,7 @@ struct ct_tier {
     ct_ticket *planned;          /* prefetched and not acquired; NULL = none */
     ct_tier_ticket plan;         /* of that one, or else of the last; tickets that read have their own */
     int64_t misses;
+    tier_link link;
     ct_status failed;                    /* of a plan; nothing is right from there on */
     _Atomic uint64_t bad_key;            /* of a row that left with a value that is not finite */
     _Atomic(const ct_table *) bad_table; /* its table; NULL = there is none */

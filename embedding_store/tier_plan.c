@@ -170,7 +170,8 @@ ct_code ct_tier_plan(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
     find_rare(mine, state, ticket);
     tier->misses += (int64_t)n;
     mine->fetch = (fetch){.ticket = mine, .live = tier->live, .table = number, .layout = &tier->layouts[number]};
-    CT_TRY(ct_helper_submit(tier->helper, fetch_job, &mine->fetch, &mine->job, status));
+    mine->job = 0; /* nothing is missing: nothing to wait for */
+    if (mine->count + mine->rare_count > 0) CT_TRY(ct_helper_submit(tier->helper, fetch_job, &mine->fetch, &mine->job, status));
     CT_TRY(tier_out_send(tier, work.out, status)); /* behind the fetch, which asks for none of these */
     tier->planned = ticket;
     return CT_OK;

@@ -228,6 +228,11 @@ static void flush_task(void *context, size_t part, size_t worker) {
 }
 
 ct_code ct_tier_flush(ct_tier *tier, ct_status *status) {
+    CT_TRY(ct_tier_flush_begin(tier, status));
+    return ct_helper_drain(tier->helper, status);
+}
+
+ct_code ct_tier_flush_begin(ct_tier *tier, ct_status *status) {
     if (tier->current) return ct_fail(status, CT_INVALID, "a batch is acquired and not applied; apply or release it first");
     for (size_t i = 0; i < tier->store->table_count; i++) {
         const ct_table *table = &tier->store->tables[i];
@@ -251,5 +256,18 @@ ct_code ct_tier_flush(ct_tier *tier, ct_status *status) {
             first = end;
         }
     }
-    return ct_helper_drain(tier->helper, status);
+    return CT_OK;
 }
+
+static void link_job(void *context, ct_failure *failure) {
+    const tier_link *link = context;
+    ct_status status;
+    if (ct_live_checkpoint(link->live, link->folder, &status) != CT_OK) ct_failure_put(failure, &status);
+}
+
+ct_code ct_tier_link(ct_tier *tier, const char *folder, ct_status *status) {
+    tier->link = (tier_link){.live = tier->live, .folder = folder};
+    return ct_helper_submit(tier->helper, link_job, &tier->link, &tier->link.job, status);
+}
+
+ct_code ct_tier_linked(ct_tier *tier, ct_status *status) { return ct_helper_join(tier->helper, tier->link.job, status); }
