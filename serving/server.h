@@ -33,7 +33,7 @@ typedef struct ct_server_options {
     ct_calibration *calibration;   /* of exposures and feedback, for /metrics; NULL = none; must outlive the server */
     size_t threads;                /* that score at once; 0 = processors */
     size_t queue_calls;            /* that wait for a thread; default 256. Beyond: RESOURCE_EXHAUSTED at once */
-    int64_t queue_ms;              /* how long one may wait at most; default 1,000. Who would wait longer: RESOURCE_EXHAUSTED */
+    int64_t queue_ms;              /* how long one may wait at most; default 2,000. Who would wait longer: RESOURCE_EXHAUSTED */
     uint32_t max_candidates;       /* default 10,000 */
     uint32_t max_message_bytes;    /* default 16 MiB */
     size_t max_calls_of_peer;      /* of one address, waiting or in work; 0 = any number. Beyond: RESOURCE_EXHAUSTED */

@@ -41,7 +41,7 @@ static void print_address(char *out, size_t bytes, const char *asked, int port) 
 ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_text_list folders = {0}, follows = {0};
     const char *listen = "127.0.0.1:8500", *admin_listen = NULL;
-    int64_t threads = 0, queue = 256, queue_ms = 1000, max_candidates = 10000, max_message_mib = 16, max_calls_of_peer = 0, memory = 0;
+    int64_t threads = 0, queue = 256, queue_ms = 2000, max_candidates = 10000, max_message_mib = 16, max_calls_of_peer = 0, memory = 0;
     double grace = 10, look = 1, max_age = 0;
     bool log_requests = false;
     const char *experiment = NULL, *exposures_folder = NULL, *feedback_folder = NULL;
