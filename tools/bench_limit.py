@@ -3,7 +3,8 @@ import os
 import re
 import shutil
 
-FIXED_MIB = 32  # of a limit, RocksDB's own
+FIXED_MIB = 46  # of a limit: RocksDB's own, and two batches
+LEAST_MIB = 64
 LOGS = (  # name, rows of --rows, what synth is told
     ("Criteo's skew", 1.0, ["--tail", "40000000"]),
     ("14 of 26 ids uniform", 0.5, ["--tail", "1000000000", "--tail-slope", "0"]),
@@ -40,7 +41,7 @@ def limit(bench, results, work):
             rate, _, run = bench.train_once(command)
             whole.append(rate)
             # A cache is five sixths of what the fixed parts and two batches leave of a limit.
-            mib = int(1.2 * table_bytes(bench, out) / 10 / 2**20) + FIXED_MIB + 14
+            mib = max(LEAST_MIB, FIXED_MIB + int(1.2 * table_bytes(bench, out) / 10 / 2**20))
             rate, _, run = bench.train_once([*command, "--memory", str(mib)])
             ours.append(rate)
             others.append(run.others)
