@@ -13,7 +13,7 @@
 #include <cpuid.h>
 #endif
 
-static const size_t HUGE_BYTES = (size_t)2 << 20;
+static const size_t HUGE_BYTES = (size_t)2 << 20, PAGE_BYTES = 64 << 10 /* whole pages everywhere */;
 
 struct ct_stream {
     char unused;
@@ -73,14 +73,16 @@ static ct_code cpu_info(ct_device *device, ct_device_info *out_info, ct_status *
     return CT_OK;
 }
 
-/* Maps a multiple of 2 MiB at a multiple of 2 MiB: more is mapped and both ends are given back. NULL on failure. */
+/* Maps whole pages at a multiple of 2 MiB: more is mapped and both ends are given back. NULL on failure. Huge pages are asked for where
+ * they are full, so what is not a multiple of 2 MiB costs no more than it has. */
 static void *map_huge(size_t bytes) {
     char *memory = mmap(NULL, bytes + HUGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return NULL;
     const size_t before = (HUGE_BYTES - (uintptr_t)memory % HUGE_BYTES) % HUGE_BYTES, after = HUGE_BYTES - before;
     if (before) (void)munmap(memory, before);
     if (after) (void)munmap(memory + before + bytes, after);
-    (void)madvise(memory + before, bytes, MADV_HUGEPAGE); /* a wish; without it the memory is as good, only slower */
+    (void)madvise(memory + before, bytes / HUGE_BYTES * HUGE_BYTES,
+                  MADV_HUGEPAGE); /* a wish; without it the memory is as good, only slower */
     return memory + before;
 }
 
@@ -92,7 +94,7 @@ static ct_code cpu_memory_alloc(ct_device *device, ct_memory_kind kind, size_t b
     void *memory = NULL;
     if (bytes > SIZE_MAX / 2) return ct_fail_memory(status, bytes, "device memory");
     if (bytes >= HUGE_BYTES) {
-        memory = map_huge(round_up(bytes, HUGE_BYTES)); /* zeroed by the kernel */
+        memory = map_huge(round_up(bytes, PAGE_BYTES)); /* zeroed by the kernel */
     } else {
         const size_t rounded = round_up(bytes ? bytes : 1, 64);
         memory = aligned_alloc(64, rounded);
@@ -108,7 +110,7 @@ static void cpu_memory_free(ct_device *device, ct_memory_kind kind, void *memory
     (void)kind;
     if (!memory) return;
     if (bytes >= HUGE_BYTES)
-        (void)munmap(memory, round_up(bytes, HUGE_BYTES));
+        (void)munmap(memory, round_up(bytes, PAGE_BYTES));
     else
         free(memory);
 }

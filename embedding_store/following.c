@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "embedding_store/delta_internal.h"
+#include "embedding_store/sorted.h"
 #include "embedding_store/tier_internal.h"
 
 typedef struct view {
@@ -101,7 +102,15 @@ static ct_code load_record(void *context, size_t number, uint64_t key, const cha
     ct_table *to = &work->overlay->tables[number];
     ct_partition *partition = &to->partitions[ct_partition_of(key, to->partition_bits)];
     const bool counts = table->spec.target_stats || store->tier; /* else a key without a row is as good as none */
-    if (!row && !counts && !ct_partition_find(&table->partitions[ct_partition_of(key, table->partition_bits)], key)) return CT_OK;
+    if (!row) {
+        const ct_stored_table *stored = &work->delta->stored[number];
+        const uint32_t oldest = ct_oldest_day(table->spec.expire_days, stored->first_day, stored->today);
+        const ct_found found = ct_partition_look(&table->partitions[ct_partition_of(key, table->partition_bits)], key, 0);
+        if (found.slot == CT_SLOT_EMPTY && !counts) return CT_OK;
+        if (found.slot != CT_SLOT_EMPTY && found.slot != CT_SLOT_STUB && !(found.counts && found.counts->day < oldest))
+            return ct_fail(status, CT_CORRUPT, "%s: key %016llx of table %s has no row any more, but its row has not expired",
+                           ct_delta_path(work->delta), (unsigned long long)key, table->spec.name);
+    }
     ct_index_entry *entry;
     CT_TRY(ct_partition_claim(to, partition, key, &entry, status));
     return record ? ct_record_decode(to, partition, &work->delta->stored[number], record, row, entry, status) : CT_OK;
@@ -129,24 +138,49 @@ typedef struct needs {
     size_t entries, rows, freed;
 } needs;
 
-/* Rows that expire by the table's day; those that the overlay has do not. */
-static size_t expiring(const ct_table *table, const ct_partition *partition, const ct_partition *overlay) {
-    size_t rows = 0;
-    for (size_t place = 0; table->spec.expire_days && place < (size_t)1 << partition->index_bits; place++) {
-        const ct_index_entry *entry = ct_partition_entry(partition, place);
-        rows += entry->slot != CT_SLOT_EMPTY && entry->slot != CT_SLOT_STUB && ct_entry_expired(table, entry) &&
-                !ct_partition_find(overlay, entry->key);
-    }
-    return rows;
+/* A sorted row has been given back where it expired before `oldest`. */
+static ct_key_counts *sorted_counts(const ct_partition *partition, uint32_t row) {
+    return partition->counts.floats ? (ct_key_counts *)(void *)ct_slab_at(&partition->counts, row) : NULL;
+}
+static bool sorted_lives(const ct_partition *partition, uint32_t row, uint32_t oldest) {
+    return row != CT_NO_ROW && (!partition->counts.floats || sorted_counts(partition, row)->day >= oldest);
 }
 
-static needs needs_of(const ct_partition *from, const ct_partition *to) {
+/* Rows that expire by the table's day, which was `before`; those that the overlay has do not. Keys of sorted rows are not at hand: the
+ * overlay's are looked for among them. */
+static void count_expiring(const ct_table *table, const ct_partition *partition, const ct_partition *overlay, uint32_t before,
+                           size_t *out_index, size_t *out_sorted) {
+    size_t index = 0, sorted = 0;
+    for (size_t place = 0; place < (size_t)1 << partition->index_bits; place++) {
+        const ct_index_entry *entry = ct_partition_entry(partition, place);
+        index += entry->slot != CT_SLOT_EMPTY && entry->slot != CT_SLOT_STUB && ct_entry_expired(table, entry) &&
+                 !ct_partition_find(overlay, entry->key);
+    }
+    for (uint32_t row = 0; row < partition->sorted.count; row++)
+        sorted += sorted_lives(partition, row, before) && !sorted_lives(partition, row, table->oldest_day);
+    for (size_t place = 0; place < (size_t)1 << overlay->index_bits; place++) {
+        const ct_index_entry *entry = ct_partition_entry(overlay, place);
+        if (entry->slot == CT_SLOT_EMPTY || entry->slot == CT_SLOT_STUB) continue; /* a stub's row expires */
+        const uint32_t row = ct_sorted_find(&partition->sorted, entry->key);
+        sorted -= sorted_lives(partition, row, before) && !sorted_lives(partition, row, table->oldest_day);
+    }
+    *out_index = index;
+    *out_sorted = sorted;
+}
+
+/* oldest: of the table, as it is. */
+static needs needs_of(const ct_partition *from, const ct_partition *to, uint32_t oldest) {
     needs need = {0};
     for (size_t place = 0; place < (size_t)1 << from->index_bits; place++) {
         const ct_index_entry *entry = ct_partition_entry(from, place);
         if (entry->slot == CT_SLOT_EMPTY) continue;
+        const bool row = entry->slot != CT_SLOT_STUB;
+        if (sorted_lives(to, ct_sorted_find(&to->sorted, entry->key), oldest)) {
+            need.entries += !row; /* its row, which has expired, is given back with the others */
+            continue;
+        }
         const ct_index_entry *there = ct_partition_find(to, entry->key);
-        const bool row = entry->slot != CT_SLOT_STUB, had = there && there->slot != CT_SLOT_STUB;
+        const bool had = there && there->slot != CT_SLOT_STUB;
         need.entries += !there;
         need.rows += row && !had;
         need.freed += !row && had;
@@ -162,7 +196,7 @@ static ct_code make_room(ct_following *following, const ct_store *overlay, const
         ct_table *table = &store->tables[i];
         for (size_t p = 0; p < table->partition_count; p++) {
             struct needs *need = &needs[i * table->partition_count + p];
-            *need = needs_of(&overlay->tables[i].partitions[p], &table->partitions[p]);
+            *need = needs_of(&overlay->tables[i].partitions[p], &table->partitions[p], table->oldest_day);
             bytes += need->rows * tier_row_bytes(&table->partitions[p]) + need->entries * 3 * tier_place_bytes(&table->partitions[p]);
         }
     }
@@ -195,13 +229,17 @@ static void tell_sizes(ct_store *view, const ct_store *overlay, const ct_delta *
         for (size_t p = 0; p < table->partition_count; p++) {
             const struct needs *need = &needs[i * table->partition_count + p];
             ct_partition *partition = &table->partitions[p];
-            if (table->oldest_day > before)
-                partition->free_count += (uint32_t)expiring(table, partition, &overlay->tables[i].partitions[p]);
+            if (table->oldest_day > before) {
+                size_t index, sorted;
+                count_expiring(table, partition, &overlay->tables[i].partitions[p], before, &index, &sorted);
+                partition->free_count += (uint32_t)(index + sorted);
+                partition->sorted.alive -= (uint32_t)sorted;
+            }
             partition->used += need->entries;
             partition->rows += (uint32_t)need->rows;
             partition->free_count += (uint32_t)need->freed;
             rows += ct_partition_rows(partition);
-            stubs += (int64_t)partition->used - ct_partition_rows(partition);
+            stubs += ct_partition_stubs(partition);
         }
         table->counted_epoch = stored->counted_epoch;
         if (!view->tier || stored->spec.kind != CT_TABLE_TRAINED) continue;
@@ -243,9 +281,16 @@ void ct_following_drop(ct_following *following) {
 
 /* --- settle --- */
 
-/* One entry of the overlay into its partition, where others read at other keys. */
-static ct_code settle_entry(ct_table *table, ct_partition *partition, const ct_partition *from, ct_index_entry *entry, ct_status *status) {
+/* One entry of the overlay into its partition, where others read at other keys. before: the oldest day when rows were given back last. */
+static ct_code settle_entry(ct_table *table, ct_partition *partition, const ct_partition *from, ct_index_entry *entry, uint32_t before,
+                            ct_status *status) {
     const bool row = entry->slot != CT_SLOT_STUB;
+    const uint32_t sorted = row ? ct_sorted_find(&partition->sorted, entry->key) : CT_NO_ROW;
+    if (sorted_lives(partition, sorted, before)) {
+        memcpy(ct_slab_at(&partition->values, sorted), ct_slab_at(&from->values, entry->slot - 1), from->values.floats * sizeof(float));
+        if (partition->counts.floats) *sorted_counts(partition, sorted) = *ct_entry_counts(entry);
+        return CT_OK;
+    }
     const size_t mask = ((size_t)1 << partition->index_bits) - 1;
     size_t at = ct_key_home(entry->key, partition->index_bits);
     ct_index_entry *to;
@@ -270,7 +315,13 @@ static ct_code settle_entry(ct_table *table, ct_partition *partition, const ct_p
 }
 
 /* What has expired gives its row back; the entry stays, where others may be looking for the next one. */
-static ct_code settle_expired(const ct_table *table, ct_partition *partition, ct_status *status) {
+static ct_code settle_expired(const ct_table *table, ct_partition *partition, uint32_t before, ct_status *status) {
+    for (uint32_t row = 0; row < partition->sorted.count; row++) {
+        if (!sorted_lives(partition, row, before) || sorted_lives(partition, row, table->oldest_day)) continue;
+        ct_index_entry gone = {.slot = row + 1};
+        CT_TRY(ct_partition_drop_row(partition, &gone, status));
+        partition->sorted.alive--;
+    }
     for (size_t place = 0; place < (size_t)1 << partition->index_bits; place++) {
         ct_index_entry *entry = ct_partition_entry(partition, place);
         if (entry->slot == CT_SLOT_EMPTY || entry->slot == CT_SLOT_STUB || !ct_entry_expired(table, entry)) continue;
@@ -301,9 +352,9 @@ ct_code ct_following_settle(ct_following *following, ct_status *status) {
             const ct_partition *from = &staged->overlay->tables[i].partitions[p];
             for (size_t place = 0; place < (size_t)1 << from->index_bits; place++) {
                 ct_index_entry *entry = ct_partition_entry(from, place);
-                if (entry->slot != CT_SLOT_EMPTY) CT_TRY(settle_entry(table, &table->partitions[p], from, entry, status));
+                if (entry->slot != CT_SLOT_EMPTY) CT_TRY(settle_entry(table, &table->partitions[p], from, entry, before, status));
             }
-            if (table->oldest_day > before) CT_TRY(settle_expired(table, &table->partitions[p], status));
+            if (table->oldest_day > before) CT_TRY(settle_expired(table, &table->partitions[p], before, status));
         }
     }
     atomic_store(&staged->store.overlay, NULL);

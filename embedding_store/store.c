@@ -176,7 +176,7 @@ void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *ou
     for (size_t p = 0; p < table->partition_count; p++) {
         const ct_partition *partition = &table->partitions[p];
         info.rows += ct_partition_rows(partition);
-        info.stubs += (int64_t)(partition->used - ct_partition_rows(partition));
+        info.stubs += ct_partition_stubs(partition);
         info.bytes += partition->bytes;
     }
     info.rows += table->outside_rows;

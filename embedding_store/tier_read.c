@@ -7,6 +7,7 @@
 #include "embedding_store/helper.h"
 #include "embedding_store/live.h"
 #include "embedding_store/record.h"
+#include "embedding_store/sorted.h"
 #include "embedding_store/tier_internal.h"
 
 enum {
@@ -116,7 +117,8 @@ static size_t resolve(const ct_ticket *ticket, const uint64_t *keys, size_t at, 
     const ct_table *table = ticket->table;
     size_t n = 0;
     for (size_t i = 0; i < count; i++) {
-        if (i + AHEAD < count) ct_table_prefetch(table, keys[i + AHEAD]);
+        if (i + 2 * AHEAD < count) ct_table_prefetch_start(table, keys[i + 2 * AHEAD]);
+        if (i + AHEAD < count) ct_table_prefetch_keys(table, keys[i + AHEAD]);
         const float *values = NULL;
         ct_seen seen;
         if (ticket->overlay && ct_overlay_find(ticket->overlay, keys[i], &values, &seen)) {
@@ -126,22 +128,17 @@ static size_t resolve(const ct_ticket *ticket, const uint64_t *keys, size_t at, 
             continue;
         }
         const ct_partition *partition = &table->partitions[ct_partition_of(keys[i], table->partition_bits)];
-        ct_index_entry *entry = ct_partition_find(partition, keys[i]);
+        const ct_found there = ct_partition_look(partition, keys[i], table->oldest_day);
         ticket->tokens[at + i] = instead;
-        if (entry && ct_entry_expired(table, entry)) { /* in a view; elsewhere it is gone */
-            if (ticket->seen) ticket->seen[at + i] = (ct_seen){0, 0};
-            ++*unknown;
-            continue;
-        }
-        if (!entry) {
+        if (there.slot == CT_SLOT_EMPTY) {
             misses[n++] = (missed){keys[i], (uint32_t)(at + i)};
             continue;
         }
-        if (entry->slot != CT_SLOT_STUB)
-            ticket->tokens[at + i] = ct_slab_at(&partition->values, entry->slot - 1);
+        if (there.slot != CT_SLOT_STUB)
+            ticket->tokens[at + i] = ct_slab_at(&partition->values, there.slot - 1);
         else
             ++*unknown;
-        if (ticket->seen) ticket->seen[at + i] = ct_counts_in_epoch(ct_entry_counts(entry), table->counted_epoch);
+        if (ticket->seen) ticket->seen[at + i] = there.counts ? ct_counts_in_epoch(there.counts, table->counted_epoch) : (ct_seen){0, 0};
     }
     return n;
 }
@@ -224,6 +221,7 @@ static size_t bucket_of(uint32_t count) {
 }
 
 typedef struct warming {
+    ct_filling filling;
     ct_table *table;
     const ct_stored_table *layout;
     uint64_t histogram[BUCKETS];
@@ -252,18 +250,14 @@ static ct_code count_record(void *context, size_t number, uint64_t key, const ch
 
 static ct_code warm_record(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status) {
     warming *work = context;
-    ct_table *table = work->table;
     bool row, lives;
     (void)number;
     CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
     CT_TRY(ct_record_lives(work->layout, record, &lives, status));
     if (!lives || !row || count_bucket(work->layout, record) < work->least || !work->room) return CT_OK;
-    ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
-    ct_index_entry *entry;
-    CT_TRY(ct_partition_claim(table, partition, key, &entry, status));
-    CT_TRY(ct_record_decode(table, partition, work->layout, record, row, entry, status));
+    CT_TRY(ct_filling_put(&work->filling, key, record, status));
     work->room--;
-    table->outside_rows--;
+    work->table->outside_rows--;
     return CT_OK;
 }
 
@@ -284,7 +278,8 @@ ct_code ct_tier_open(ct_store *store, uint64_t memory_bytes, const char *folder,
     for (size_t i = 0; i < store->table_count && code == CT_OK; i++) {
         ct_table *table = &store->tables[i];
         const ct_partition *partition = &table->partitions[0];
-        warming work = {.table = table, .layout = &tier->layouts[i], .least = BUCKETS};
+        warming work = {
+            .filling = {.table = table, .stored = &tier->layouts[i]}, .table = table, .layout = &tier->layouts[i], .least = BUCKETS};
         code = ct_live_scan(tier->live, i, count_record, &work, status);
         if (code == CT_OK && (work.rows != stored[i].rows || work.stubs != stored[i].stubs))
             code = ct_fail(status, CT_CORRUPT, "%s: table %s has %lld rows and %lld stubs, store.json says %lld and %lld", folder,
@@ -293,11 +288,17 @@ ct_code ct_tier_open(ct_store *store, uint64_t memory_bytes, const char *folder,
         if (code != CT_OK) break;
         table->outside_rows = work.rows;
         table->outside_stubs = table->spec.target_stats ? work.stubs : 0; /* else nobody asks for them */
-        /* A part of the limit by the tables' sizes; an index that has just doubled is a third full. */
+        /* A part of the limit by the tables' sizes. */
         const uint64_t share = records ? (uint64_t)((double)cache * ((double)work.rows * table->spec.dim / (double)records)) : 0;
-        work.room = share / (tier_row_bytes(partition) + 3 * tier_place_bytes(partition));
+        const uint64_t most =
+            (uint64_t)work.rows < share / tier_row_bytes(partition) ? (uint64_t)work.rows : share / tier_row_bytes(partition);
+        work.room = share / (tier_row_bytes(partition) + ct_sorted_key_bytes(most, table->partition_bits) +
+                             partition->counts.floats * sizeof(float));
         for (uint64_t n = 0; work.least > 0 && n < work.room;) n += work.histogram[--work.least];
-        code = ct_live_scan(tier->live, i, warm_record, &work, status);
+        code = ct_sorted_expect(table, work.room < (uint64_t)work.rows ? work.room : (uint64_t)work.rows, status);
+        if (code == CT_OK) code = ct_live_scan(tier->live, i, warm_record, &work, status);
+        if (code == CT_OK) code = ct_filling_end(&work.filling, status);
+        ct_filling_deinit(&work.filling);
     }
     return code;
 }
