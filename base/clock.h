@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-int64_t ct_clock_ns(void);      /* monotonic */
-int64_t ct_clock_unix_ms(void); /* wall clock */
+int64_t ct_clock_ns(void);        /* monotonic */
+int64_t ct_clock_thread_ns(void); /* processor time of the calling thread */
+int64_t ct_clock_unix_ms(void);   /* wall clock */
 
 #endif

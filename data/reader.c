@@ -23,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/pool.h"
 #include "data/reader_internal.h"
 
@@ -157,8 +158,11 @@ static bool try_put(ct_reader *reader) {
     if (reader->putting || reader->no_slot || reader->put_next == reader->read_next || !c->parsed) return false;
     reader->putting = true;
     (void)pthread_mutex_unlock(&reader->lock);
+    const int64_t began = ct_clock_thread_ns();
     const ct_code code = ct_reader_put(reader, c, &wait, &status);
+    const int64_t ended = ct_clock_thread_ns();
     (void)pthread_mutex_lock(&reader->lock);
+    reader->times.put_ns += ended - began;
     reader->putting = false;
     if (code != CT_OK) {
         finish(reader, code, &status);
@@ -174,8 +178,11 @@ static bool try_parse(ct_reader *reader, ct_rows_parser *parser) {
     ct_chunk *c = &reader->chunks[reader->parse_next++ % reader->chunk_count];
     if (c->code == CT_OK && !c->is_block) {
         (void)pthread_mutex_unlock(&reader->lock);
+        const int64_t began = ct_clock_thread_ns();
         c->code = parse_chunk(c, parser, &c->status);
+        const int64_t ended = ct_clock_thread_ns();
         (void)pthread_mutex_lock(&reader->lock);
+        reader->times.parse_ns += ended - began;
     }
     c->parsed = true;
     return true;
@@ -186,8 +193,11 @@ static bool try_read(ct_reader *reader) {
     ct_chunk *c = &reader->chunks[reader->read_next % reader->chunk_count];
     reader->reading = true;
     (void)pthread_mutex_unlock(&reader->lock);
+    const int64_t began = ct_clock_thread_ns();
     c->code = read_chunk(reader, c, &c->status);
+    const int64_t ended = ct_clock_thread_ns();
     (void)pthread_mutex_lock(&reader->lock);
+    reader->times.read_ns += ended - began;
     reader->reading = false;
     reader->read_all = c->code != CT_OK;
     reader->read_next++;
@@ -502,6 +512,12 @@ void ct_reader_release(ct_reader *reader, ct_batch *batch) {
     } else {
         release_in_order(reader, batch);
     }
+}
+
+void ct_reader_times_get(ct_reader *reader, ct_reader_times *out_times) {
+    (void)pthread_mutex_lock(&reader->lock);
+    *out_times = reader->times;
+    (void)pthread_mutex_unlock(&reader->lock);
 }
 
 void ct_reader_report(const ct_reader *reader, ct_read_report *out_report) {

@@ -70,6 +70,13 @@ void ct_reader_close(ct_reader *reader); /* NULL is fine; batches given out beco
 /* The next batch, owned by the reader and valid until ct_reader_release; CT_END when there is none. At most `lookahead - 1` may be held. */
 CT_MUST_CHECK ct_code ct_reader_next(ct_reader *reader, ct_batch **out_batch, ct_status *status);
 void ct_reader_release(ct_reader *reader, ct_batch *batch);
+/* Processor time of the reader's threads so far, by step; a command's own (`|command`) is not in it. */
+typedef struct ct_reader_times {
+    int64_t read_ns; /* bytes in, unpacked, cut into lines */
+    int64_t parse_ns;
+    int64_t put_ns; /* rows into batches */
+} ct_reader_times;
+void ct_reader_times_get(ct_reader *reader, ct_reader_times *out_times);
 /* What was read of the batches given out so far. Copy it out; not while another thread is in next(). */
 void ct_reader_report(const ct_reader *reader, ct_read_report *out_report);
 

@@ -43,6 +43,7 @@ struct ct_reader {
     uint64_t read_next, parse_next, put_next; /* chunk number n is in chunks[n % chunk_count] */
     bool reading, putting, read_all, no_slot; /* no_slot: putting waits for a batch to be released */
     size_t waiting;                           /* threads that have nothing to do */
+    ct_reader_times times;
     bool finished;
     ct_code end_code;
     ct_status end_status;

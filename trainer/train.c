@@ -125,6 +125,11 @@ static ct_code train_epoch(train_run *run, uint32_t epoch, ct_status *status) {
     }
     ct_model_look_ahead(run->model, NULL, epoch);
     if (epoch == run->first_epoch) ct_reader_report(reader, &run->result->train_report);
+    ct_reader_times reading;
+    ct_reader_times_get(reader, &reading);
+    run->result->reading.read_ns += reading.read_ns;
+    run->result->reading.parse_ns += reading.parse_ns;
+    run->result->reading.put_ns += reading.put_ns;
     ct_reader_close(reader);
     const int64_t late = histories != NULL ? ct_histories_late(histories) : 0;
     if (late > 0 && epoch == run->first_epoch)

@@ -82,6 +82,7 @@ typedef struct ct_train_result {
     ct_read_report train_report, eval_report;
     double train_seconds, rows_per_second;
     int64_t waiting_ns;                 /* for the reader */
+    ct_reader_times reading;            /* of the training log */
     int64_t saving_ns, final_saving_ns; /* of all folders written; of the last one, which train_seconds leaves out */
     int64_t saved, longest_saving_ns;   /* folders, before the last one; how long the slowest of them held training up */
     int64_t publishing_ns;

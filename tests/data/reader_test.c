@@ -378,36 +378,6 @@ static void test_numbers(void **state) {
     ct_schema_destroy(schema);
 }
 
-/* Rows that a pipe brings come out though it stays open. */
-static void test_pipe_pauses(void **state) {
-    (void)state;
-    ct_schema *schema = schema_of(one_number);
-    ct_status status = CT_STATUS_INIT;
-    ct_reader *reader = NULL;
-    ct_batch *batch;
-    int ends[2];
-    assert_int_equal(pipe(ends), 0);
-    const int kept = dup(0);
-    assert_true(kept >= 0 && dup2(ends[0], 0) == 0);
-    (void)close(ends[0]);
-    const ct_reader_options options = options_of((const char *const[]){"-"}, 1, 4);
-    assert_ok(ct_reader_open(schema, &options, &reader, &status), &status);
-    for (int i = 0; i < 3; i++) {
-        assert_int_equal(write(ends[1], "1000\n2000\n3000\n4000\n50", 22), 22);
-        assert_ok(ct_reader_next(reader, &batch, &status), &status);
-        assert_int_equal(batch->rows, 4);
-        assert_true(ct_column_f32(&batch->columns[0])[0] == (i ? 501000.0f : 1000.0f));
-        ct_reader_release(reader, batch);
-    }
-    (void)close(ends[1]);
-    assert_ok(ct_reader_next(reader, &batch, &status), &status);
-    assert_true(batch->rows == 1 && ct_column_f32(&batch->columns[0])[0] == 50.0f);
-    ct_reader_close(reader);
-    assert_true(dup2(kept, 0) == 0);
-    (void)close(kept);
-    ct_schema_destroy(schema);
-}
-
 static void test_header(void **state) {
     (void)state;
     ct_status status = CT_STATUS_INIT;
@@ -460,178 +430,6 @@ static void test_header(void **state) {
     free(only);
 }
 
-/* Batches stay as they are while held, whatever is released in which order; one too many is refused. */
-static void test_held(void **state) {
-    (void)state;
-    ct_schema *schema = schema_of(one_number);
-    text t = {0};
-    for (int i = 0; i < 100; i++) text_add(&t, "%d\n", i);
-    char *path = write_bytes(folder, "held", t.bytes, t.size);
-    for (size_t lookahead = 2; lookahead < 6; lookahead++) {
-        ct_status status = CT_STATUS_INIT;
-        ct_reader *reader = NULL;
-        ct_batch *held[8] = {0}, *one_more = NULL;
-        size_t count = 0;
-        int next = 0;
-        uint64_t seed = lookahead;
-        ct_reader_options options = options_of((const char *const[]){path}, 1, 5);
-        options.lookahead = lookahead;
-        assert_ok(ct_reader_open(schema, &options, &reader, &status), &status);
-        for (;;) {
-            if (count == lookahead - 1) {
-                assert_code(CT_INTERNAL, ct_reader_next(reader, &one_more, &status), &status);
-                const size_t which = draw(&seed, (uint32_t)count);
-                assert_true(*ct_column_f32(&held[which]->columns[0]) == (float)held[which]->first_row);
-                ct_reader_release(reader, held[which]);
-                held[which] = held[--count];
-                continue;
-            }
-            const ct_code code = ct_reader_next(reader, &held[count], &status);
-            if (code == CT_END) break;
-            assert_ok(code, &status);
-            assert_true(*ct_column_f32(&held[count]->columns[0]) == (float)next);
-            assert_int_equal(held[count]->first_row, next);
-            next += 5;
-            count++;
-        }
-        assert_int_equal(next, 100);
-        ct_reader_close(reader);
-    }
-    free(path);
-    free(t.bytes);
-    ct_schema_destroy(schema);
-}
-
-/* A failure comes after the whole batches before it, names the file, and stays. */
-static void test_corrupt(void **state) {
-    (void)state;
-    ct_status status = CT_STATUS_INIT;
-    ct_schema *schema = schema_of(one_number);
-    text t = {0};
-    for (int i = 0; i < 100000; i++) text_add(&t, "%d\n", i * 7919);
-    size_t zipped;
-    rows r;
-    unsigned char *gzip = gzip_bytes(t.bytes, t.size, 6, &zipped);
-    char *good = write_text(folder, "before", "1\n2\n3\n"), *cut = write_bytes(folder, "cut.gz", gzip, zipped - 1);
-    ct_reader_options options = options_of((const char *const[]){good, cut, good}, 3, 1000);
-    assert_code(CT_CORRUPT, rows_read(schema, &options, &r, &status), &status);
-    assert_contains(status.message, "cut.gz");
-    assert_int_equal(r.rows, 100000);
-    rows_free(&r);
-    gzip[zipped / 2] ^= 0x55;
-    char *flipped = write_bytes(folder, "flipped.gz", gzip, zipped);
-    options = options_of((const char *const[]){flipped}, 1, 1000);
-    assert_code(CT_CORRUPT, rows_read(schema, &options, &r, &status), &status);
-    assert_contains(status.message, "flipped.gz");
-    assert_contains(status.message, "compressed byte");
-    rows_free(&r);
-    free(gzip);
-    free(good);
-    free(cut);
-    free(flipped);
-    free(t.bytes);
-    ct_schema_destroy(schema);
-}
-
-static void test_open(void **state) {
-    (void)state;
-    ct_status status = CT_STATUS_INIT;
-    ct_schema *schema = schema_of(one_number);
-    ct_reader *reader = NULL;
-    rows r;
-    char *empty = write_text(folder, "empty", ""), *blank = write_text(folder, "blank", "\n\r\n\n");
-    ct_reader_options options = options_of((const char *const[]){empty, blank}, 2, 3);
-    assert_ok(rows_read(schema, &options, &r, &status), &status);
-    assert_int_equal(r.rows, 0);
-    assert_int_equal(r.report.blank_lines, 3);
-    assert_int_equal(r.report.bad_total, 0);
-    rows_free(&r);
-    options = options_of((const char *const[]){empty, "/nowhere/day_1"}, 2, 3);
-    assert_code(CT_NOT_FOUND, ct_reader_open(schema, &options, &reader, &status), &status);
-    assert_contains(status.message, "/nowhere/day_1");
-    options = options_of((const char *const[]){"-", empty, "-"}, 3, 3);
-    assert_code(CT_INVALID, ct_reader_open(schema, &options, &reader, &status), &status);
-    options = options_of((const char *const[]){"| "}, 1, 3);
-    assert_code(CT_INVALID, ct_reader_open(schema, &options, &reader, &status), &status);
-    options = options_of((const char *const[]){empty}, 1, 3);
-    options.threads = 1000;
-    assert_code(CT_INVALID, ct_reader_open(schema, &options, &reader, &status), &status);
-    options = options_of(NULL, 0, 3);
-    assert_code(CT_INVALID, ct_reader_open(schema, &options, &reader, &status), &status);
-    options = options_of((const char *const[]){empty}, 1, 0);
-    assert_code(CT_INVALID, ct_reader_open(schema, &options, &reader, &status), &status);
-    assert_null(reader);
-    ct_reader_close(NULL);
-    free(empty);
-    free(blank);
-    ct_schema_destroy(schema);
-}
-
-static void *set_flag(void *flag) {
-    atomic_store((atomic_bool *)flag, true);
-    return NULL;
-}
-
-/* Standard input that gives nothing: a stop is heard while waiting, and closing does not hang. */
-static void test_stop(void **state) {
-    (void)state;
-    ct_schema *schema = schema_of(one_number);
-    int ends[2];
-    assert_int_equal(pipe(ends), 0);
-    const int kept = dup(0);
-    assert_true(kept >= 0 && dup2(ends[0], 0) == 0);
-    (void)close(ends[0]);
-    for (int kind = 0; kind < 3; kind++) {
-        ct_status status = CT_STATUS_INIT;
-        ct_reader *reader = NULL;
-        ct_batch *batch;
-        atomic_bool stop = kind == 0;
-        pthread_t thread;
-        ct_reader_options options = options_of((const char *const[]){"-"}, 1, 2);
-        if (kind < 2) options.stop = &stop;
-        assert_ok(ct_reader_open(schema, &options, &reader, &status), &status);
-        if (kind == 1) assert_int_equal(pthread_create(&thread, NULL, set_flag, &stop), 0);
-        if (kind < 2) assert_code(CT_CANCELLED, ct_reader_next(reader, &batch, &status), &status);
-        if (kind == 1) assert_int_equal(pthread_join(thread, NULL), 0);
-        ct_reader_close(reader);
-    }
-    assert_int_equal(write(ends[1], "1\n2\n3", 5), 5);
-    (void)close(ends[1]);
-    ct_status status = CT_STATUS_INIT;
-    rows r;
-    const ct_reader_options options = options_of((const char *const[]){"-"}, 1, 2);
-    assert_ok(rows_read(schema, &options, &r, &status), &status);
-    assert_int_equal(r.rows, 3);
-    rows_free(&r);
-    assert_true(dup2(kept, 0) == 0);
-    (void)close(kept);
-    ct_schema_destroy(schema);
-}
-
-/* A reader that is closed at any time leaves nothing behind (the sanitizers look). */
-static void test_close_early(void **state) {
-    (void)state;
-    ct_schema *schema = schema_of(one_number);
-    text t = {0};
-    for (int i = 0; i < 1000; i++) text_add(&t, "%d\n", i);
-    char *path = write_bytes(folder, "early", t.bytes, t.size);
-    for (int taken = 0; taken < 5; taken++) {
-        ct_status status = CT_STATUS_INIT;
-        ct_reader *reader = NULL;
-        ct_batch *batch;
-        const ct_reader_options options = options_of((const char *const[]){path}, 1, 7);
-        assert_ok(ct_reader_open(schema, &options, &reader, &status), &status);
-        for (int i = 0; i < taken; i++) {
-            assert_ok(ct_reader_next(reader, &batch, &status), &status);
-            if (i != 1) ct_reader_release(reader, batch);
-        }
-        ct_reader_close(reader);
-    }
-    free(path);
-    free(t.bytes);
-    ct_schema_destroy(schema);
-}
-
 static void test_line_split(void **state) {
     (void)state;
     ct_status status = CT_STATUS_INIT;
@@ -674,22 +472,11 @@ static void test_line_split(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),
-        cmocka_unit_test(test_times),
-        cmocka_unit_test(test_same_batches),
-        cmocka_unit_test(test_bad_rows),
-        cmocka_unit_test(test_nul_and_too_long),
-        cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_max_rows),
-        cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_pipe_pauses),
-        cmocka_unit_test(test_header),
-        cmocka_unit_test(test_held),
-        cmocka_unit_test(test_corrupt),
-        cmocka_unit_test(test_open),
-        cmocka_unit_test(test_stop),
-        cmocka_unit_test(test_close_early),
-        cmocka_unit_test(test_line_split),
+        cmocka_unit_test(test_values),           cmocka_unit_test(test_times),
+        cmocka_unit_test(test_same_batches),     cmocka_unit_test(test_bad_rows),
+        cmocka_unit_test(test_nul_and_too_long), cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_max_rows),         cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_header),           cmocka_unit_test(test_line_split),
     };
     folder = temp_folder();
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -34,6 +34,20 @@ printed = open('out').read().split('evaluation')[1]
 assert f'auc {alone[\"auc\"]:.5f}' in printed and f'log_loss {alone[\"log_loss\"]:.5f}' in printed, printed"
 done
 
+echo "where the time went: parts that do not overlap add up to the whole; the reader's are processor time beside it"
+train 0 --model dnn --batch 256 --train log.tsv --out profiled --profile
+check "the profile" "
+import re
+text = open('out').read()
+seconds = float(re.search(r'seconds ([0-9.]+)', text).group(1))
+beside = text.index('beside it')
+parts = [(m.start() < beside, m.group(1), float(m.group(2))) for m in re.finditer(r'^  (\\S.*?) +(-?[0-9.]+) s +-?[0-9.]+ %\$', text, re.M)]
+assert [name for inside, name, _ in parts if inside] == [
+    'waiting for rows', 'look-up', 'number moments', 'gather', 'forward', 'backward', 'weight gradient', 'tower update', 'row update',
+    'checkpoints', 'publishing', 'other'], parts
+assert abs(sum(s for inside, _, s in parts if inside) - seconds) < 0.02, parts
+assert [name for inside, name, s in parts if not inside and s > 0] == ['read, unpack', 'parse', 'fill batches'], parts"
+
 echo "a model begins with another one's weights"
 "$program" eval --model plain-dnn --data day2.tsv --json before.json >/dev/null 2>err || wrong "eval of yesterday's model"
 train 0 --model dnn --batch 256 --train day2.tsv --init plain-dnn --out today

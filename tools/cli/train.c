@@ -69,34 +69,44 @@ static void warn(void *context, const char *text) {
     ct_warn("train", "%s", text);
 }
 
+typedef struct profile_part {
+    const char *name;
+    double ns;
+} profile_part;
+
+static void print_part(const profile_part *part, double of_seconds) {
+    (void)printf("  %-17s %8.3f s  %5.1f %%\n", part->name, part->ns / 1e9, part->ns / 1e7 / of_seconds);
+}
+
 /* Seconds of wall time; what runs on all threads at once is shared out by the threads' own time. */
 static void print_profile(const ct_model *model, const ct_pool *pool, const ct_train_result *result) {
     ct_model_profile profile;
     ct_model_profile_get(model, &profile);
     const double threads_time = (double)(profile.gather + profile.forward + profile.backward + profile.gradient + profile.sort);
     const double wall = threads_time > 0 ? (double)profile.pass_wall / threads_time : 0;
-    const struct {
-        const char *name;
-        double ns;
-    } parts[] = {
+    const profile_part parts[] = {
         {"waiting for rows", (double)result->waiting_ns},     {"look-up", (double)profile.look_up + (double)profile.sort * wall},
         {"number moments", (double)profile.moments},          {"gather", (double)profile.gather * wall},
         {"forward", (double)profile.forward * wall},          {"backward", (double)profile.backward * wall},
         {"weight gradient", (double)profile.gradient * wall}, {"tower update", (double)profile.tower_update},
         {"row update", (double)profile.row_update},           {"checkpoints", (double)(result->saving_ns - result->final_saving_ns)},
         {"publishing", (double)result->publishing_ns}};
-    double rest = result->train_seconds;
+    const profile_part reading[] = {{"read, unpack", (double)result->reading.read_ns},
+                                    {"parse", (double)result->reading.parse_ns},
+                                    {"fill batches", (double)result->reading.put_ns}};
+    double rest = result->train_seconds * 1e9;
     (void)printf("profile      %zu threads\n", ct_pool_threads(pool));
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        rest -= parts[i].ns / 1e9;
-        (void)printf("  %-17s %8.3f s  %5.1f %%\n", parts[i].name, parts[i].ns / 1e9, parts[i].ns / 1e7 / result->train_seconds);
+        rest -= parts[i].ns;
+        print_part(&parts[i], result->train_seconds);
     }
-    (void)printf("  %-17s %8.3f s  %5.1f %%\n", "other", rest, 100 * rest / result->train_seconds);
+    print_part(&(const profile_part){"other", rest}, result->train_seconds);
     if (result->saved > 0)
         (void)printf("  checkpoints held training up %" PRId64 " times, for %.3f s at most\n", result->saved,
                      (double)result->longest_saving_ns / 1e9);
     if (profile.disk > 0) (void)printf("  %.3f s in look-up and checkpoints were spent waiting for the disk\n", (double)profile.disk / 1e9);
-    (void)printf("  reading and parsing run beside this, on a thread of their own\n");
+    (void)printf("beside it    processor time of the reader's own threads\n");
+    for (size_t i = 0; i < sizeof reading / sizeof *reading; i++) print_part(&reading[i], result->train_seconds);
 }
 
 ct_code ct_verb_train(int argc, char **argv, ct_status *status) {

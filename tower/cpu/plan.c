@@ -243,7 +243,9 @@ void ct_cpu_pack_part(const ct_cpu *cpu, const ct_cpu_weights *weights, size_t l
     const ct_cpu_part *part = &layer->parts[i];
     const ct_panels *panels = ct_product_panels(part->product);
     const float *from = weights->masters + layer->weight + part->row * layer->out;
-    if (cpu->bf16) {
+    if (cpu->own) {
+        ct_tiles_pack(from, layer->out, row, end, panels->panel_stride, weights->parts[l][i]);
+    } else if (cpu->bf16) {
         ct_loop_pack_bf16(from, layer->out, row, end, panels, weights->parts[l][i]);
     } else {
         ct_loop_pack_f32(from, layer->out, row, end, panels, weights->parts[l][i]);
@@ -254,7 +256,9 @@ void ct_cpu_pack_back(const ct_cpu *cpu, size_t l, size_t row, size_t end) {
     const ct_cpu_layer *layer = &cpu->layers[l];
     if (layer->back == NULL) return;
     const float *from = cpu->weights.masters + layer->weight;
-    if (cpu->bf16) {
+    if (cpu->own) {
+        ct_tiles_pack_back(from, layer->out, row, end, ct_product_panels(layer->back)->panel_stride, layer->packed_back);
+    } else if (cpu->bf16) {
         ct_loop_pack_back_bf16(from, layer->out, row, end, ct_product_panels(layer->back), layer->packed_back);
     } else {
         ct_loop_pack_back_f32(from, layer->out, row, end, ct_product_panels(layer->back), layer->packed_back);

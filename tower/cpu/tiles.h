@@ -49,6 +49,12 @@ bool ct_tiles_possible(void);
 void ct_tiles_multiply(const ct_tile_product *product, size_t rows /* any */);
 void ct_tiles_gradient(const ct_tile_gradient *gradient);
 
+/* Rows [row, end) of weights W (in, n), row-major, into the panels of B = W; `row` is even, and so is `end` but for the last row's.
+ * Panels are `panel_stride` values apart. A rounded denormal is 0. */
+void ct_tiles_pack(const float *weights, size_t n, size_t row, size_t end, size_t panel_stride, uint16_t *to);
+/* The same rows of W into the panels of B = transposed W, whose columns they are; any. */
+void ct_tiles_pack_back(const float *weights, size_t n, size_t row, size_t end, size_t panel_stride, uint16_t *to);
+
 /* --- what goes behind a product (finish.c), while its rows are in the cache. As the loops of loops.h, but with the processor's rounding to
  * bf16 (a denormal becomes 0, as it is in a product), and with the result turned, too. Pointers are to the product's row 0; n = its
  * columns, and the stride where nothing else is said. --- */
