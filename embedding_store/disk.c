@@ -250,7 +250,7 @@ ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table 
     scan *scans = NULL;
     size_t count = 0;
     ct_code code;
-    CT_TRY(open_store(&database, folder, CT_DATABASE_READ, store, status));
+    CT_TRY(open_store(&database, folder, CT_DATABASE_SCAN, store, status));
     rocksdb_readoptions_t *options = rocksdb_readoptions_create();
     rocksdb_readoptions_set_verify_checksums(options, 1);
     rocksdb_readoptions_set_fill_cache(options, 0);

@@ -9,7 +9,7 @@
 #include "base/file.h"
 #include "embedding_store/database.h"
 
-enum { GET_KEYS = 256 /* at once: what they pin is small */ };
+enum { GET_KEYS = 256 /* at once: what they pin is small */, READAHEAD_BYTES = 1 << 20 /* of a scan */ };
 
 struct ct_live {
     char *folder;
@@ -29,6 +29,7 @@ static ct_code open_database(ct_live *live, ct_database_use use, const char *con
     CT_TRY(ct_database_open(&live->database, live->folder, use, names, tables, status));
     live->read = rocksdb_readoptions_create();
     rocksdb_readoptions_set_verify_checksums(live->read, 1);
+    if (use == CT_DATABASE_SCAN) rocksdb_readoptions_set_readahead_size(live->read, READAHEAD_BYTES);
     live->environment = rocksdb_envoptions_create();
     for (size_t i = 0; i < tables; i++) {
         uint64_t bytes = 0;
@@ -97,10 +98,11 @@ fail:
     return code;
 }
 
-ct_code ct_live_open(const char *folder, const char *const *names, size_t tables, ct_live **out_live, ct_status *status) {
+ct_code ct_live_open(const char *folder, ct_live_reads reads, const char *const *names, size_t tables, ct_live **out_live,
+                     ct_status *status) {
     ct_live *live;
     CT_TRY(live_create(folder, false, &live, status));
-    const ct_code code = open_database(live, CT_DATABASE_READ, names, tables, status);
+    const ct_code code = open_database(live, reads == CT_LIVE_SCANS ? CT_DATABASE_SCAN : CT_DATABASE_READ, names, tables, status);
     if (code != CT_OK)
         ct_live_close(live);
     else

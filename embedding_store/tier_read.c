@@ -263,24 +263,26 @@ static ct_code warm_record(void *context, size_t number, uint64_t key, const cha
 
 ct_code ct_tier_open(ct_store *store, uint64_t memory_bytes, const char *folder, const ct_stored_table *stored, ct_status *status) {
     ct_tier *tier;
+    ct_live *scanned = NULL;
     ct_code code = CT_OK;
     const char *names[CT_STORE_MAX_TABLES] = {NULL};
-    uint64_t records = 0;
+    uint64_t all_bytes = 0;
     CT_TRY(tier_init(store, stored, &tier, status));
     tier->memory_bytes = memory_bytes;
     store->tier = tier; /* the store's from now on, in failure too */
     for (size_t i = 0; i < store->table_count; i++) {
         names[i] = store->tables[i].spec.name;
-        records += (uint64_t)stored[i].rows * stored[i].spec.dim;
+        all_bytes += (uint64_t)stored[i].rows * tier_row_bytes(&store->tables[i].partitions[0]);
     }
-    CT_TRY(ct_live_open(folder, names, store->table_count, &tier->live, status));
+    CT_TRY(ct_live_open(folder, CT_LIVE_POINTS, names, store->table_count, &tier->live, status));
+    CT_TRY(ct_live_open(folder, CT_LIVE_SCANS, names, store->table_count, &scanned, status));
     const uint64_t cache = memory_bytes > READ_BYTES ? memory_bytes - READ_BYTES : 0;
     for (size_t i = 0; i < store->table_count && code == CT_OK; i++) {
         ct_table *table = &store->tables[i];
         const ct_partition *partition = &table->partitions[0];
         warming work = {
             .filling = {.table = table, .stored = &tier->layouts[i]}, .table = table, .layout = &tier->layouts[i], .least = BUCKETS};
-        code = ct_live_scan(tier->live, i, count_record, &work, status);
+        code = ct_live_scan(scanned, i, count_record, &work, status);
         if (code == CT_OK && (work.rows != stored[i].rows || work.stubs != stored[i].stubs))
             code = ct_fail(status, CT_CORRUPT, "%s: table %s has %lld rows and %lld stubs, store.json says %lld and %lld", folder,
                            table->spec.name, (long long)work.rows, (long long)work.stubs, (long long)stored[i].rows,
@@ -289,16 +291,16 @@ ct_code ct_tier_open(ct_store *store, uint64_t memory_bytes, const char *folder,
         table->outside_rows = work.rows;
         table->outside_stubs = table->spec.target_stats ? work.stubs : 0; /* else nobody asks for them */
         /* A part of the limit by the tables' sizes. */
-        const uint64_t share = records ? (uint64_t)((double)cache * ((double)work.rows * table->spec.dim / (double)records)) : 0;
-        const uint64_t most =
-            (uint64_t)work.rows < share / tier_row_bytes(partition) ? (uint64_t)work.rows : share / tier_row_bytes(partition);
-        work.room = share / (tier_row_bytes(partition) + ct_sorted_key_bytes(most, table->partition_bits) +
-                             partition->counts.floats * sizeof(float));
+        const size_t row_bytes = tier_row_bytes(partition) + partition->counts.floats * sizeof(float);
+        const double part = all_bytes ? (double)work.rows * (double)tier_row_bytes(partition) / (double)all_bytes : 0;
+        const uint64_t share = (uint64_t)((double)cache * part), rows = (uint64_t)work.rows;
+        work.room = share / (row_bytes + ct_sorted_key_bytes(rows < share / row_bytes ? rows : share / row_bytes, table->partition_bits));
         for (uint64_t n = 0; work.least > 0 && n < work.room;) n += work.histogram[--work.least];
-        code = ct_sorted_expect(table, work.room < (uint64_t)work.rows ? work.room : (uint64_t)work.rows, status);
-        if (code == CT_OK) code = ct_live_scan(tier->live, i, warm_record, &work, status);
+        code = ct_sorted_expect(table, work.room < rows ? work.room : rows, status);
+        if (code == CT_OK) code = ct_live_scan(scanned, i, warm_record, &work, status);
         if (code == CT_OK) code = ct_filling_end(&work.filling, status);
         ct_filling_deinit(&work.filling);
     }
+    ct_live_close(scanned);
     return code;
 }

@@ -247,6 +247,8 @@ void ct_followed_begin(ct_followed *f, ct_server *server) {
     tell(f);
 }
 
+void ct_followed_set_pool(ct_followed *f, ct_pool *pool) { f->pool = pool; }
+
 void ct_followed_look(ct_followed *f, ct_followed_swap_fn swap, void *context) {
     f->swap = swap;
     f->swap_context = context;

@@ -19,6 +19,8 @@ ct_model *ct_followed_model(const ct_followed *followed);
 typedef ct_code (*ct_followed_swap_fn)(void *context, ct_model *model, ct_status *status);
 /* The server that answers with the model: from now on it is told what follows, and has what there is so far. */
 void ct_followed_begin(ct_followed *followed, ct_server *server);
+/* For the bases to come; lives as long as this. */
+void ct_followed_set_pool(ct_followed *followed, ct_pool *pool);
 /* Takes all that is new. Behind ct_followed_begin. */
 void ct_followed_look(ct_followed *followed, ct_followed_swap_fn swap, void *context);
 

@@ -8,8 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -40,7 +42,8 @@ struct ct_served {
     ct_server_model *there;  /* (there_count): those of `models` that are there */
     size_t count, there_count;
     ct_experiment_file experiment;
-    ct_pool *pool;
+    ct_pool *pool;         /* that opens models */
+    ct_pool *later_pool;   /* the same once requests are answered, in threads that give way to them; NULL = not yet */
     uint64_t memory_bytes; /* of the rows of each; 0 = no limit */
     ct_served_options options;
     pthread_t thread;
@@ -501,6 +504,7 @@ void ct_served_close(ct_served *served) {
     }
     for (size_t i = 0; served->folders && i < served->count; i++) free(served->folders[i].name);
     ct_experiment_file_close(&served->experiment);
+    ct_pool_destroy(served->later_pool);
     free(served->models);
     free(served->there);
     free(served->folders);
@@ -521,8 +525,21 @@ void ct_served_block_signals(void) {
     (void)pthread_sigmask(SIG_BLOCK, &hangup, NULL);
 }
 
+/* What is read beside requests must not make them wait: this thread, and those of a pool that it makes, which have its priority, get a
+ * tenth of a processor's time where all are busy. The pool's failure only means that they do not give way. */
+static void give_way(ct_served *served) {
+    enum { NICE = 10 };
+    ct_status ignored = CT_STATUS_INIT;
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), NICE); /* of the thread alone, in Linux */
+    if (ct_pool_create(ct_pool_threads(served->pool), &served->later_pool, &ignored) != CT_OK) return;
+    served->pool = served->later_pool;
+    for (size_t i = 0; i < served->count; i++)
+        if (served->folders[i].followed) ct_followed_set_pool(served->folders[i].followed, served->pool);
+}
+
 static void *served_main(void *argument) {
     ct_served *served = argument;
+    give_way(served);
     sigset_t hangup;
     (void)sigemptyset(&hangup);
     (void)sigaddset(&hangup, SIGHUP);
