@@ -17,7 +17,7 @@ struct ct_live {
     ct_database database;
     rocksdb_readoptions_t *read;
     rocksdb_envoptions_t *environment;
-    bool written[CT_STORE_MAX_TABLES]; /* has any file; else a read need not ask. Set before the file is asked for. */
+    atomic_bool written[CT_STORE_MAX_TABLES]; /* has any file; else a read need not ask. Set before the file is asked for. */
     /* of the file in work */
     rocksdb_sstfilewriter_t *writer;
     size_t table, puts;

@@ -72,9 +72,8 @@ typedef struct ct_found {
     const ct_key_counts *counts; /* NULL = none */
 } ct_found;
 
-/* What was seen before oldest_day has expired: it is a stub without counts. */
+/* What was seen before oldest_day has expired: in the index it is a stub without counts; what is sorted is not there. */
 static inline ct_found ct_partition_look(const ct_partition *partition, uint64_t key, uint32_t oldest_day) {
-    const ct_found expired = {CT_SLOT_STUB, NULL};
     const uint32_t row = ct_sorted_find(&partition->sorted, key);
     if (row != CT_NO_ROW) {
         const ct_key_counts *counts =
@@ -82,9 +81,9 @@ static inline ct_found ct_partition_look(const ct_partition *partition, uint64_t
         if (!counts || counts->day >= oldest_day) return (ct_found){row + 1, counts};
     }
     ct_index_entry *entry = partition->used ? ct_partition_find(partition, key) : NULL;
-    if (!entry) return row != CT_NO_ROW ? expired : (ct_found){CT_SLOT_EMPTY, NULL};
+    if (!entry) return (ct_found){CT_SLOT_EMPTY, NULL};
     const ct_key_counts *counts = partition->entry_shift ? ct_entry_counts(entry) : NULL;
-    if (counts && counts->day < oldest_day) return expired;
+    if (counts && counts->day < oldest_day) return (ct_found){CT_SLOT_STUB, NULL};
     return (ct_found){entry->slot, counts};
 }
 

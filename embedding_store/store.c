@@ -181,6 +181,7 @@ void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *ou
     }
     info.rows += table->outside_rows;
     info.stubs += table->outside_stubs;
+    info.waiting = store->mode == CT_STORE_READ ? table->stored_stubs : info.stubs;
     info.expired = table->expired;
     info.lookups = atomic_load_explicit(&table->lookups, memory_order_relaxed);
     info.missed = atomic_load_explicit(&table->missed, memory_order_relaxed);
@@ -269,6 +270,7 @@ ct_code ct_store_open_within(const char *folder, ct_store_mode mode, const ct_st
         store->tables[i].counted_epoch = stored[i].counted_epoch;
         ct_table_set_day(&store->tables[i], stored[i].first_day, stored[i].today);
         store->tables[i].expired = stored[i].expired;
+        store->tables[i].stored_stubs = stored[i].stubs;
     }
     if (code == CT_OK) code = read_rows(store, folder, limit, stored, status);
     if (code == CT_OK && mode == CT_STORE_LOOK) {

@@ -98,6 +98,7 @@ typedef struct ct_table {
     uint32_t counted_epoch;              /* the last one that target statistics were counted in */
     uint32_t day, first_day, oldest_day; /* of the log, where the table expires: see ct_oldest_day */
     int64_t expired;                     /* rows, so far */
+    int64_t stored_stubs;                /* READ: that the folder, or the last delta, says there are */
     int64_t outside_rows, outside_stubs; /* of keys that are in the database alone */
     _Atomic int64_t lookups, unknown, missed;
 } ct_table;

@@ -37,6 +37,8 @@ typedef struct reading {
     float *rows;          /* (distinct keys, floats of a row's values) */
     size_t used;
     size_t unknown;
+    uint64_t *others; /* (other_count): what is not there goes here, where it is to be asked for elsewhere; else NULL */
+    size_t other_count;
 } reading;
 
 /* What occurrence `order` reads where its key has no row; set before. */
@@ -47,6 +49,11 @@ static ct_code found(void *context, size_t number, uint64_t key, const char *rec
     ct_seen seen = {0, 0};
     (void)number;
     bool row = false;
+    if (!record && work->others) { /* to be asked for elsewhere */
+        work->others[work->other_count++] = key;
+        return CT_OK;
+    }
+    while (work->at < work->count && work->misses[work->at].key < key) work->at++; /* which was found elsewhere */
     if (record) CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
     if (record && ct_record_day(work->layout, record) >= ticket->table->oldest_day) {
         if (row) {
@@ -105,8 +112,14 @@ static ct_code rare_values(ct_tier *tier, const ct_ticket *ticket, uint64_t key,
         return CT_OK;
     }
     const size_t number = ticket->lookup.table;
-    rare_row rare = {.layout = &tier->layouts[number], .values = out};
-    CT_TRY(ct_live_get(tier->live, number, &key, 1, found_rare, &rare, status));
+    ct_live *changed = atomic_load(&tier->changed);
+    rare_row rare = {.values = out};
+    if (changed) {
+        rare.layout = &tier->changed_layouts[number];
+        CT_TRY(ct_live_get(changed, number, &key, 1, found_rare, &rare, status));
+    }
+    rare.layout = &tier->layouts[number];
+    if (!rare.found) CT_TRY(ct_live_get(tier->live, number, &key, 1, found_rare, &rare, status));
     if (rare.found) *out_values = out;
     return CT_OK;
 }
@@ -200,6 +213,18 @@ ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
                     .count = n,
                     .rows = mine->scratch[7].memory,
                     .unknown = stubs};
+    ct_live *changed = atomic_load(&tier->changed);
+    if (changed) {
+        CT_TRY(ct_scratch_reserve(&mine->scratch[1], distinct * sizeof(uint64_t), status));
+        work.layout = &tier->changed_layouts[number];
+        work.others = mine->scratch[1].memory;
+        CT_TRY(ct_live_get(changed, number, keys, distinct, found, &work, status));
+        work.layout = &tier->layouts[number];
+        keys = work.others;
+        distinct = work.other_count;
+        work.others = NULL;
+        work.at = 0;
+    }
     CT_TRY(ct_live_get(tier->live, number, keys, distinct, found, &work, status));
     if (lookup->mode == CT_LOOKUP_READ) {
         atomic_fetch_add_explicit(&ticket->table->lookups, (int64_t)(all - work.unknown), memory_order_relaxed);
@@ -207,6 +232,30 @@ ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
         atomic_fetch_add_explicit(&ticket->table->missed, (int64_t)n, memory_order_relaxed);
     }
     return CT_OK;
+}
+
+/* --- what deltas have changed --- */
+
+ct_code ct_tier_create_changed(ct_tier *tier, const char *folder, ct_status *status) {
+    const ct_store *store = tier->store;
+    const char *names[CT_STORE_MAX_TABLES] = {NULL};
+    ct_live *changed = NULL;
+    if (!tier->changed_layouts) tier->changed_layouts = calloc(store->table_count + 1, sizeof *tier->changed_layouts);
+    if (!tier->changed_layouts) return ct_fail_memory(status, store->table_count * sizeof *tier->changed_layouts, "a cache");
+    for (size_t i = 0; i < store->table_count; i++) {
+        names[i] = store->tables[i].spec.name;
+        ct_record_layout_read(&store->tables[i].spec, &tier->changed_layouts[i]);
+    }
+    CT_TRY(ct_live_create(folder, NULL, names, store->table_count, &changed, status));
+    atomic_store(&tier->changed, changed);
+    return CT_OK;
+}
+
+ct_live *ct_tier_changed(ct_tier *tier) { return atomic_load(&tier->changed); }
+
+void ct_tier_expire_changed(ct_tier *tier, const ct_table *table) {
+    const size_t number = (size_t)(table - tier->store->tables);
+    if (table->spec.expire_days && tier->changed) ct_live_expire(tier->changed, number, &tier->changed_layouts[number], table->oldest_day);
 }
 
 /* --- opening --- */

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "tools/cli/access.h"
+#include "tools/cli/cli.h"
 #include "tools/cli/experiment_file.h"
 #include "tools/cli/followed.h"
 #include "tools/cli/refusals.h"
@@ -27,6 +28,7 @@ typedef struct served_folder {
     const char *folder;
     const char *publication; /* that the model follows; NULL = none */
     ct_followed *followed;   /* has the model, then */
+    char *scratch;           /* its folder for what finds no room in memory; NULL = none */
     bool versions;           /* a folder of versions */
     int64_t version;         /* that is served; -1 = none yet */
     bool not_yet_said;       /* of the version that is looked at */
@@ -45,6 +47,7 @@ struct ct_served {
     ct_pool *pool;         /* that opens models */
     ct_pool *later_pool;   /* the same once requests are answered, in threads that give way to them; NULL = not yet */
     uint64_t memory_bytes; /* of the rows of each; 0 = no limit */
+    const char *scratch;   /* a folder for what deltas change beyond it; NULL = none */
     ct_served_options options;
     pthread_t thread;
     bool started;
@@ -453,7 +456,11 @@ static ct_code open_first(ct_served *served, size_t i, ct_status *status) {
     size_t versions = 0;
     served->models[i].name = f->name;
     if (f->publication) {
-        CT_TRY(ct_followed_open(f->name, f->folder, f->publication, served->memory_bytes, served->pool, &f->followed, status));
+        char number[24];
+        (void)snprintf(number, sizeof number, "%zu", i);
+        if (served->scratch && !(f->scratch = ct_path_join(served->scratch, number)))
+            return ct_fail_memory(status, strlen(served->scratch), "a path");
+        CT_TRY(ct_followed_open(f->name, f->folder, f->publication, served->memory_bytes, f->scratch, served->pool, &f->followed, status));
         *model = ct_followed_model(f->followed);
         return CT_OK;
     }
@@ -468,13 +475,14 @@ static ct_code open_first(ct_served *served, size_t i, ct_status *status) {
     return CT_OK;
 }
 
-ct_code ct_served_open(const ct_text_list *texts, const ct_text_list *follows, uint64_t memory_bytes, const char *experiment, ct_pool *pool,
-                       ct_served **out_served, ct_status *status) {
+ct_code ct_served_open(const ct_text_list *texts, const ct_text_list *follows, uint64_t memory_bytes, const char *scratch,
+                       const char *experiment, ct_pool *pool, ct_served **out_served, ct_status *status) {
     ct_served *served = calloc(1, sizeof *served);
     if (!served) return ct_fail_memory(status, sizeof *served, "the models");
     ct_code code = CT_OK;
     served->pool = pool;
     served->memory_bytes = memory_bytes;
+    served->scratch = scratch;
     const size_t most = texts->count + follows->count + 1;
     served->folders = calloc(most, sizeof *served->folders);
     served->models = calloc(most, sizeof *served->models);
@@ -502,7 +510,12 @@ void ct_served_close(ct_served *served) {
         else
             ct_model_destroy(served->models[i].model);
     }
-    for (size_t i = 0; served->folders && i < served->count; i++) free(served->folders[i].name);
+    for (size_t i = 0; served->folders && i < served->count; i++) {
+        free(served->folders[i].name);
+        free(served->folders[i].scratch);
+    }
+    ct_status ignored = CT_STATUS_INIT;
+    if (served->scratch && ct_folder_remove(served->scratch, &ignored) != CT_OK) ct_warn("serve", "%s", ignored.message);
     ct_experiment_file_close(&served->experiment);
     ct_pool_destroy(served->later_pool);
     free(served->models);
