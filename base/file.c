@@ -139,7 +139,8 @@ uint64_t ct_file_writer_position(const ct_file_writer *writer) { return writer->
 ct_code ct_file_writer_commit(ct_file_writer *writer, ct_status *status) {
     ct_code code;
     CT_TRY_GOTO(code, flush(writer, status), fail);
-    if (writer->partial) CT_TRY_GOTO(code, ct_sync_fd(writer->fd, writer->path, status), fail);
+    const bool sync = writer->partial && !ct_path_is_staged(writer->path);
+    if (sync) CT_TRY_GOTO(code, ct_sync_fd(writer->fd, writer->path, status), fail);
     const int closed = close(writer->fd);
     writer->fd = -1;
     if (closed != 0) {
@@ -150,7 +151,7 @@ ct_code ct_file_writer_commit(ct_file_writer *writer, ct_status *status) {
         code = ct_fail_errno(status, "%s: cannot rename %s to it", writer->path, writer->partial);
         goto fail;
     }
-    if (writer->partial) code = ct_sync_parent(writer->path, status);
+    if (sync) code = ct_sync_parent(writer->path, status);
     writer_free(writer);
     return code;
 fail:

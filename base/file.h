@@ -14,7 +14,8 @@ CT_MUST_CHECK ct_code ct_file_writer_printf(ct_file_writer *writer, ct_status *s
 /* Other bytes in the place of some that were written already; not on a device or a pipe. */
 CT_MUST_CHECK ct_code ct_file_writer_overwrite(ct_file_writer *writer, uint64_t offset, const void *data, size_t bytes, ct_status *status);
 uint64_t ct_file_writer_position(const ct_file_writer *writer); /* bytes written so far */
-/* Writes out, syncs, renames into place, syncs the folder; frees the writer in any case. On failure nothing stays behind. */
+/* Writes out, syncs, renames into place, syncs the folder; frees the writer in any case. On failure nothing stays behind. In a folder that
+ * ct_folder_stage has made, syncing is left to ct_folder_commit. */
 CT_MUST_CHECK ct_code ct_file_writer_commit(ct_file_writer *writer, ct_status *status);
 void ct_file_writer_abort(ct_file_writer *writer); /* removes what was written; frees; NULL is fine */
 
@@ -41,7 +42,8 @@ void ct_file_list_deinit(ct_file_list *list);
 /* --- a folder, written beside and renamed ---
  * ct_folder_stage makes an empty folder beside `path` (PATH.partial-PID, one left by a dead process is removed) and returns its name,
  * malloc'd. ct_folder_commit syncs every file in it and puts it in the place of `path`; an older folder at `path` is moved away first and
- * removed afterwards. Frees nothing: `staged` stays the caller's. */
+ * removed afterwards. A file with more than one name is not synced: who gave it the first one has done so. Frees nothing: `staged` stays
+ * the caller's. */
 CT_MUST_CHECK ct_code ct_folder_stage(const char *path, char **out_staged, ct_status *status);
 CT_MUST_CHECK ct_code ct_folder_commit(const char *staged, const char *path, ct_status *status);
 /* The older folder at `path`, if there is one, becomes `kept`, on the same file system, in the place of what may be there. */

@@ -79,6 +79,17 @@ ct_code ct_sync_parent(const char *path, ct_status *status) {
     return code;
 }
 
+bool ct_path_is_staged(const char *path) {
+    char part[32];
+    (void)snprintf(part, sizeof part, ".partial-%ld/", (long)getpid());
+    return strstr(path, part) != NULL;
+}
+
+static bool has_other_names(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && info.st_nlink > 1;
+}
+
 /* --- create and remove --- */
 
 ct_code ct_folder_create(const char *path, ct_status *status) {
@@ -376,7 +387,7 @@ ct_code ct_folder_commit_keeping(const char *staged, const char *path, const cha
     CT_TRY_GOTO(code, list_all(staged, true, &files, status), fail);
     for (size_t i = 0; i < files.count; i++) {
         char *file = ct_path_join(staged, files.names[i]);
-        code = file ? ct_sync_path(file, status) : ct_fail_memory(status, strlen(staged), "a file's name");
+        code = !file ? ct_fail_memory(status, strlen(staged), "a file's name") : has_other_names(file) ? CT_OK : ct_sync_path(file, status);
         free(file);
         if (code != CT_OK) goto fail;
     }

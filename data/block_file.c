@@ -16,21 +16,26 @@
 
 struct ct_block_writer {
     const ct_schema *schema;
+    const bool *derived; /* (field_count): derived columns that it writes; NULL = none */
     ct_file_writer *file;
     uint64_t rows;
     XXH3_state_t *hash; /* of the block that is written */
 };
 
-static json_t *header_json(const ct_schema *schema) {
+static bool is_written(const ct_schema *schema, const bool *derived, size_t field) {
+    return !schema->fields[field].derived || (derived && derived[field]);
+}
+
+static json_t *header_json(const ct_schema *schema, const bool *derived) {
     json_t *columns = json_array();
     json_t *header = json_pack("{s:i,s:i,s:o}", "format_version", CT_BLOCK_VERSION, "least_reader_version", CT_BLOCK_VERSION, "columns",
                                columns); /* steals the array, also where it fails */
     for (size_t f = 0; header && f < schema->field_count; f++) {
         const ct_field *field = &schema->fields[f];
         char rule[CT_FIELD_RULE_BYTES], hash[17];
-        if (field->derived) continue;
-        ct_field_rule(field, rule);
-        (void)snprintf(hash, sizeof hash, "%016llx", (unsigned long long)field->hash);
+        if (!is_written(schema, derived, f)) continue;
+        ct_column_rule(schema, f, rule);
+        (void)snprintf(hash, sizeof hash, "%016llx", (unsigned long long)ct_schema_column_hash(schema, f));
         json_t *column = json_pack("{s:s,s:s,s:s,s:s,s:s,s:s}", "name", field->name, "kind", ct_field_kind_name(field->kind), "type",
                                    ct_column_type_name(ct_field_type(field)), "layout", ct_field_is_multi(field) ? "csr" : "dense", "hash",
                                    hash, "rule", rule);
@@ -44,7 +49,7 @@ static json_t *header_json(const ct_schema *schema) {
 
 static ct_code write_header(ct_block_writer *writer, ct_status *status) {
     unsigned char word[8];
-    json_t *json = header_json(writer->schema);
+    json_t *json = header_json(writer->schema, writer->derived);
     char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
     ct_code code;
     json_decref(json);
@@ -62,10 +67,16 @@ done:
 }
 
 ct_code ct_block_writer_open(const char *path, const ct_schema *schema, ct_block_writer **out_writer, ct_status *status) {
+    return ct_block_writer_open_served(path, schema, NULL, out_writer, status);
+}
+
+ct_code ct_block_writer_open_served(const char *path, const ct_schema *schema, const bool *derived, ct_block_writer **out_writer,
+                                    ct_status *status) {
     ct_block_writer *writer = calloc(1, sizeof *writer);
     ct_code code;
     if (!writer) return ct_fail_memory(status, sizeof *writer, "a block file");
     writer->schema = schema;
+    writer->derived = derived;
     writer->hash = XXH3_createState();
     if (!writer->hash) {
         code = ct_fail_memory(status, 1024, "a block file");
@@ -93,7 +104,7 @@ static ct_code check_batch(const ct_block_writer *writer, const ct_batch *batch,
     for (size_t i = 0; i < batch->column_count; i++) {
         const ct_column *column = &batch->columns[i];
         const ct_field *field = &schema->fields[i];
-        if (field->derived) continue; /* from the rows before, when it is read */
+        if (!is_written(schema, writer->derived, i)) continue; /* from the rows before, when it is read */
         if (!column->present) return ct_fail(status, CT_INVALID, "column '%s' is missing: it cannot be written", field->name);
         if (column->hash != field->hash || (column->offsets != NULL) != ct_field_is_multi(field)) {
             return ct_fail(status, CT_INVALID, "column '%s' is of another schema than the block file", field->name);
@@ -129,7 +140,7 @@ ct_code ct_block_writer_write(ct_block_writer *writer, const ct_batch *batch, ct
     CT_TRY(ct_file_writer_write(writer->file, word, 8, status));
     for (size_t i = 0; i < batch->column_count; i++) {
         const ct_column *column = &batch->columns[i];
-        if (schema->fields[i].derived) continue;
+        if (!is_written(schema, writer->derived, i)) continue;
         if (column->offsets) CT_TRY(put(writer, column->offsets, 4 * (batch->rows + 1), status));
         CT_TRY(put(writer, column->values, ct_column_values(column, batch->rows) * ct_column_type_bytes(column->type), status));
     }
@@ -170,6 +181,8 @@ struct ct_block_reader {
     ct_block_scan scan;
 };
 
+static const char *const derive_anew = "; `clicktower convert`, with the schema that the file was made with, leaves out what is derived";
+
 static ct_code match_column(ct_block_reader *reader, size_t f, ct_status *status) {
     const ct_field *field = &reader->schema->fields[f];
     const char *source = ct_source_name(reader->scan.source);
@@ -178,11 +191,11 @@ static ct_code match_column(ct_block_reader *reader, size_t f, ct_status *status
         const ct_block_column *column = &reader->scan.columns[i];
         if (strcmp(column->name, field->name) != 0) continue;
         if (reader->from[f] != ABSENT) return ct_fail(status, CT_CORRUPT, "%s: two columns '%s'", source, field->name);
-        if (column->hash != field->hash) {
+        if (column->hash != ct_schema_column_hash(reader->schema, f)) {
             char rule[CT_FIELD_RULE_BYTES];
-            ct_field_rule(field, rule);
-            return ct_fail(status, CT_INVALID, "%s: column '%s' was made by another rule: the file's is '%s', the schema's '%s'", source,
-                           field->name, column->rule, rule);
+            ct_column_rule(reader->schema, f, rule);
+            return ct_fail(status, CT_INVALID, "%s: column '%s' was made by another rule: the file's is '%s', the schema's '%s'%s", source,
+                           field->name, column->rule, rule, field->derived ? derive_anew : "");
         }
         if (column->type != ct_field_type(field) || column->csr != ct_field_is_multi(field)) {
             return ct_fail(status, CT_CORRUPT, "%s: column '%s' is not what its rule says", source, field->name);
@@ -193,6 +206,16 @@ static ct_code match_column(ct_block_reader *reader, size_t f, ct_status *status
         return ct_fail(status, CT_INVALID, "%s: has no column '%s', the schema's label", source, field->name);
     }
     return CT_OK;
+}
+
+/* What follows from one history is there as it was served, all of it, or none. */
+static ct_code check_derived(const ct_block_reader *reader, size_t f, ct_status *status) {
+    const ct_field *field = &reader->schema->fields[f], *history = &reader->schema->fields[field->of];
+    if (!field->derived || field->kind == CT_FIELD_HISTORY || (reader->from[f] == ABSENT) == (reader->from[field->of] == ABSENT))
+        return CT_OK;
+    const bool missing = reader->from[f] == ABSENT;
+    return ct_fail(status, CT_INVALID, "%s: has '%s' as it was served, but not '%s'%s", ct_source_name(reader->scan.source),
+                   missing ? history->name : field->name, missing ? field->name : history->name, derive_anew);
 }
 
 ct_code ct_block_reader_open(ct_source *source, const ct_schema *schema, ct_block_reader **out_reader, ct_status *status) {
@@ -207,6 +230,7 @@ ct_code ct_block_reader_open(ct_source *source, const ct_schema *schema, ct_bloc
         goto fail;
     }
     for (size_t f = 0; f < schema->field_count; f++) CT_TRY_GOTO(code, match_column(reader, f, status), fail);
+    for (size_t f = 0; f < schema->field_count; f++) CT_TRY_GOTO(code, check_derived(reader, f, status), fail);
     *out_reader = reader;
     return CT_OK;
 fail:
@@ -235,6 +259,10 @@ static bool values_fit(const ct_field *field, const ct_column *column, size_t ro
     } else if (column->offsets) {
         for (size_t r = 0; r < rows; r++) {
             if (column->offsets[r + 1] - column->offsets[r] > field->max_values) return false;
+        }
+    } else if (field->kind == CT_FIELD_NUMBER && field->derived) { /* how many values a history has */
+        for (size_t r = 0; r < rows; r++) {
+            if (!(values[r] >= 0.0f && values[r] <= (float)CT_HISTORY_MAX_VALUES && values[r] == (float)(int)values[r])) return false;
         }
     }
     return true;

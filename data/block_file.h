@@ -5,7 +5,10 @@
  * u64 XXH3 of rows and payload "CTBE" | u64 rows in all | u64 XXH3 of the two
  *
  * A column's hash covers its own key rule, so that a new field in a schema does not invalidate old files. A file without its end is cut:
- * CT_CORRUPT. */
+ * CT_CORRUPT.
+ *
+ * Derived columns (ct_field.derived) stand in a file only where they were logged as they were served (`join`). A reader gives them as they
+ * are, and nothing derives them anew. */
 #ifndef DATA_BLOCK_FILE_H
 #define DATA_BLOCK_FILE_H
 
@@ -17,8 +20,11 @@
 enum { CT_BLOCK_FILE_ROWS = 8192 }; /* of a block that convert writes */
 
 typedef struct ct_block_writer ct_block_writer;
-/* Columns are those of the schema; the file appears under its name at commit. */
+/* Columns are those of the schema, without what is derived; the file appears under its name at commit. */
 CT_MUST_CHECK ct_code ct_block_writer_open(const char *path, const ct_schema *schema, ct_block_writer **out_writer, ct_status *status);
+/* The same with some of the derived columns, as they were served: derived[field] for each of them; the array must outlive the writer. */
+CT_MUST_CHECK ct_code ct_block_writer_open_served(const char *path, const ct_schema *schema, const bool *derived,
+                                                  ct_block_writer **out_writer, ct_status *status);
 CT_MUST_CHECK ct_code ct_block_writer_write(ct_block_writer *writer, const ct_batch *batch, ct_status *status);
 CT_MUST_CHECK ct_code ct_block_writer_commit(ct_block_writer *writer, ct_status *status); /* frees the writer in any case */
 void ct_block_writer_abort(ct_block_writer *writer);                                      /* NULL is fine */

@@ -72,6 +72,23 @@ void ct_field_rule(const ct_field *field, char out_rule[CT_FIELD_RULE_BYTES]) {
     (void)snprintf(out_rule, CT_FIELD_RULE_BYTES, "%s%s", ct_field_kind_name(field->kind), extra);
 }
 
+void ct_column_rule(const ct_schema *schema, size_t field, char out_rule[CT_FIELD_RULE_BYTES]) {
+    const ct_field *of = &schema->fields[field];
+    char history[CT_FIELD_RULE_BYTES];
+    if (!of->derived || of->kind == CT_FIELD_HISTORY) {
+        ct_field_rule(of, out_rule);
+        return;
+    }
+    ct_field_rule(&schema->fields[of->of], history);
+    (void)snprintf(out_rule, CT_FIELD_RULE_BYTES, "%s of %.400s", of->kind == CT_FIELD_SIMILARITY ? "vectors" : "count", history);
+}
+
+uint64_t ct_schema_column_hash(const ct_schema *schema, size_t field) {
+    char rule[CT_FIELD_RULE_BYTES];
+    ct_column_rule(schema, field, rule);
+    return ct_hash64(rule, strlen(rule), 0);
+}
+
 static ct_code fail_value(const ct_field *field, const char *text, size_t bytes, const char *what, ct_status *status) {
     char shown[SHOWN_BYTES];
     return ct_fail(status, CT_INVALID, "field '%s': '%s' %s", field->name, ct_text_show(text, bytes, shown, sizeof shown), what);

@@ -16,6 +16,8 @@ extern const char ct_schema_criteo[]; /* YAML */
 /* The rule by which a field's text becomes a column's content, as one line of text; its XXH3 is the field's hash. */
 enum { CT_FIELD_RULE_BYTES = 512 };
 void ct_field_rule(const ct_field *field, char out_rule[CT_FIELD_RULE_BYTES]);
+/* What ct_schema_column_hash is the hash of. */
+void ct_column_rule(const ct_schema *schema, size_t field, char out_rule[CT_FIELD_RULE_BYTES]);
 const char *ct_field_kind_name(ct_field_kind kind);
 static inline bool ct_field_is_multi(const ct_field *field) { return field->value_separator != 0; }
 

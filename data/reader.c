@@ -54,9 +54,10 @@ static ct_code check_present(ct_reader *reader, const ct_batch *batch /* NULL: a
     for (size_t i = 0; i < reader->schema->field_count; i++) {
         const bool present = batch ? batch->columns[i].present : !reader->schema->fields[i].derived;
         if (reader->present_known && present != reader->present[i]) {
-            return ct_fail(status, CT_INVALID, "%s: column '%s' is %s here, but it is %s in the sources before: give sources of one kind",
+            return ct_fail(status, CT_INVALID, "%s: column '%s' is %s here, but it is %s in the sources before: give sources of one kind%s",
                            reader->names[reader->source_next], reader->schema->fields[i].name, present ? "there" : "missing",
-                           present ? "missing" : "there");
+                           present ? "missing" : "there",
+                           reader->schema->fields[i].derived ? "; `clicktower convert` leaves out what is derived" : "");
         }
         if (!reader->present_known) reader->present[i] = present;
     }

@@ -40,7 +40,7 @@ static const unsigned allowed_keys[] = {
     [CT_FIELD_ID] = KEY(CT_KEY_COLUMN) | KEY(CT_KEY_SIDE) | KEY(CT_KEY_TYPE) | KEY(CT_KEY_SEPARATOR) | KEY(CT_KEY_MAX) |
                     KEY(CT_KEY_NEWEST) | KEY(CT_KEY_SHARES),
     [CT_FIELD_VECTOR] = KEY(CT_KEY_OF) | KEY(CT_KEY_FILE) | KEY(CT_KEY_IDS),
-    [CT_FIELD_HISTORY] = KEY(CT_KEY_OF) | KEY(CT_KEY_CLICKED) | KEY(CT_KEY_MAX),
+    [CT_FIELD_HISTORY] = KEY(CT_KEY_OF) | KEY(CT_KEY_CLICKED) | KEY(CT_KEY_MAX) | KEY(CT_KEY_POOLING),
     [CT_FIELD_SIMILARITY] = KEY(CT_KEY_OF) | KEY(CT_KEY_VECTOR) | KEY(CT_KEY_TIERS),
 };
 enum { KINDS = sizeof allowed_keys / sizeof allowed_keys[0] };
@@ -244,7 +244,7 @@ static ct_code resolve(loader *l, const char *name, const char **out_path) {
 static ct_code load_field(loader *l, size_t f) {
     const ct_yaml_field *yaml = &l->yaml.fields[f];
     ct_field *field = &l->schema->fields[f];
-    int side = CT_SIDE_CANDIDATE, type = CT_ID_TEXT, time_unit = CT_TIME_SECONDS, clicked = 0;
+    int side = CT_SIDE_CANDIDATE, type = CT_ID_TEXT, time_unit = CT_TIME_SECONDS, clicked = 0, pooling = 0;
     CT_TRY(load_name(l, f));
     CT_TRY(load_kind(l, f));
     CT_TRY(load_column(l, f));
@@ -252,8 +252,10 @@ static ct_code load_field(loader *l, size_t f) {
     CT_TRY(load_choice(l, f, CT_KEY_TYPE, (const char *const[]){"text", "integer"}, &type));
     CT_TRY(load_choice(l, f, CT_KEY_TIME_UNIT, (const char *const[]){"seconds", "milliseconds"}, &time_unit));
     CT_TRY(load_choice(l, f, CT_KEY_CLICKED, (const char *const[]){"false", "true"}, &clicked));
+    CT_TRY(load_choice(l, f, CT_KEY_POOLING, (const char *const[]){"mean", "attention"}, &pooling));
     CT_TRY(load_values(l, f));
     field->clicked = clicked == 1;
+    field->attention = pooling == 1;
     field->side = (ct_side)side;
     field->id_type = (ct_id_type)type;
     field->time_unit = (ct_time_unit)time_unit;
@@ -343,7 +345,7 @@ static ct_code link_history(loader *l, size_t f) {
     if (field->clicked && ct_schema_find_kind(l->schema, CT_FIELD_LABEL) < 0) {
         return fail_field(l, f, CT_KEY_CLICKED, "what was clicked is told by a label, and the schema has none");
     }
-    field->side = CT_SIDE_CONTEXT;
+    field->side = field->attention ? id->side : CT_SIDE_CONTEXT;
     field->id_type = id->id_type;
     field->salt = id->salt;
     return CT_OK;
@@ -412,7 +414,7 @@ static ct_code hash_schema(loader *l) {
         schema->fields[f].hash = ct_hash64(rule, strlen(rule), 0);
         words[0] = running;
         words[1] = ct_hash64(schema->fields[f].name, strlen(schema->fields[f].name), 0);
-        words[2] = schema->fields[f].hash;
+        words[2] = schema->fields[f].hash + schema->fields[f].attention; /* decides what a model is, not what the column holds */
         running = ct_hash64(words, sizeof words, 0);
     }
     schema->hash = running;

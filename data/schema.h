@@ -13,11 +13,12 @@
  *       - {name: liked, kind: history, of: item, clicked: true, max: 50}     # what the unit clicked before; shares the item's rows
  *       - {name: close, kind: similarity, of: liked, vector: item_text, tiers: 20}
  *       - {name: likes_before, kind: number, of: liked}                # how many
+ *       - {name: alike, kind: history, of: item, clicked: true, pooling: attention}   # weighted by how like they are to the row's item
  *       - {name: when, kind: time, column: 6, time_unit: milliseconds} # without time_unit: seconds
  *
  * `column` is a 1-based position or, with a header, a name. Left out: separator "\t", header false, side candidate, type text, max 100,
- * newest last. Fields keep their order; names are unique. A schema has at most one label (none: for scoring only), weight, time, group
- * and unit. A schema is immutable once loaded and may be used by many threads. */
+ * newest last, pooling mean. Fields keep their order; names are unique. A schema has at most one label (none: for scoring only), weight,
+ * time, group and unit. A schema is immutable once loaded and may be used by many threads. */
 #ifndef DATA_SCHEMA_H
 #define DATA_SCHEMA_H
 
@@ -56,12 +57,13 @@ typedef struct ct_field {
     char value_separator; /* id: between several values; 0 = one value. Of a history and a similarity, which have several: ',' */
     uint32_t max_values;  /* id: keeps this many newest values; 1 without a separator. history: its last ones */
     bool newest_first;
-    const char *shares;          /* id: uses that field's keys and rows; NULL = its own */
-    uint64_t salt;               /* id: hash of the name whose rows it uses; group, unit, vector: 0 */
-    size_t of;                   /* vector, history: index of its id field; similarity, derived number: of the history */
-    bool clicked;                /* history: of rows whose label is 1 alone */
-    size_t vector;               /* similarity: index of the vector field */
-    uint32_t tiers;              /* similarity: steps of the cosine, -1 to 1, in which the history's vectors are counted */
+    const char *shares; /* id: uses that field's keys and rows; NULL = its own */
+    uint64_t salt;      /* id: hash of the name whose rows it uses; group, unit, vector: 0 */
+    size_t of;          /* vector, history: index of its id field; similarity, derived number: of the history */
+    bool clicked;       /* history: of rows whose label is 1 alone */
+    bool attention;     /* history: pooled by the attention of the row's own value of `of`, and on its side; else a mean, and context */
+    size_t vector;      /* similarity: index of the vector field */
+    uint32_t tiers;     /* similarity: steps of the cosine, -1 to 1, in which the history's vectors are counted */
     const char *vector_path;     /* vector: the file, resolved against the schema's folder */
     const char *vector_ids_path; /* resolved; NULL = ids are 1 .. N */
     uint64_t
@@ -90,6 +92,9 @@ CT_MUST_CHECK ct_code ct_schema_parse(const char *text, size_t bytes, const char
 void ct_schema_destroy(ct_schema *schema); /* NULL is fine */
 /* Index of the field of that name, or -1. */
 int64_t ct_schema_find(const ct_schema *schema, const char *name);
+/* Of the rule by which the values of the field's column are made: what a block file and an exposure say of it. That of the field, but of
+ * what is derived it is a function of the history's rule alone. */
+uint64_t ct_schema_column_hash(const ct_schema *schema, size_t field);
 /* Index of the only field of that kind, or -1. */
 int64_t ct_schema_find_kind(const ct_schema *schema, ct_field_kind kind);
 

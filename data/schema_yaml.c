@@ -11,7 +11,7 @@
 #include "data/schema.h"
 
 const char *const ct_key_names[CT_KEYS] = {"name",   "kind",   "column", "side", "at_least", "time_unit", "type",   "separator", "max",
-                                           "newest", "shares", "of",     "file", "ids",      "clicked",   "vector", "tiers"};
+                                           "newest", "shares", "of",     "file", "ids",      "clicked",   "vector", "tiers",     "pooling"};
 static const char *const format_names[CT_FORMAT_KEYS] = {"separator", "header", "columns"};
 
 /* --- places --- */
@@ -69,7 +69,7 @@ static void see_key(places *p, const char *text, int line) {
     static const char *const allowed[] = {
         "a schema has name, format and fields", "a format has separator, header and columns",
         "a field has name, kind, column, side, at_least, time_unit, type, separator, max, newest, shares, of, file, ids, "
-        "clicked, vector, tiers"};
+        "clicked, vector, tiers, pooling"};
     ct_yaml_schema *out = p->out;
     level *top = &p->levels[p->depth - 1];
     ct_yaml_field *field = in_field(p) && out->field_count ? &out->fields[out->field_count - 1] : NULL;
@@ -211,15 +211,25 @@ typedef struct raw_schema {
 
 #define OPTIONAL             (CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL)
 #define FIELD_STRING(n, key) CYAML_FIELD_STRING_PTR(n, OPTIONAL, raw_field, value[key], 0, 4096)
-static const cyaml_schema_field_t field_schema[] = {FIELD_STRING("name", CT_KEY_NAME),         FIELD_STRING("kind", CT_KEY_KIND),
-                                                    FIELD_STRING("column", CT_KEY_COLUMN),     FIELD_STRING("side", CT_KEY_SIDE),
-                                                    FIELD_STRING("at_least", CT_KEY_AT_LEAST), FIELD_STRING("time_unit", CT_KEY_TIME_UNIT),
-                                                    FIELD_STRING("type", CT_KEY_TYPE),         FIELD_STRING("separator", CT_KEY_SEPARATOR),
-                                                    FIELD_STRING("max", CT_KEY_MAX),           FIELD_STRING("newest", CT_KEY_NEWEST),
-                                                    FIELD_STRING("shares", CT_KEY_SHARES),     FIELD_STRING("of", CT_KEY_OF),
-                                                    FIELD_STRING("file", CT_KEY_FILE),         FIELD_STRING("ids", CT_KEY_IDS),
-                                                    FIELD_STRING("clicked", CT_KEY_CLICKED),   FIELD_STRING("vector", CT_KEY_VECTOR),
-                                                    FIELD_STRING("tiers", CT_KEY_TIERS),       CYAML_FIELD_END};
+static const cyaml_schema_field_t field_schema[] = {FIELD_STRING("name", CT_KEY_NAME),
+                                                    FIELD_STRING("kind", CT_KEY_KIND),
+                                                    FIELD_STRING("column", CT_KEY_COLUMN),
+                                                    FIELD_STRING("side", CT_KEY_SIDE),
+                                                    FIELD_STRING("at_least", CT_KEY_AT_LEAST),
+                                                    FIELD_STRING("time_unit", CT_KEY_TIME_UNIT),
+                                                    FIELD_STRING("type", CT_KEY_TYPE),
+                                                    FIELD_STRING("separator", CT_KEY_SEPARATOR),
+                                                    FIELD_STRING("max", CT_KEY_MAX),
+                                                    FIELD_STRING("newest", CT_KEY_NEWEST),
+                                                    FIELD_STRING("shares", CT_KEY_SHARES),
+                                                    FIELD_STRING("of", CT_KEY_OF),
+                                                    FIELD_STRING("file", CT_KEY_FILE),
+                                                    FIELD_STRING("ids", CT_KEY_IDS),
+                                                    FIELD_STRING("clicked", CT_KEY_CLICKED),
+                                                    FIELD_STRING("vector", CT_KEY_VECTOR),
+                                                    FIELD_STRING("tiers", CT_KEY_TIERS),
+                                                    FIELD_STRING("pooling", CT_KEY_POOLING),
+                                                    CYAML_FIELD_END};
 static const cyaml_schema_value_t field_value = {CYAML_VALUE_MAPPING(CYAML_FLAG_DEFAULT, raw_field, field_schema)};
 #define FORMAT_STRING(n, key) CYAML_FIELD_STRING_PTR(n, OPTIONAL, raw_format, value[key], 0, 64)
 static const cyaml_schema_field_t format_schema[] = {FORMAT_STRING("separator", CT_FORMAT_SEPARATOR),

@@ -24,6 +24,7 @@ typedef enum ct_key {
     CT_KEY_CLICKED,
     CT_KEY_VECTOR,
     CT_KEY_TIERS,
+    CT_KEY_POOLING,
     CT_KEYS
 } ct_key;
 extern const char *const ct_key_names[CT_KEYS];

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "embedding_store/changes.h"
+#include "embedding_store/saver.h"
 #include "embedding_store/tier.h"
 
 typedef struct expire_work {
@@ -35,6 +36,7 @@ static ct_code expire_part(expire_work *work, size_t part, ct_status *status) {
         }
         rows += entry->slot != CT_SLOT_STUB;
         if (work->store->changes) ct_changes_expire(work->store->changes, table, part, entry);
+        if (work->store->saver) CT_TRY(ct_saver_let_go(work->store->saver, table, part, entry, status));
         if (!work->store->tier || ct_tier_let_go(work->store->tier, table, part, place)) {
             ct_partition_remove(partition, place); /* another entry may stand there now */
         } else {
@@ -50,8 +52,11 @@ static ct_code expire_part(expire_work *work, size_t part, ct_status *status) {
 static void expire_task(void *context, size_t part, size_t worker) {
     (void)worker;
     expire_work *work = context;
+    ct_saver *saver = work->store->saver;
     ct_status status;
+    if (saver) ct_saver_lock(saver, work->table, part);
     if (expire_part(work, part, &status) != CT_OK) ct_failure_put(&work->failure, &status);
+    if (saver) ct_saver_unlock(saver, work->table, part);
 }
 
 ct_code ct_expire_rows(ct_store *store, ct_table *table, ct_status *status) {

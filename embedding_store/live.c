@@ -8,8 +8,13 @@
 #include "base/bytes.h"
 #include "base/file.h"
 #include "embedding_store/database.h"
+#include "embedding_store/record.h"
 
-enum { GET_KEYS = 256 /* at once: what they pin is small */, READAHEAD_BYTES = 1 << 20 /* of a scan */ };
+enum {
+    GET_KEYS = 256,            /* at once: what they pin is small */
+    READAHEAD_BYTES = 1 << 20, /* of a scan */
+    FILE_BYTES = 64 << 20      /* of a sorted file, about; then the next one begins */
+};
 
 struct ct_live {
     char *folder;
@@ -18,11 +23,11 @@ struct ct_live {
     rocksdb_readoptions_t *read;
     rocksdb_envoptions_t *environment;
     atomic_bool written[CT_STORE_MAX_TABLES]; /* has any file; else a read need not ask. Set before the file is asked for. */
-    /* of the file in work */
-    rocksdb_sstfilewriter_t *writer;
-    size_t table, puts;
-    uint64_t files;
-    char *path;
+    /* of the files in work */
+    rocksdb_sstfilewriter_t *writer; /* of the last one; NULL = it is written */
+    size_t table, path_count, path_room;
+    char **paths; /* (path_count) */
+    uint64_t file_bytes, files;
 };
 
 static ct_code open_database(ct_live *live, ct_database_use use, const char *const *names, size_t tables, ct_status *status) {
@@ -130,38 +135,55 @@ void ct_live_expire(ct_live *live, size_t table, const ct_stored_table *layout, 
 
 /* --- writing --- */
 
-ct_code ct_live_begin(ct_live *live, size_t table, ct_status *status) {
+/* A file is begun where there is none. */
+static ct_code open_file(ct_live *live, ct_status *status) {
     char name[32], *error = NULL;
+    if (live->path_count == live->path_room) {
+        const size_t room = live->path_room ? 2 * live->path_room : 4;
+        char **paths = realloc(live->paths, room * sizeof *paths);
+        if (!paths) return ct_fail_memory(status, room * sizeof *paths, "a list of files");
+        live->paths = paths;
+        live->path_room = room;
+    }
     (void)snprintf(name, sizeof name, "new-%llu.sst", (unsigned long long)live->files++);
-    live->path = ct_path_join(live->folder, name);
-    if (!live->path) return ct_fail_memory(status, strlen(live->folder), "a path");
-    live->table = table;
-    live->puts = 0;
+    char *path = ct_path_join(live->folder, name);
+    if (!path) return ct_fail_memory(status, strlen(live->folder), "a path");
+    live->paths[live->path_count++] = path;
+    live->file_bytes = 0;
     live->writer = rocksdb_sstfilewriter_create(live->environment, live->database.options);
-    rocksdb_sstfilewriter_open(live->writer, live->path, &error);
-    if (!error) return CT_OK;
-    ct_live_abandon(live);
-    return ct_database_fail(error, live->folder, CT_IO, status);
+    rocksdb_sstfilewriter_open(live->writer, path, &error);
+    return error ? ct_database_fail(error, live->folder, CT_IO, status) : CT_OK;
+}
+
+static ct_code close_file(ct_live *live, ct_status *status) {
+    char *error = NULL;
+    if (!live->writer) return CT_OK;
+    rocksdb_sstfilewriter_finish(live->writer, &error);
+    rocksdb_sstfilewriter_destroy(live->writer);
+    live->writer = NULL;
+    return error ? ct_database_fail(error, live->folder, CT_IO, status) : CT_OK;
+}
+
+ct_code ct_live_begin(ct_live *live, size_t table, ct_status *status) {
+    (void)status;
+    live->table = table;
+    return CT_OK;
 }
 
 ct_code ct_live_put(ct_live *live, uint64_t key, const char *record, size_t bytes, ct_status *status) {
     char key_bytes[8], *error = NULL;
+    if (live->writer && live->file_bytes >= FILE_BYTES) CT_TRY(close_file(live, status));
+    if (!live->writer) CT_TRY(open_file(live, status));
     ct_put_be64(key_bytes, key);
     rocksdb_sstfilewriter_put(live->writer, key_bytes, sizeof key_bytes, record, bytes, &error);
-    if (error) return ct_database_fail(error, live->folder, CT_IO, status);
-    live->puts++;
-    return CT_OK;
+    live->file_bytes += sizeof key_bytes + bytes;
+    return error ? ct_database_fail(error, live->folder, CT_IO, status) : CT_OK;
 }
 
 ct_code ct_live_end(ct_live *live, ct_status *status) {
-    ct_code code = CT_OK;
-    if (live->puts) {
-        char *error = NULL;
-        rocksdb_sstfilewriter_finish(live->writer, &error);
-        if (error)
-            code = ct_database_fail(error, live->folder, CT_IO, status);
-        else
-            code = ct_database_ingest(&live->database, live->folder, live->table, (const char *const[]){live->path}, 1, status);
+    ct_code code = close_file(live, status);
+    if (code == CT_OK && live->path_count) {
+        code = ct_database_ingest(&live->database, live->folder, live->table, (const char *const *)live->paths, live->path_count, status);
         if (code == CT_OK) live->written[live->table] = true;
     }
     ct_live_abandon(live);
@@ -170,10 +192,31 @@ ct_code ct_live_end(ct_live *live, ct_status *status) {
 
 void ct_live_abandon(ct_live *live) {
     if (live->writer) rocksdb_sstfilewriter_destroy(live->writer);
-    if (live->path) (void)unlink(live->path); /* where it was taken in, it is no longer there */
-    free(live->path);
     live->writer = NULL;
-    live->path = NULL;
+    for (; live->path_count; live->path_count--) {
+        (void)unlink(live->paths[live->path_count - 1]); /* where it was taken in, it is no longer there */
+        free(live->paths[live->path_count - 1]);
+    }
+    free(live->paths);
+    live->paths = NULL;
+    live->path_room = 0;
+}
+
+ct_code ct_live_put_frozen(ct_live *live, const ct_table *table, size_t number, ct_status *status) {
+    char record[CT_RECORD_MAX_BYTES];
+    CT_TRY(ct_live_begin(live, number, status));
+    ct_code code = CT_OK;
+    for (size_t p = 0; p < table->partition_count && code == CT_OK; p++) {
+        const ct_partition *partition = &table->partitions[p];
+        ct_index_entry *entries;
+        code = ct_partition_sorted(partition, &entries, status);
+        for (size_t i = 0; code == CT_OK && i < partition->used; i++)
+            code = ct_live_put(live, entries[i].key, record, ct_record_encode(table, partition, &entries[i], record), status);
+        if (partition->used && code == CT_OK) free(entries);
+    }
+    if (code == CT_OK) return ct_live_end(live, status);
+    ct_live_abandon(live);
+    return code;
 }
 
 /* --- reading --- */

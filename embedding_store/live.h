@@ -19,11 +19,13 @@ void ct_live_close(ct_live *live);
 /* Of a scratch database: from now on compactions drop records of days before `oldest_day`. layout: of the records. */
 void ct_live_expire(ct_live *live, size_t table, const ct_stored_table *layout, uint32_t oldest_day);
 
-/* One sorted file: begin, put in the order of keys, end takes it in (where anything was put). One at a time. */
+/* Sorted records of one table: begin, put in the order of keys, end takes them in (where anything was put). One at a time. */
 CT_MUST_CHECK ct_code ct_live_begin(ct_live *live, size_t table, ct_status *status);
 CT_MUST_CHECK ct_code ct_live_put(ct_live *live, uint64_t key, const char *record, size_t bytes, ct_status *status);
 CT_MUST_CHECK ct_code ct_live_end(ct_live *live, ct_status *status);
 void ct_live_abandon(ct_live *live); /* instead of end */
+/* A frozen table, all of it and once: it never changes. */
+CT_MUST_CHECK ct_code ct_live_put_frozen(ct_live *live, const ct_table *table, size_t number, ct_status *status);
 
 /* record: NULL where there is none; valid during the call. */
 typedef ct_code (*ct_live_fn)(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status);

@@ -54,6 +54,22 @@ void ct_ticket_destroy(ct_ticket *ticket) {
     free(ticket);
 }
 
+static ct_code check_attention(const ct_lookup *lookup, size_t number, uint32_t dim, ct_status *status) {
+    const ct_key_column *column = &lookup->columns[number];
+    const ct_key_column *query = column->query < lookup->column_count ? &lookup->columns[column->query] : NULL;
+    if (!column->offsets || column->weights)
+        return ct_fail(status, CT_INVALID, "lookup: column %zu attends without offsets, or has weights", number);
+    if (!query || query->offsets || query->weights)
+        return ct_fail(status, CT_INVALID, "lookup: the query of column %zu is no column of one key a row", number);
+    if (column->compared == 0 || column->compared > dim)
+        return ct_fail(status, CT_INVALID, "lookup: column %zu compares %u of %u floats", number, column->compared, dim);
+    for (size_t i = 0; i < (column->shared ? 1 : lookup->rows); i++)
+        if (column->offsets[i + 1] - column->offsets[i] > CT_ATTENTION_MAX_VALUES)
+            return ct_fail(status, CT_INVALID, "lookup: column %zu, row %zu: %u keys to attend to; at most %d", number, i,
+                           column->offsets[i + 1] - column->offsets[i], CT_ATTENTION_MAX_VALUES);
+    return CT_OK;
+}
+
 static ct_code check_column(const ct_lookup *lookup, size_t number, ct_status *status) {
     const ct_key_column *column = &lookup->columns[number];
     const size_t rows = column->shared ? 1 : lookup->rows;
@@ -85,6 +101,9 @@ static ct_code check(const ct_store *store, const ct_lookup *lookup, ct_status *
             return ct_fail(status, CT_INVALID, "lookup: a drop rate of %g; 0 to 1 is possible", lookup->drop_rate);
     }
     for (size_t i = 0; i < lookup->column_count; i++) CT_TRY(check_column(lookup, i, status));
+    for (size_t i = 0; i < lookup->column_count; i++)
+        if (lookup->columns[i].pooling == CT_POOL_ATTENTION)
+            CT_TRY(check_attention(lookup, i, store->tables[lookup->table].spec.dim, status));
     return CT_OK;
 }
 
@@ -142,6 +161,18 @@ static void find_rare_keys(ct_ticket *ticket) {
         ticket->pointer = ticket->scratch[number].memory;                                                \
     } while (0)
 
+static ct_code reserve_attention(ct_ticket *ticket, ct_status *status) {
+    const ct_lookup *lookup = &ticket->lookup;
+    uint32_t attending = 0;
+    RESERVE(attended, 26, lookup->column_count);
+    for (size_t i = 0; i < lookup->column_count; i++)
+        ticket->attended[i] = lookup->columns[i].pooling == CT_POOL_ATTENTION ? ++attending : 0;
+    ticket->query_stride = ticket->table->spec.dim;
+    RESERVE(slopes, 24, ticket->occurrences);
+    RESERVE(queries, 25, attending * lookup->rows * ticket->query_stride);
+    return CT_OK;
+}
+
 ct_code ct_lookup_plan(ct_store *store, ct_ticket *ticket, const ct_lookup *lookup, ct_status *status) {
     CT_TRY(check(store, lookup, status));
     const size_t columns = lookup->column_count;
@@ -151,11 +182,12 @@ ct_code ct_lookup_plan(ct_store *store, ct_ticket *ticket, const ct_lookup *look
     ticket->block_rows = lookup->mode == CT_LOOKUP_TRAIN ? lookup->block_rows : lookup->rows;
     ticket->blocks = lookup->rows ? (lookup->rows + ticket->block_rows - 1) / ticket->block_rows : 0;
     ticket->plain = true;
-    ticket->weighted = false;
+    ticket->weighted = ticket->attends = false;
     for (size_t i = 0; i < columns; i++) {
         const ct_key_column *column = &lookup->columns[i];
         if (column->offsets || column->weights || column->shared) ticket->plain = false;
-        if (column->weights || (column->offsets && column->pooling == CT_POOL_MEAN)) ticket->weighted = true;
+        if (column->weights || (column->offsets && column->pooling != CT_POOL_SUM)) ticket->weighted = true;
+        if (column->pooling == CT_POOL_ATTENTION) ticket->attends = true;
     }
     RESERVE(starts, 0, ticket->blocks * columns + 1);
     RESERVE(shared_start, 1, columns);
@@ -190,7 +222,7 @@ ct_code ct_lookup_plan(ct_store *store, ct_ticket *ticket, const ct_lookup *look
         RESERVE(noted, 22, n);
         RESERVE(noted_bits, 23, parts);
     }
-    return CT_OK;
+    return ticket->attends ? reserve_attention(ticket, status) : CT_OK;
 }
 
 ct_code ct_store_prefetch(ct_store *store, ct_ticket *ticket, const ct_lookup *lookup, ct_status *status) {

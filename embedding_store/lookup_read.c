@@ -262,7 +262,7 @@ void ct_store_gather(const ct_store *store, const ct_ticket *ticket, size_t firs
     const size_t columns = lookup->column_count;
     if (!columns || !rows) return;
     for (size_t i = 0; !ticket->plain && i < columns; i++) {
-        if (!lookup->columns[i].shared) continue;
+        if (!lookup->columns[i].shared || lookup->columns[i].pooling == CT_POOL_ATTENTION) continue;
         if (!shared_once)
             gather_shared(ticket, i, rows, out, out_stride);
         else if (first_row == 0)
@@ -279,7 +279,10 @@ void ct_store_gather(const ct_store *store, const ct_ticket *ticket, size_t firs
         } else {
             for (size_t i = 0; i < columns; i++) {
                 const ct_key_column *column = &lookup->columns[i];
-                if (!column->shared) gather_column(ticket, column, starts[i], block_first, row, end - row, to, out_stride);
+                if (column->pooling == CT_POOL_ATTENTION)
+                    ct_attend(ticket, i, row, end - row, to, out_stride);
+                else if (!column->shared)
+                    gather_column(ticket, column, starts[i], block_first, row, end - row, to, out_stride);
             }
         }
         row = end;

@@ -15,6 +15,7 @@
 
 #include "base/random.h"
 #include "embedding_store/changes.h"
+#include "embedding_store/saver.h"
 
 enum { INDEX_AHEAD = 16, DROP_ROWS = 256 /* drawn at a time */ };
 
@@ -41,14 +42,17 @@ static void draw_drops(const ct_lookup *lookup, const ct_key_column *column, siz
     for (size_t i = 0; i < rows; i++) out_dropped[i] = words[i] >> 8 < limit;
 }
 
-/* Gradient factors of one row's values: the derivative of gather's pooling. */
+/* Gradient factors of one row's values: the derivative of gather's pooling. Of attention they come later (ct_store_attend_back). */
 static void fill_factors(const ct_key_column *column, size_t value, size_t count, float *factors) {
     float sum = 0.0f;
     if (column->pooling == CT_POOL_MEAN)
         for (size_t j = 0; j < count; j++) sum += column->weights ? column->weights[value + j] : 1.0f;
     for (size_t j = 0; j < count; j++) {
         const float weight = column->weights ? column->weights[value + j] : 1.0f;
-        factors[j] = column->pooling == CT_POOL_SUM ? weight : sum == 0.0f ? 0.0f : weight / sum;
+        factors[j] = column->pooling == CT_POOL_ATTENTION ? 0.0f
+                     : column->pooling == CT_POOL_SUM     ? weight
+                     : sum == 0.0f                        ? 0.0f
+                                                          : weight / sum;
     }
 }
 
@@ -242,12 +246,16 @@ static void acquire_task(void *context, size_t part, size_t worker) {
     acquire_work *work = context;
     ct_status status;
     ct_changes *changes = work->ticket->store->changes;
+    ct_saver *saver = work->ticket->store->saver;
     const bool counted = work->ticket->seen, wide = ct_entry_shift(&work->ticket->table->spec);
+    if (saver) ct_saver_lock(saver, work->ticket->table, part);
     ct_code code = changes ? ct_changes_mark(changes, work->ticket, part, &status) : CT_OK;
+    if (code == CT_OK && saver) code = ct_saver_mark(saver, work->ticket, part, &status);
     if (code == CT_OK)
         code = counted ? acquire_part(work->ticket, part, true, true, &status)
                : wide  ? acquire_part(work->ticket, part, false, true, &status)
                        : acquire_part(work->ticket, part, false, false, &status);
+    if (saver) ct_saver_unlock(saver, work->ticket->table, part);
     if (code != CT_OK) ct_failure_put(&work->failure, &status);
 }
 
@@ -298,9 +306,25 @@ static void give_rare_task(void *context, size_t block, size_t worker) {
     }
 }
 
+static ct_code add_rare_row(const ct_ticket *ticket, ct_unique *unique, size_t part, ct_status *status) {
+    ct_table *table = ticket->table;
+    ct_partition *partition = &table->partitions[part];
+    ct_index_entry *entry;
+    if (ticket->store->changes) CT_TRY(ct_changes_mark_key(ticket->store->changes, table, unique->key, status));
+    if (ticket->store->saver) CT_TRY(ct_saver_mark_key(ticket->store->saver, table, unique->key, status));
+    CT_TRY(ct_partition_claim(table, partition, unique->key, &entry, status));
+    entry->count = ct_add_counts(entry->count, unique->count);
+    if (table->spec.expire_days) ct_entry_counts(entry)->day = CT_DAY_NEVER;
+    if (entry->slot == CT_SLOT_STUB) {
+        CT_TRY(ct_partition_add_row(table, partition, entry, status));
+        ct_partition_set_first(table, partition, entry->slot - 1, unique->key, true);
+    }
+    unique->row = entry->slot - 1;
+    return CT_OK;
+}
+
 /* Adds the rare rows that are needed and turns the counts of (block, rare key) into places in the list. */
 static ct_code add_rare_rows(ct_ticket *ticket, ct_status *status) {
-    ct_table *table = ticket->table;
     uint32_t at = 0;
     for (size_t rare = 0; rare < ticket->rare_count; rare++) {
         const uint32_t begin = at;
@@ -313,23 +337,19 @@ static ct_code add_rare_rows(ct_ticket *ticket, ct_status *status) {
         ct_unique *unique = &ticket->rare_uniques[rare];
         *unique = (ct_unique){.key = ticket->rare_keys[rare], .end = at, .count = at - begin, .row = CT_NO_ROW};
         if (!unique->count) continue;
-        ct_partition *partition = &table->partitions[ct_partition_of(unique->key, table->partition_bits)];
-        ct_index_entry *entry;
-        if (ticket->store->changes) CT_TRY(ct_changes_mark_key(ticket->store->changes, table, unique->key, status));
-        CT_TRY(ct_partition_claim(table, partition, unique->key, &entry, status));
-        entry->count = ct_add_counts(entry->count, unique->count);
-        if (table->spec.expire_days) ct_entry_counts(entry)->day = CT_DAY_NEVER;
-        if (entry->slot == CT_SLOT_STUB) {
-            CT_TRY(ct_partition_add_row(table, partition, entry, status));
-            ct_partition_set_first(table, partition, entry->slot - 1, unique->key, true);
-        }
-        unique->row = entry->slot - 1;
+        const size_t part = ct_partition_of(unique->key, ticket->table->partition_bits);
+        ct_saver *saver = ticket->store->saver;
+        if (saver) ct_saver_lock(saver, ticket->table, part);
+        const ct_code code = add_rare_row(ticket, unique, part, status);
+        if (saver) ct_saver_unlock(saver, ticket->table, part);
+        CT_TRY(code);
     }
     return CT_OK;
 }
 
 ct_code ct_train_acquire(ct_ticket *ticket, ct_status *status) {
     acquire_work work = {.ticket = ticket, .failure = {.status = status}};
+    if (ticket->store->saver) ct_saver_make_room(ticket->store->saver);
     ct_run(ticket->store->pool, ticket->table->partition_count, acquire_task, &work);
     CT_TRY(ct_failure_code(&work.failure));
     ticket->any_rare = ticket->dropped;
@@ -381,6 +401,11 @@ ct_code ct_train_apply(ct_ticket *ticket, const float *gradients, size_t stride,
                                      .stride = stride,
                                      .output_column = ticket->output_column,
                                      .factors = ticket->weighted ? ticket->factors : NULL,
+                                     .attended = ticket->attends ? ticket->attended : NULL,
+                                     .slopes = ticket->slopes,
+                                     .queries = ticket->queries,
+                                     .query_rows = ticket->lookup.rows,
+                                     .query_stride = ticket->query_stride,
                                      .block_rows = (uint32_t)ticket->block_rows,
                                      .epoch = ticket->lookup.epoch}};
     const int64_t first_row = ticket->lookup.first_row;

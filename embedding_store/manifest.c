@@ -152,16 +152,6 @@ ct_code ct_store_manifest_json(const ct_store *store, json_t **out_json, ct_stat
     return code;
 }
 
-ct_code ct_store_manifest_write(const ct_store *store, const char *folder, ct_status *status) {
-    json_t *json = NULL;
-    CT_TRY(ct_store_manifest_json(store, &json, status));
-    char *path = ct_path_join(folder, "store.json");
-    const ct_code code = path ? ct_json_save(path, json, status) : ct_fail_memory(status, strlen(folder), "a path");
-    json_decref(json);
-    free(path);
-    return code;
-}
-
 /* --- reading --- */
 
 static ct_code get_f32(const json_t *table, const char *member, const char *path, float *out, ct_status *status) {

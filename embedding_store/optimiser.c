@@ -34,7 +34,7 @@ INLINE void store(float *to, const lanes *from, size_t n) {
 /* Elements [at, at + n) of the gradient of a row: the two sums of the legend. n lanes count, the others are zero. */
 INLINE void sum(const ct_gradients *g, const ct_occurrence *o, size_t count, size_t at, size_t n, lanes *out) {
     const float *values = g->values + at;
-    lanes total = {0}, block = {0}, one;
+    lanes total = {0}, block = {0}, one, query;
     size_t block_end = count > 1 ? (size_t)(o[0].row / g->block_rows + 1) * g->block_rows : SIZE_MAX;
     for (size_t i = 0; i < count; i++) {
         if (i + AHEAD < count) {
@@ -48,6 +48,10 @@ INLINE void sum(const ct_gradients *g, const ct_occurrence *o, size_t count, siz
         }
         load(&one, values + o[i].row * g->stride + g->output_column[o[i].column], n);
         if (g->factors) one *= g->factors[o[i].order];
+        if (g->attended && g->attended[o[i].column]) {
+            load(&query, g->queries + ((g->attended[o[i].column] - 1) * g->query_rows + o[i].row) * g->query_stride + at, n);
+            one += query * g->slopes[o[i].order];
+        }
         block += one;
     }
     *out = total + block;

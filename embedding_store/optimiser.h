@@ -1,7 +1,7 @@
 /* Row optimisers: from the gradients of a batch's occurrences to one step of each row. Internal to the store.
  *
- * Legend: g_o gradient of occurrence o (dim floats: its part of the gradient matrix, times its factor); G gradient of the row; v its
- * values; lr learning rate.
+ * Legend: g_o gradient of occurrence o (dim floats: its part of the gradient matrix, times its factor; see ct_gradients); G gradient of the
+ * row; v its values; lr learning rate.
  *
  *     block sum = ((0 + g_1) + g_2) + ...           over the occurrences in one block of rows, in order
  *     G         = ((0 + block 1) + block 2) + ...   over the blocks that have any, in order
@@ -53,6 +53,12 @@ typedef struct ct_gradients {
     size_t stride;
     const uint32_t *output_column; /* by the lookup's column */
     const float *factors;          /* by order; NULL = all 1 */
+    /* of columns pooled by attention (attention.c): an occurrence's gradient is its factor times its part of the matrix, and its slope
+     * times the query of its row */
+    const uint32_t *attended; /* by the lookup's column: which of them, from 1; 0 = none; NULL = there is none */
+    const float *slopes;      /* by order */
+    const float *queries;     /* (those columns, query_rows, query_stride) */
+    size_t query_rows, query_stride;
     uint32_t block_rows;
     uint64_t rounding_seed; /* where rows are halves */
     uint32_t epoch;

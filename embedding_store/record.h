@@ -15,16 +15,25 @@ size_t ct_record_bytes(const ct_table *table);
 size_t ct_record_encode(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry, char *out);
 /* The sum of records' hashes: what a table holds, in whatever order, whatever its files look like. A change takes the old record's out and
  * puts the new one's in. */
-typedef struct ct_sum {
+struct ct_sum {
     uint64_t word[2];
-} ct_sum;
+};
 /* record: as ct_record_encode makes it. */
 void ct_sum_add(ct_sum *sum, uint64_t key, const char *record, size_t bytes);
 void ct_sum_take(ct_sum *sum, uint64_t key, const char *record, size_t bytes);
 /* entry: in the partition's index. */
 void ct_sum_add_entry(ct_sum *sum, const ct_table *table, const ct_partition *partition, const ct_index_entry *entry);
 void ct_sum_take_entry(ct_sum *sum, const ct_table *table, const ct_partition *partition, const ct_index_entry *entry);
-/* store.c: of all records in memory, by partition: out_sums (partitions). */
+/* digest.c: what a table's digest is of, beside its spec. */
+typedef struct ct_table_state {
+    int64_t rows, stubs;
+    uint32_t counted_epoch, first_day, day;
+    ct_sum sum;
+} ct_table_state;
+/* As it is now, a tier's after a flush: out_states (tables). sums_too: else those of trained tables are zero. */
+CT_MUST_CHECK ct_code ct_store_state(ct_store *store, bool sums_too, ct_table_state *out_states, ct_status *status);
+void ct_digest_update_tables(const ct_store *store, const ct_table_state *states, ct_digest *digest);
+/* Of all records in memory, by partition: out_sums (partitions). */
 void ct_table_sums(const ct_store *store, size_t table, ct_sum *out_sums);
 /* A row that left the range of floats is nothing to go on from. */
 bool ct_record_finite(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry);

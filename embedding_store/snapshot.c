@@ -1,42 +1,176 @@
-/* Snapshots of a store within a limit: what has changed is written out, and then the database has it all. */
+/* Snapshots: of tables in memory whole at once (disk.c), or what has changed while training goes on (saver.c); of those within a limit what
+ * has changed is written out, and then the database has it all. And what a new training within a limit takes from one. */
+#include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/bytes.h"
+#include "base/file.h"
+#include "base/text.h"
 #include "embedding_store/database.h"
 #include "embedding_store/live.h"
 #include "embedding_store/record.h"
+#include "embedding_store/saver.h"
 #include "embedding_store/tier.h"
 
-/* Frozen tables never change: one file each, once. */
-static ct_code write_frozen(ct_store *store, size_t number, ct_status *status) {
-    const ct_table *table = &store->tables[number];
-    ct_live *live = ct_tier_live(store->tier);
-    char record[CT_RECORD_MAX_BYTES];
-    CT_TRY(ct_live_begin(live, number, status));
-    ct_code code = CT_OK;
-    for (size_t p = 0; p < table->partition_count && code == CT_OK; p++) {
-        const ct_partition *partition = &table->partitions[p];
-        ct_index_entry *entries;
-        code = ct_partition_sorted(partition, &entries, status);
-        for (size_t i = 0; code == CT_OK && i < partition->used; i++)
-            code = ct_live_put(live, entries[i].key, record, ct_record_encode(table, partition, &entries[i], record), status);
-        if (partition->used && code == CT_OK) free(entries);
-    }
-    if (code == CT_OK) return ct_live_end(live, status);
-    ct_live_abandon(live);
+struct ct_snapshot {
+    ct_store *store;
+    char *folder;
+    json_t *manifest; /* store.json; NULL = nothing is left to be written */
+    ct_table_state states[CT_STORE_MAX_TABLES];
+};
+
+/* Whose turn it is to write snapshots. */
+struct ct_snapshot_turn {
+    pthread_mutex_t mutex;
+    pthread_cond_t over;
+    bool taken;
+};
+
+ct_code ct_snapshot_turn_create(ct_snapshot_turn **out_turn, ct_status *status) {
+    ct_snapshot_turn *turn = calloc(1, sizeof *turn);
+    if (!turn) return ct_fail_memory(status, sizeof *turn, "a store");
+    (void)pthread_mutex_init(&turn->mutex, NULL);
+    (void)pthread_cond_init(&turn->over, NULL);
+    *out_turn = turn;
+    return CT_OK;
+}
+
+void ct_snapshot_turn_destroy(ct_snapshot_turn *turn) {
+    if (!turn) return;
+    (void)pthread_mutex_destroy(&turn->mutex);
+    (void)pthread_cond_destroy(&turn->over);
+    free(turn);
+}
+
+static void take_turn(ct_snapshot_turn *turn) {
+    (void)pthread_mutex_lock(&turn->mutex);
+    while (turn->taken) (void)pthread_cond_wait(&turn->over, &turn->mutex);
+    turn->taken = true;
+    (void)pthread_mutex_unlock(&turn->mutex);
+}
+
+static void end_turn(ct_snapshot_turn *turn) {
+    (void)pthread_mutex_lock(&turn->mutex);
+    turn->taken = false;
+    (void)pthread_cond_broadcast(&turn->over);
+    (void)pthread_mutex_unlock(&turn->mutex);
+}
+
+void ct_snapshot_wait(ct_store *store) {
+    if (!store->turn) return;
+    take_turn(store->turn);
+    end_turn(store->turn);
+}
+
+static ct_code save_manifest(const ct_snapshot *snapshot, ct_status *status) {
+    char *path = ct_path_join(snapshot->folder, "store.json");
+    const ct_code code = path ? ct_json_save(path, snapshot->manifest, status) : ct_fail_memory(status, strlen(snapshot->folder), "a path");
+    free(path);
     return code;
 }
 
-ct_code ct_tier_snapshot(ct_store *store, const char *folder, ct_status *status) {
+/* All that needs the store as it is. */
+static ct_code begin_tier(ct_snapshot *snapshot, ct_status *status) {
+    ct_store *store = snapshot->store;
+    ct_live *live = ct_tier_live(store->tier);
     CT_TRY(ct_tier_flush(store->tier, status));
     CT_TRY(ct_tier_check_finite(store->tier, status));
     for (size_t i = 0; i < store->table_count && !store->frozen_live; i++)
-        if (store->tables[i].spec.kind == CT_TABLE_FROZEN) CT_TRY(write_frozen(store, i, status));
+        if (store->tables[i].spec.kind == CT_TABLE_FROZEN) CT_TRY(ct_live_put_frozen(live, &store->tables[i], i, status));
     store->frozen_live = true;
-    CT_TRY(ct_live_checkpoint(ct_tier_live(store->tier), folder, status));
-    return ct_database_tidy(folder, status);
+    CT_TRY(ct_store_state(store, true, snapshot->states, status));
+    return ct_live_checkpoint(live, snapshot->folder, status);
 }
+
+static ct_code begin_saver(ct_snapshot *snapshot, ct_status *status) {
+    ct_store *store = snapshot->store;
+    ct_sum sums[CT_STORE_MAX_TABLES];
+    CT_TRY(ct_store_state(store, false, snapshot->states, status));
+    CT_TRY(ct_saver_begin(store->saver, sums, status));
+    for (size_t i = 0; i < store->table_count; i++)
+        if (store->tables[i].spec.kind == CT_TABLE_TRAINED) snapshot->states[i].sum = sums[i];
+    return CT_OK;
+}
+
+static ct_code begin_whole(ct_snapshot *snapshot, ct_status *status) {
+    if (mkdir(snapshot->folder, 0777) != 0) return ct_fail_errno(status, "%s: cannot make the folder", snapshot->folder);
+    CT_TRY(ct_disk_write(snapshot->store, snapshot->folder, status));
+    CT_TRY(save_manifest(snapshot, status));
+    json_decref(snapshot->manifest);
+    snapshot->manifest = NULL;
+    return ct_store_state(snapshot->store, true, snapshot->states, status);
+}
+
+/* What is there of the folder goes, the first failure stays. */
+static void remove_folder(const ct_snapshot *snapshot, ct_status *status) {
+    ct_status ignored = CT_STATUS_INIT;
+    if (ct_folder_remove(snapshot->folder, &ignored) != CT_OK) (void)ct_fail_within(status, "(and %s stays behind)", snapshot->folder);
+}
+
+ct_code ct_snapshot_begin(ct_store *store, const char *folder, ct_snapshot **out_snapshot, ct_status *status) {
+    if (store->mode != CT_STORE_TRAIN)
+        return ct_fail(status, CT_INVALID, "%s: a store that was opened for reading has no snapshot", folder);
+    if (ct_path_exists(folder)) return ct_fail(status, CT_EXISTS, "%s: exists; a snapshot needs a new folder", folder);
+    ct_snapshot *snapshot = calloc(1, sizeof *snapshot);
+    if (!snapshot) return ct_fail_memory(status, sizeof *snapshot, "a snapshot");
+    take_turn(store->turn);
+    snapshot->store = store;
+    snapshot->folder = strdup(folder);
+    ct_code code =
+        snapshot->folder ? ct_store_manifest_json(store, &snapshot->manifest, status) : ct_fail_memory(status, strlen(folder), "a path");
+    if (code == CT_OK) {
+        code = store->tier ? begin_tier(snapshot, status) : store->saver ? begin_saver(snapshot, status) : begin_whole(snapshot, status);
+        if (code != CT_OK) remove_folder(snapshot, status);
+    }
+    if (code == CT_OK)
+        *out_snapshot = snapshot;
+    else
+        ct_snapshot_end(snapshot);
+    return code;
+}
+
+ct_code ct_snapshot_write(ct_snapshot *snapshot, ct_status *status) {
+    ct_store *store = snapshot->store;
+    if (!snapshot->manifest) return CT_OK; /* begin has done it */
+    ct_sum sums[CT_STORE_MAX_TABLES];
+    ct_code code;
+    if (store->tier) {
+        code = ct_database_tidy(snapshot->folder, status);
+    } else {
+        for (size_t i = 0; i < store->table_count; i++) sums[i] = snapshot->states[i].sum;
+        code = ct_saver_write(store->saver, snapshot->folder, sums, status);
+        for (size_t i = 0; i < store->table_count; i++) snapshot->states[i].sum = sums[i];
+    }
+    if (code == CT_OK) code = save_manifest(snapshot, status);
+    if (code != CT_OK) remove_folder(snapshot, status);
+    return code;
+}
+
+void ct_snapshot_digest(const ct_snapshot *snapshot, ct_digest *digest) {
+    ct_digest_update_tables(snapshot->store, snapshot->states, digest);
+}
+
+void ct_snapshot_end(ct_snapshot *snapshot) {
+    if (!snapshot) return;
+    if (snapshot->store->saver) ct_saver_end(snapshot->store->saver);
+    end_turn(snapshot->store->turn);
+    json_decref(snapshot->manifest);
+    free(snapshot->folder);
+    free(snapshot);
+}
+
+ct_code ct_store_snapshot(ct_store *store, const char *folder, ct_status *status) {
+    ct_snapshot *snapshot = NULL;
+    CT_TRY(ct_snapshot_begin(store, folder, &snapshot, status));
+    const ct_code code = ct_snapshot_write(snapshot, status);
+    ct_snapshot_end(snapshot);
+    return code;
+}
+
+/* --- rows of another snapshot --- */
 
 typedef struct take_work {
     ct_table *table;

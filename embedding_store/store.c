@@ -1,16 +1,14 @@
-/* The store's face but for look-ups (lookup.c): tables, memory, snapshots, digest. */
+/* The store's face but for look-ups (lookup.c), snapshots (snapshot.c) and the digest (digest.c): tables and memory. */
 #include "embedding_store/store.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "base/file.h"
 #include "embedding_store/changes.h"
 #include "embedding_store/live.h"
 #include "embedding_store/record.h"
+#include "embedding_store/saver.h"
 #include "embedding_store/tier.h"
 
 /* --- tables --- */
@@ -107,10 +105,12 @@ ct_code ct_store_create_parted(const ct_table_spec *tables, size_t table_count, 
     store->mode = mode;
     store->partition_bits = partition_bits;
     store->tables = calloc(table_count ? table_count : 1, sizeof *store->tables);
-    if (!store->tables) {
+    store->frozen_sums = calloc(table_count ? table_count : 1, sizeof *store->frozen_sums);
+    if (!store->tables || !store->frozen_sums) {
         code = ct_fail_memory(status, table_count * sizeof *store->tables, "a store's tables");
         goto fail;
     }
+    if (mode == CT_STORE_TRAIN) CT_TRY_GOTO(code, ct_snapshot_turn_create(&store->turn, status), fail);
     for (size_t i = 0; i < table_count; i++) {
         ct_table_spec spec;
         CT_TRY_GOTO(code, clean_spec(&tables[i], i, &spec, status), fail);
@@ -150,9 +150,12 @@ ct_code ct_store_create_within(const ct_table_spec *tables, size_t table_count, 
 void ct_store_destroy(ct_store *store) {
     if (!store) return;
     ct_changes_destroy(store->changes);
+    ct_saver_destroy(store->saver);
     ct_tier_destroy(store->tier);
+    ct_snapshot_turn_destroy(store->turn);
     for (size_t i = 0; i < store->table_count; i++) ct_table_deinit(&store->tables[i]);
     free(store->tables);
+    free(store->frozen_sums);
     free(store->folder);
     free(store->stored);
     free(store);
@@ -190,7 +193,14 @@ void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *ou
 }
 
 uint64_t ct_store_least_memory(const ct_store *store) { return store->tier ? ct_tier_least_memory(store->tier) : 0; }
-int64_t ct_store_waited_ns(const ct_store *store) { return store->tier ? ct_tier_waited_ns(store->tier) : 0; }
+int64_t ct_store_waited_ns(const ct_store *store) {
+    return store->tier ? ct_tier_waited_ns(store->tier) : store->saver ? ct_saver_waited_ns(store->saver) : 0;
+}
+
+ct_code ct_store_save_beside(ct_store *store, const char *live_folder, const char *from, ct_status *status) {
+    if (store->mode != CT_STORE_TRAIN) return ct_fail(status, CT_INVALID, "a store that was opened for reading has no snapshot");
+    return store->tier || store->saver ? CT_OK : ct_saver_create(store, live_folder, from, &store->saver, status);
+}
 
 uint64_t ct_rare_key(uint64_t salt) {
     static const char tag[] = "clicktower rare row";
@@ -203,6 +213,7 @@ ct_code ct_store_fill(ct_store *store, size_t number, const uint64_t *keys, cons
     ct_table *table = &store->tables[number];
     if (table->spec.kind != CT_TABLE_FROZEN) return ct_fail(status, CT_INVALID, "fill: table %s is not frozen", table->spec.name);
     if (store->mode != CT_STORE_TRAIN) return ct_fail(status, CT_INVALID, "fill: the store was opened for reading");
+    store->frozen_summed = false;
     for (size_t i = 0; i < count; i++) {
         ct_partition *partition = &table->partitions[ct_partition_of(keys[i], table->partition_bits)];
         ct_index_entry *entry;
@@ -293,106 +304,4 @@ fail:
 
 ct_code ct_store_open(const char *folder, ct_store_mode mode, ct_device *device, ct_pool *pool, ct_store **out_store, ct_status *status) {
     return ct_store_open_within(folder, mode, &(const ct_store_limit){0, NULL}, device, pool, out_store, status);
-}
-
-ct_code ct_store_snapshot(ct_store *store, const char *folder, ct_status *status) {
-    if (store->mode != CT_STORE_TRAIN)
-        return ct_fail(status, CT_INVALID, "%s: a store that was opened for reading has no snapshot", folder);
-    if (store->tier && ct_path_exists(folder)) return ct_fail(status, CT_EXISTS, "%s: exists; a snapshot needs a new folder", folder);
-    if (!store->tier && mkdir(folder, 0777) != 0) {
-        if (errno == EEXIST) return ct_fail(status, CT_EXISTS, "%s: exists; a snapshot needs a new folder", folder);
-        return ct_fail_errno(status, "%s: cannot make the folder", folder);
-    }
-    ct_code code = store->tier ? ct_tier_snapshot(store, folder, status) : ct_disk_write(store, folder, status);
-    if (code == CT_OK) code = ct_store_manifest_write(store, folder, status);
-    if (code != CT_OK) {
-        ct_status ignored = CT_STATUS_INIT;
-        if (ct_folder_remove(folder, &ignored) != CT_OK) return ct_fail_within(status, "(and %s stays behind)", folder);
-    }
-    return code;
-}
-
-/* --- digest --- */
-
-typedef struct sum_work {
-    const ct_table *table;
-    ct_sum *sums; /* (partitions) */
-} sum_work;
-
-static void sum_task(void *context, size_t part, size_t worker) {
-    (void)worker;
-    const sum_work *work = context;
-    const ct_partition *partition = &work->table->partitions[part];
-    for (size_t place = 0; place < (size_t)1 << partition->index_bits; place++) {
-        const ct_index_entry *entry = ct_partition_entry(partition, place);
-        if (entry->slot != CT_SLOT_EMPTY) ct_sum_add_entry(&work->sums[part], work->table, partition, entry);
-    }
-}
-
-void ct_table_sums(const ct_store *store, size_t table, ct_sum *out_sums) {
-    const size_t parts = (size_t)1 << store->partition_bits;
-    memset(out_sums, 0, parts * sizeof *out_sums);
-    sum_work work = {&store->tables[table], out_sums};
-    ct_run(store->pool, parts, sum_task, &work);
-}
-
-static void digest_spec(const ct_table *table, ct_digest *digest) {
-    const ct_table_spec *spec = &table->spec;
-    const bool decays = spec->l2 != 0.0f;
-    ct_digest_update_text(digest, spec->name);
-    ct_digest_update_u64(digest, (uint64_t)spec->kind);
-    ct_digest_update_u64(digest, spec->dim);
-    ct_digest_update_u64(digest, (uint64_t)spec->optimiser | (uint64_t)decays << 8 | (uint64_t)spec->target_stats << 9 |
-                                     (uint64_t)(spec->expire_days > 0) << 10 | (uint64_t)spec->precision << 11);
-    if (spec->optimiser == CT_ROW_ADAM) {
-        ct_digest_update(digest, &spec->beta1, sizeof(float));
-        ct_digest_update(digest, &spec->beta2, sizeof(float));
-        ct_digest_update(digest, &spec->epsilon, sizeof(float));
-    }
-    if (decays) ct_digest_update(digest, &spec->l2, sizeof(float));
-    if (spec->target_stats) ct_digest_update_u64(digest, table->counted_epoch);
-    if (spec->expire_days) {
-        ct_digest_update_u64(digest, spec->expire_days);
-        ct_digest_update_u64(digest, table->first_day);
-        ct_digest_update_u64(digest, table->day);
-    }
-    ct_digest_update(digest, &spec->learning_rate, sizeof(float));
-    ct_digest_update(digest, &spec->initial_accumulator, sizeof(float));
-    ct_digest_update(digest, &spec->first_value_scale, sizeof(float));
-    ct_digest_update_u64(digest, spec->seed);
-    ct_digest_update_u64(digest, spec->min_count);
-    ct_digest_update_text(digest, spec->content_hash);
-}
-
-ct_code ct_store_digest(ct_store *store, ct_digest *digest, ct_status *status) {
-    ct_sum found[CT_STORE_MAX_TABLES];
-    if (store->mode == CT_STORE_READ) return ct_fail(status, CT_INVALID, "digest: the store was opened for reading");
-    if (store->mode == CT_STORE_LOOK) CT_TRY(ct_store_sum_folder(store->folder, store->stored, store->table_count, found, status));
-    if (store->tier) CT_TRY(ct_tier_flush(store->tier, status));
-    const size_t parts = (size_t)1 << store->partition_bits;
-    ct_sum *sums = malloc(parts * sizeof *sums);
-    if (!sums) return ct_fail_memory(status, parts * sizeof *sums, "a digest");
-    ct_digest_update_u64(digest, store->table_count);
-    for (size_t i = 0; i < store->table_count; i++) {
-        const ct_table *table = &store->tables[i];
-        ct_table_info info;
-        ct_store_table_info(store, i, &info);
-        digest_spec(table, digest);
-        ct_digest_update_u64(digest, (uint64_t)info.rows);
-        ct_digest_update_u64(digest, (uint64_t)info.stubs);
-        if (store->mode == CT_STORE_LOOK) {
-            memset(sums, 0, parts * sizeof *sums);
-            sums[0] = found[i];
-        } else if (store->tier && table->spec.kind == CT_TABLE_TRAINED) {
-            memset(sums, 0, parts * sizeof *sums);
-            sums[0] = ct_tier_sum(store->tier, i);
-        } else if (!store->changes || !ct_changes_sums(store->changes, i, sums)) {
-            ct_table_sums(store, i, sums);
-        }
-        for (size_t p = 1; p < parts; p++)
-            for (size_t n = 0; n < 2; n++) sums[0].word[n] += sums[p].word[n];
-        for (size_t n = 0; n < 2; n++) ct_digest_update_u64(digest, sums[0].word[n]);
-    }
-    free(sums);
-    return CT_OK;
 }

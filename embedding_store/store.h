@@ -106,6 +106,23 @@ CT_MUST_CHECK ct_code ct_store_open_within(const char *folder, ct_store_mode mod
 void ct_store_destroy(ct_store *store); /* NULL is fine */
 /* Writes all tables into `folder`, which must not exist. The caller renames. */
 CT_MUST_CHECK ct_code ct_store_snapshot(ct_store *store, const char *folder, ct_status *status);
+
+/* From here on snapshots cost what has changed since the last one, and are written while training goes on; for TRAIN stores without a limit
+ * on memory (those within one do so anyway). It takes a byte for each place of the index, and, while a snapshot is written, copies of what
+ * training changes before it is: at most a quarter of the tables' memory or 64 MiB; then training waits. live_folder: as of ct_store_limit.
+ * from: the snapshot that the store is as; NULL = none. */
+CT_MUST_CHECK ct_code ct_store_save_beside(ct_store *store, const char *live_folder, const char *from, ct_status *status);
+/* A snapshot in three steps. begin: of the store as it is now, not between acquire and apply; by the thread that trains. One at a time: it
+ * waits until the one before has ended. write, by any thread, training or not: `folder` is whole afterwards. digest: as ct_store_digest at
+ * the begin; after write. end: in any case; frees it. A store that is none of ct_store_save_beside's nor within a limit does its writing in
+ * begin. */
+typedef struct ct_snapshot ct_snapshot;
+void ct_snapshot_wait(ct_store *store); /* until none is at work */
+CT_MUST_CHECK ct_code ct_snapshot_begin(ct_store *store, const char *folder, ct_snapshot **out_snapshot, ct_status *status);
+CT_MUST_CHECK ct_code ct_snapshot_write(ct_snapshot *snapshot, ct_status *status);
+void ct_snapshot_digest(const ct_snapshot *snapshot, ct_digest *digest);
+void ct_snapshot_end(ct_snapshot *snapshot); /* NULL is fine */
+
 /* Feeds table specs, and of each table the sum of hashes of every row and stub: key, count, target statistics, values and state. Equal
  * stores, equal digests, whatever their files or partitions look like. Within a limit on memory the cost is that of what has changed.
  * Not for CT_STORE_READ stores. */
@@ -153,7 +170,10 @@ uint64_t ct_store_least_memory(const ct_store *store);
 /* The key of a feature's rare row. `salt`: the feature's (ct_field.salt). */
 uint64_t ct_rare_key(uint64_t salt);
 
-typedef enum ct_pooling { CT_POOL_SUM, CT_POOL_MEAN } ct_pooling;
+/* ATTENTION: the mean of the keys' values, weighted by how like they are to the row that another column has in the same row (attention.c).
+ */
+typedef enum ct_pooling { CT_POOL_SUM, CT_POOL_MEAN, CT_POOL_ATTENTION } ct_pooling;
+enum { CT_ATTENTION_MAX_VALUES = 1000 };
 
 /* One feature's keys. All pointers stay the caller's and must live until release. */
 typedef struct ct_key_column {
@@ -162,9 +182,12 @@ typedef struct ct_key_column {
     const float *weights;    /* as keys, or NULL: all 1; MEAN divides by their sum */
     bool shared;             /* one row of keys for all rows of the lookup; READ only */
     ct_pooling pooling;      /* of the keys of one row; none = zeros */
-    uint64_t rare_key;       /* 0 = none: an unknown key reads zeros (frozen tables) */
-    uint32_t drop_index;     /* index of id drop's random number: low half of the feature's salt */
-    uint32_t output_column;  /* where the table's `dim` values of this feature start in a row of the output */
+    uint32_t query;      /* ATTENTION, which needs offsets and takes no weights: index of the column whose key is compared with each of the
+                            keys; it has exactly one a row */
+    uint32_t compared;   /* ATTENTION: the first floats of a row that are compared, 1 .. dim */
+    uint64_t rare_key;   /* 0 = none: an unknown key reads zeros (frozen tables) */
+    uint32_t drop_index; /* index of id drop's random number: low half of the feature's salt */
+    uint32_t output_column; /* where the table's `dim` values of this feature start in a row of the output */
 } ct_key_column;
 
 typedef enum ct_lookup_mode { CT_LOOKUP_READ, CT_LOOKUP_TRAIN } ct_lookup_mode;
@@ -209,13 +232,17 @@ void ct_store_gather(const ct_store *store, const ct_ticket *ticket, size_t firs
  * [first_row, first_row + rows). Counts stay at UINT32_MAX. */
 void ct_store_gather_counts(const ct_store *store, const ct_ticket *ticket, size_t first_row, size_t rows, size_t column,
                             uint32_t *out_impressions, uint32_t *out_clicks);
+/* Columns with CT_POOL_ATTENTION, TRAIN: from gradients of gather's output, of rows [first_row, first_row + rows), to those of the keys:
+ * adds what the queries get to `gradients`, and keeps in the ticket what apply needs for the keys. Between gather and apply, once for each
+ * row; thread-safe for disjoint rows. Nothing to do where no column attends. */
+void ct_store_attend_back(const ct_store *store, const ct_ticket *ticket, size_t first_row, size_t rows, float *gradients, size_t stride);
 /* gradients: (rows, stride) in the layout of gather's output, of the mean or summed loss; one row optimiser step for each row touched.
  * labels: (rows), or NULL: nothing is counted. Tables with target_stats then count every occurrence, with those that id drop took, as an
  * impression of its key, and as a click where the label is above 0.5. */
 CT_MUST_CHECK ct_code ct_store_apply(ct_store *store, ct_ticket *ticket, const float *gradients, size_t stride, const float *labels,
                                      ct_status *status);
 void ct_store_release(ct_store *store, ct_ticket *ticket);
-/* How long training waited so far for rows from disk, and for rows to be written; nanoseconds. 0 without a limit. */
+/* How long training waited so far for rows from disk, and for rows to be written; nanoseconds. */
 int64_t ct_store_waited_ns(const ct_store *store);
 /* For the applies from now on, as a schedule asks; finite, not negative. The table's spec, which a snapshot keeps, stays as it is. */
 void ct_store_set_learning_rate(ct_store *store, size_t table, float learning_rate);

@@ -9,6 +9,9 @@ typedef struct ct_tier ct_tier;               /* tier.h */
 typedef struct ct_tier_ticket ct_tier_ticket; /* tier.h */
 typedef struct ct_live ct_live;               /* live.h */
 typedef struct ct_changes ct_changes;         /* changes.h */
+typedef struct ct_saver ct_saver;             /* saver.h */
+typedef struct ct_snapshot_turn ct_snapshot_turn;
+typedef struct ct_sum ct_sum; /* record.h */
 
 struct ct_store {
     ct_device *device;
@@ -22,9 +25,13 @@ struct ct_store {
     char *folder;
     struct ct_stored_table *stored; /* (table_count) */
     bool frozen_live;               /* tier: its database has the frozen tables too */
-    ct_changes *changes;            /* TRAIN: NULL = nobody asks what has changed */
-    uint64_t changes_bytes;         /* that they may have; 0 = no limit */
-    bool view;                      /* of a store that follows deltas (following.c) */
+    bool frozen_summed;
+    ct_sum *frozen_sums;    /* (table_count): of frozen tables, where they are summed up */
+    ct_snapshot_turn *turn; /* TRAIN: one snapshot at a time */
+    ct_saver *saver;        /* TRAIN: NULL = snapshots are written at once, and whole. Never beside a tier. */
+    ct_changes *changes;    /* TRAIN: NULL = nobody asks what has changed */
+    uint64_t changes_bytes; /* that they may have; 0 = no limit */
+    bool view;              /* of a store that follows deltas (following.c) */
     /* of a view: what is read before the tables are; NULL = nothing */
     _Atomic(const struct ct_store *) overlay;
 };
@@ -86,6 +93,7 @@ struct ct_ticket {
     bool training;     /* the batch will change the table: TRAIN on a trained table */
     bool plain;        /* every column has exactly one key a row and no weights, none is shared */
     bool weighted;     /* some gradient is scaled: factors is filled */
+    bool attends;      /* some column is pooled by attention */
     size_t block_rows; /* of this batch */
     size_t blocks, occurrences, shared_occurrences;
 
@@ -95,7 +103,13 @@ struct ct_ticket {
     ct_seen *seen;        /* (occurrences + shared_occurrences) where the table has target statistics, else NULL */
 
     /* training only */
-    float *factors;          /* (occurrences): weight, or weight / sum of weights; valid where `weighted` */
+    float *factors; /* (occurrences): weight, or weight / sum of weights; valid where `weighted` */
+    /* where a column attends */
+    float *slopes;       /* (occurrences): the second factor, of the query; valid for columns that attend */
+    float *queries;      /* (columns that attend, rows, query_stride) as they were in gather */
+    size_t query_stride; /* the table's dim */
+    uint32_t *attended;  /* (column_count): which of the columns that attend, from 1; 0 = it does not */
+
     uint32_t *output_column; /* (column_count) */
     uint32_t *rare_of;       /* (column_count): index of the column's rare key; CT_NO_ROW = none */
     uint64_t *rare_keys;     /* (rare_count), distinct, in the order of the columns */
@@ -129,7 +143,7 @@ struct ct_ticket {
     /* what is asked before the table (following.h): the same table of an overlay; NULL = nothing */
     const ct_table *overlay;
 
-    ct_scratch scratch[24];
+    ct_scratch scratch[27];
 };
 
 /* lookup.c: checks a lookup and lays the ticket out for it. */
@@ -171,6 +185,10 @@ static inline bool ct_overlay_find(const ct_table *overlay, uint64_t key, const 
 }
 static inline uint32_t ct_add_counts(uint32_t a, uint32_t b) { return a > UINT32_MAX - b ? UINT32_MAX : a + b; }
 
+/* attention.c: gather of column `number`, which attends, for rows [first_row, first_row + rows), to out + output_column, rows stride apart.
+ */
+void ct_attend(const ct_ticket *ticket, size_t number, size_t first_row, size_t rows, float *out, size_t stride);
+
 /* lookup_read.c: everything else. Changes nothing but the ticket and the table's counters. */
 void ct_read_acquire(ct_ticket *ticket);
 
@@ -179,9 +197,7 @@ void ct_run(ct_pool *pool, size_t tasks, ct_task_fn function, void *context);
 
 /* --- the files of a snapshot --- */
 
-/* manifest.c: store.json. Row counts are what the database must hold. */
-CT_MUST_CHECK ct_code ct_store_manifest_write(const ct_store *store, const char *folder, ct_status *status);
-/* What it holds; caller owns. */
+/* manifest.c: store.json. Row counts are what the database must hold. Caller owns. */
 CT_MUST_CHECK ct_code ct_store_manifest_json(const ct_store *store, json_t **out_json, ct_status *status);
 typedef struct ct_stored_column {
     bool present;
@@ -205,8 +221,9 @@ CT_MUST_CHECK ct_code ct_store_manifest_parse(const json_t *json, const char *pa
 CT_MUST_CHECK ct_code ct_disk_write(ct_store *store, const char *folder, ct_status *status);
 /* frozen_only: leaves trained tables alone. */
 CT_MUST_CHECK ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table *stored, bool frozen_only, ct_status *status);
-/* snapshot.c: of a store within a limit. */
-CT_MUST_CHECK ct_code ct_tier_snapshot(ct_store *store, const char *folder, ct_status *status);
+/* snapshot.c */
+CT_MUST_CHECK ct_code ct_snapshot_turn_create(ct_snapshot_turn **out_turn, ct_status *status);
+void ct_snapshot_turn_destroy(ct_snapshot_turn *turn); /* NULL is fine */
 /* The rows of table `from` of a snapshot become those of table `number`, which has none; target statistics as ct_store_take says. */
 CT_MUST_CHECK ct_code ct_tier_take(ct_store *store, size_t number, const char *folder, const ct_stored_table *stored, size_t count,
                                    size_t from, ct_status *status);

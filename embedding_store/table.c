@@ -215,6 +215,7 @@ static void drop_partitions(ct_table *table) {
         slab_deinit(&partition->counts, table);
         free(partition->touched);
         free(partition->free_rows);
+        free(partition->marks);
     }
     free(table->partitions);
     if (table->sorted_memory) ct_table_release(table, table->sorted_memory->memory, table->sorted_memory->bytes);
@@ -246,18 +247,20 @@ ct_code ct_table_share(ct_table *table, ct_table *from, ct_status *status) {
 static ct_code index_grow(ct_table *table, ct_partition *partition, ct_retired *retired, ct_status *status) {
     const ct_partition old = *partition;
     const size_t old_count = (size_t)1 << old.index_bits, mask = 2 * old_count - 1;
-    uint32_t *touched = NULL;
-    if (old.touched) {
-        touched = calloc(2 * old_count, sizeof *touched);
-        if (!touched) return ct_fail_memory(status, 2 * old_count * sizeof *touched, "a table's index");
-    }
-    const ct_code code = index_create(table, partition, old.index_bits + 1, &partition->index, status);
+    uint32_t *touched = old.touched ? calloc(2 * old_count, sizeof *touched) : NULL;
+    uint8_t *marks = old.marks ? calloc(2 * old_count, sizeof *marks) : NULL;
+    ct_code code = (old.touched && !touched) || (old.marks && !marks)
+                       ? ct_fail_memory(status, 2 * old_count * sizeof *touched, "a table's index")
+                       : CT_OK;
+    if (code == CT_OK) code = index_create(table, partition, old.index_bits + 1, &partition->index, status);
     if (code != CT_OK) {
         free(touched);
+        free(marks);
         return code;
     }
     partition->index_bits = old.index_bits + 1;
     partition->touched = touched;
+    partition->marks = marks;
     for (size_t i = 0; i < old_count; i++) {
         const ct_index_entry *entry = ct_partition_entry(&old, i);
         if (entry->slot == CT_SLOT_EMPTY) continue;
@@ -265,10 +268,13 @@ static ct_code index_grow(ct_table *table, ct_partition *partition, ct_retired *
         while (ct_partition_entry(partition, at)->slot != CT_SLOT_EMPTY) at = (at + 1) & mask;
         memcpy(ct_partition_entry(partition, at), entry, sizeof *entry << old.entry_shift);
         if (touched) touched[at] = old.touched[i];
+        if (marks) marks[at] = old.marks[i];
     }
     free(old.touched);
+    free(old.marks);
     partition->bytes += index_bytes(partition, partition->index_bits) - index_bytes(&old, old.index_bits);
     if (touched) partition->bytes += old_count * sizeof *touched;
+    if (marks) partition->bytes += old_count * sizeof *marks;
     if (retired) return retire(retired, old.index, index_bytes(&old, old.index_bits), status);
     ct_table_release(table, old.index, index_bytes(&old, old.index_bits));
     return CT_OK;
@@ -284,6 +290,7 @@ ct_code ct_partition_claim(ct_table *table, ct_partition *partition, uint64_t ke
         if (!is_new || (partition->used + 1) * 10 <= (mask + 1) * 7) {
             if (is_new) {
                 *entry = (ct_index_entry){.key = key, .slot = CT_SLOT_STUB, .count = 0};
+                if (partition->marks) partition->marks[at] = partition->mark;
                 partition->used++;
             }
             *out_entry = entry;
@@ -358,8 +365,10 @@ void ct_partition_remove(ct_partition *partition, size_t place) {
         if (((at - home) & mask) < ((at - hole) & mask)) continue; /* it would stand before its home */
         memcpy(ct_partition_entry(partition, hole), entry, sizeof *entry << partition->entry_shift);
         if (partition->touched) partition->touched[hole] = partition->touched[at];
+        if (partition->marks) partition->marks[hole] = partition->marks[at];
         hole = at;
     }
+    if (partition->marks) partition->marks[hole] = 0;
     memset(ct_partition_entry(partition, hole), 0, sizeof *entry << partition->entry_shift); /* with its target statistics */
     partition->used--;
 }

@@ -83,6 +83,9 @@ typedef struct ct_partition {
     uint32_t *touched;   /* by place: number of the plan that asked for the key last */
     uint32_t *free_rows; /* (free_count): records that no entry has; room for most_rows */
     uint32_t free_count, most_rows;
+    /* where a saver (saver.h) writes the table beside training; else NULL */
+    uint8_t *marks; /* by place: when the key changed last, as the saver counts; 0 where it is empty */
+    uint8_t mark;   /* of what changes now */
 } ct_partition;
 
 typedef struct ct_table {

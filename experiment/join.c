@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/progress.h"
 #include "data/block_file.h"
+#include "data/history.h"
 #include "experiment/live_internal.h"
 #include "experiment/online_internal.h"
 #include "experiment/report_internal.h"
@@ -27,6 +28,9 @@ typedef struct join_run {
     live_feedback *feedback;
     live_exposures *exposures;
     live_rows *rows;
+    int64_t *served; /* (field_count): rows whose request says how the derived field was served */
+    bool *keep;      /* (field_count): derived fields that the rows have */
+    bool *arms_seen; /* (arm_count) */
     join_row *found; /* (count) */
     size_t count, capacity;
     int64_t positives;
@@ -56,6 +60,47 @@ static ct_code add_found(join_run *run, const live_exposure *e, const live_shown
     return CT_OK;
 }
 
+static bool is_wanted(join_run *run, const live_exposure *e) {
+    for (size_t a = 0; a < run->options->arm_count; a++) {
+        if (strcmp(run->options->arms[a], e->arm) != 0) continue;
+        run->arms_seen[a] = true;
+        return true;
+    }
+    return run->options->arm_count == 0;
+}
+
+/* A text has no place for what is derived. */
+static bool is_text(const join_run *run) {
+    const char *dot = strrchr(run->options->out, '.');
+    return dot == NULL || strcmp(dot, ".ctb") != 0;
+}
+
+static ct_code count_served(join_run *run, const live_exposure *exposure, size_t count, ct_status *status) {
+    const ct_schema *schema = run->options->schema;
+    if (count == 0 || is_text(run) || !ct_schema_has_histories(schema)) return CT_OK;
+    CT_TRY(live_rows_take(run->rows, exposure, status));
+    for (size_t f = 0; f < schema->field_count; f++) {
+        bool served = false;
+        if (!schema->fields[f].derived) continue;
+        CT_TRY(live_rows_is_served(run->rows, f, &served, status));
+        run->served[f] += served ? (int64_t)count : 0;
+    }
+    return CT_OK;
+}
+
+/* What follows from one history is kept where all of it was served with every row. */
+static void choose_derived(join_run *run) {
+    const ct_schema *schema = run->options->schema;
+    for (size_t f = 0; f < schema->field_count; f++)
+        run->keep[f] = schema->fields[f].kind == CT_FIELD_HISTORY && run->count > 0 && run->served[f] == (int64_t)run->count;
+    for (size_t f = 0; f < schema->field_count; f++)
+        if (schema->fields[f].derived && run->served[f] < (int64_t)run->count)
+            run->keep[schema->fields[f].kind == CT_FIELD_HISTORY ? f : schema->fields[f].of] = false;
+    for (size_t f = 0; f < schema->field_count; f++)
+        if (schema->fields[f].derived && schema->fields[f].kind != CT_FIELD_HISTORY) run->keep[f] = run->keep[schema->fields[f].of];
+    live_rows_keep(run->rows, run->keep);
+}
+
 static ct_code find_rows(join_run *run, ct_status *status) {
     const live_exposure *exposure = NULL;
     ct_code code;
@@ -63,22 +108,31 @@ static ct_code find_rows(join_run *run, ct_status *status) {
         const live_shown *shown = NULL;
         size_t count = 0;
         if (exposure->failed) continue;
+        if (!is_wanted(run, exposure)) {
+            live_feedback_pass(run->feedback, exposure);
+            continue;
+        }
         CT_TRY(live_feedback_of(run->feedback, exposure, &shown, &count, status));
         CT_TRY(add_found(run, exposure, shown, count, status));
+        CT_TRY(count_served(run, exposure, count, status));
     }
     if (code != CT_END) return code;
+    for (size_t a = 0; a < run->options->arm_count; a++)
+        if (!run->arms_seen[a])
+            return ct_fail(status, CT_INVALID, "%s: no request of arm '%s'", run->options->exposures, run->options->arms[a]);
     online_sort(run->found, run->count, sizeof *run->found, by_time);
+    choose_derived(run);
     return CT_OK;
 }
 
 /* --- writing --- */
 
 static ct_code open_out(join_run *run, ct_status *status) {
-    const char *out = run->options->out, *dot = strrchr(out, '.'), *header = NULL;
+    const char *out = run->options->out, *header = NULL;
     size_t bytes = 0;
-    if (dot != NULL && strcmp(dot, ".ctb") == 0) {
+    if (!is_text(run)) {
         CT_TRY(ct_batch_create(run->options->schema, CT_BLOCK_FILE_ROWS, &run->batch, status));
-        return ct_block_writer_open(out, run->options->schema, &run->blocks, status);
+        return ct_block_writer_open_served(out, run->options->schema, run->keep, &run->blocks, status);
     }
     CT_TRY(ct_file_writer_open(out, &run->text, status));
     CT_TRY(live_rows_header(run->rows, &header, &bytes, status));
@@ -139,13 +193,13 @@ static ct_code commit(join_run *run, ct_status *status) {
 static ct_code check_fields(join_run *run, json_t *missing, ct_status *status) {
     const ct_schema *schema = run->options->schema;
     for (size_t f = 0; f < schema->field_count; f++) {
-        const int64_t rows = live_rows_missing(run->rows, f), brought = live_rows_brought(run->rows, f);
-        if (brought > 0)
+        const int64_t rows = live_rows_missing(run->rows, f);
+        if (schema->fields[f].derived && !run->keep[f] && run->served[f] > 0)
             CT_TRY(
                 report_warn(run->warnings, status,
-                            "%lld rows are of requests that brought their own '%s', which rows have no place for: whoever reads them makes "
-                            "it of the rows before",
-                            (long long)brought, schema->fields[f].name));
+                            "'%s' is left out: it, or what follows from the same history, was not served with every row (%lld of %zu have "
+                            "it), so whoever reads the rows makes it of the rows before; `--arm NAME` takes the rows of an arm alone",
+                            schema->fields[f].name, (long long)run->served[f], run->count));
         if (rows == 0 || schema->fields[f].kind == CT_FIELD_VECTOR) continue;
         if (rows == (int64_t)run->count)
             return ct_fail(status, CT_INVALID, "%s: no request brings '%s' of schema '%s'; take a schema without it",
@@ -180,20 +234,14 @@ static ct_code summarize(join_run *run, json_t **out_summary, ct_status *status)
         json_decref(missing);
         return code;
     }
-    json_t *exposures = live_exposures_json(run->exposures);
-    if (json_integer_value(json_object_get(exposures, "with_derived_columns")) > 0)
-        code = report_warn(run->warnings, status,
-                           "%lld requests were scored with derived columns, which rows have no place for yet: the raw columns were written",
-                           (long long)json_integer_value(json_object_get(exposures, "with_derived_columns")));
-    json_t *summary = json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:O}", "rows", (json_int_t)run->count, "positives",
-                                (json_int_t)run->positives, "until_ms", (json_int_t)live_feedback_until_ms(run->feedback), "exposures",
-                                exposures, "feedback", live_feedback_json(run->feedback), "missing", missing, "warnings", run->warnings);
-    if (code == CT_OK && summary == NULL) code = ct_fail_memory(status, 4096, "the summary");
-    if (code == CT_OK)
-        *out_summary = summary;
-    else
-        json_decref(summary);
-    return code;
+    json_t *served = json_array();
+    for (size_t f = 0; f < run->options->schema->field_count; f++)
+        if (run->keep[f]) json_array_append_new(served, json_string(run->options->schema->fields[f].name));
+    *out_summary =
+        json_pack("{s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:O}", "rows", (json_int_t)run->count, "positives", (json_int_t)run->positives,
+                  "until_ms", (json_int_t)live_feedback_until_ms(run->feedback), "exposures", live_exposures_json(run->exposures),
+                  "feedback", live_feedback_json(run->feedback), "missing", missing, "served", served, "warnings", run->warnings);
+    return *out_summary != NULL ? CT_OK : ct_fail_memory(status, 4096, "the summary");
 }
 
 ct_code ct_join(const ct_join_options *options, json_t **out_summary, ct_status *status) {
@@ -206,6 +254,13 @@ ct_code ct_join(const ct_join_options *options, json_t **out_summary, ct_status 
     ct_progress progress = {0};
     json_t *summary = NULL;
     ct_code code;
+    run.served = calloc(options->schema->field_count + 1, sizeof *run.served);
+    run.keep = calloc(options->schema->field_count + 1, sizeof *run.keep);
+    run.arms_seen = calloc(options->arm_count + 1, sizeof *run.arms_seen);
+    if (run.served == NULL || run.keep == NULL || run.arms_seen == NULL) {
+        code = ct_fail_memory(status, options->schema->field_count * sizeof *run.served, "a join");
+        goto done;
+    }
     CT_TRY_GOTO(code, live_rows_create(options->schema, &run.rows, status), done);
     CT_TRY_GOTO(code, live_feedback_read(&feedback, &run.feedback, status), done);
     CT_TRY_GOTO(code, live_exposures_open(options->exposures, (live_reading){options->stop, options->progress}, &run.exposures, status),
@@ -228,6 +283,9 @@ done:
     live_exposures_close(run.exposures);
     live_feedback_destroy(run.feedback);
     free(run.found);
+    free(run.served);
+    free(run.keep);
+    free(run.arms_seen);
     json_decref(run.warnings);
     json_decref(summary);
     return code;

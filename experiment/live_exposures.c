@@ -14,7 +14,7 @@ struct live_exposures {
     live_exposure exposure;
     live_exposure *kept; /* (KEPT), by the hash of their place; NULL = none yet */
     size_t kept_bytes;
-    int64_t scored, failed, duplicates, derived;
+    int64_t scored, failed, duplicates, odds;
 };
 
 ct_code live_exposures_open(const char *folder, live_reading reading, live_exposures **out_exposures, ct_status *status) {
@@ -40,6 +40,13 @@ void live_exposures_close(live_exposures *e) {
     free(e);
 }
 
+/* Derived columns are target statistics (numbers) and histories (keys). */
+static bool has_odds(const live_exposure *exposure) {
+    for (size_t i = 0; i < json_array_size(exposure->derived); i++)
+        if (json_object_get(json_array_get(exposure->derived, i), "numbers") != NULL) return true;
+    return false;
+}
+
 ct_code live_exposures_next(live_exposures *e, const live_exposure **out_exposure, ct_status *status) {
     for (;;) {
         live_line line;
@@ -57,7 +64,7 @@ ct_code live_exposures_next(live_exposures *e, const live_exposure **out_exposur
         }
         CT_TRY(ct_counts_add(e->seen, e->exposure.request, 1, status));
         e->scored++;
-        e->derived += json_array_size(e->exposure.derived) > 0;
+        e->odds += has_odds(&e->exposure);
         return CT_OK;
     }
 }
@@ -89,5 +96,5 @@ json_t *live_exposures_json(const live_exposures *e) {
     const live_folder_counts c = live_folder_count(e->folder);
     return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "files", (json_int_t)c.files, "lines", (json_int_t)c.lines, "unfinished_lines",
                      (json_int_t)c.cut, "scored", (json_int_t)e->scored, "failed", (json_int_t)e->failed, "repeated_request_ids",
-                     (json_int_t)e->duplicates, "with_derived_columns", (json_int_t)e->derived);
+                     (json_int_t)e->duplicates, "with_target_statistics", (json_int_t)e->odds);
 }

@@ -182,7 +182,11 @@ CT_MUST_CHECK ct_code live_rows_text(live_rows *rows, const live_shown *shown, c
 /* The header's line, "" without one. */
 CT_MUST_CHECK ct_code live_rows_header(live_rows *rows, const char **out_text, size_t *out_bytes, ct_status *status);
 int64_t live_rows_missing(const live_rows *rows, size_t field); /* rows so far that lack it */
-/* Rows so far whose request brought its own history. It has no place in a row: a reader makes it of the rows before. */
-int64_t live_rows_brought(const live_rows *rows, size_t field);
+/* Does the exposure taken last say what the derived field was as it was served: did the request bring the history that it follows from, or
+ * was that logged as it was taken from the server's state? CT_INVALID where it was served under another rule than the schema's. */
+CT_MUST_CHECK ct_code live_rows_is_served(const live_rows *rows, size_t field, bool *out_served, ct_status *status);
+/* Rows from now on have these derived fields, (field_count), as they were served; each must have been served with each row. The array must
+ * outlive the rows. Without this call they have none. */
+void live_rows_keep(live_rows *rows, const bool *derived);
 
 #endif

@@ -9,17 +9,20 @@
 #include "experiment/live_internal.h"
 
 typedef struct live_field {
-    size_t source; /* the field whose column is read: a vector's id, else itself */
+    size_t source; /* the field whose column is read: a vector's id, the history of what follows from one, else itself */
     size_t hint;
     bool is_feature, found;
     live_column column;
-    int64_t missing, brought;
+    const json_t *keys; /* what is derived: as it was logged; NULL = it was not */
+    const char *rule;   /* of keys */
+    int64_t missing;
     size_t text_column; /* of a line of text */
 } live_field;
 
 struct live_rows {
     const ct_schema *schema;
-    live_field *fields; /* (field_count) */
+    live_field *fields;  /* (field_count) */
+    const bool *derived; /* (field_count): derived fields that rows have; NULL = none */
     const live_exposure *exposure;
     size_t text_columns;
     char **cells; /* (text_columns): a line's, owned; NULL = not yet */
@@ -63,7 +66,8 @@ ct_code live_rows_create(const ct_schema *schema, live_rows **out_rows, ct_statu
     for (size_t f = 0; f < schema->field_count; f++) {
         const bool vector = schema->fields[f].kind == CT_FIELD_VECTOR;
         rows->fields[f].is_feature = vector || live_is_feature(&schema->fields[f]);
-        rows->fields[f].source = vector ? schema->fields[f].of : f;
+        const bool follows = schema->fields[f].derived && schema->fields[f].kind != CT_FIELD_HISTORY;
+        rows->fields[f].source = vector || follows ? schema->fields[f].of : f;
     }
     CT_TRY_GOTO(code, find_text_columns(rows, status), fail);
     *out_rows = rows;
@@ -84,7 +88,7 @@ void live_rows_destroy(live_rows *rows) {
 }
 
 int64_t live_rows_missing(const live_rows *rows, size_t field) { return rows->fields[field].missing; }
-int64_t live_rows_brought(const live_rows *rows, size_t field) { return rows->fields[field].brought; }
+void live_rows_keep(live_rows *rows, const bool *derived) { rows->derived = derived; }
 
 /* The column's values are of the field's kind, and there are as many as it takes. */
 static ct_code check_column(const live_rows *rows, const ct_field *field, const live_column *column, ct_status *status) {
@@ -101,15 +105,67 @@ static ct_code check_column(const live_rows *rows, const ct_field *field, const 
     return CT_OK;
 }
 
+/* The keys that were logged under a derived field's name; a number that counts has none of its own: those of its history. */
+static ct_code find_keys(live_rows *rows, size_t f, ct_status *status) {
+    const ct_field *field = &rows->schema->fields[f];
+    const char *name = rows->schema->fields[field->kind == CT_FIELD_NUMBER ? field->of : f].name;
+    size_t i = 0;
+    const json_t *column = NULL;
+    rows->fields[f].keys = NULL;
+    json_array_foreach(rows->exposure->derived, i, column) {
+        const char *its = json_string_value(json_object_get(column, "name"));
+        if (its == NULL || strcmp(its, name) != 0) continue;
+        const json_t *keys = json_object_get(column, "keys");
+        rows->fields[f].rule = json_string_value(json_object_get(column, "rule"));
+        if (!json_is_array(keys) || rows->fields[f].rule == NULL)
+            return live_fail(&rows->exposure->line, status, "derived column '%s': a history has \"rule\" and a list of \"keys\"", name);
+        rows->fields[f].keys = keys;
+        return CT_OK;
+    }
+    return CT_OK;
+}
+
 ct_code live_rows_take(live_rows *rows, const live_exposure *exposure, ct_status *status) {
     rows->exposure = exposure;
     for (size_t f = 0; f < rows->schema->field_count; f++) {
         live_field *field = &rows->fields[f];
-        if (!field->is_feature && rows->schema->fields[f].kind != CT_FIELD_HISTORY) continue;
+        if (!field->is_feature && !rows->schema->fields[f].derived) continue;
         CT_TRY(live_column_find(exposure, rows->schema->fields[field->source].name, &field->hint, &field->column, &field->found, status));
         if (field->found && field->is_feature) CT_TRY(check_column(rows, &rows->schema->fields[f], &field->column, status));
+        if (!field->is_feature) CT_TRY(find_keys(rows, f, status));
     }
     return CT_OK;
+}
+
+/* --- what is derived, as it was served --- */
+
+ct_code live_rows_is_served(const live_rows *rows, size_t f, bool *out_served, ct_status *status) {
+    const live_field *mine = &rows->fields[f];
+    const ct_field *field = &rows->schema->fields[f];
+    char wanted[24];
+    *out_served = mine->found || mine->keys != NULL;
+    if (mine->found && mine->column.values != NULL && mine->column.numbers)
+        return live_fail(&rows->exposure->line, status, "column '%s': schema '%s' has a history of that name, which is of ids",
+                         mine->column.name, rows->schema->name);
+    if (mine->found || mine->keys == NULL) return CT_OK;
+    (void)snprintf(wanted, sizeof wanted, "%016llx",
+                   (unsigned long long)ct_schema_column_hash(rows->schema, field->kind == CT_FIELD_NUMBER ? field->of : f));
+    if (strcmp(mine->rule, wanted) != 0)
+        return live_fail(&rows->exposure->line, status,
+                         "'%s' was served by another rule (%s) than that of schema '%s' (%s): join with the schema of the model that "
+                         "served, with --arm if arms differ, or write text, which leaves out what is derived",
+                         field->name, mine->rule, rows->schema->name, wanted);
+    if (json_array_size(mine->keys) > field->max_values && field->kind != CT_FIELD_NUMBER)
+        return live_fail(&rows->exposure->line, status, "'%s' has %zu keys: at most %u", field->name, json_array_size(mine->keys),
+                         field->max_values);
+    return CT_OK;
+}
+
+static bool parse_key(const char *hex, uint64_t *out_key) {
+    enum { DIGITS = 16 };
+    if (hex == NULL || strspn(hex, "0123456789abcdef") != DIGITS || hex[DIGITS] != '\0') return false;
+    *out_key = strtoull(hex, NULL, DIGITS);
+    return true;
 }
 
 /* The values of a candidate that the field keeps: the newest, at most max_values. */
@@ -128,6 +184,11 @@ static ct_code key_at(live_rows *rows, size_t f, size_t i, uint64_t *out_key, ct
     char buffer[LIVE_INTEGER_BYTES];
     const char *text = NULL;
     size_t bytes = 0;
+    if (!rows->fields[f].found) { /* logged keys */
+        if (parse_key(json_string_value(json_array_get(rows->fields[f].keys, i)), out_key)) return CT_OK;
+        return live_fail(&rows->exposure->line, status, "derived column '%s': key %zu is not 16 hexadecimal digits",
+                         rows->schema->fields[f].name, i);
+    }
     CT_TRY(live_column_token(rows->exposure, &rows->fields[f].column, i, buffer, &text, &bytes, status));
     if (bytes == 0 && rows->schema->fields[f].value_separator != 0)
         return live_fail(&rows->exposure->line, status, "column '%s': value %zu is an empty token; a row may have no values instead",
@@ -150,6 +211,24 @@ static ct_code add_feature(live_rows *rows, size_t f, size_t candidate, ct_colum
     if (column->offsets == NULL) {
         uint64_t *to = (uint64_t *)column->values + row;
         return count > 0 ? key_at(rows, f, first, to, status) : ct_field_key(field, "", 0, to, status);
+    }
+    const uint32_t at = column->offsets[row];
+    CT_TRY(ct_batch_reserve(batch, f, at + count, status));
+    for (size_t i = 0; i < count; i++) CT_TRY(key_at(rows, f, first + i, (uint64_t *)column->values + at + i, status));
+    column->offsets[row + 1] = (uint32_t)(at + count);
+    return CT_OK;
+}
+
+/* As it was served: what the request brought is cut as a request's is, what was logged is whole. */
+static ct_code add_served(live_rows *rows, size_t f, size_t candidate, ct_column *column, ct_batch *batch, ct_status *status) {
+    const ct_field *field = &rows->schema->fields[f];
+    const live_field *mine = &rows->fields[f];
+    const size_t row = batch->rows;
+    size_t first = 0, count = json_array_size(mine->keys);
+    if (mine->found) find_values(mine, &rows->schema->fields[mine->source], candidate, &first, &count);
+    if (field->kind == CT_FIELD_NUMBER) {
+        ((float *)column->values)[row] = (float)count;
+        return CT_OK;
     }
     const uint32_t at = column->offsets[row];
     CT_TRY(ct_batch_reserve(batch, f, at + count, status));
@@ -186,8 +265,9 @@ ct_code live_rows_add(live_rows *rows, const live_shown *shown, ct_batch *batch,
                 CT_TRY(text_key(rows, field, rows->exposure->unit, (uint64_t *)column->values + row, status));
                 break;
             default:
-                rows->fields[f].brought += field->kind == CT_FIELD_HISTORY && rows->fields[f].found;
                 if (rows->fields[f].is_feature) CT_TRY(add_feature(rows, f, shown->candidate, column, batch, status));
+                if (field->derived && rows->derived != NULL && rows->derived[f])
+                    CT_TRY(add_served(rows, f, shown->candidate, column, batch, status));
                 break;
         }
     }
@@ -273,7 +353,6 @@ static ct_code put_field(live_rows *rows, size_t f, const live_shown *shown, ct_
         case CT_FIELD_UNIT:
             return put_cell(rows, f, exposure->unit, strlen(exposure->unit), status);
         default:
-            rows->fields[f].brought += field->kind == CT_FIELD_HISTORY && rows->fields[f].found;
             if (!live_is_feature(field)) return CT_OK; /* a vector: its id's text; what is derived */
             find_values(&rows->fields[f], field, shown->candidate, &first, &count);
             rows->fields[f].missing += !rows->fields[f].found;

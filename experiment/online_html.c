@@ -44,19 +44,21 @@ static void put_arms(ct_page *page, const void *report) {
     ct_page_put(page, "</tbody></table>");
 }
 
-void online_page_range(ct_page *page, const json_t *range) {
+static void put_range_times(ct_page *page, const json_t *range, double times, const char *unit) {
     if (json_is_number(member(range, "low")))
-        ct_page_printf(page, "<td>[%+.4g, %+.4g]</td>", number(range, "low"), number(range, "high"));
+        ct_page_printf(page, "<td>[%+.4g%s, %+.4g%s]</td>", times * number(range, "low"), unit, times * number(range, "high"), unit);
     else
         ct_page_put(page, "<td></td>");
 }
 
-static void put_row(ct_page *page, const char *name, double estimate, const json_t *of, const char *verdict) {
+void online_page_range(ct_page *page, const json_t *range) { put_range_times(page, range, 1.0, ""); }
+
+static void put_row(ct_page *page, const char *name, const json_t *of, double times, const char *unit, const char *verdict) {
     ct_page_put(page, "<tr><th scope=\"row\">");
     ct_page_escaped(page, name);
-    ct_page_printf(page, "</th><td>%+.5g</td>", estimate);
-    online_page_range(page, member(of, "fixed"));
-    online_page_range(page, member(of, "sequence"));
+    ct_page_printf(page, "</th><td>%+.5g%s</td>", times * number(of, "estimate"), unit);
+    put_range_times(page, member(of, "fixed"), times, unit);
+    put_range_times(page, member(of, "sequence"), times, unit);
     ct_page_printf(page, "<td>%s</td></tr>\n", verdict);
 }
 
@@ -69,9 +71,9 @@ void online_page_differences(ct_page *page, const json_t *report) {
         "\n<tbody>\n");
     json_array_foreach(member(report, "differences"), i, one) {
         const json_t *cuped = member(one, "cuped"), *lift = member(one, "lift");
-        put_row(page, text_of(one, "b"), number(one, "estimate"), one, json_is_object(cuped) ? "" : text_of(one, "verdict"));
-        if (json_is_object(cuped)) put_row(page, "with the covariate", number(cuped, "estimate"), cuped, text_of(one, "verdict"));
-        put_row(page, "lift, B / A - 1", number(lift, "estimate"), lift, "");
+        put_row(page, text_of(one, "b"), one, 1.0, "", json_is_object(cuped) ? "" : text_of(one, "verdict"));
+        if (json_is_object(cuped)) put_row(page, "with the covariate", cuped, 1.0, "", text_of(one, "verdict"));
+        put_row(page, "lift, B / A - 1", lift, 100.0, "%", "");
     }
     ct_page_put(page, "</tbody></table>");
 }

@@ -18,12 +18,14 @@ void online_put_name(FILE *to, const char *text, int columns) {
 
 static void put_name(FILE *to, const json_t *object, const char *name) { online_put_name(to, text_of(object, name), NAME_COLUMNS); }
 
-void online_put_range(FILE *to, const json_t *range) {
+static void put_range_times(FILE *to, const json_t *range, double times, const char *unit) {
     char text[64] = "-";
     if (json_is_number(member(range, "low")))
-        (void)snprintf(text, sizeof text, "[%+.3g %+.3g]", number(range, "low"), number(range, "high"));
+        (void)snprintf(text, sizeof text, "[%+.3g%s %+.3g%s]", times * number(range, "low"), unit, times * number(range, "high"), unit);
     fprintf(to, "  %-21.21s", text);
 }
+
+void online_put_range(FILE *to, const json_t *range) { put_range_times(to, range, 1.0, ""); }
 
 static void put_arms(FILE *to, const json_t *report) {
     const json_t *arm = NULL;
@@ -56,8 +58,8 @@ static void put_differences(FILE *to, const json_t *report) {
             fprintf(to, "  %s\n", json_string_value(member(one, "verdict")));
         }
         fprintf(to, "%-*s %+9.2f%%", NAME_COLUMNS, "  lift", 100.0 * number(member(one, "lift"), "estimate"));
-        online_put_range(to, member(member(one, "lift"), "fixed"));
-        online_put_range(to, member(member(one, "lift"), "sequence"));
+        put_range_times(to, member(member(one, "lift"), "fixed"), 100.0, "%");
+        put_range_times(to, member(member(one, "lift"), "sequence"), 100.0, "%");
         fputc('\n', to);
     }
 }

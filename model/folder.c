@@ -1,21 +1,15 @@
-/* The model folder. The manifest is written last and lists every other file with size and checksum; the folder is made beside its name and
- * renamed, so a name holds a whole model or none. Reading checks the manifest's own line, then every file, before any of it is believed. */
+/* The model folder as it is read (save.c writes it): the manifest's own line is checked, then every file, before any of it is believed. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "base/text.h"
 #include "model/model_internal.h"
 
-enum { FORMAT_VERSION = 1, LEAST_READER_VERSION = 1, MANIFEST_MAX_BYTES = 64 << 20, TEXT_MAX_BYTES = 16 << 20, MOST_TRIES = 20 };
-static const char manifest_name[] = "manifest";
-static const char resume_name[] = "resume";
-static const char histories_name[] = "histories"; /* a file, and a required feature */
-static const char checksum_word[] = "checksum ";
+enum { MANIFEST_MAX_BYTES = 64 << 20, TEXT_MAX_BYTES = 16 << 20, MOST_TRIES = 100 };
 
 /* --- the tower's tensors and the transforms, by name --- */
 
@@ -58,8 +52,6 @@ void tensor_list_filled(const tensor_list *list, ct_model *model, int64_t tower_
     ct_tower_weights_changed(model->tower);
 }
 
-/* --- writing --- */
-
 ct_code tensor_list_check_finite(const tensor_list *list, ct_status *status) {
     for (size_t i = 0; i < list->count; i++) {
         const named_tensor *tensor = &list->tensors[i];
@@ -73,146 +65,15 @@ ct_code tensor_list_check_finite(const tensor_list *list, ct_status *status) {
     return CT_OK;
 }
 
-static ct_code add_file(json_t *files, const char *folder, const char *name, const file_prints *before, file_prints *now,
-                        ct_status *status) {
-    char *path = ct_path_join(folder, name);
-    char hex[CT_DIGEST_HEX_BYTES];
-    uint64_t bytes = 0;
-    if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
-    const ct_code code = file_print_of(before, now, path, hex, &bytes, status);
-    free(path);
-    if (code != CT_OK) return code;
-    json_array_append_new(files, json_pack("{s:s, s:I, s:s}", "name", name, "bytes", (json_int_t)bytes, "xxh3_128", hex));
-    return CT_OK;
-}
-
-static ct_code write_manifest(ct_model *model, const char *folder, const char *digest, ct_status *status) {
-    ct_file_list list = {0};
-    file_prints prints = {0};
-    char *text = NULL, *path = NULL;
-    ct_digest *checksum = NULL;
-    ct_file_writer *writer = NULL;
-    json_t *files = json_array(), *vectors = json_object();
-    for (size_t i = 0; i < model->layout.vector_count; i++)
-        json_object_set_new(vectors, model->schema->fields[model->layout.vectors[i].field].name,
-                            json_string(model->layout.vectors[i].table_name));
-    for (size_t i = 0; i < model->layout.similarity_count; i++)
-        json_object_set_new(vectors, model->schema->fields[model->layout.similarities[i].vector_field].name,
-                            json_string(model->layout.similarities[i].table_name));
-    json_t *required = json_array();
-    if (model->histories != NULL) json_array_append_new(required, json_string(histories_name));
-    /* clang-format off */
-    json_t *manifest = json_pack("{s:s, s:i, s:i, s:o, s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:[s], s:o, s:o}",
-        "format", "clicktower-model", "version", FORMAT_VERSION, "least_reader_version", LEAST_READER_VERSION, "required_features", required,
-        "created_unix_ms", (json_int_t)ct_clock_unix_ms(), "schema", model->schema->name, "model", ct_architecture_name(model->spec->architecture),
-        "rows", (json_int_t)model->rows, "step", (json_int_t)model->step, "tower_step", (json_int_t)ct_tower_step(model->tower), "epoch", (json_int_t)model->epoch, "epoch_rows", (json_int_t)model->epoch_rows,
-        "seed", (json_int_t)model->seed, "batch_rows", (json_int_t)model->batch_rows, "instruction_set", model->instruction_set,
-        "precision", ct_model_precision(model) == CT_PRECISION_BF16 ? "bf16" : "fp32", "outputs", "click", "vectors", vectors, "files", files);
-    /* clang-format on */
-    ct_code code = manifest == NULL ? ct_fail_memory(status, 4096, "the manifest") : ct_folder_list(folder, &list, status);
-    for (size_t i = 0; i < list.count && code == CT_OK; i++) code = add_file(files, folder, list.names[i], &model->prints, &prints, status);
-    if (code != CT_OK) goto done;
-    json_object_set_new(manifest, "digest", json_string(digest));
-    text = json_dumps(manifest, JSON_INDENT(2));
-    path = ct_path_join(folder, manifest_name);
-    if (text == NULL || path == NULL) {
-        code = ct_fail_memory(status, 4096, "the manifest");
-        goto done;
-    }
-    char hex[CT_DIGEST_HEX_BYTES];
-    CT_TRY_GOTO(code, ct_digest_create(&checksum, status), done);
-    ct_digest_update(checksum, text, strlen(text));
-    ct_digest_hex(checksum, hex);
-    CT_TRY_GOTO(code, ct_file_writer_open(path, &writer, status), done);
-    CT_TRY_GOTO(code, ct_file_writer_printf(writer, status, "%s\n%s%s\n", text, checksum_word, hex), done);
-    code = ct_file_writer_commit(writer, status);
-    writer = NULL;
-    if (code == CT_OK) {
-        file_prints_deinit(&model->prints);
-        model->prints = prints;
-        prints = (file_prints){0};
-    }
-done:
-    file_prints_deinit(&prints);
-    ct_file_writer_abort(writer);
-    ct_digest_destroy(checksum);
-    ct_file_list_deinit(&list);
-    json_decref(manifest);
-    free(text);
-    free(path);
-    return code;
-}
-
-static ct_code write_text(const char *folder, const char *name, const char *text, size_t bytes, ct_status *status) {
-    char *path = ct_path_join(folder, name);
-    if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
-    const ct_code code = ct_file_write(path, text, bytes, status);
-    free(path);
-    return code;
-}
-
-static ct_code check_texts(const ct_model_text *texts, size_t count, ct_status *status) {
-    static const char *const taken[] = {"manifest", "schema.yaml",  "model.yaml", "tower.safetensors",
-                                        "tables",   "metrics.json", "resume",     "histories"};
-    static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
-    for (size_t i = 0; i < count; i++) {
-        const char *name = texts[i].name;
-        bool bad = name[0] == '\0' || name[0] == '.' || name[strspn(name, good)] != '\0';
-        for (size_t t = 0; t < sizeof taken / sizeof *taken; t++) bad = bad || strcmp(name, taken[t]) == 0;
-        for (size_t t = 0; t < i; t++) bad = bad || strcmp(name, texts[t].name) == 0;
-        if (bad) return ct_fail(status, CT_INVALID, "'%s' is no name for a text of a model folder", name);
-    }
-    return CT_OK;
-}
-
-static ct_code write_content(ct_model *model, const char *folder, const json_t *metrics, const ct_model_text *texts, size_t text_count,
-                             const char *resume_folder, ct_status *status) {
-    char *spec = ct_model_spec_text(model->spec), *tables = ct_path_join(folder, "tables");
-    char *tower = ct_path_join(folder, "tower.safetensors"), *json = ct_path_join(folder, "metrics.json"),
-         *resume = ct_path_join(folder, resume_name), *histories = ct_path_join(folder, histories_name);
-    tensor_list list = {0};
-    char digest[CT_DIGEST_HEX_BYTES];
-    ct_code code = CT_OK;
-    if (spec == NULL || tables == NULL || tower == NULL || json == NULL || resume == NULL || histories == NULL) {
-        code = ct_fail_memory(status, 4096, "the model folder");
-        goto done;
-    }
-    CT_TRY_GOTO(code, write_text(folder, "schema.yaml", model->schema->text, model->schema->text_bytes, status), done);
-    CT_TRY_GOTO(code, write_text(folder, "model.yaml", spec, strlen(spec), status), done);
-    CT_TRY_GOTO(code, ct_json_save(json, metrics, status), done);
-    for (size_t i = 0; i < text_count; i++)
-        CT_TRY_GOTO(code, write_text(folder, texts[i].name, texts[i].text, strlen(texts[i].text), status), done);
-    CT_TRY_GOTO(code, tensor_list_init(&list, model, status), done);
-    CT_TRY_GOTO(code, tensor_list_check_finite(&list, status), done);
-    CT_TRY_GOTO(code, safetensors_write(tower, list.tensors, list.count, status), done);
-    CT_TRY_GOTO(code, ct_store_snapshot(model->store, tables, status), done);
-    if (model->histories != NULL) CT_TRY_GOTO(code, ct_histories_write(model->histories, histories, status), done);
-    CT_TRY_GOTO(code, ct_model_digest(model, digest, status), done);
-    if (resume_folder != NULL && rename(resume_folder, resume) != 0) {
-        code = ct_fail_errno(status, "%s: cannot be moved into the model folder", resume_folder);
-        goto done;
-    }
-    code = write_manifest(model, folder, digest, status);
-done:
-    tensor_list_deinit(&list);
-    free(spec);
-    free(tables);
-    free(tower);
-    free(json);
-    free(resume);
-    free(histories);
-    return code;
-}
-
 bool ct_model_folder_is(const char *folder) {
-    char *path = ct_path_join(folder, manifest_name);
+    char *path = ct_path_join(folder, MODEL_MANIFEST);
     const bool there = path != NULL && ct_path_exists(path);
     free(path);
     return there;
 }
 
 char *ct_model_resume_folder(const char *folder) {
-    char *resume = ct_path_join(folder, resume_name);
+    char *resume = ct_path_join(folder, MODEL_RESUME);
     if (resume != NULL && ct_model_folder_is(resume)) return resume;
     free(resume);
     return strdup(folder);
@@ -222,63 +83,6 @@ ct_code ct_model_folder_replaceable(const char *folder, ct_status *status) {
     if (ct_path_exists(folder) && !ct_model_folder_is(folder))
         return ct_fail(status, CT_EXISTS, "%s: there is something that is no model folder; name another folder or move it away", folder);
     return CT_OK;
-}
-
-ct_code ct_model_save(ct_model *model, const char *folder, const json_t *metrics, const char *curve, ct_status *status) {
-    return ct_model_save_texts(model, folder, metrics, &(const ct_model_text){"curve.jsonl", curve}, 1, NULL, NULL, status);
-}
-
-ct_code ct_model_save_texts(ct_model *model, const char *folder, const json_t *metrics, const ct_model_text *texts, size_t text_count,
-                            const char *resume_folder, const char *kept_folder, ct_status *status) {
-    char *staged = NULL;
-    if (model->mode != CT_MODEL_TRAIN) return ct_fail(status, CT_INVALID, "the model was opened for reading; it can't be saved");
-    CT_TRY(check_texts(texts, text_count, status));
-    CT_TRY(ct_model_folder_replaceable(folder, status));
-    CT_TRY(ct_folder_stage(folder, &staged, status));
-    ct_code code = write_content(model, staged, metrics, texts, text_count, resume_folder, status);
-    if (code == CT_OK) code = ct_folder_commit_keeping(staged, folder, kept_folder, status);
-    if (code != CT_OK) {
-        ct_status ignored = CT_STATUS_INIT;
-        if (ct_folder_remove(staged, &ignored) != CT_OK) ct_fail_within(status, "%s could not be removed either", staged);
-    }
-    free(staged);
-    return code;
-}
-
-ct_code ct_model_digest(ct_model *model, char out_hex[CT_DIGEST_HEX_BYTES], ct_status *status) {
-    if (model->mode == CT_MODEL_READ) {
-        memcpy(out_hex, model->digest, CT_DIGEST_HEX_BYTES);
-        return CT_OK;
-    }
-    ct_digest *digest = NULL;
-    tensor_list list = {0};
-    char *spec = ct_model_spec_text(model->spec);
-    ct_code code = spec == NULL ? ct_fail_memory(status, 4096, "the spec's text") : CT_OK;
-    if (code != CT_OK) return code;
-    CT_TRY_GOTO(code, ct_digest_create(&digest, status), done);
-    CT_TRY_GOTO(code, tensor_list_init(&list, model, status), done);
-    ct_digest_update_text(digest, "clicktower-model 1");
-    ct_digest_update_u64(digest, model->schema->hash);
-    ct_digest_update_text(digest, spec);
-    ct_digest_update_u64(digest, model->seed);
-    ct_digest_update_u64(digest, (uint64_t)model->rows);
-    ct_digest_update_u64(digest, (uint64_t)model->step);
-    ct_digest_update_u64(digest, (uint64_t)model->batch_rows);
-    for (size_t i = 0; i < list.count; i++) {
-        const named_tensor *tensor = &list.tensors[i];
-        ct_digest_update_text(digest, tensor->name);
-        ct_digest_update_u64(digest, tensor->rows);
-        ct_digest_update_u64(digest, tensor->columns);
-        ct_digest_update(digest, tensor->data, tensor->rows * tensor->columns * (tensor->f64 ? 8 : 4));
-    }
-    CT_TRY_GOTO(code, ct_store_digest(model->store, digest, status), done);
-    if (model->histories != NULL) CT_TRY_GOTO(code, ct_histories_digest(model->histories, digest, status), done);
-    ct_digest_hex(digest, out_hex);
-done:
-    tensor_list_deinit(&list);
-    ct_digest_destroy(digest);
-    free(spec);
-    return code;
 }
 
 /* --- reading --- */
@@ -299,16 +103,16 @@ static ct_code check_version(const json_t *manifest, const char *path, ct_status
     features[0] = '\0';
     json_array_foreach(required, index, feature) {
         const char *name = json_string_value(feature);
-        if (name != NULL && strcmp(name, histories_name) == 0) continue;
+        if (name != NULL && strcmp(name, MODEL_HISTORIES) == 0) continue;
         if (used < sizeof features)
             used += (size_t)snprintf(features + used, sizeof features - used, "%s'%s'", used ? ", " : "", name == NULL ? "?" : name);
     }
-    if (least <= FORMAT_VERSION && features[0] == '\0') return CT_OK;
+    if (least <= MODEL_FORMAT_VERSION && features[0] == '\0') return CT_OK;
     return ct_fail(
         status, CT_UNSUPPORTED,
         "%s: written in format version %lld, which needs a program that reads version %lld%s%s; this one reads version %d%s: take "
         "a newer program",
-        path, (long long)version, (long long)least, features[0] ? " and knows the features " : "", features, FORMAT_VERSION,
+        path, (long long)version, (long long)least, features[0] ? " and knows the features " : "", features, MODEL_FORMAT_VERSION,
         features[0] ? " and none of these" : "");
 }
 
@@ -336,7 +140,7 @@ static ct_code check_file(const char *folder, const json_t *file, const char *ma
 /* A file that is read must have been listed, else nobody has checked it. */
 static ct_code check_listed(const json_t *files, bool histories, const char *manifest_path, ct_status *status) {
     const char *const needed[] = {"schema.yaml",       "model.yaml",     "tower.safetensors",
-                                  "tables/store.json", "tables/CURRENT", histories ? histories_name : "schema.yaml"};
+                                  "tables/store.json", "tables/CURRENT", histories ? MODEL_HISTORIES : "schema.yaml"};
     for (size_t n = 0; n < sizeof needed / sizeof *needed; n++) {
         bool listed = false;
         for (size_t i = 0; i < json_array_size(files) && !listed; i++) {
@@ -349,7 +153,7 @@ static ct_code check_listed(const json_t *files, bool histories, const char *man
 }
 
 ct_code ct_model_manifest(const char *folder, bool check_files, json_t **out_manifest, ct_status *status) {
-    char *path = ct_path_join(folder, manifest_name), *text = NULL;
+    char *path = ct_path_join(folder, MODEL_MANIFEST), *text = NULL;
     json_t *manifest = NULL, *files = NULL;
     ct_digest *checksum = NULL;
     size_t bytes = 0;
@@ -360,11 +164,12 @@ ct_code ct_model_manifest(const char *folder, bool check_files, json_t **out_man
                                          : ct_fail(status, CT_NOT_FOUND, "%s: no such folder", folder);
     if (code != CT_OK) goto done;
     char hex[CT_DIGEST_HEX_BYTES];
-    const size_t tail = strlen(checksum_word) + CT_DIGEST_HEX_BYTES - 1 + 2; /* newline, word, digits, newline */
+    const size_t tail = strlen(MODEL_CHECKSUM_WORD) + CT_DIGEST_HEX_BYTES - 1 + 2; /* newline, word, digits, newline */
     CT_TRY_GOTO(code, ct_digest_create(&checksum, status), done);
     if (bytes > tail) ct_digest_update(checksum, text, bytes - tail);
     ct_digest_hex(checksum, hex);
-    if (bytes <= tail || text[bytes - tail] != '\n' || strncmp(text + bytes - tail + 1, checksum_word, strlen(checksum_word)) != 0 ||
+    if (bytes <= tail || text[bytes - tail] != '\n' ||
+        strncmp(text + bytes - tail + 1, MODEL_CHECKSUM_WORD, strlen(MODEL_CHECKSUM_WORD)) != 0 ||
         strncmp(text + bytes - CT_DIGEST_HEX_BYTES, hex, CT_DIGEST_HEX_BYTES - 1) != 0 || text[bytes - 1] != '\n') {
         code = ct_fail(status, CT_CORRUPT,
                        "%s: the file is not what was written (its last line does not hold its checksum); copy the folder again", path);
@@ -481,7 +286,7 @@ static ct_code read_tower(ct_model *model, const char *path, int64_t tower_step,
 }
 
 static ct_code read_histories(ct_model *model, const json_t *manifest, const char *folder, ct_status *status) {
-    char *path = ct_path_join(folder, histories_name);
+    char *path = ct_path_join(folder, MODEL_HISTORIES);
     if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
     const ct_code code =
         json_array_size(json_object_get(manifest, "required_features")) == 0

@@ -81,6 +81,11 @@ void id_columns(const ct_model *model, const ct_batch *batch, size_t first, size
         else
             *out = (ct_key_column){
                 .keys = bucket_keys + id->bucket * stride, .shared = batch->columns[id->field].shared, .pooling = CT_POOL_SUM};
+        if (id->query != NO_QUERY) {
+            out->pooling = CT_POOL_ATTENTION;
+            out->query = (uint32_t)(id->query - first);
+            out->compared = model->layout.compared;
+        }
         out->rare_key = ct_rare_key(id->salt);
         out->drop_index = (uint32_t)id->salt;
         out->output_column = id->column;

@@ -71,13 +71,13 @@ static void place_side(model_layout *layout, const ct_schema *schema, const bool
     for (size_t f = 0; f < schema->field_count; f++) {
         const ct_field_kind kind = schema->fields[f].kind;
         if (!used[f] || (kind != CT_FIELD_ID && kind != CT_FIELD_HISTORY) || side_of(schema, &schema->fields[f]) != side) continue;
-        layout->ids[layout->id_count++] = (layout_id){f, (uint32_t)layout->width, schema->fields[f].salt, NOT_A_BUCKET, 0};
+        layout->ids[layout->id_count++] = (layout_id){f, (uint32_t)layout->width, schema->fields[f].salt, NOT_A_BUCKET, NO_QUERY, 0};
         layout->width += layout->embedding_dim;
     }
     for (size_t f = 0; f < schema->field_count && spec->number_buckets; f++) {
         if (!used[f] || schema->fields[f].kind != CT_FIELD_NUMBER || side_of(schema, &schema->fields[f]) != side) continue;
         layout->ids[layout->id_count++] =
-            (layout_id){f, (uint32_t)layout->width, bucket_salt(schema->fields[f].name), layout->bucket_count++, 0};
+            (layout_id){f, (uint32_t)layout->width, bucket_salt(schema->fields[f].name), layout->bucket_count++, NO_QUERY, 0};
         layout->width += layout->embedding_dim;
     }
     for (size_t f = 0; f < schema->field_count; f++) {
@@ -219,6 +219,27 @@ static ct_code add_fields(model_layout *layout, ct_architecture architecture, ct
     return CT_OK;
 }
 
+/* Which ids are compared with the histories that attend. Both are on one side, so a look-up of that side has them both. */
+static ct_code find_queries(model_layout *layout, const ct_schema *schema, const ct_model_spec *spec, ct_status *status) {
+    layout->compared = layout->embedding_dim - has_weights(spec->architecture);
+    for (size_t i = 0; i < layout->id_count; i++) {
+        layout_id *id = &layout->ids[i];
+        const ct_field *field = &schema->fields[id->field];
+        if (id->bucket != NOT_A_BUCKET || !field->attention) continue;
+        if (spec->architecture == CT_ARCHITECTURE_LR)
+            return ct_fail(status, CT_INVALID, "field '%s': lr has one weight for an id, and nothing to attend by: exclude it",
+                           field->name);
+        for (size_t q = 0; q < layout->id_count; q++)
+            if (layout->ids[q].field == field->of && layout->ids[q].bucket == NOT_A_BUCKET) id->query = q;
+        if (id->query == NO_QUERY)
+            return ct_fail(status, CT_INVALID,
+                           "field '%s': its attention is that of '%s', which is not among the features: take both or none", field->name,
+                           schema->fields[field->of].name);
+        layout->attention = true;
+    }
+    return CT_OK;
+}
+
 /* hidden: 0, or the width of a first layer, which stands behind the vector in the raw input. */
 static void add_adapter(ct_tower_spec *tower, const layout_vector *vector, const char *field, uint32_t hidden, uint32_t out) {
     size_t from = vector->raw_column, in = vector->dim;
@@ -268,6 +289,7 @@ ct_code model_layout_init(model_layout *layout, const ct_schema *schema, const c
     layout->context_vectors = layout->vector_count;
     layout->context_similarities = layout->similarity_count;
     place_side(layout, schema, used, CT_SIDE_CANDIDATE, spec, adapter, vector_dims, vector_tables);
+    CT_TRY_GOTO(code, find_queries(layout, schema, spec, status), done);
     const size_t most_vectors = spec->vector_hidden > 0 ? CT_TOWER_MAX_ADAPTERS / 2 : CT_TOWER_MAX_ADAPTERS;
     if (layout->vector_count > most_vectors) {
         code = ct_fail(status, CT_INVALID, "%zu vector features; at most %zu are possible", layout->vector_count, most_vectors);

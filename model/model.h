@@ -16,11 +16,12 @@
  * In evaluation and serving the counts are those at the end of training. A row never sees its own label: counts and prior change after the
  * whole batch was read.
  *
- * A history is an id with several values, whose rows are averaged (none: zeros); a number that counts one is a number. A similarity stands
- * behind its side's numbers: with the vectors' mean over their file taken off each, the cosine of the row's vector to the sum of the
- * history's (0 where either has none, and then 1 as the missing flag, as numbers have it), then for each of `tiers` equal steps of [-1, 1]
- * log(1 + n), n = how many of the history's vectors have their cosine to the row's in it. They are not standardised: of a tier that is
- * seldom met that would make a very large number.
+ * A history is an id with several values, whose rows are averaged (none: zeros); one with pooling: attention weights them by the softmax of
+ * <q, k> / sqrt(dim), q the row of the row's own value of the history's id, k theirs, and stands on that id's side (without the last column
+ * of fm and deepfm in the product). A number that counts one is a number. A similarity stands behind its side's numbers: with the vectors'
+ * mean over their file taken off each, the cosine of the row's vector to the sum of the history's (0 where either has none, and then 1 as
+ * the missing flag, as numbers have it), then for each of `tiers` equal steps of [-1, 1] log(1 + n), n = how many of the history's vectors
+ * have their cosine to the row's in it. They are not standardised: of a tier that is seldom met that would make a very large number.
  *
  * The model keeps the histories of the rows that it learned in this pass over the log; its folder holds them.
  *
@@ -97,6 +98,17 @@ typedef struct ct_model_text {
  * CT_INVALID names the table or tensor that holds a value which is not finite: then nothing is written. */
 CT_MUST_CHECK ct_code ct_model_save_texts(ct_model *model, const char *folder, const json_t *metrics, const ct_model_text *texts,
                                           size_t text_count, const char *resume_folder, const char *kept_folder, ct_status *status);
+/* From here on what is saved costs what has changed since the last time, and can be written while training goes on: see
+ * ct_store_save_beside. live_folder: scratch, as in ct_model_options, best on the file system of the folders. from: the model folder that
+ * the model was opened from and has not changed since, or NULL. A model within a limit on memory does so anyway. */
+CT_MUST_CHECK ct_code ct_model_save_beside(ct_model *model, const char *live_folder, const char *from, ct_status *status);
+/* ct_model_save_texts in two steps. begin takes what the model is now, by the thread that trains, between two batches; it waits until the
+ * one before has ended. end writes it, by any thread, while the model is trained on or not, and frees it in any case. */
+typedef struct ct_model_saving ct_model_saving;
+CT_MUST_CHECK ct_code ct_model_save_begin(ct_model *model, const char *folder, const json_t *metrics, const ct_model_text *texts,
+                                          size_t text_count, const char *resume_folder, const char *kept_folder,
+                                          ct_model_saving **out_saving, ct_status *status);
+CT_MUST_CHECK ct_code ct_model_save_end(ct_model_saving *saving, ct_status *status);
 /* The same with one text: `curve` becomes curve.jsonl. */
 CT_MUST_CHECK ct_code ct_model_save(ct_model *model, const char *folder, const json_t *metrics, const char *curve, ct_status *status);
 /* FOLDER/resume where that is a model folder, else FOLDER: what training goes on from. malloc'd; NULL when out of memory. */

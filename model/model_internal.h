@@ -17,6 +17,7 @@ typedef struct layout_id {
     uint32_t column;      /* in x; embedding_dim columns */
     uint64_t salt;        /* of its keys */
     size_t bucket;        /* which of the buckets it is; NOT_A_BUCKET for an id */
+    size_t query;         /* a history that is pooled by attention: which of the ids it compares with; else NO_QUERY */
     uint32_t odds_column; /* in x, of its smoothed log odds, where the spec asks for target statistics */
 } layout_id;
 
@@ -52,7 +53,9 @@ typedef struct model_layout {
     layout_similarity *similarities;
     size_t similarity_count, context_similarities;
     bool histories; /* does any feature follow from one? */
+    bool attention; /* is any history pooled by it? */
     uint32_t embedding_dim;
+    uint32_t compared; /* by attention: the floats of an id's row, without a first-order weight */
     size_t context_width, width, raw_width;
     ct_tower_spec tower;
 } model_layout;
@@ -90,6 +93,7 @@ void bucket_keys_of(const float *raw, uint64_t salt, uint64_t *out_keys, size_t 
 
 enum { ID_TABLE = 0 };
 #define NOT_A_BUCKET SIZE_MAX
+#define NO_QUERY     SIZE_MAX
 
 typedef struct similarity_scratch similarity_scratch;
 
@@ -142,7 +146,7 @@ struct ct_model {
     char instruction_set[32];
     char digest[CT_DIGEST_HEX_BYTES]; /* of the folder it was read from; "" = none */
 
-    file_prints prints; /* of the folder that was written last */
+    file_prints prints; /* of the folder that was written last; the saving's at work (save.c) */
 
     /* training only (train.c) */
     size_t block_rows, block_capacity;
@@ -236,6 +240,14 @@ typedef struct named_tensor {
 ct_code safetensors_write(const char *path, const named_tensor *tensors, size_t count, ct_status *status);
 /* Fills the tensors' data by name; every tensor must be there with its type and shape, and no other unless `others` may. */
 ct_code safetensors_read(const char *path, named_tensor *tensors, size_t count, bool others, ct_status *status);
+
+/* --- the folder (folder.c reads it, save.c writes it) --- */
+
+enum { MODEL_FORMAT_VERSION = 1, MODEL_LEAST_READER_VERSION = 1 };
+#define MODEL_MANIFEST      "manifest"
+#define MODEL_RESUME        "resume"
+#define MODEL_HISTORIES     "histories" /* a file, and a required feature */
+#define MODEL_CHECKSUM_WORD "checksum "
 
 /* --- all that a model keeps beside its tables, by name (folder.c) --- */
 

@@ -69,6 +69,7 @@ static void block_task(void *context, size_t block, size_t worker) {
     if (step->weights != NULL)
         for (size_t r = 0; r < rows; r++) gradients[r] *= step->weights[first + r];
     ct_tower_block_backward(model->tower, block, rows, gradients);
+    if (layout->attention) ct_store_attend_back(model->store, ticket, first, rows, x, x_stride);
     ct_tower_block_done(model->tower, block);
     scratch->gather_ns += gathered - began;
     scratch->forward_ns += forwarded - gathered;

@@ -1,4 +1,4 @@
-/* The admin port: sockets and paths; libmicrohttpd speaks HTTP. Its one thread runs everything here but start, stop and feedback_done, so
+/* The admin port: sockets and paths; libmicrohttpd speaks HTTP. Its one thread runs everything here but start, stop and wait_over, so
  * only what these share is locked. */
 #include <errno.h>
 #include <microhttpd.h>
@@ -31,14 +31,15 @@ typedef struct reply {
     const char *authenticate; /* with 401 */
 } reply;
 
-/* Feedback that waits for the disk. */
+/* A request for scores that waits for its turn, or feedback that waits for the disk. */
 typedef struct waiting {
     ct_admin *admin;
     struct MHD_Connection *connection; /* suspended */
     ct_arena arena;
     bool done;
-    uint32_t accepted;
     ct_status status;
+    ct_admin_call score;
+    uint32_t accepted;
 } waiting;
 
 typedef struct body {
@@ -49,11 +50,13 @@ typedef struct body {
 } body;
 
 typedef reply (*answer_fn)(ct_admin *admin, const body *from);
+/* Sees to it that `wait_over` is called once; on failure it was not. */
+typedef ct_code (*begin_fn)(ct_admin *admin, const body *from, ct_status *status);
 typedef struct route {
     const char *path, *method;
     answer_fn answer;
     bool needs_token; /* where the server has tokens */
-    bool waits;       /* `answer` is asked for once begin_feedback is done */
+    begin_fn begin;   /* NULL = `answer` at once; else once what was begun has ended */
 } route;
 
 static reply answer_page(ct_admin *admin, const body *from);
@@ -62,6 +65,8 @@ static reply answer_chart(ct_admin *admin, const body *from);
 static reply answer_health(ct_admin *admin, const body *from);
 static reply answer_ready(ct_admin *admin, const body *from);
 static reply answer_metrics(ct_admin *admin, const body *from);
+static ct_code begin_score(ct_admin *admin, const body *from, ct_status *status);
+static ct_code begin_feedback(ct_admin *admin, const body *from, ct_status *status);
 static reply answer_score(ct_admin *admin, const body *from);
 static reply answer_feedback(ct_admin *admin, const body *from);
 
@@ -72,8 +77,8 @@ static const route routes[] = {
     {.path = "/healthz", .method = "GET", .answer = answer_health},
     {.path = "/readyz", .method = "GET", .answer = answer_ready},
     {.path = "/metrics", .method = "GET", .answer = answer_metrics},
-    {.path = "/v1/score", .method = "POST", .answer = answer_score, .needs_token = true},
-    {.path = "/v1/feedback", .method = "POST", .answer = answer_feedback, .needs_token = true, .waits = true},
+    {.path = "/v1/score", .method = "POST", .begin = begin_score, .answer = answer_score, .needs_token = true},
+    {.path = "/v1/feedback", .method = "POST", .begin = begin_feedback, .answer = answer_feedback, .needs_token = true},
 };
 enum { ROUTES = sizeof routes / sizeof *routes };
 
@@ -86,7 +91,7 @@ struct ct_admin {
     ct_http_counts counts[ROUTES + 1]; /* the last one: every other path */
     pthread_mutex_t lock;
     pthread_cond_t idle; /* nothing waits any more */
-    size_t waiting;      /* under lock: feedback; while there is some, libmicrohttpd must not be stopped */
+    size_t waiting;      /* under lock: requests that wait; while there are some, libmicrohttpd must not be stopped */
     bool stopping;       /* under lock */
 };
 
@@ -171,27 +176,20 @@ static unsigned http_status(ct_code code) {
             return MHD_HTTP_NOT_IMPLEMENTED;
         case CT_UNAVAILABLE:
             return MHD_HTTP_SERVICE_UNAVAILABLE;
+        case CT_DEADLINE:
+            return MHD_HTTP_GATEWAY_TIMEOUT;
         default:
             return MHD_HTTP_INTERNAL_SERVER_ERROR;
     }
 }
 
-static reply answer_score(ct_admin *admin, const body *from) {
-    ct_status status = CT_STATUS_INIT;
-    json_t *answer = NULL;
-    if (ct_admin_score(admin->server, from->data ? from->data : "", from->bytes, &answer, &status) != CT_OK)
-        return error_reply(http_status(status.code), ct_rpc_code_name(status.code), status.message);
-    return json_reply(MHD_HTTP_OK, answer);
-}
+/* --- what takes a while: begun, then answered once it has ended --- */
 
-/* --- feedback: begun, then answered once it is on disk --- */
-
-/* By the thread that writes it. */
-static void feedback_done(void *context, const ct_status *status, uint32_t accepted) {
+/* By any thread. */
+static void wait_over(void *context, const ct_status *status) {
     waiting *w = context;
     ct_admin *admin = w->admin;
     w->status = *status;
-    w->accepted = accepted;
     w->done = true;
     (void)pthread_mutex_lock(&admin->lock);
     MHD_resume_connection(w->connection); /* from now on `w` may be gone */
@@ -199,8 +197,8 @@ static void feedback_done(void *context, const ct_status *status, uint32_t accep
     (void)pthread_mutex_unlock(&admin->lock);
 }
 
-/* Suspends the connection until feedback_done. False where there is no memory for it. */
-static bool begin_feedback(ct_admin *admin, struct MHD_Connection *connection, body *from) {
+/* Suspends the connection until wait_over. False where there is no memory for it. */
+static bool begin_waiting(ct_admin *admin, struct MHD_Connection *connection, body *from, begin_fn begin) {
     waiting *w = calloc(1, sizeof *w);
     if (!w) return false;
     w->admin = admin;
@@ -213,18 +211,50 @@ static bool begin_feedback(ct_admin *admin, struct MHD_Connection *connection, b
     (void)pthread_mutex_unlock(&admin->lock);
     MHD_suspend_connection(connection);
     ct_status status = CT_STATUS_INIT;
-    const ct_code code =
-        stopping ? ct_fail(&status, CT_UNAVAILABLE, "the server is going down")
-                 : ct_admin_feedback(admin->server, &w->arena, from->data ? from->data : "", from->bytes, feedback_done, w, &status);
-    if (code != CT_OK) feedback_done(w, &status, 0);
+    const ct_code code = stopping ? ct_fail(&status, CT_UNAVAILABLE, "the server is going down") : begin(admin, from, &status);
+    if (code != CT_OK) wait_over(w, &status);
     return true;
+}
+
+static ct_code begin_score(ct_admin *admin, const body *from, ct_status *status) {
+    waiting *w = from->waiting;
+    w->score = (ct_admin_call){.arena = &w->arena, .done = wait_over, .context = w};
+    return ct_admin_score(admin->server, &w->score, from->data ? from->data : "", from->bytes,
+                          MHD_lookup_connection_value(w->connection, MHD_HEADER_KIND, "Grpc-Timeout"), status);
+}
+
+static void feedback_done(void *context, const ct_status *status, uint32_t accepted) {
+    waiting *w = context;
+    w->accepted = accepted;
+    wait_over(w, status);
+}
+
+static ct_code begin_feedback(ct_admin *admin, const body *from, ct_status *status) {
+    waiting *w = from->waiting;
+    return ct_admin_feedback(admin->server, &w->arena, from->data ? from->data : "", from->bytes, feedback_done, w, status);
+}
+
+static reply error_of(const ct_status *status) {
+    return error_reply(http_status(status->code), ct_rpc_code_name(status->code), status->message);
+}
+
+static reply out_of_memory(void) { return error_reply(MHD_HTTP_SERVICE_UNAVAILABLE, "UNAVAILABLE", "out of memory; try again later"); }
+
+static reply answer_score(ct_admin *admin, const body *from) {
+    (void)admin;
+    const waiting *w = from->waiting;
+    if (!w) return out_of_memory();
+    ct_status status = w->status;
+    json_t *answer = NULL;
+    if (status.code != CT_OK || ct_admin_scores(&w->score, &answer, &status) != CT_OK) return error_of(&status);
+    return json_reply(MHD_HTTP_OK, answer);
 }
 
 static reply answer_feedback(ct_admin *admin, const body *from) {
     (void)admin;
     const waiting *w = from->waiting;
-    if (!w) return error_reply(MHD_HTTP_SERVICE_UNAVAILABLE, "UNAVAILABLE", "out of memory; try again later");
-    if (w->status.code != CT_OK) return error_reply(http_status(w->status.code), ct_rpc_code_name(w->status.code), w->status.message);
+    if (!w) return out_of_memory();
+    if (w->status.code != CT_OK) return error_of(&w->status);
     return json_reply(MHD_HTTP_OK, json_pack("{s:I}", "accepted", (json_int_t)w->accepted));
 }
 
@@ -337,7 +367,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
         return send_reply(admin, connection, at, unknown);
     }
     if (from->refused) return send_reply(admin, connection, at, refused_body(admin, from->refused));
-    if (routes[at].waits && !from->waiting && begin_feedback(admin, connection, from)) return MHD_YES;
+    if (routes[at].begin && !from->waiting && begin_waiting(admin, connection, from, routes[at].begin)) return MHD_YES;
     return send_reply(admin, connection, at, routes[at].answer(admin, from));
 }
 

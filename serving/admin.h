@@ -7,8 +7,9 @@
  *     POST /v1/score    a ScoreRequest as JSON, a ScoreResponse as JSON (docs/api.md)
  *     POST /v1/feedback a FeedbackRequest as JSON, a FeedbackResponse as JSON once its events are on disk
  *
- * One thread does all of it: one JSON request is scored at a time, beside what gRPC's threads do and without their queue, so it is for
- * people and scripts, not for load. Where the server has tokens, the two POSTs need one, as gRPC does; the rest asks nobody who they are,
+ * One thread does all of it, but scores: requests for those wait in gRPC's queue and are computed by its threads, with its limits. It is
+ * for people and scripts all the same: JSON takes longer to read than a model to compute. Where the server has tokens, the two POSTs need
+ * one, as gRPC does; the rest asks nobody who they are,
  * so it belongs on the loopback or where only those can reach it that may see it. */
 #ifndef SERVING_ADMIN_H
 #define SERVING_ADMIN_H

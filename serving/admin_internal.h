@@ -10,8 +10,23 @@
 #include "serving/admin.h"
 
 /* --- admin_score.c --- */
-/* A ScoreRequest as JSON to a ScoreResponse as JSON (the caller's), with the same checks, and the same bits, as over gRPC. */
-CT_MUST_CHECK ct_code ct_admin_score(ct_server *server, const char *body, size_t bytes, json_t **out_answer, ct_status *status);
+/* A call of Score over HTTP. The first three are the caller's to set; `done` is called once, perhaps by another thread. */
+typedef struct ct_admin_call {
+    ct_arena *arena; /* must stay until `done` and the use of the answer; nobody else uses it before `done` */
+    void (*done)(void *context, const ct_status *status);
+    void *context;
+    int64_t deadline_ns; /* INT64_MAX = none */
+    uint8_t *packed, *answer;
+    size_t packed_bytes, answer_bytes;
+} ct_admin_call;
+/* A ScoreRequest as JSON, with the same checks, limits and queue as over gRPC. timeout: of the header Grpc-Timeout; NULL = none. On failure
+ * `done` is not called. */
+CT_MUST_CHECK ct_code ct_admin_score(ct_server *server, ct_admin_call *call, const char *body, size_t bytes, const char *timeout,
+                                     ct_status *status);
+/* After `done` with CT_OK: the ScoreResponse as JSON (the caller's), with the same bits as over gRPC. */
+CT_MUST_CHECK ct_code ct_admin_scores(const ct_admin_call *call, json_t **out_answer, ct_status *status);
+/* As gRPC spells it: digits and a unit. CT_INVALID. */
+CT_MUST_CHECK ct_code ct_admin_timeout(const char *text, int64_t *out_ns, ct_status *status);
 
 /* --- admin_feedback.c --- */
 /* A message as JSON to its packed bytes, in the arena. */
@@ -23,7 +38,7 @@ CT_MUST_CHECK ct_code ct_admin_feedback(ct_server *server, ct_arena *arena, cons
 
 /* --- metrics.c --- */
 /* How often a path was asked for, by HTTP status. */
-enum { CT_HTTP_STATUSES = 10 };
+enum { CT_HTTP_STATUSES = 11 };
 typedef struct ct_http_counts {
     const char *path;
     uint64_t by_status[CT_HTTP_STATUSES]; /* as ct_http_statuses */

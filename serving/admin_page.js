@@ -98,6 +98,13 @@
                scales: { x: { title: { display: true, text: "score, up to" }, grid: { display: false } }, y: axis("% of candidates") } },
   });
 
+  const calibrationChart = new Chart(document.getElementById("calibration-chart"), {
+    type: "line",
+    data: { datasets: [] },
+    options: { animation: false, maintainAspectRatio: false,
+               scales: { x: { ...axis("mean score of what was shown"), type: "linear" }, y: axis("click rate") } },
+  });
+
   const answered = (series) => sum(series, "clicktower_requests_total", { code: "OK" });
   const unanswered = (series) => sum(series, "clicktower_requests_total") - answered(series);
 
@@ -194,6 +201,37 @@
     show("scores-note", "Since the models were loaded. " + means.join("; "));
   }
 
+  // Of what was shown: how many clicks the scores expected, and how many came. A point is a bucket of the score.
+  function drawCalibration(series) {
+    const names = ["shown", "clicks", "predicted"].map((what) => "clicktower_calibration_" + what + "_total");
+    const rows = [["model", "arm", "shown", "clicks", "click rate", "mean score", "clicks to those expected"]], datasets = [];
+    const pairs = new Map(all(series, names[0]).map(({ labels }) => [labels.model + "\n" + labels.arm, { model: labels.model, arm: labels.arm }]));
+    let most = 0;
+    for (const own of pairs.values()) {
+      const [shown, clicks, predicted] = names.map((name) => sum(series, name, own));
+      if (!shown) continue;
+      rows.push([own.model, own.arm, shown, clicks, number(clicks / shown, 4), number(predicted / shown, 4), predicted ? number(clicks / predicted) : "–"]);
+      const points = [];
+      for (const { labels, value } of all(series, names[0])) {
+        if (!has(labels, own) || !value) continue;
+        const [click, score] = [names[1], names[2]].map((name) => sum(series, name, labels) / value);
+        points.push({ x: score, y: click, shown: value });
+        most = Math.max(most, score, click);
+      }
+      const colour = COLOURS[datasets.length % COLOURS.length];
+      datasets.push({ label: own.model + (own.arm ? ", " + own.arm : ""), data: points, borderColor: colour, backgroundColor: colour, pointRadius: 4 });
+    }
+    datasets.push({ label: "as expected", data: [{ x: 0, y: 0 }, { x: most, y: most }], borderColor: "#8a94a3", borderDash: [6, 4], pointRadius: 0 });
+    table("calibration", rows.length > 1 ? rows : [["model", "arm", "shown", "clicks"]]);
+    calibrationChart.data.datasets = datasets;
+    calibrationChart.update();
+    const events = "clicktower_calibration_events_total", count = (result) => sum(series, events, { result }).toLocaleString("en");
+    show("calibration-note", !all(series, events).length ? "The server needs --exposures and --feedback to see what came of its scores." :
+         "Since the start, of the logged requests that are still kept: " + sum(series, "clicktower_calibration_requests").toLocaleString("en") + " in " +
+         bytes(sum(series, "clicktower_calibration_bytes")) + ". Events: " + count("counted") + " counted, " + count("repeated") + " repeated, " +
+         count("unknown") + " of requests that are not kept. Clicks may still come; clicktower report has the whole.");
+  }
+
   function drawCharts(points, now) {
     const ago = history.map((reading) => Math.round((reading.at - now) / 1e3));
     rateChart.data.labels = latencyChart.data.labels = ago;
@@ -227,6 +265,7 @@
     drawCodes(series);
     drawTables(series);
     drawScores(series);
+    drawCalibration(series);
     drawCharts(points, at);
   }
 

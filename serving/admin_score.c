@@ -1,45 +1,73 @@
-/* Scoring for people with curl. The JSON becomes the very bytes that a gRPC client would send, so everything behind is the same: checks,
- * batch, forward. The scorer is made for the request: nothing is kept for a way that is rarely used. */
+/* Scoring for people with curl. The JSON becomes the very bytes that a gRPC client would send, and goes through the same queue, limits and
+ * threads (score_call.h); the answer's bytes become JSON. Meanwhile the connection is suspended, so the admin port's one thread goes on.
+ *
+ * HTTP has no deadline of its own: the header `Grpc-Timeout`, as gRPC spells it (https://github.com/grpc/grpc/blob/master/doc/
+ * PROTOCOL-HTTP2.md) and as gateways in front of gRPC take it, gives one. */
+#include <string.h>
+
 #include "base/clock.h"
 #include "serving/admin_internal.h"
 #include "serving/message_json.h"
 #include "serving/server_internal.h"
 
-static ct_code score(ct_server *server, ct_score_work *work, const uint8_t *packed, size_t bytes, json_t **out_answer, ct_status *status) {
-    CT_TRY(ct_score_prepare(server, work, packed, bytes, status));
-    ct_scorer *scorer = NULL;
-    CT_TRY(ct_scorer_create(work->model->model, &scorer, status));
-    const ct_code code =
-        ct_scorer_run_derived(scorer, &work->batch, 0, work->batch.rows, work->logits, work->derived, work->derived_stride, status);
-    ct_scorer_destroy(scorer);
-    CT_TRY(code);
-    Clicktower__V1__ScoreResponse response;
-    CT_TRY(ct_score_response(work, &response, status));
-    *out_answer = ct_message_to_json(&response.base);
-    if (!*out_answer) return ct_fail_memory(status, work->batch.rows * sizeof(float), "an answer");
-    ct_score_expose(server, work, CT_OK, &response);
+static const uint8_t *request(const void *of, size_t *out_bytes) {
+    const ct_admin_call *call = of;
+    *out_bytes = call->packed_bytes;
+    return call->packed;
+}
+
+static ct_code why_unwanted(const void *of, int64_t now_ns) {
+    const ct_admin_call *call = of;
+    return call->deadline_ns <= now_ns ? CT_DEADLINE : CT_OK;
+}
+
+static uint8_t *reserve(void *of, size_t bytes) {
+    ct_admin_call *call = of;
+    call->answer = ct_arena_alloc(call->arena, bytes + 1);
+    call->answer_bytes = bytes;
+    return call->answer;
+}
+
+static void end(void *of, const ct_status *status) {
+    ct_admin_call *call = of;
+    call->done(call->context, status);
+}
+
+static const ct_score_way way = {.request = request, .why_unwanted = why_unwanted, .reserve = reserve, .end = end};
+
+ct_code ct_admin_timeout(const char *text, int64_t *out_ns, ct_status *status) {
+    static const struct {
+        char unit;
+        int64_t ns;
+    } units[] = {{'H', 3600000000000}, {'M', 60000000000}, {'S', 1000000000}, {'m', 1000000}, {'u', 1000}, {'n', 1}};
+    int64_t value = 0;
+    size_t digits = 0;
+    for (; text[digits] >= '0' && text[digits] <= '9' && digits < 8; digits++) value = 10 * value + (text[digits] - '0');
+    for (size_t u = 0; digits && u < sizeof units / sizeof *units; u++) {
+        if (text[digits] != units[u].unit || text[digits + 1] != '\0') continue;
+        *out_ns = value > INT64_MAX / 4 / units[u].ns ? INT64_MAX / 4 : value * units[u].ns;
+        return CT_OK;
+    }
+    return ct_fail(status, CT_INVALID, "header Grpc-Timeout must be 1 to 8 digits and one of H M S m u n, as 100m for 100 ms");
+}
+
+ct_code ct_admin_score(ct_server *server, ct_admin_call *call, const char *body, size_t bytes, const char *timeout, ct_status *status) {
+    int64_t left_ns = 0;
+    call->deadline_ns = INT64_MAX;
+    if (timeout) {
+        CT_TRY(ct_admin_timeout(timeout, &left_ns, status));
+        call->deadline_ns = ct_clock_ns() + left_ns;
+    }
+    CT_TRY(ct_admin_pack_json(call->arena, &clicktower__v1__score_request__descriptor, body, bytes, &call->packed, &call->packed_bytes,
+                              status));
+    ct_server_submit(server, (ct_score_call){&way, call}, call->deadline_ns);
     return CT_OK;
 }
 
-ct_code ct_admin_score(ct_server *server, const char *body, size_t bytes, json_t **out_answer, ct_status *status) {
-    if (ct_server_is_draining(server)) return ct_fail(status, CT_UNAVAILABLE, "the server is going down");
-    ct_score_work *work = NULL;
-    const int64_t arrived_ns = ct_clock_ns();
-    CT_TRY(ct_score_work_create(&work, status));
-    work->arrived_ns = arrived_ns;
-    uint8_t *packed = NULL;
-    size_t packed_bytes = 0;
-    ct_code code =
-        ct_admin_pack_json(&work->arena, &clicktower__v1__score_request__descriptor, body, bytes, &packed, &packed_bytes, status);
-    if (code == CT_OK) {
-        work->set = ct_server_take_set(server);
-        code = score(server, work, packed, packed_bytes, out_answer, status);
-        if (code != CT_OK) ct_score_expose(server, work, code, NULL);
-        (void)pthread_mutex_lock(&server->lock);
-        ct_model_set_count(work->set, &work->choice, code != CT_OK);
-        (void)pthread_mutex_unlock(&server->lock);
-        ct_server_give_set(server, work->set);
-    }
-    ct_score_work_destroy(work);
-    return code;
+ct_code ct_admin_scores(const ct_admin_call *call, json_t **out_answer, ct_status *status) {
+    ProtobufCMessage *response = NULL;
+    CT_TRY(ct_message_unpack(call->arena, &clicktower__v1__score_response__descriptor, call->answer, call->answer_bytes, "the answer",
+                             &response, status));
+    *out_answer = ct_message_to_json(response);
+    return *out_answer ? CT_OK : ct_fail_memory(status, call->answer_bytes, "an answer");
 }

@@ -430,6 +430,17 @@ static ct_code add_side(const ct_decoder *decoder, ct_arena *arena, request_colu
 
 /* --- histories --- */
 
+static bool has_column(request_column *const *columns, size_t count, const char *name) {
+    const size_t bytes = strlen(name);
+    for (size_t i = 0; i < count; i++)
+        if (columns[i]->name.len == bytes && memcmp(columns[i]->name.data, name, bytes) == 0) return true;
+    return false;
+}
+
+bool ct_request_brings(const request *r, const char *name) {
+    return has_column(r->context, r->n_context, name) || has_column(r->candidates, r->n_candidates, name);
+}
+
 /* How many values of its history each row has. */
 static ct_code count_values(const ct_column *history, size_t rows, ct_arena *arena, ct_column *out, ct_status *status) {
     float *counts = ct_arena_alloc(arena, rows * sizeof *counts);

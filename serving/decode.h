@@ -39,6 +39,9 @@ CT_MUST_CHECK ct_code ct_request_unpack(ct_arena *arena, const uint8_t *data, si
 CT_MUST_CHECK ct_code ct_request_batch(const ct_decoder *decoder, ct_arena *arena, const Clicktower__V1__ScoreRequest *request,
                                        ct_batch *out_batch, ct_status *status);
 
+/* Does the request have a column of that name? */
+bool ct_request_brings(const Clicktower__V1__ScoreRequest *request, const char *name);
+
 bool ct_utf8_is_valid(const void *text, size_t bytes);
 
 static inline ProtobufCBinaryData ct_text_data(const char *text) {

@@ -1,5 +1,6 @@
-/* A record of the ring is a head, the floats (probabilities of each output, then derived columns), the texts with a NUL behind each, and
- * the request's packed bytes, which the writing thread unpacks: a scoring thread does nothing but copy. */
+/* A record of the ring is a head, the floats (probabilities of each output, then derived columns), the histories (rule, number of keys,
+ * keys: 64 bits each), the texts with a NUL behind each, and the request's packed bytes, which the writing thread unpacks: a scoring thread
+ * does nothing but copy. */
 #include "serving/exposures.h"
 
 #include <inttypes.h>
@@ -23,7 +24,7 @@ enum {
     WRITE_BYTES = 1024 * 1024, /* of lines that are written at one time */
     KEPT_BYTES = 4 * 1024 * 1024,
     NAP_NS = 20 * 1000 * 1000,
-    TEXTS = 6 /* request id, experiment, arm, fallback arm, model, version; then names of outputs and of derived columns */
+    TEXTS = 6 /* request id, experiment, arm, fallback arm, model, version; then names of outputs, of derived columns, of histories */
 };
 
 struct ct_exposures {
@@ -35,6 +36,7 @@ struct ct_exposures {
     pthread_t thread;
     atomic_bool stop;
     /* the thread's own */
+    ct_calibration *calibration; /* NULL = none */
     ct_line_files *files;
     ct_line_text text;
     ct_arena arena;
@@ -47,7 +49,7 @@ struct ct_exposures {
 
 typedef struct record_head {
     int64_t time_ms, latency_us;
-    uint32_t rows, outputs, derived;
+    uint32_t rows, outputs, derived, histories;
     uint32_t code, how;
     uint32_t texts_bytes, request_bytes;
     uint32_t derived_counts[CT_EXPOSURE_DERIVED]; /* only the first `derived` of them are in the record */
@@ -63,6 +65,13 @@ static char *put_text(char *at, const void *text, size_t bytes) {
     return at + bytes + 1;
 }
 
+static char *put_history(char *at, uint64_t rule, const uint64_t *keys, size_t count) {
+    const uint64_t words[] = {rule, count};
+    memcpy(at, words, sizeof words);
+    if (count) memcpy(at + sizeof words, keys, count * sizeof *keys);
+    return at + sizeof words + count * sizeof *keys;
+}
+
 void ct_exposures_put(ct_exposures *exposures, const ct_exposure *e) {
     const char *const texts[] = {e->experiment, e->arm, e->fallback_arm, e->model, e->version};
     record_head head = {.time_ms = ct_clock_unix_ms(),
@@ -70,10 +79,11 @@ void ct_exposures_put(ct_exposures *exposures, const ct_exposure *e) {
                         .rows = (uint32_t)e->rows,
                         .outputs = (uint32_t)e->output_count,
                         .derived = (uint32_t)e->derived_count,
+                        .histories = (uint32_t)e->history_count,
                         .code = (uint32_t)e->code,
                         .how = (uint32_t)e->how,
                         .request_bytes = (uint32_t)e->request_bytes};
-    size_t floats = e->rows * e->output_count, texts_bytes = e->request_id_bytes + 1;
+    size_t floats = e->rows * e->output_count, history_words = 0, texts_bytes = e->request_id_bytes + 1;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) texts_bytes += strlen(texts[i]) + 1;
     for (size_t o = 0; o < e->output_count; o++) texts_bytes += strlen(e->outputs[o].name) + 1;
     for (size_t d = 0; d < e->derived_count; d++) {
@@ -81,8 +91,13 @@ void ct_exposures_put(ct_exposures *exposures, const ct_exposure *e) {
         floats += e->derived[d].count;
         head.derived_counts[d] = (uint32_t)e->derived[d].count;
     }
+    for (size_t h = 0; h < e->history_count; h++) {
+        texts_bytes += strlen(e->histories[h].name) + 1;
+        history_words += 2 + e->histories[h].count;
+    }
     head.texts_bytes = (uint32_t)texts_bytes;
-    char *record = ct_ring_reserve(exposures->ring, head_bytes(e->derived_count) + floats * sizeof(float) + texts_bytes + e->request_bytes);
+    char *record = ct_ring_reserve(exposures->ring, head_bytes(e->derived_count) + floats * sizeof(float) +
+                                                        history_words * sizeof(uint64_t) + texts_bytes + e->request_bytes);
     if (!record) {
         (void)atomic_fetch_add_explicit(&exposures->dropped_full, 1, memory_order_relaxed);
         return;
@@ -96,10 +111,12 @@ void ct_exposures_put(ct_exposures *exposures, const ct_exposure *e) {
         memcpy(at, e->derived[d].values, e->derived[d].count * sizeof(float));
         at += e->derived[d].count * sizeof(float);
     }
+    for (size_t h = 0; h < e->history_count; h++) at = put_history(at, e->histories[h].rule, e->histories[h].keys, e->histories[h].count);
     at = put_text(at, e->request_id, e->request_id_bytes);
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) at = put_text(at, texts[i], strlen(texts[i]));
     for (size_t o = 0; o < e->output_count; o++) at = put_text(at, e->outputs[o].name, strlen(e->outputs[o].name));
     for (size_t d = 0; d < e->derived_count; d++) at = put_text(at, e->derived[d].name, strlen(e->derived[d].name));
+    for (size_t h = 0; h < e->history_count; h++) at = put_text(at, e->histories[h].name, strlen(e->histories[h].name));
     if (e->request_bytes) memcpy(at, e->request, e->request_bytes);
     ct_ring_commit(exposures->ring, record);
 }
@@ -183,8 +200,28 @@ static void put_member_integer(ct_line_text *text, const char *name, int64_t val
     ct_line_text_integer(text, value);
 }
 
-/* What is there of a request that was answered. `names`: of outputs, then of derived columns. */
-static void put_answer(ct_line_text *text, const record_head *head, const float *values, const char *names,
+/* One history, from `words`, which need not be aligned; returns where the next one stands. */
+static const char *put_keys(ct_line_text *text, const char *name, const char *words) {
+    uint64_t head[2], key;
+    char hex[24];
+    memcpy(head, words, sizeof head);
+    put_member_text(text, "name", name);
+    (void)snprintf(hex, sizeof hex, "%016" PRIx64, head[0]);
+    put_member_text(text, "rule", hex);
+    ct_line_text_member(text, "keys");
+    ct_line_text_put(text, "[");
+    words += sizeof head;
+    for (uint64_t i = 0; i < head[1]; i++, words += sizeof key) {
+        memcpy(&key, words, sizeof key);
+        (void)snprintf(hex, sizeof hex, "%s\"%016" PRIx64 "\"", i ? "," : "", key);
+        ct_line_text_put(text, hex);
+    }
+    ct_line_text_put(text, "]");
+    return words;
+}
+
+/* What is there of a request that was answered. `names`: of outputs, then of derived columns, then of histories. */
+static void put_answer(ct_line_text *text, const record_head *head, const float *values, const char *histories, const char *names,
                        const Clicktower__V1__ScoreRequest *request) {
     const float *derived = values + (size_t)head->rows * head->outputs;
     const char *derived_name = names;
@@ -200,6 +237,11 @@ static void put_answer(ct_line_text *text, const record_head *head, const float 
         ct_line_text_put(text, "}");
         derived += head->derived_counts[d];
         derived_name += strlen(derived_name) + 1;
+    }
+    for (size_t h = 0; h < head->histories; h++, derived_name += strlen(derived_name) + 1) {
+        ct_line_text_put(text, h || head->derived ? ",{" : "{");
+        histories = put_keys(text, derived_name, histories);
+        ct_line_text_put(text, "}");
     }
     ct_line_text_put(text, "]");
     ct_line_text_member(text, "scores");
@@ -218,7 +260,12 @@ static bool put_line(ct_exposures *exposures, const char *record) {
     const float *values = (const float *)(const void *)(record + head_bytes(head.derived));
     size_t floats = (size_t)head.rows * head.outputs;
     for (size_t d = 0; d < head.derived; d++) floats += head.derived_counts[d];
-    const char *names = (const char *)(values + floats);
+    const char *const histories = (const char *)(values + floats), *names = histories;
+    for (size_t h = 0; h < head.histories; h++) {
+        uint64_t count;
+        memcpy(&count, names + sizeof count, sizeof count);
+        names += (2 + count) * sizeof count;
+    }
     const uint8_t *request_bytes = (const uint8_t *)names + head.texts_bytes;
     for (size_t i = 0; i < TEXTS; i++) {
         texts[i] = names;
@@ -245,7 +292,8 @@ static bool put_line(ct_exposures *exposures, const char *record) {
     put_member_integer(text, "latency_us", head.latency_us);
     if (head.code == CT_OK) {
         put_member_integer(text, "candidates", head.rows);
-        put_answer(text, &head, values, names, request);
+        ct_calibration_expose(exposures->calibration, texts[0], texts[4], texts[2], values, head.rows);
+        put_answer(text, &head, values, histories, names, request);
     } else {
         put_member_text(text, "error", ct_rpc_code_name((ct_code)head.code));
     }
@@ -335,6 +383,7 @@ ct_code ct_exposures_open(const ct_exposures_options *options, ct_exposures **ou
     (void)pthread_mutex_init(&exposures->lock, NULL);
     ct_arena_init(&exposures->arena, 0);
     exposures->sample_rate = options->sample_rate;
+    exposures->calibration = options->calibration;
     exposures->sample_below = options->sample_rate >= 1.0 ? UINT64_MAX : (uint64_t)(options->sample_rate * 0x1p64);
     ct_code code = CT_OK;
     if (getrandom(&exposures->id_prefix, sizeof exposures->id_prefix, 0) != (ssize_t)sizeof exposures->id_prefix) {

@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "experiment/assign/assign.h"
+#include "serving/calibration.h"
 
 typedef struct ct_exposures_options {
     const char *folder;
@@ -13,9 +14,16 @@ typedef struct ct_exposures_options {
     size_t buffer_bytes;   /* of the ring */
     uint64_t rotate_bytes; /* of a file */
     int64_t rotate_ms;
+    ct_calibration *calibration; /* gets what was scored too; NULL = none. Must outlive the exposures */
 } ct_exposures_options;
 
-enum { CT_MADE_ID_BYTES = 33, CT_EXPOSURE_OUTPUTS = 16, CT_EXPOSURE_DERIVED = 256, CT_EXPOSURES_MESSAGE_BYTES = 256 };
+enum {
+    CT_MADE_ID_BYTES = 33,
+    CT_EXPOSURE_OUTPUTS = 16,
+    CT_EXPOSURE_DERIVED = 256,
+    CT_EXPOSURE_HISTORIES = 64,
+    CT_EXPOSURES_MESSAGE_BYTES = 256
+};
 
 /* One request; all of it is copied. */
 typedef struct ct_exposure {
@@ -40,6 +48,13 @@ typedef struct ct_exposure {
         const float *values; /* (count) */
         size_t count;        /* rows, or 1 */
     } derived[CT_EXPOSURE_DERIVED];
+    size_t history_count; /* at most CT_EXPOSURE_HISTORIES: columns that were taken from the unit's history, one row for all candidates */
+    struct {
+        const char *name;
+        uint64_t rule;        /* ct_schema_column_hash */
+        const uint64_t *keys; /* (count) */
+        size_t count;
+    } histories[CT_EXPOSURE_HISTORIES];
 } ct_exposure;
 
 /* Since the start. */

@@ -43,7 +43,8 @@ struct ct_feedback {
     bool stop;
     ct_feedback_stats stats;
     /* the thread's own */
-    written_entry *written; /* (capacity) */
+    ct_calibration *calibration; /* NULL = none */
+    written_entry *written;      /* (capacity) */
     size_t written_count;
     ct_line_files *files;
     ct_line_text text;
@@ -115,7 +116,11 @@ static void prepare(ct_feedback *feedback, entry from) {
         for (size_t i = 0; i < request->n_events; i++) {
             const Clicktower__V1__FeedbackEvent *event = request->events[i];
             put_event(&feedback->text, event, now_ms);
-            (*(is_event(event, "shown") ? &written.shown : is_event(event, "click") ? &written.clicks : &written.others))++;
+            const bool shown = is_event(event, "shown"), click = is_event(event, "click");
+            (*(shown ? &written.shown : click ? &written.clicks : &written.others))++;
+            if (shown || click)
+                ct_calibration_feedback(feedback->calibration, event->request_id.data, event->request_id.len, event->candidate,
+                                        shown ? CT_FEEDBACK_SHOWN : CT_FEEDBACK_CLICK);
         }
         if (feedback->text.failed) code = ct_fail(&status, CT_UNAVAILABLE, "out of memory for feedback; send it again later");
     }
@@ -232,6 +237,7 @@ ct_code ct_feedback_open(const ct_feedback_options *options, ct_feedback **out_f
     (void)pthread_condattr_destroy(&attributes);
     ct_arena_init(&feedback->arena, 0);
     feedback->max_candidates = options->max_candidates ? options->max_candidates : DEFAULT_MAX_CANDIDATES;
+    feedback->calibration = options->calibration;
     feedback->capacity = options->queue_calls ? options->queue_calls : DEFAULT_QUEUE_CALLS;
     feedback->max_bytes = options->queue_bytes ? options->queue_bytes : DEFAULT_QUEUE_BYTES;
     feedback->queue = calloc(feedback->capacity, sizeof *feedback->queue);

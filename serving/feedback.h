@@ -7,6 +7,7 @@
 #include "base/arena.h"
 #include "base/status.h"
 #include "proto/clicktower.pb-c.h"
+#include "serving/calibration.h"
 
 enum {
     CT_FEEDBACK_MAX_EVENTS = 10000, /* of a request */
@@ -19,9 +20,10 @@ typedef struct ct_feedback_options {
     const char *folder;
     uint64_t rotate_bytes; /* of a file */
     int64_t rotate_ms;
-    uint32_t max_candidates; /* of a scored request; default 10,000 */
-    size_t queue_calls;      /* that wait to be written; default 256 */
-    size_t queue_bytes;      /* of all of them; default 64 MiB */
+    uint32_t max_candidates;     /* of a scored request; default 10,000 */
+    size_t queue_calls;          /* that wait to be written; default 256 */
+    size_t queue_bytes;          /* of all of them; default 64 MiB */
+    ct_calibration *calibration; /* gets what was shown and clicked too; NULL = none. Must outlive the feedback */
 } ct_feedback_options;
 
 /* Since the start. */

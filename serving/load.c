@@ -1,18 +1,14 @@
-/* Threads: the caller takes back what has ended; in the open loop a second thread starts calls when they are due. A call's tag says when it
- * was due, by which it is counted, so the threads share no list of calls. */
+/* One thread starts calls and takes back what has ended. A call's tag says when it was due, by which it is counted. */
 #include "serving/load.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/clock.h"
 #include "serving/rpc.h"
 
-enum { FIRST_CALL_MS = 10000 };
+enum { FIRST_CALL_MS = 10000, TICK_NS = 1000000, QUIET_POLLS = 8 };
 
 typedef struct load {
     const ct_load_options *options;
@@ -21,10 +17,6 @@ typedef struct load {
     int64_t first_ns;         /* when the first one of all is */
     size_t next_request;
     ct_load_result *result;
-    /* open loop */
-    atomic_bool all_started;
-    ct_code code;
-    ct_status status;
 } load;
 
 static ct_code start(load *l, int64_t due_ns, ct_status *status) {
@@ -61,29 +53,44 @@ static ct_code closed_loop(load *l, ct_status *status) {
     return CT_OK;
 }
 
-static void *start_when_due(void *argument) {
-    load *l = argument;
-    for (uint64_t i = 0;; i++) {
-        const int64_t due = l->first_ns + (int64_t)((double)i * 1e9 / l->options->rate);
-        if (due >= l->end_ns) break;
-        const struct timespec at = {.tv_sec = due / 1000000000, .tv_nsec = due % 1000000000};
-        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL) == EINTR) continue;
-        l->code = start(l, due, &l->status);
-        if (l->code != CT_OK) break;
+/* Starts what is due; when the next one is, or INT64_MAX. */
+static ct_code start_due(load *l, uint64_t *number, int64_t *out_next_ns, ct_status *status) {
+    for (;; (*number)++) {
+        const int64_t due = l->first_ns + (int64_t)((double)*number * 1e9 / l->options->rate);
+        *out_next_ns = due < l->end_ns ? due : INT64_MAX;
+        if (due >= l->end_ns || due > ct_clock_ns()) return CT_OK;
+        CT_TRY(start(l, due, status));
     }
-    atomic_store(&l->all_started, true);
-    return NULL;
 }
 
+/* One thread, which is awake for TICK_NS/16 in each TICK_NS where many calls are due: client and server often share the processors, and a
+ * client that wakes for every call and every answer takes more from the server by interrupting it than by its own work. What comes
+ * meanwhile is seen up to a tick later, and counted as seen then. */
 static ct_code open_loop(load *l, ct_status *status) {
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, start_when_due, l) != 0) return ct_fail(status, CT_EXHAUSTED, "cannot start a thread");
+    const bool ticks = l->options->rate >= 1e9 / TICK_NS;
+    uint64_t number = 0;
+    int64_t next_ns = 0, tick_ns = l->first_ns;
     ct_rpc_result ended;
-    while (!atomic_load(&l->all_started) || ct_rpc_caller_in_flight(l->caller))
-        if (ct_rpc_caller_next(l->caller, ct_clock_ns() + 100000000, &ended)) count(l, &ended, ct_clock_ns());
-    (void)pthread_join(thread, NULL);
-    if (l->code != CT_OK) *status = l->status;
-    return l->code;
+    for (;;) {
+        CT_TRY(start_due(l, &number, &next_ns, status));
+        size_t quiet = 0;
+        while (quiet < QUIET_POLLS && ct_rpc_caller_in_flight(l->caller)) {
+            const bool waits = !ticks || next_ns == INT64_MAX;
+            if (ct_rpc_caller_next(l->caller, waits ? next_ns : 0, &ended)) {
+                count(l, &ended, ct_clock_ns());
+                quiet = 0;
+            } else {
+                quiet = waits ? QUIET_POLLS : quiet + 1;
+            }
+        }
+        if (next_ns == INT64_MAX && !ct_rpc_caller_in_flight(l->caller)) return CT_OK;
+        if (next_ns == INT64_MAX) continue;
+        tick_ns += TICK_NS;
+        const int64_t until = ticks && tick_ns > next_ns ? tick_ns : next_ns;
+        const struct timespec at = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
+        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL) == EINTR) continue;
+        if (tick_ns < ct_clock_ns() - TICK_NS) tick_ns = ct_clock_ns();
+    }
 }
 
 /* Connects, and says what is wrong with the requests before many of them are sent. */

@@ -10,7 +10,7 @@
 #include "serving/admin_internal.h"
 #include "serving/server_internal.h"
 
-const unsigned ct_http_statuses[CT_HTTP_STATUSES] = {200, 400, 401, 404, 405, 413, 429, 500, 501, 503};
+const unsigned ct_http_statuses[CT_HTTP_STATUSES] = {200, 400, 401, 404, 405, 413, 429, 500, 501, 503, 504};
 
 static void head(FILE *out, const char *name, const char *type, const char *help) {
     (void)fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
@@ -68,7 +68,7 @@ static void histogram(FILE *out, const char *name, const char *label_name, const
 static void put_requests(FILE *out, ct_server *server, const ct_server_stats *stats) {
     static const double bounds[] = CT_SERVER_LATENCY_BOUNDS;
     const size_t bound_count = sizeof bounds / sizeof *bounds;
-    head(out, "clicktower_requests_total", "counter", "Score requests over gRPC, by the code that they ended with.");
+    head(out, "clicktower_requests_total", "counter", "Score requests, over gRPC and as JSON, by the code that they ended with.");
     /* Several of our codes are one of gRPC's. */
     for (int code = 0; code < CT_SERVER_CODES; code++) {
         const char *name = ct_rpc_code_name((ct_code)code);
@@ -82,9 +82,11 @@ static void put_requests(FILE *out, ct_server *server, const ct_server_stats *st
         if (first) (void)fprintf(out, "clicktower_requests_total{code=\"%s\"} %llu\n", name, (unsigned long long)count);
     }
     one(out, "clicktower_candidates_total", "counter", "Candidates of Score requests that were answered.", (double)stats->candidates);
-    head(out, "clicktower_requests_refused_total", "counter", "Requests refused because the server was busy: no room, or waited too long.");
-    (void)fprintf(out, "clicktower_requests_refused_total{reason=\"full\"} %llu\n", (unsigned long long)stats->refused_full);
-    (void)fprintf(out, "clicktower_requests_refused_total{reason=\"waited\"} %llu\n", (unsigned long long)stats->refused_waited);
+    static const char *const refusals[CT_REFUSALS] = {"full", "slow", "waited"};
+    head(out, "clicktower_requests_refused_total", "counter",
+         "Requests refused because the server was busy: no room, would have waited too long, or has waited too long.");
+    for (size_t r = 0; r < CT_REFUSALS; r++)
+        (void)fprintf(out, "clicktower_requests_refused_total{reason=\"%s\"} %llu\n", refusals[r], (unsigned long long)stats->refused[r]);
     head(out, "clicktower_calls_refused_total", "counter", "Calls of any method that were refused before they were looked at.");
     (void)fprintf(out, "clicktower_calls_refused_total{reason=\"no_token\"} %llu\n", (unsigned long long)stats->no_token);
     (void)fprintf(out, "clicktower_calls_refused_total{reason=\"peer_limit\"} %llu\n", (unsigned long long)stats->peer_limit);
@@ -370,6 +372,54 @@ static void put_feedback(FILE *out, ct_feedback *feedback) {
     one(out, "clicktower_feedback_failures_total", "counter", "Writes and renames that failed.", (double)stats.failures);
 }
 
+/* --- calibration --- */
+
+/* name{model="...",arm="...",le="..." of a bucket */
+static void calibration_line(FILE *out, const char *name, const ct_calibration_series *series, size_t bucket, double value) {
+    static const double bounds[] = CT_SCORE_BOUNDS;
+    (void)fprintf(out, "%s{", name);
+    label(out, "model", series->model);
+    (void)fputc(',', out);
+    label(out, "arm", series->arm);
+    if (bucket + 1 < CT_SCORE_BUCKETS)
+        (void)fprintf(out, ",score=\"%g\"} %.17g\n", bounds[bucket], value);
+    else
+        (void)fprintf(out, ",score=\"1\"} %.17g\n", value);
+}
+
+static void put_calibration(FILE *out, ct_calibration *calibration) {
+    if (!calibration) return;
+    ct_calibration_stats stats;
+    ct_calibration_series series;
+    static const char *const names[] = {"clicktower_calibration_shown_total", "clicktower_calibration_clicks_total",
+                                        "clicktower_calibration_predicted_total"};
+    static const char *const helps[] = {
+        "Candidates that feedback says were shown, each once, by the bucket of their score (its upper bound).",
+        "Those of them that were clicked, each once.", "Sum of their scores: how many clicks the model expected."};
+    static const char events[] = "clicktower_calibration_events_total";
+    ct_calibration_stats_get(calibration, &stats);
+    for (size_t n = 0; n < 3; n++) {
+        head(out, names[n], "counter", helps[n]);
+        for (size_t s = 0; s < stats.series_count; s++) {
+            ct_calibration_series_get(calibration, s, &series);
+            for (size_t b = 0; b < CT_SCORE_BUCKETS; b++)
+                calibration_line(out, names[n], &series, b,
+                                 n == 0   ? (double)series.shown[b]
+                                 : n == 1 ? (double)series.clicks[b]
+                                          : series.predicted[b]);
+        }
+    }
+    head(out, events, "counter", "Events shown and click: counted, said before, and of no request that is kept (too old, or not sampled).");
+    (void)fprintf(out, "%s{result=\"counted\"} %llu\n", events, (unsigned long long)stats.counted);
+    (void)fprintf(out, "%s{result=\"repeated\"} %llu\n", events, (unsigned long long)stats.repeated);
+    (void)fprintf(out, "%s{result=\"unknown\"} %llu\n", events, (unsigned long long)stats.unknown);
+    one(out, "clicktower_calibration_waiting_events", "gauge", "Events whose request is not there, and may still come.",
+        (double)stats.waiting);
+    one(out, "clicktower_calibration_requests", "gauge", "Requests whose scores are kept for feedback to come.", (double)stats.exposures);
+    one(out, "clicktower_calibration_fallen_total", "counter", "Requests that made room for newer ones.", (double)stats.fallen);
+    one(out, "clicktower_calibration_bytes", "gauge", "Memory for them.", (double)stats.bytes);
+}
+
 /* --- the process; names as Prometheus' own libraries have them --- */
 
 static size_t open_files(void) {
@@ -423,6 +473,7 @@ void ct_metrics_write(FILE *out, ct_server *server, const char *version, const c
     put_follow(out, server);
     put_exposures(out, server->exposures);
     put_feedback(out, server->feedback);
+    put_calibration(out, server->calibration);
     head(out, "clicktower_http_requests_total", "counter", "Requests to the admin port, by path and HTTP status.");
     for (size_t h = 0; h < http_count; h++)
         for (size_t s = 0; s < CT_HTTP_STATUSES; s++)

@@ -1,7 +1,6 @@
 #include "serving/queue.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 ct_code ct_queue_init(ct_queue *queue, size_t limit, size_t max_bytes, int64_t max_wait_ns, ct_status *status) {
     *queue = (ct_queue){.limit = limit, .max_bytes = max_bytes, .max_wait_ns = max_wait_ns};
@@ -14,65 +13,64 @@ void ct_queue_deinit(ct_queue *queue) {
     *queue = (ct_queue){0};
 }
 
-bool ct_queue_is_newest_first(const ct_queue *queue, int64_t now_ns) {
-    return queue->count && now_ns - queue->entries[0].since_ns >= queue->max_wait_ns / 2;
-}
+static ct_queue_entry *at(const ct_queue *queue, size_t index) { return &queue->entries[(queue->first + index) % queue->limit]; }
 
-static ct_queue_entry remove_at(ct_queue *queue, size_t at) {
-    const ct_queue_entry entry = queue->entries[at];
-    queue->count--;
-    queue->bytes -= entry.bytes;
-    memmove(queue->entries + at, queue->entries + at + 1, (queue->count - at) * sizeof entry);
-    return entry;
-}
+int64_t ct_queue_wait_ns(const ct_queue *queue) { return (int64_t)((double)queue->rows * queue->row_ns); }
 
-/* Would an entry of `bytes` fit beside `count` others that hold `held`? */
-static bool fits(const ct_queue *queue, size_t count, size_t held, size_t bytes) {
-    if (count >= queue->limit) return false;
-    return count == 0 || (held <= queue->max_bytes && bytes <= queue->max_bytes - held);
-}
-
-bool ct_queue_push(ct_queue *queue, int64_t now_ns, ct_queue_entry entry, ct_queue_entry *out_refused) {
-    const bool room = fits(queue, queue->count, queue->bytes, entry.bytes);
-    if (!room) {
-        if (!ct_queue_is_newest_first(queue, now_ns) ||
-            !fits(queue, queue->count - 1, queue->bytes - queue->entries[0].bytes, entry.bytes)) {
-            *out_refused = entry;
-            return false;
-        }
-        *out_refused = remove_at(queue, 0);
+ct_queue_answer ct_queue_push(ct_queue *queue, int64_t now_ns, ct_queue_entry entry) {
+    enum { SHARE = 2, OVERLOADED = 4 };
+    const int64_t left = entry.deadline_ns - now_ns; /* far from overflow: times are positive */
+    const int64_t longest = left / SHARE < queue->max_wait_ns ? left / SHARE : queue->max_wait_ns;
+    if (queue->count == 0) {
+        queue->empty_ns = now_ns;
+    } else {
+        if (queue->count == queue->limit || queue->bytes > queue->max_bytes || entry.bytes > queue->max_bytes - queue->bytes)
+            return CT_QUEUE_FULL;
+        const int64_t wait = ct_queue_wait_ns(queue), own = (int64_t)((double)entry.rows * queue->row_ns);
+        const bool overloaded = now_ns - queue->empty_ns > CT_QUEUE_CALM_NS;
+        if (wait > (overloaded ? longest / OVERLOADED : longest) || own > left - wait) return CT_QUEUE_SLOW;
     }
-    queue->entries[queue->count++] = entry;
+    entry.expires_ns = entry.since_ns + longest;
+    *at(queue, queue->count++) = entry;
     queue->bytes += entry.bytes;
-    return room;
+    queue->rows += entry.rows;
+    return CT_QUEUE_TAKEN;
 }
 
-static size_t next_at(const ct_queue *queue, int64_t now_ns) { return ct_queue_is_newest_first(queue, now_ns) ? queue->count - 1 : 0; }
+const ct_queue_entry *ct_queue_peek(const ct_queue *queue) { return queue->count ? at(queue, 0) : NULL; }
 
-const ct_queue_entry *ct_queue_peek(const ct_queue *queue, int64_t now_ns) {
-    return queue->count ? &queue->entries[next_at(queue, now_ns)] : NULL;
+static void forget(ct_queue *queue, const ct_queue_entry *entry) {
+    queue->bytes -= entry->bytes;
+    queue->rows -= entry->rows;
 }
 
 bool ct_queue_take(ct_queue *queue, int64_t now_ns, ct_queue_entry *out_entry) {
     if (queue->count == 0) return false;
-    *out_entry = remove_at(queue, next_at(queue, now_ns));
+    *out_entry = *at(queue, 0);
+    forget(queue, out_entry);
+    queue->first = (queue->first + 1) % queue->limit;
+    if (--queue->count == 0) queue->empty_ns = now_ns;
     return true;
 }
 
 size_t ct_queue_sweep(ct_queue *queue, int64_t now_ns, ct_queue_wanted_fn wanted, ct_queue_entry *out_entries, size_t capacity) {
     size_t kept = 0, out = 0;
     for (size_t i = 0; i < queue->count; i++) {
-        const ct_queue_entry entry = queue->entries[i];
-        const bool stays = now_ns - entry.since_ns < queue->max_wait_ns && wanted(entry.item, now_ns);
-        if (stays || out == capacity) {
-            queue->entries[kept++] = entry;
+        const ct_queue_entry entry = *at(queue, i);
+        if (out == capacity || (now_ns < entry.expires_ns && wanted(&entry, now_ns))) {
+            *at(queue, kept++) = entry;
         } else {
             out_entries[out++] = entry;
-            queue->bytes -= entry.bytes;
+            forget(queue, &entry);
         }
     }
     queue->count = kept;
     return out;
 }
 
-int64_t ct_queue_next_expiry(const ct_queue *queue) { return queue->count ? queue->entries[0].since_ns + queue->max_wait_ns : INT64_MAX; }
+int64_t ct_queue_next_expiry(const ct_queue *queue) {
+    int64_t next = INT64_MAX;
+    for (size_t i = 0; i < queue->count; i++)
+        if (at(queue, i)->expires_ns < next) next = at(queue, i)->expires_ns;
+    return next;
+}

@@ -64,6 +64,23 @@ ct_code ct_score_response(ct_score_work *work, Clicktower__V1__ScoreResponse *re
     return CT_OK;
 }
 
+/* Columns that the decoder took from the unit's history, as they stood. What the request brought is in its own columns. */
+static void expose_histories(const ct_score_work *work, ct_exposure *e) {
+    const ct_model *model = work->choice.model->model;
+    if (ct_model_histories(model) == NULL) return;
+    const ct_schema *schema = ct_model_schema(model);
+    for (size_t f = 0; f < schema->field_count && e->history_count < CT_EXPOSURE_HISTORIES; f++) {
+        const ct_field *field = &schema->fields[f];
+        const ct_column *column = &work->batch.columns[f];
+        if (!field->derived || field->kind == CT_FIELD_NUMBER || !column->present) continue;
+        if (ct_request_brings(work->request, field->kind == CT_FIELD_HISTORY ? field->name : schema->fields[field->of].name)) continue;
+        e->histories[e->history_count].name = field->name;
+        e->histories[e->history_count].rule = ct_schema_column_hash(schema, f);
+        e->histories[e->history_count].keys = ct_column_u64(column);
+        e->histories[e->history_count++].count = column->offsets[1];
+    }
+}
+
 void ct_score_expose(ct_server *server, const ct_score_work *work, ct_code code, const Clicktower__V1__ScoreResponse *response) {
     const ct_arm_choice *choice = &work->choice;
     if (!work->exposed || (code != CT_OK && !choice->in_experiment)) return;
@@ -92,6 +109,7 @@ void ct_score_expose(ct_server *server, const ct_score_work *work, ct_code code,
             e.derived[d].values = work->derived + d * work->derived_stride;
             e.derived[d].count = work->batch.columns[derived->field].shared ? 1 : e.rows;
         }
+        expose_histories(work, &e);
     }
     ct_exposures_put(server->exposures, &e);
 }

@@ -76,9 +76,10 @@ ct_rpc_refusals ct_rpc_server_refusals(const ct_rpc_server *server);
 
 /* The request's bytes, valid until the call ends. */
 const uint8_t *ct_rpc_call_request(const ct_rpc_call *call, size_t *out_bytes);
+/* Frees the request's bytes before the call ends. */
+void ct_rpc_call_forget_request(ct_rpc_call *call);
+int64_t ct_rpc_call_deadline_ns(const ct_rpc_call *call); /* by ct_clock_ns; INT64_MAX = none */
 /* CT_OK while somebody still waits for the answer; CT_DEADLINE, CT_CANCELLED else. Cheap. */
-CT_MUST_CHECK ct_code ct_rpc_call_wanted(const ct_rpc_call *call, ct_status *status);
-/* The same for many calls at one time: CT_OK, CT_DEADLINE or CT_CANCELLED. */
 ct_code ct_rpc_call_why_unwanted(const ct_rpc_call *call, int64_t now_ns);
 /* Memory of the answer, `bytes` long; once for a call, then ct_rpc_call_reply. */
 uint8_t *ct_rpc_call_reserve(ct_rpc_call *call, size_t bytes);

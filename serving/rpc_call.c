@@ -3,8 +3,9 @@
  * client is done with it, or has cancelled), its reply (sent), and for streams each message read or written. `pending` counts those that
  * are still to come; who takes it to zero frees the call and arms the slot again.
  *
- * The close is asked for when the call is taken, apart from the reply, so that a cancelled call is known before it is computed. gRPC
- * writes `cancelled` once, before the event; reading it earlier is a hint, never more.
+ * The close is asked for apart from the reply, so that a cancelled call is known before it is computed; but where the handler has ended the
+ * call at once, together with it: a call that is refused costs one batch and one event less. gRPC writes `cancelled` once, before the
+ * event; reading it earlier is a hint, never more.
  *
  * After the server has stopped, arming fails or comes back unsuccessful; the slot then stays unarmed. */
 #include <grpc/byte_buffer_reader.h>
@@ -113,6 +114,16 @@ static bool admit(ct_rpc_call *call) {
     return true;
 }
 
+static grpc_op close_op(ct_rpc_call *call) {
+    return (grpc_op){.op = GRPC_OP_RECV_CLOSE_ON_SERVER, .data.recv_close_on_server.cancelled = &call->cancelled};
+}
+
+static void ask_for_close(ct_rpc_call *call) {
+    if (atomic_exchange(&call->close_asked, true)) return;
+    const grpc_op close = close_op(call);
+    start_batch(call, &close, 1, &call->closed);
+}
+
 void ct_rpc_call_take(ct_rpc_call *call, void *worker) {
     const ct_rpc_method *public = &call->method->public;
     atomic_fetch_add(public->stream ? &call->server->streams : &call->server->active, 1);
@@ -122,8 +133,8 @@ void ct_rpc_call_take(ct_rpc_call *call, void *worker) {
     const gpr_timespec left = gpr_time_sub(call->deadline, gpr_now(call->deadline.clock_type));
     call->deadline_ns = INT64_MAX;
     if (left.tv_sec < INT32_MAX) call->deadline_ns = ct_clock_ns() + left.tv_sec * 1000000000 + left.tv_nsec;
-    const grpc_op close = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER, .data.recv_close_on_server.cancelled = &call->cancelled};
-    start_batch(call, &close, 1, &call->closed);
+    atomic_store(&call->close_asked, false);
+    if (public->stream) ask_for_close(call);
     if (admit(call)) {
         if (public->stream) {
             ct_rpc_stream_read(call);
@@ -132,6 +143,7 @@ void ct_rpc_call_take(ct_rpc_call *call, void *worker) {
             public->handle(public->context, worker, call);
         }
     }
+    ask_for_close(call);
     ct_rpc_call_one_less_pending(call);
 }
 
@@ -140,10 +152,7 @@ void ct_rpc_call_take(ct_rpc_call *call, void *worker) {
 void **ct_rpc_call_data(ct_rpc_call *call) { return &call->data; }
 
 void ct_rpc_stream_read(ct_rpc_call *call) {
-    grpc_slice_unref(call->request);
-    call->request = grpc_empty_slice();
-    if (call->payload) grpc_byte_buffer_destroy(call->payload);
-    call->payload = NULL;
+    ct_rpc_call_forget_request(call);
     const grpc_op receive = {.op = GRPC_OP_RECV_MESSAGE, .data.recv_message.recv_message = &call->payload};
     (void)atomic_fetch_add(&call->pending, 1);
     start_batch(call, &receive, 1, &call->read);
@@ -209,15 +218,18 @@ const uint8_t *ct_rpc_call_request(const ct_rpc_call *call, size_t *out_bytes) {
     return GRPC_SLICE_START_PTR(call->request);
 }
 
+void ct_rpc_call_forget_request(ct_rpc_call *call) {
+    grpc_slice_unref(call->request);
+    call->request = grpc_empty_slice();
+    if (call->payload) grpc_byte_buffer_destroy(call->payload);
+    call->payload = NULL;
+}
+
+int64_t ct_rpc_call_deadline_ns(const ct_rpc_call *call) { return call->deadline_ns; }
+
 ct_code ct_rpc_call_why_unwanted(const ct_rpc_call *call, int64_t now_ns) {
     if (call->deadline_ns <= now_ns) return CT_DEADLINE;
     return __atomic_load_n(&call->cancelled, __ATOMIC_RELAXED) ? CT_CANCELLED : CT_OK;
-}
-
-ct_code ct_rpc_call_wanted(const ct_rpc_call *call, ct_status *status) {
-    const ct_code code = ct_rpc_call_why_unwanted(call, ct_clock_ns());
-    if (code == CT_OK) return CT_OK;
-    return ct_fail(status, code, code == CT_DEADLINE ? "the deadline has passed" : "the client has cancelled");
 }
 
 uint8_t *ct_rpc_call_reserve(ct_rpc_call *call, size_t bytes) {
@@ -228,9 +240,13 @@ uint8_t *ct_rpc_call_reserve(ct_rpc_call *call, size_t bytes) {
 
 void ct_rpc_call_finish(ct_rpc_call *call, grpc_status_code code, const char *message) {
     if (atomic_exchange(&call->ended, true)) return;
-    grpc_op ops[3];
+    grpc_op ops[4];
     memset(ops, 0, sizeof ops);
     size_t count = 0;
+    if (!atomic_exchange(&call->close_asked, true)) {
+        ops[count++] = close_op(call);
+        (void)atomic_fetch_sub(&call->pending, 1); /* the reply's event is the close's, too */
+    }
     if (!call->greeted) ops[count++].op = GRPC_OP_SEND_INITIAL_METADATA;
     call->greeted = true;
     grpc_byte_buffer *body = code == GRPC_STATUS_OK ? take_response(call) : NULL;

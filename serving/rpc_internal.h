@@ -44,10 +44,11 @@ void peer_table_leave(peer_table *table, struct peer *peer);
 
 /* The certificate of new connections. */
 typedef struct tls_source tls_source;
-tls_source *tls_source_create(void);          /* NULL when out of memory */
+tls_source *tls_source_create(void);         /* NULL when out of memory */
 void tls_source_destroy(tls_source *source); /* after the server; NULL is fine */
 /* Copies the texts (client_ca: NULL = none); CT_INVALID, and nothing changed, where they can't be used. One caller at a time. */
-CT_MUST_CHECK ct_code tls_source_set(tls_source *source, const char *certificate, const char *key, const char *client_ca, ct_status *status);
+CT_MUST_CHECK ct_code tls_source_set(tls_source *source, const char *certificate, const char *key, const char *client_ca,
+                                     ct_status *status);
 /* After the first tls_source_set. */
 grpc_server_credentials *tls_source_credentials(tls_source *source);
 
@@ -79,6 +80,7 @@ struct ct_rpc_call {
     bool has_response;
     bool greeted; /* initial metadata is sent */
     atomic_bool ended;
+    atomic_bool close_asked;
     int cancelled; /* gRPC's */
     struct peer *peer;
     void *data;

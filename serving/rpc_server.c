@@ -102,6 +102,7 @@ ct_code ct_rpc_server_create(const ct_rpc_method *methods, size_t method_count, 
         ct_rpc_integer_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH,
                            options->max_message_bytes > INT32_MAX ? INT32_MAX : (int)options->max_message_bytes),
         ct_rpc_integer_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
+        ct_rpc_integer_arg(GRPC_ARG_ENABLE_DEADLINE_CHECKS, 0), /* a timer for each call: we look at deadlines ourselves */
         ct_rpc_integer_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, STREAMS),
         ct_rpc_integer_arg(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_MS),
         ct_rpc_integer_arg(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
@@ -109,7 +110,7 @@ ct_code ct_rpc_server_create(const ct_rpc_method *methods, size_t method_count, 
         ct_rpc_integer_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
         ct_rpc_integer_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, LEAST_PING_MS),
     };
-    size_t arg_count = 9;
+    size_t arg_count = 10;
     if (options->max_connection_age_ms) {
         const int64_t age = options->max_connection_age_ms;
         args[arg_count++] = ct_rpc_integer_arg(GRPC_ARG_MAX_CONNECTION_AGE_MS, age > INT32_MAX ? INT32_MAX : (int)age);

@@ -33,10 +33,16 @@ void ct_score_work_reset(ct_score_work *work, size_t keep_bytes) {
     }
 }
 
+static ct_code check_wanted(const ct_score_call *call, ct_status *status) {
+    const ct_code code = call->way->why_unwanted(call->of, ct_clock_ns());
+    if (code == CT_OK) return CT_OK;
+    return ct_fail(status, code, code == CT_DEADLINE ? "the deadline has passed" : "the client has cancelled");
+}
+
 static ct_code decode(ct_server *server, ct_score_work *work, ct_status *status) {
-    CT_TRY(ct_rpc_call_wanted(work->call, status));
+    CT_TRY(check_wanted(&work->call, status));
     size_t bytes = 0;
-    const uint8_t *data = ct_rpc_call_request(work->call, &bytes);
+    const uint8_t *data = work->call.way->request(work->call.of, &bytes);
     CT_TRY(ct_score_prepare(server, work, data, bytes, status));
     work->decoded_ns = ct_clock_ns();
     return CT_OK;
@@ -48,16 +54,19 @@ static ct_scorer *scorer_of(const ct_worker *worker, const ct_score_work *work) 
 }
 
 ct_code ct_score_compute(ct_worker *worker, ct_score_work *work, size_t first_row, size_t rows, ct_status *status) {
-    CT_TRY(ct_rpc_call_wanted(work->call, status));
+    CT_TRY(check_wanted(&work->call, status));
+    worker->rows_done += rows;
     return ct_scorer_run_derived(scorer_of(worker, work), &work->batch, first_row, rows, work->logits + first_row * work->model->outputs,
                                  work->derived ? work->derived + first_row : NULL, work->derived_stride, status);
 }
 
-/* Packs the answer straight into gRPC's memory. */
+/* Packs the answer straight into the memory that it is sent from. */
 static ct_code answer(ct_server *server, ct_score_work *work, ct_status *status) {
     Clicktower__V1__ScoreResponse response;
     CT_TRY(ct_score_response(work, &response, status));
-    uint8_t *out = ct_rpc_call_reserve(work->call, clicktower__v1__score_response__get_packed_size(&response));
+    const size_t bytes = clicktower__v1__score_response__get_packed_size(&response);
+    uint8_t *out = work->call.way->reserve(work->call.of, bytes);
+    if (!out) return ct_fail_memory(status, bytes, "an answer");
     (void)clicktower__v1__score_response__pack(&response, out);
     ct_score_expose(server, work, CT_OK, &response);
     return CT_OK;
@@ -142,12 +151,9 @@ static void close_call(ct_server *server, ct_score_work *work, ct_code code, ct_
         work->computed_ns = ct_clock_ns();
         code = answer(server, work, status);
     }
-    if (code == CT_OK) {
-        ct_rpc_call_reply(work->call);
-    } else {
-        ct_score_expose(server, work, code, NULL);
-        ct_rpc_call_fail(work->call, status);
-    }
+    if (code != CT_OK) ct_score_expose(server, work, code, NULL);
+    const ct_status good = {.code = CT_OK};
+    work->call.way->end(work->call.of, code == CT_OK ? &good : status);
     work->code = code;
     work->ended_ns = ct_clock_ns();
     if (server->log_requests) log_request(work, status);
@@ -160,30 +166,34 @@ void ct_score_end(ct_server *server, ct_score_work *work, ct_code code, ct_statu
     (void)pthread_mutex_unlock(&server->lock);
 }
 
-void ct_score_refuse(ct_server *server, ct_rpc_call *call, ct_code code, bool waited) {
+void ct_score_refuse(ct_server *server, ct_score_call call, ct_code code, ct_refusal why) {
+    static const char *const busy[CT_REFUSALS] = {
+        [CT_REFUSED_FULL] = "the server is busy: too many requests wait; try again later or elsewhere",
+        [CT_REFUSED_SLOW] = "the server is busy: the request would wait too long; try again later or elsewhere",
+        [CT_REFUSED_WAITED] = "the server is busy: the request has waited too long; try again later or elsewhere",
+    };
     ct_status status;
     status.code = code;
     const char *text = code == CT_DEADLINE      ? "the deadline has passed"
                        : code == CT_CANCELLED   ? "the client has cancelled"
                        : code == CT_UNAVAILABLE ? "the server is going down"
-                       : waited                 ? "the server is busy: the request has waited too long; try again later or elsewhere"
-                                                : "the server is busy: too many requests wait; try again later or elsewhere";
+                                                : busy[why];
     memcpy(status.message, text, strlen(text) + 1);
-    ct_rpc_call_fail(call, &status);
+    call.way->end(call.of, &status);
     if (server->log_requests) {
-        char why[2 * CT_STATUS_MESSAGE_BYTES];
+        char quoted[2 * CT_STATUS_MESSAGE_BYTES];
         ct_log_line(CT_LOG_WARNING, "serve.request", "request_id=\"\" model=\"\" candidates=0 code=%s reason=%s", ct_rpc_code_name(code),
-                    ct_log_quote(text, why, sizeof why));
+                    ct_log_quote(text, quoted, sizeof quoted));
     }
     (void)pthread_mutex_lock(&server->lock);
-    if (code == CT_EXHAUSTED) (*(waited ? &server->stats.refused_waited : &server->stats.refused_full))++;
+    if (code == CT_EXHAUSTED) server->stats.refused[why]++;
     count_end(server, code, text);
     (void)pthread_mutex_unlock(&server->lock);
 }
 
 /* --- the calls of one thread --- */
 
-void ct_score_begin(ct_server *server, ct_score_work *work, ct_rpc_call *call, int64_t arrived_ns, int64_t now_ns) {
+void ct_score_begin(ct_server *server, ct_score_work *work, ct_score_call call, int64_t arrived_ns, int64_t now_ns) {
     work->call = call;
     work->arrived_ns = arrived_ns;
     work->began_ns = now_ns;
@@ -233,6 +243,7 @@ static ct_code run_merged(ct_worker *worker, ct_score_work *const *works, size_t
         derived = ct_arena_alloc(&worker->arena, floats * sizeof *derived);
         if (!derived) return ct_fail_memory(status, floats * sizeof *derived, "requests together");
     }
+    worker->rows_done += merged.rows;
     CT_TRY(ct_scorer_run_derived(scorer_of(worker, works[0]), &merged, 0, merged.rows, logits, derived, merged.rows, status));
     for (size_t i = 0; i < count; i++) {
         works[i]->logits = logits;

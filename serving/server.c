@@ -12,11 +12,13 @@ enum {
     DEFAULT_MAX_CANDIDATES = 10000,
     DEFAULT_MAX_MESSAGE_BYTES = 16 * 1024 * 1024,
     DEFAULT_QUEUE_CALLS = 256,
-    DEFAULT_QUEUE_MS = 50,
+    DEFAULT_QUEUE_MS = 1000,
     MAX_THREADS = 1024,
     MAX_QUEUE_CALLS = 65536,
     MAX_QUEUE_BYTES = 256 * 1024 * 1024,
-    SPARE_SLOTS = 64, /* calls that are being refused or answered */
+    HELD_CALLS = 256, /* refusals that may be held back; and how many a second for each thread go out at once */
+    REFUSALS_PER_S = 1000,
+    SPARE_SLOTS = 64 + HELD_CALLS, /* calls that are being refused or answered */
     OTHER_SLOTS = 8,
     FEEDBACK_SLOTS = 320, /* what may wait to be written, and what is being refused */
     WATCH_SLOTS = 256
@@ -35,6 +37,7 @@ static void server_destroy(ct_server *server) {
     ct_model_set_destroy(server->set);
     ct_follow_destroy(server);
     ct_queue_deinit(&server->queue);
+    ct_hold_deinit(&server->hold);
     ct_health_destroy(server->health);
     free(server->workers);
     (void)pthread_cond_destroy(&server->ended);
@@ -92,12 +95,15 @@ ct_code ct_server_start(const ct_server_options *options, ct_server **out_server
     const size_t queue_calls = options->queue_calls ? options->queue_calls : DEFAULT_QUEUE_CALLS;
     const int64_t queue_ms = options->queue_ms ? options->queue_ms : DEFAULT_QUEUE_MS;
     CT_TRY_GOTO(code, ct_queue_init(&server->queue, queue_calls, MAX_QUEUE_BYTES, queue_ms * 1000000, status), fail);
+    CT_TRY_GOTO(code, ct_hold_init(&server->hold, HELD_CALLS, REFUSALS_PER_S * (double)(server->thread_count - 1), HELD_CALLS / 4, status),
+                fail);
     CT_TRY_GOTO(code,
                 ct_model_set_create(options->models, options->model_count, options->experiment, server->max_candidates,
                                     server->thread_count, &server->set, status),
                 fail);
     server->exposures = options->exposures;
     server->feedback = options->feedback;
+    server->calibration = options->calibration;
     for (size_t i = 0; i < server->thread_count; i++) CT_TRY_GOTO(code, ct_worker_init(&server->workers[i], server, i, status), fail);
     server->health = ct_health_create();
     if (!server->health) {

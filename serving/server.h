@@ -1,6 +1,6 @@
 /* The server: models behind gRPC. A thread that takes a request also computes it, unless it is the last one that is free: so somebody
  * always reads the network, answers Health, notices who has gone, and refuses what is too much. What that thread takes waits in a bounded
- * queue (serving/queue.h says in which order). Small requests that wait together are computed together; a large one is shared by the
+ * queue (serving/queue.h says who is refused). Small requests that wait together are computed together; a large one is shared by the
  * threads that are free, and its context is looked up and multiplied once for each thread that has a part of it.
  *
  * Only serving/rpc* include grpc/. Threads: `threads` that score at once, and one that waits. Models are immutable here; every thread has
@@ -30,9 +30,10 @@ typedef struct ct_server_options {
     const ct_experiment *experiment;
     ct_exposures *exposures;       /* where requests are logged; NULL = nowhere; must outlive the server */
     ct_feedback *feedback;         /* where feedback goes; NULL = none is taken; must outlive the server */
+    ct_calibration *calibration;   /* of exposures and feedback, for /metrics; NULL = none; must outlive the server */
     size_t threads;                /* that score at once; 0 = processors */
     size_t queue_calls;            /* that wait for a thread; default 256. Beyond: RESOURCE_EXHAUSTED at once */
-    int64_t queue_ms;              /* how long one may wait; default 50. Beyond: RESOURCE_EXHAUSTED */
+    int64_t queue_ms;              /* how long one may wait at most; default 1,000. Who would wait longer: RESOURCE_EXHAUSTED */
     uint32_t max_candidates;       /* default 10,000 */
     uint32_t max_message_bytes;    /* default 16 MiB */
     size_t max_calls_of_peer;      /* of one address, waiting or in work; 0 = any number. Beyond: RESOURCE_EXHAUSTED */
@@ -54,11 +55,14 @@ typedef struct ct_latency_histogram {
     uint64_t sum_ns, count;
 } ct_latency_histogram;
 
+/* Why a busy server refuses a request (serving/queue.h): too many wait; it would wait too long; it has waited too long. */
+typedef enum ct_refusal { CT_REFUSED_FULL, CT_REFUSED_SLOW, CT_REFUSED_WAITED, CT_REFUSALS } ct_refusal;
+
 /* Since the start. */
 typedef struct ct_server_stats {
     uint64_t ended[CT_SERVER_CODES];                             /* Score requests, by how they ended */
     uint64_t candidates;                                         /* of requests that were answered */
-    uint64_t refused_full, refused_waited;                       /* of those that ended with CT_EXHAUSTED: no room, waited too long */
+    uint64_t refused[CT_REFUSALS];                               /* of those that ended with CT_EXHAUSTED */
     uint64_t no_token, peer_limit, no_method;                    /* calls of any method that were refused before they were looked at */
     char last_message[CT_SERVER_CODES][CT_SERVER_MESSAGE_BYTES]; /* what was said the last time, by how requests ended */
     uint64_t merged_groups, merged_requests;                     /* forwards of several requests, and the requests that they were of */

@@ -10,8 +10,10 @@
 #include "base/arena.h"
 #include "base/text.h"
 #include "serving/decode.h"
+#include "serving/hold.h"
 #include "serving/queue.h"
 #include "serving/rpc.h"
+#include "serving/score_call.h"
 #include "serving/server.h"
 
 enum {
@@ -77,7 +79,7 @@ typedef struct ct_model_set {
 typedef struct ct_score_work {
     ct_arena arena; /* first: everything below may point into it */
     struct ct_score_work *next_free;
-    ct_rpc_call *call;
+    ct_score_call call;
     int64_t arrived_ns, began_ns, decoded_ns, computed_ns, ended_ns; /* 0 = did not come to that */
     ct_code code;                                                    /* how it ended */
     ct_model_set *set;
@@ -110,9 +112,9 @@ typedef struct ct_worker {
     size_t index;
     pthread_t thread;
     ct_score_work *works[CT_SERVE_GROUP_CALLS];
-    size_t work_count;      /* calls at hand: the first ones of works */
-    ct_arena arena;         /* of what is computed together, and of messages of other methods */
-    int64_t awake_since_ns; /* the end of its last nap */
+    size_t work_count; /* calls at hand: the first ones of works */
+    ct_arena arena;    /* of what is computed together, and of messages of other methods */
+    size_t rows_done;  /* since its present work began */
 } ct_worker;
 
 struct ct_server {
@@ -132,11 +134,14 @@ struct ct_server {
     bool leading, stopped; /* does a thread poll? */
     size_t waiting;        /* threads that wait for `work` */
     ct_queue queue;
-    size_t scoring; /* Score requests taken and not yet answered */
+    double rate_rows, rate_ns; /* of late: rows that were computed, and how long threads took for them */
+    ct_hold hold;              /* the leader's, without the lock */
+    size_t scoring;            /* Score requests taken and not yet answered */
     bool draining;
     ct_health *health;
-    ct_exposures *exposures; /* NULL = none; has a lock of its own, and so has the next */
-    ct_feedback *feedback;   /* NULL = none */
+    ct_exposures *exposures;     /* NULL = none; has a lock of its own, and so has the next */
+    ct_feedback *feedback;       /* NULL = none */
+    ct_calibration *calibration; /* NULL = none */
     ct_server_stats stats;
     ct_follow_list *follow;
 };
@@ -160,6 +165,8 @@ CT_MUST_CHECK ct_code ct_worker_init(ct_worker *worker, ct_server *server, size_
 void ct_worker_deinit(ct_worker *worker); /* zeroed is fine */
 /* Another workspace, in the place of one that goes with its request; NULL when out of memory. */
 ct_score_work *ct_server_other_work(ct_server *server);
+/* Puts a call into the queue, or refuses it at once: in any case it is ended once, perhaps before this returns. */
+void ct_server_submit(ct_server *server, ct_score_call call, int64_t deadline_ns);
 /* Under the lock. Wakes up to `count` threads that wait; how many may come. */
 size_t ct_server_wake(ct_server *server, size_t count);
 
@@ -172,14 +179,14 @@ void ct_score_work_destroy(ct_score_work *work); /* NULL is fine */
 /* Empties the arena; gives back what an unusually large request took. */
 void ct_score_work_reset(ct_score_work *work, size_t keep_bytes);
 /* Under the lock: the call's turn has come. */
-void ct_score_begin(ct_server *server, ct_score_work *work, ct_rpc_call *call, int64_t arrived_ns, int64_t now_ns);
+void ct_score_begin(ct_server *server, ct_score_work *work, ct_score_call call, int64_t arrived_ns, int64_t now_ns);
 /* Computes and answers the worker's calls. */
 void ct_score_run(ct_worker *worker);
 CT_MUST_CHECK ct_code ct_score_compute(ct_worker *worker, ct_score_work *work, size_t first_row, size_t rows, ct_status *status);
 /* Answers the call, or ends it with the status, and counts it. Afterwards it may be gone. */
 void ct_score_end(ct_server *server, ct_score_work *work, ct_code code, ct_status *status);
-/* Ends a call that was not begun and has left the queue, if it was there. */
-void ct_score_refuse(ct_server *server, ct_rpc_call *call, ct_code code, bool waited);
+/* Ends a call that was not begun and is not in the queue. `why`: where the code is CT_EXHAUSTED. */
+void ct_score_refuse(ct_server *server, ct_score_call call, ct_code code, ct_refusal why);
 
 /* --- response.c: for gRPC and HTTP --- */
 /* Unpacks a request, chooses its model, makes its batch and room for its logits. work->set is set; the bytes stay until the end. */

@@ -11,47 +11,66 @@
 #include "base/clock.h"
 #include "serving/server_internal.h"
 
-enum { AWAKE_NS = 1000000, NAP_NS = 1000000, DRAIN_EVENTS = 64, SWEEP_CALLS = 16 };
+enum { NAP_NS = 2000000, PLENTY_NS = 1000000, DRAIN_EVENTS = 64, QUIET_POLLS = 8, SWEEP_CALLS = 16, HOLD_NS = 50000000, RATE_ROWS = 8192 };
 
 /* --- the leader --- */
 
-static bool is_wanted(void *item, int64_t now_ns) { return ct_rpc_call_why_unwanted(item, now_ns) == CT_OK; }
+static ct_score_call call_of(const ct_queue_entry *entry) { return (ct_score_call){entry->kind, entry->item}; }
 
-/* Under lock. Does more wait than the busy threads will take at once? Then nothing is lost where new calls are seen a little later. */
-static bool has_plenty(const ct_server *server) { return server->waiting == 0 && server->queue.count >= 2 * (server->thread_count - 1); }
+static ct_code why_unwanted(const ct_queue_entry *entry, int64_t now_ns) {
+    const ct_score_call call = call_of(entry);
+    return call.way->why_unwanted(call.of, now_ns);
+}
 
-/* Under overload the leader would be woken for every packet, and would take the cores from those that compute. So while plenty waits it
- * works for a while and naps for a while, but not longer than the queue lasts. What came meanwhile is taken together, which costs less for
- * each, and clients that retry at once get their refusals at a rate that leaves the others their share. */
-static void nap(ct_worker *worker) {
-    ct_server *server = worker->server;
+static bool is_wanted(const ct_queue_entry *entry, int64_t now_ns) { return why_unwanted(entry, now_ns) == CT_OK; }
+
+static void refuse_held(ct_server *server, const ct_held *held) {
+    ct_score_refuse(server, (ct_score_call){held->kind, held->item}, CT_EXHAUSTED, (ct_refusal)held->why);
+}
+
+/* Under lock. Have the threads enough to do? Then nothing is lost where new calls are seen a little later. */
+static bool has_plenty(const ct_server *server) { return server->waiting == 0 && ct_queue_wait_ns(&server->queue) >= PLENTY_NS; }
+
+/* A busy server's leader would be woken for every packet, and each time take a core from a thread that computes: that costs more than its
+ * own work. So once it has read all there is, and the threads have enough to do, it naps, but not longer than the queue lasts. What came
+ * meanwhile is taken together. */
+static void nap(ct_server *server) {
     const int64_t limit = ct_clock_ns() + NAP_NS;
     const struct timespec until = {.tv_sec = limit / 1000000000, .tv_nsec = limit % 1000000000};
     (void)pthread_mutex_lock(&server->lock);
     while (has_plenty(server) && pthread_cond_timedwait(&server->hungry, &server->lock, &until) == 0) continue;
     (void)pthread_mutex_unlock(&server->lock);
-    worker->awake_since_ns = ct_clock_ns();
 }
 
-/* Refuses those that have waited too long, and naps. Returns when to look again. */
-static int64_t tend_queue(ct_worker *worker) {
-    ct_server *server = worker->server;
+/* Refuses those that have waited too long, and those whose refusal was held back. Returns when to look again. */
+static int64_t tend_queue(ct_server *server) {
     ct_queue_entry gone[SWEEP_CALLS];
+    ct_held held;
     for (;;) {
         const int64_t now = ct_clock_ns();
+        while (ct_hold_take(&server->hold, now, &held)) refuse_held(server, &held);
         (void)pthread_mutex_lock(&server->lock);
         const size_t count = ct_queue_sweep(&server->queue, now, is_wanted, gone, SWEEP_CALLS);
         const int64_t again = ct_queue_next_expiry(&server->queue);
-        const bool plenty = has_plenty(server);
         (void)pthread_mutex_unlock(&server->lock);
         for (size_t i = 0; i < count; i++) {
-            const ct_code why = ct_rpc_call_why_unwanted(gone[i].item, now);
-            ct_score_refuse(server, gone[i].item, why == CT_OK ? CT_EXHAUSTED : why, true);
+            const ct_code why = why_unwanted(&gone[i], now);
+            ct_score_refuse(server, call_of(&gone[i]), why == CT_OK ? CT_EXHAUSTED : why, CT_REFUSED_WAITED);
         }
-        if (count == SWEEP_CALLS) continue;
-        if (!plenty || now - worker->awake_since_ns < AWAKE_NS) return again;
-        nap(worker);
+        const int64_t next = ct_hold_next(&server->hold);
+        if (count < SWEEP_CALLS) return next < again ? next : again;
     }
+}
+
+/* Handles what has come, or some of it. False where there may be more. gRPC reads one connection in each poll, and a piece of a message is
+ * no event, so a poll without one does not say that there is no more. */
+static bool read_all(ct_worker *worker, ct_rpc_polled *polled, size_t quiet_polls) {
+    size_t quiet = 0;
+    for (size_t i = 0; i < DRAIN_EVENTS && quiet < quiet_polls && *polled != CT_RPC_STOPPED; i++) {
+        *polled = ct_rpc_server_poll(worker->server->rpc, worker, 0);
+        quiet = *polled == CT_RPC_EVENT ? 0 : quiet + 1;
+    }
+    return quiet == quiet_polls;
 }
 
 static void lead(ct_worker *worker) {
@@ -59,7 +78,8 @@ static void lead(ct_worker *worker) {
     ct_rpc_polled polled = CT_RPC_NOTHING;
     for (;;) {
         (void)pthread_mutex_lock(&server->lock);
-        const bool stopped = polled == CT_RPC_STOPPED, give = server->queue.count && server->waiting;
+        const bool stopped = polled == CT_RPC_STOPPED, busy = server->waiting == 0, give = server->queue.count && !busy;
+        const bool plenty = has_plenty(server);
         if (stopped || give) {
             server->leading = false;
             server->stopped = stopped;
@@ -70,33 +90,106 @@ static void lead(ct_worker *worker) {
         }
         (void)pthread_mutex_unlock(&server->lock);
         if (stopped || give) return;
-        polled = ct_rpc_server_poll(server->rpc, worker, tend_queue(worker));
-        for (size_t i = 0; i < DRAIN_EVENTS && polled == CT_RPC_EVENT; i++) {
-            polled = ct_rpc_server_poll(server->rpc, worker, 0);
-            if (polled == CT_RPC_STOPPED) break;
+        if (plenty) {
+            const bool all = read_all(worker, &polled, QUIET_POLLS);
+            (void)tend_queue(server);
+            if (all) nap(server);
+        } else {
+            polled = ct_rpc_server_poll(server->rpc, worker, tend_queue(server));
+            if (polled == CT_RPC_EVENT) (void)read_all(worker, &polled, 1);
         }
     }
 }
 
 /* --- calls --- */
 
-void ct_serve_score(void *context, void *worker, ct_rpc_call *call) {
-    ct_server *server = context;
-    const int64_t now = ct_clock_ns();
-    size_t bytes = 0;
-    const uint8_t *data = ct_rpc_call_request(call, &bytes);
-    const ct_queue_entry entry = {.item = call, .since_ns = now, .bytes = bytes, .rows = ct_request_rows_guess(data, bytes)};
-    ct_queue_entry refused = {NULL, 0, 0, 0};
-    (void)worker;
+/* The call's place in the queue, or why it has none; CT_UNAVAILABLE in `out_code` where the server goes down. */
+static ct_queue_answer enqueue(ct_server *server, const ct_queue_entry *entry, ct_code *out_code) {
+    ct_queue_answer answer = CT_QUEUE_FULL;
     (void)pthread_mutex_lock(&server->lock);
     server->scoring++;
-    const bool draining = server->draining;
-    if (!draining) (void)ct_queue_push(&server->queue, now, entry, &refused);
+    *out_code = server->draining ? CT_UNAVAILABLE : CT_EXHAUSTED;
+    if (!server->draining) answer = ct_queue_push(&server->queue, entry->since_ns, *entry);
     (void)pthread_mutex_unlock(&server->lock);
-    if (draining)
-        ct_score_refuse(server, call, CT_UNAVAILABLE, false);
-    else if (refused.item)
-        ct_score_refuse(server, refused.item, CT_EXHAUSTED, false);
+    return answer;
+}
+
+static ct_queue_entry entry_of(const ct_server *server, ct_score_call call, int64_t deadline_ns) {
+    size_t bytes = 0;
+    const uint8_t *data = call.way->request(call.of, &bytes);
+    const size_t rows = ct_request_rows_guess(data, bytes);
+    return (ct_queue_entry){.item = call.of,
+                            .kind = call.way,
+                            .since_ns = ct_clock_ns(),
+                            .deadline_ns = deadline_ns,
+                            .bytes = bytes,
+                            .rows = rows < server->max_candidates ? rows : server->max_candidates};
+}
+
+static ct_refusal refusal_of(ct_queue_answer answer) { return answer == CT_QUEUE_FULL ? CT_REFUSED_FULL : CT_REFUSED_SLOW; }
+
+/* By a thread that is none of the server's. */
+void ct_server_submit(ct_server *server, ct_score_call call, int64_t deadline_ns) {
+    const ct_queue_entry entry = entry_of(server, call, deadline_ns);
+    ct_code code = CT_OK;
+    const ct_queue_answer answer = enqueue(server, &entry, &code);
+    if (answer != CT_QUEUE_TAKEN) {
+        ct_score_refuse(server, call, code, refusal_of(answer));
+        return;
+    }
+    (void)pthread_mutex_lock(&server->lock);
+    (void)ct_server_wake(server, 1);
+    (void)pthread_mutex_unlock(&server->lock);
+}
+
+/* At once, or, where too many are refused, a little later (hold.h). By the leader. */
+static void refuse_in_turn(ct_server *server, const ct_queue_entry *entry, ct_refusal why) {
+    const int64_t now = entry->since_ns, half = (entry->deadline_ns - now) / 2;
+    ct_held held = {.item = entry->item, .kind = entry->kind, .why = why, .until_ns = now + (half < HOLD_NS ? half : HOLD_NS)};
+    const ct_score_call call = call_of(entry);
+    if (call.way->forget_request) call.way->forget_request(call.of);
+    if (!ct_hold_put(&server->hold, held, &held)) refuse_held(server, &held);
+    while (ct_hold_take(&server->hold, now, &held)) refuse_held(server, &held);
+}
+
+/* Over gRPC. */
+static const uint8_t *rpc_request(const void *of, size_t *out_bytes) { return ct_rpc_call_request(of, out_bytes); }
+static void rpc_forget_request(void *of) { ct_rpc_call_forget_request(of); }
+static ct_code rpc_why_unwanted(const void *of, int64_t now_ns) { return ct_rpc_call_why_unwanted(of, now_ns); }
+static uint8_t *rpc_reserve(void *of, size_t bytes) { return ct_rpc_call_reserve(of, bytes); }
+static void rpc_end(void *of, const ct_status *status) {
+    if (status->code == CT_OK)
+        ct_rpc_call_reply(of);
+    else
+        ct_rpc_call_fail(of, status);
+}
+static const ct_score_way rpc_way = {rpc_request, rpc_forget_request, rpc_why_unwanted, rpc_reserve, rpc_end};
+
+/* In the leader, which looks at the queue next. */
+void ct_serve_score(void *context, void *worker, ct_rpc_call *call) {
+    ct_server *server = context;
+    const ct_score_call score = {&rpc_way, call};
+    const ct_queue_entry entry = entry_of(server, score, ct_rpc_call_deadline_ns(call));
+    (void)worker;
+    ct_code code = CT_OK;
+    const ct_queue_answer answer = enqueue(server, &entry, &code);
+    if (answer == CT_QUEUE_TAKEN) return;
+    if (code == CT_EXHAUSTED)
+        refuse_in_turn(server, &entry, refusal_of(answer));
+    else
+        ct_score_refuse(server, score, code, refusal_of(answer));
+}
+
+/* Under lock. What a row takes, of the last RATE_ROWS to 2 RATE_ROWS rows. */
+static void note_work(ct_server *server, const ct_worker *worker, int64_t began_ns) {
+    if (worker->rows_done == 0) return;
+    server->rate_rows += (double)worker->rows_done;
+    server->rate_ns += (double)(ct_clock_ns() - began_ns);
+    const double threads = (double)(server->thread_count - 1);
+    server->queue.row_ns = server->rate_ns / server->rate_rows / threads;
+    if (server->rate_rows < 2 * RATE_ROWS) return;
+    server->rate_rows /= 2;
+    server->rate_ns /= 2;
 }
 
 static bool is_small(const ct_queue_entry *entry) { return entry->rows <= CT_SERVE_MERGE_ROWS && entry->bytes <= CT_SERVE_MERGE_BYTES; }
@@ -109,7 +202,7 @@ static bool take_group(ct_worker *worker) {
     size_t rows = 0;
     worker->work_count = 0;
     while (worker->work_count < CT_SERVE_GROUP_CALLS) {
-        const ct_queue_entry *next = ct_queue_peek(&server->queue, now);
+        const ct_queue_entry *next = ct_queue_peek(&server->queue);
         if (!next) break;
         const bool joins = is_small(next) && rows + next->rows <= CT_SERVE_BLOCK_ROWS && worker->work_count < share;
         if (worker->work_count && !joins) break;
@@ -117,7 +210,7 @@ static bool take_group(ct_worker *worker) {
         rows += next->rows;
         ct_queue_entry taken;
         (void)ct_queue_take(&server->queue, now, &taken);
-        ct_score_begin(server, worker->works[worker->work_count++], taken.item, taken.since_ns, now);
+        ct_score_begin(server, worker->works[worker->work_count++], call_of(&taken), taken.since_ns, now);
         if (alone) break;
     }
     if (!has_plenty(server)) (void)pthread_cond_signal(&server->hungry);
@@ -132,6 +225,20 @@ size_t ct_server_wake(ct_server *server, size_t count) {
     return count;
 }
 
+/* Under lock, which is given back meanwhile. Helps with a shared request, or computes the calls at hand. */
+static void work(ct_worker *worker, ct_score_work *shared) {
+    ct_server *server = worker->server;
+    (void)pthread_mutex_unlock(&server->lock);
+    const int64_t began = ct_clock_ns();
+    worker->rows_done = 0;
+    if (shared)
+        ct_share_help(worker, shared);
+    else
+        ct_score_run(worker);
+    (void)pthread_mutex_lock(&server->lock);
+    note_work(server, worker, began);
+}
+
 void *ct_worker_main(void *argument) {
     ct_worker *worker = argument;
     ct_server *server = worker->server;
@@ -144,18 +251,9 @@ void *ct_worker_main(void *argument) {
             lead(worker);
             (void)pthread_mutex_lock(&server->lock);
             /* Whoever was woken leads; what waited is ours. */
-            if (server->stopped || !take_group(worker)) continue;
-            (void)pthread_mutex_unlock(&server->lock);
-            ct_score_run(worker);
-            (void)pthread_mutex_lock(&server->lock);
-        } else if ((shared = ct_share_find(server))) {
-            (void)pthread_mutex_unlock(&server->lock);
-            ct_share_help(worker, shared);
-            (void)pthread_mutex_lock(&server->lock);
-        } else if (take_group(worker)) {
-            (void)pthread_mutex_unlock(&server->lock);
-            ct_score_run(worker);
-            (void)pthread_mutex_lock(&server->lock);
+            if (!server->stopped && take_group(worker)) work(worker, NULL);
+        } else if ((shared = ct_share_find(server)) || take_group(worker)) {
+            work(worker, shared);
         } else {
             server->waiting++;
             (void)pthread_cond_wait(&server->work, &server->lock);

@@ -14,11 +14,10 @@ import struct
 import subprocess
 import threading
 
+import bench_overload
+
 SIDES = ("context", "candidate")  # in turn: half of the features each
 SERVICE, ECHO = "clicktower.v1.Scorer/Score", "echo.Echo/Echo"
-CONCURRENCIES = (1, 4, 16, 64, 256)
-OVERLOADS = (0.5, 1, 2, 4)
-DEADLINE_MS = 100
 
 
 def write_schema(path):
@@ -133,28 +132,6 @@ def bench_many(bench, results, ours, log, schema, forward):
                       f"{refused} refused")
 
 
-def bench_overload(bench, results, ours, log, schema):
-    """The sweeps: concurrency (closed loop), and offered load (open loop, with a deadline) over what 16 at once reach."""
-    capacity = None
-    for concurrency in CONCURRENCIES:
-        run, share = load(bench, ours, log, schema, 100, "--concurrency", concurrency, "--connections", min(concurrency, 16), "--deadline-ms", 10000)
-        if concurrency == 16:
-            capacity = run["answered_per_second"]
-        results.add("serve", f"100 candidates, {concurrency} at once", "requests/s", [run["answered_per_second"]], None, None, [share],
-                    latency_ms={"ours": run["answered_ms"]}, codes=run["codes"])
-        bench.say(f"      ms p50 {run['answered_ms']['p50']:.2f} p99 {run['answered_ms']['p99']:.2f}; {run['codes']}")
-    for factor in OVERLOADS:
-        before = ours.resident_mib()
-        run, share = load(bench, ours, log, schema, 100, "--rate", f"{factor * capacity:.0f}", "--deadline-ms", DEADLINE_MS, "--connections", 16)
-        latency = run["answered_ms"] or {"p50": float("nan"), "p99": float("nan")}
-        results.add("serve", f"100 candidates, {factor:g} × capacity offered, {DEADLINE_MS} ms", "in time/s", [run["in_time_per_second"]],
-                    [min(factor, 1) * capacity], "of what could be", [share], latency_ms={"ours": latency}, codes=run["codes"],
-                    memory_mib=[before, ours.resident_mib()])
-        bench.say(f"      ms p50 {latency['p50']:.2f} p99 {latency['p99']:.2f}; {run['codes']}; memory {before:.0f} to {ours.resident_mib():.0f} MiB")
-    after, _ = load(bench, ours, log, schema, 100, "--rate", f"{capacity / 2:.0f}", "--deadline-ms", DEADLINE_MS, "--connections", 16)
-    bench.say(f"      half of the capacity, from a second after the storm on: {after['codes']}")
-
-
 def bench_changing(bench, results, server, log, schema, what, change):
     """Without and with `change(step)` each half second (step = 0, 1, ..), under half of what 4 at once reach: no failed request, and what it
     does to the tail."""
@@ -208,6 +185,31 @@ def bench_deltas(bench, results, command, work, log, schema):
                   f"{swap:.1f}, settled in {settle:.1f}")
 
 
+def train(tools, work, log):
+    """The command that trains the model, the model, a log of some rows, and its schema."""
+    model, few, schema = (os.path.join(work, name) for name in ("served", "served.tsv", "half.yaml"))
+    write_schema(schema)
+    tools.Run(["bash", "-c", f'gzip -dcf "$1" | head -n {tools.OPTIONS.serve_rows} >"$2"', "_", log, few])
+    command = tools.train_command("dcn-v2", "auto", few, model, tools.SHAPES["dcn-v2"][1] + tools.PLAIN_INPUTS, tools.BATCH)
+    command[command.index("--schema") + 1] = schema
+    tools.Run(command)
+    return command, model, few, schema
+
+
+def serve(tools, work, model):
+    return Process(tools, [tools.PROGRAM, "serve", "--model", model, "--listen", "127.0.0.1:0", "--threads", str(tools.OPTIONS.threads)],
+                   os.path.join(work, "serve.log"))
+
+
+def bench_more_than_it_can(tools, results, work, log):
+    _, model, few, schema = train(tools, work, log)
+    ours = serve(tools, work, model)
+    try:
+        bench_overload.sweep(tools, results, ours, lambda candidates, *arguments: load(tools, ours, few, schema, candidates, *arguments))
+    finally:
+        ours.stop()
+
+
 def bench(bench_module, results, work, log):
     tools = bench_module
     tools.say("\nserve: DCN-v2 of the shape above over gRPC; clients, server and echo server on the same cores; half of the features once for a request")
@@ -216,12 +218,8 @@ def bench(bench_module, results, work, log):
     if missing or not echo_program:
         tools.say(f"  not measured: no {' and no '.join(missing) or 'echo server'} (packages nghttp2-client and protobuf-compiler)")
         return
-    model, few, schema, body = (os.path.join(work, name) for name in ("served", "served.tsv", "half.yaml", "request-1.bin"))
-    write_schema(schema)
-    tools.Run(["bash", "-c", f'gzip -dcf "$1" | head -n {tools.OPTIONS.serve_rows} >"$2"', "_", log, few])
-    command = tools.train_command("dcn-v2", "auto", few, model, tools.SHAPES["dcn-v2"][1] + tools.PLAIN_INPUTS, tools.BATCH)
-    command[command.index("--schema") + 1] = schema
-    tools.Run(command)
+    command, model, few, schema = train(tools, work, log)
+    body = os.path.join(work, "request-1.bin")
     message = subprocess.run(["protoc", "--encode=clicktower.v1.ScoreRequest", f"-I{tools.ROOT}", "proto/clicktower.proto"], cwd=tools.ROOT, check=True,
                              input=request_text(few).encode(), capture_output=True).stdout
     with open(body, "wb") as file:
@@ -231,14 +229,12 @@ def bench(bench_module, results, work, log):
         found = re.search(rf"^dcn-v2\s+\S+\s+{tools.OPTIONS.threads} threads?\s*:.*?forward ([\d.]+) of ([\d.]+)",
                           tools.Run([tower_bench, "", str(tools.BATCH), "dcn-v2", str(tools.OPTIONS.threads)]).out, re.MULTILINE)
         forward = tools.BATCH / (1e-3 * float(found.group(1))) if found else None
-    ours = Process(tools, [tools.PROGRAM, "serve", "--model", model, "--listen", "127.0.0.1:0", "--threads", str(tools.OPTIONS.threads)],
-                   os.path.join(work, "serve.log"))
+    ours = serve(tools, work, model)
     echo = Process(tools, [echo_program], os.path.join(work, "echo.log"))
     try:
         bench_one(tools, results, ours, echo, body, work)
         bench_many(tools, results, ours, few, schema, forward)
         bench_changing(tools, results, ours, few, schema, "swap", lambda _: ours.process.send_signal(signal.SIGHUP))
-        bench_overload(tools, results, ours, few, schema)
     finally:
         ours.stop()
         echo.stop()

@@ -152,16 +152,10 @@ static ct_code prune(const char *folder, uint32_t most, ct_status *status) {
     }
 }
 
-/* Behind a folder that was written: those of another training go, too. */
-static ct_code prune_kept(const train_run *run, ct_status *status) {
-    if (run->kept_folder == NULL) return CT_OK;
-    return prune(run->kept_folder, run->folder_rows < 0 ? 0 : run->options->keep - 1, status);
-}
-
 /* --- the folder --- */
 
-/* The folder, with the curve and a report of the run in it. */
-static ct_code save(train_run *run, const char *folder, const json_t *metrics, ct_status *status) {
+/* A folder's content as it is now, with the curve and a report of the run in it: run->saving. */
+static ct_code begin(train_run *run, const char *folder, const json_t *metrics, ct_status *status) {
     const char *curve = ct_trainer_curve(run->trainer);
     json_t *settings = settings_json(run);
     char *spec = ct_model_spec_text(ct_model_spec_of(run->model)), *html = NULL, *title = NULL, *state = NULL, *kept = NULL;
@@ -177,12 +171,14 @@ static ct_code save(train_run *run, const char *folder, const json_t *metrics, c
     CT_TRY_GOTO(code, state_text(run, &state, status), done);
     if (out) CT_TRY_GOTO(code, name_kept(run, &kept, status), done);
     const ct_model_text texts[] = {{"curve.jsonl", curve}, {"train.html", html}, {state_name, state}};
-    CT_TRY_GOTO(code,
-                ct_model_save_texts(run->model, folder, metrics, texts, sizeof texts / sizeof *texts,
-                                    run->tail_saved && out ? run->tail_folder : NULL, kept, status),
-                done);
-    if (out) code = prune_kept(run, status);
-    if (out) run->folder_rows = ct_model_rows(run->model);
+    run->saving = (run_saving){.rows = ct_model_rows(run->model),
+                               .began_ns = ct_clock_ns(),
+                               .out = out,
+                               .last = run->finishing,
+                               .kept_folder = out ? run->kept_folder : NULL,
+                               .most_kept = run->folder_rows < 0 ? 0 : run->options->keep - 1}; /* those of another training go, too */
+    code = ct_model_save_begin(run->model, folder, metrics, texts, sizeof texts / sizeof *texts,
+                               run->tail_saved && out ? run->tail_folder : NULL, kept, &run->saving.saving, status);
 done:
     json_decref(settings);
     free(spec);
@@ -191,6 +187,34 @@ done:
     free(state);
     free(kept);
     return code;
+}
+
+static void *write_main(void *argument) {
+    run_saving *saving = argument;
+    ct_code code = ct_model_save_end(saving->saving, &saving->status);
+    if (code == CT_OK && saving->kept_folder != NULL) code = prune(saving->kept_folder, saving->most_kept, &saving->status);
+    saving->took_ns = ct_clock_ns() - saving->began_ns;
+    atomic_store(&saving->failed, code != CT_OK);
+    return NULL;
+}
+
+/* It is written. */
+static ct_code end(train_run *run, ct_status *status) {
+    const run_saving *saving = &run->saving;
+    if (atomic_load(&saving->failed)) {
+        *status = saving->status;
+        return status->code;
+    }
+    if (saving->out) run->folder_rows = saving->rows;
+    if (!saving->last && saving->took_ns > run->result->longest_writing_ns) run->result->longest_writing_ns = saving->took_ns;
+    return CT_OK;
+}
+
+ct_code run_saved(train_run *run, ct_status *status) {
+    if (!run->saving.started) return CT_OK;
+    (void)pthread_join(run->saving.thread, NULL);
+    run->saving.started = false;
+    return end(run, status);
 }
 
 /* Of the ids' table, which is the first. */
@@ -204,18 +228,27 @@ static void count_keys(train_run *run) {
 
 ct_code run_checkpoint(train_run *run, const char *folder, ct_status *status) {
     json_t *metrics = NULL;
+    ct_train_result *result = run->result;
     const int64_t since = ct_clock_ns();
+    CT_TRY(run_saved(run, status));
+    const int64_t waited = ct_clock_ns() - since;
     count_keys(run);
-    CT_TRY(ct_trainer_progressive(run->trainer, &run->result->progressive, status));
+    CT_TRY(ct_trainer_progressive(run->trainer, &result->progressive, status));
     CT_TRY(metrics_json(run, &metrics, status));
-    const ct_code code = save(run, folder, metrics, status);
+    ct_code code = begin(run, folder, metrics, status);
     json_decref(metrics);
-    const int64_t took = ct_clock_ns() - since;
-    run->result->saving_ns += took;
-    if (!run->finishing) {
-        run->result->saved++;
-        if (took > run->result->longest_saving_ns) run->result->longest_saving_ns = took;
+    CT_TRY(code);
+    if (!run->finishing) run->saving.started = pthread_create(&run->saving.thread, NULL, write_main, &run->saving) == 0;
+    if (!run->saving.started) {
+        (void)write_main(&run->saving);
+        code = end(run, status);
     }
+    const int64_t took = ct_clock_ns() - since;
+    result->saving_ns += took;
+    if (run->finishing) return code;
+    result->saved++;
+    result->saving_waited_ns += waited;
+    if (took - waited > result->longest_saving_ns) result->longest_saving_ns = took - waited;
     return code;
 }
 
@@ -232,6 +265,14 @@ ct_code run_remove_tail(const train_run *run, ct_status *status) {
 }
 
 /* --- going on --- */
+
+ct_code run_save_beside(const train_run *run, const char *from, ct_status *status) {
+    char *live = NULL;
+    CT_TRY(ct_folder_scratch(run->out, &live, status));
+    const ct_code code = ct_model_save_beside(run->model, live, from, status);
+    free(live);
+    return code;
+}
 
 static ct_code read_state(train_run *run, const char *folder, ct_status *status) {
     char *path = ct_path_join(folder, "curve.jsonl"), *state_path = ct_path_join(folder, state_name), *curve = NULL, *end = NULL;
@@ -269,6 +310,12 @@ ct_code run_take_up(train_run *run, ct_status *status) {
     run->out = strndup(options->out_folder, bytes);
     if (run->out == NULL) return ct_fail_memory(status, bytes, "a path");
     if (options->early_stop == 0 && asprintf(&run->tail_folder, "%s.tail", run->out) < 0) run->tail_folder = NULL;
+    if (options->checkpoint_rows > 0) {
+        char *from = options->resume ? ct_model_resume_folder(run->out) : NULL;
+        const ct_code code = options->resume && from == NULL ? ct_fail_memory(status, bytes, "a path") : run_save_beside(run, from, status);
+        free(from);
+        CT_TRY(code);
+    }
     if (options->keep > 1 && asprintf(&run->kept_folder, "%s.checkpoints", run->out) < 0) run->kept_folder = NULL;
     if ((options->early_stop == 0 && run->tail_folder == NULL) || (options->keep > 1 && run->kept_folder == NULL))
         return ct_fail_memory(status, bytes, "a path");

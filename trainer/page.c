@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/chart_js.h"
+#include "trainer/report_resources.h"
 
 struct ct_page {
     FILE *out;
@@ -117,6 +118,8 @@ static ct_code put_marks(ct_page *page, const char *at, size_t bytes, const ct_p
             found->put(page, context);
         else if (name_bytes == 8 && memcmp(name, "CHART_JS", 8) == 0)
             (void)fwrite(ct_chart_js, 1, ct_chart_js_bytes, page->out);
+        else if (name_bytes == 5 && memcmp(name, "STYLE", 5) == 0)
+            (void)fwrite(ct_page_style, 1, ct_page_style_bytes, page->out);
         else
             return ct_fail(status, CT_INTERNAL, "the page of the report has a mark that nothing stands for");
         at = close + 2;

@@ -1,4 +1,5 @@
-/* A page that stands alone: a template of HTML with @@NAME@@ marks, each replaced by what its function writes; @@CHART_JS@@ is Chart.js.
+/* A page that stands alone: a template of HTML with @@NAME@@ marks, each replaced by what its function writes; @@CHART_JS@@ is Chart.js,
+ * @@STYLE@@ what all pages look like (page_style.css).
  * For the reports of training, comparison and experiments. */
 #ifndef TRAINER_PAGE_H
 #define TRAINER_PAGE_H

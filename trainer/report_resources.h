@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-extern const unsigned char ct_report_page[];
-extern const size_t ct_report_page_bytes;
+extern const unsigned char ct_report_page[], ct_page_style[];
+extern const size_t ct_report_page_bytes, ct_page_style_bytes;
 
 #endif

@@ -23,9 +23,11 @@ static void show_progress(train_run *run, uint32_t epoch) {
 }
 
 /* Says what a run that diverged leaves behind. */
-static ct_code explain_divergence(const train_run *run, ct_status *status) {
+static ct_code explain_divergence(train_run *run, ct_status *status) {
     char what[CT_STATUS_MESSAGE_BYTES];
+    ct_status saved = CT_STATUS_INIT;
     memcpy(what, status->message, sizeof what);
+    if (run_saved(run, &saved) != CT_OK) return ct_fail(status, CT_INVALID, "%s; and the last checkpoint: %s", what, saved.message);
     if (run->folder_rows < 0) return ct_fail(status, CT_INVALID, "%s; nothing was written", what);
     return ct_fail(status, CT_INVALID, "%s; %s keeps the model of the first %lld rows", what, run->options->out_folder,
                    (long long)run->folder_rows);
@@ -43,8 +45,11 @@ static ct_code step(train_run *run, const ct_batch *batch, uint32_t epoch, ct_st
 /* One batch that is new to the model. */
 static ct_code train_batch(train_run *run, const ct_batch *batch, uint32_t epoch, ct_status *status) {
     const ct_train_options *options = run->options;
+    if (atomic_load(&run->saving.failed)) return run_saved(run, status);
     const bool tail = batch->tail && epoch + 1 == options->epochs;
     if (tail && !run->tail_saved && run->tail_folder != NULL) {
+        if (options->checkpoint_rows == 0)
+            CT_TRY(run_save_beside(run, NULL, status)); /* the run's last folder will be much like this one */
         CT_TRY(run_checkpoint(run, run->tail_folder, status));
         run->tail_saved = true;
     }
@@ -299,9 +304,10 @@ ct_code ct_train(ct_model *model, const ct_train_options *options, ct_train_resu
         CT_TRY_GOTO(code, publisher_finish(run.publisher, status), done);
     }
     *out_result = result;
-done:
+done:;
+    ct_status ignored = CT_STATUS_INIT;
+    if (run_saved(&run, &ignored) != CT_OK && code == CT_OK) code = (*status = ignored).code;
     if (run.tail_saved) {
-        ct_status ignored = CT_STATUS_INIT;
         if (run_remove_tail(&run, &ignored) != CT_OK && code == CT_OK) *status = ignored;
     }
     free(run.out);

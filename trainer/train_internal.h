@@ -2,10 +2,27 @@
 #ifndef TRAINER_TRAIN_INTERNAL_H
 #define TRAINER_TRAIN_INTERNAL_H
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "base/progress.h"
 #include "trainer/publish.h"
 #include "trainer/trainer.h"
 #include "trainer/watch.h"
+
+/* A folder that is written while training goes on. */
+typedef struct run_saving {
+    ct_model_saving *saving;
+    pthread_t thread;
+    bool started; /* and not joined yet */
+    atomic_bool failed;
+    ct_status status;
+    int64_t rows, began_ns, took_ns;
+    bool out;                /* it is the out folder */
+    bool last;               /* the run ends with it */
+    const char *kept_folder; /* of older checkpoints: pruned behind it to most_kept; NULL = none are kept */
+    uint32_t most_kept;
+} run_saving;
 
 typedef struct train_run {
     ct_model *model;
@@ -28,7 +45,8 @@ typedef struct train_run {
     bool has_first_print;
     char *tail_folder; /* of the state before the last batch; NULL = none */
     bool tail_saved;
-    char *kept_folder;    /* of older checkpoints; NULL = none are kept */
+    char *kept_folder; /* of older checkpoints; NULL = none are kept */
+    run_saving saving;
     bool finishing;       /* the folder that is written is the one that the run ends with */
     int64_t folder_rows;  /* of the training that out_folder holds; -1 = it holds none of this training */
     ct_train_result best; /* early stop: of the epoch whose folder was written last */
@@ -36,8 +54,13 @@ typedef struct train_run {
 
 /* --- checkpoint.c --- */
 
-/* Writes a folder: the out folder, or the tail's. */
+/* Writes a folder: the out folder, or the tail's. Beside training, but for the one that the run ends with. Where the one before is still
+ * written, it waits. */
 ct_code run_checkpoint(train_run *run, const char *folder, ct_status *status);
+/* From here on folders cost what has changed. from: the model folder that the model is as; NULL = none. */
+ct_code run_save_beside(const train_run *run, const char *from, ct_status *status);
+/* Waits for what is written beside training, and says how it ended. */
+ct_code run_saved(train_run *run, ct_status *status);
 /* Removes the tail's folder, if there is one. */
 ct_code run_remove_tail(const train_run *run, ct_status *status);
 /* Where a run goes on: position, sums, and the curve so far. Sets the names of the other folders. */

@@ -84,7 +84,9 @@ typedef struct ct_train_result {
     int64_t waiting_ns;                 /* for the reader */
     ct_reader_times reading;            /* of the training log */
     int64_t saving_ns, final_saving_ns; /* of all folders written; of the last one, which train_seconds leaves out */
-    int64_t saved, longest_saving_ns;   /* folders, before the last one; how long the slowest of them held training up */
+    /* Folders, before the last one; how long the slowest of them held training up, and was written beside it; how long they waited for the
+     * one before to be written. */
+    int64_t saved, longest_saving_ns, longest_writing_ns, saving_waited_ns;
     int64_t publishing_ns;
     int64_t admitted, waiting, expired; /* keys: with a row; counted, without one yet; rows that expired since the training began */
     bool stopped;                       /* by the stop flag: the folder holds the model of the rows so far */

@@ -2,6 +2,7 @@
  * is found; a file with fitting checksums and impossible content is refused too. */
 #include "data/block_file.h"
 
+#include <math.h>
 #include <xxhash.h>
 
 #include "tests/data/rows.h"
@@ -388,6 +389,80 @@ static void test_writer(void **state) {
     ct_schema_destroy(other);
 }
 
+static const char history_schema[] =
+    "name: h\nformat: {columns: 3}\nfields:\n  - {name: y, kind: label, column: 1}\n  - {name: who, kind: unit, column: 2}\n"
+    "  - {name: item, kind: id, column: 3}\n  - {name: liked, kind: history, of: item, max: 2%s}\n  - {name: likes, kind: number, of: "
+    "liked}\n";
+
+static ct_schema *history_schema_with(const char *more) {
+    char text[600];
+    (void)snprintf(text, sizeof text, history_schema, more);
+    return schema_of(text);
+}
+
+/* A file of three rows with histories of 0, 1 and 2 values, whose lengths are said to be these. */
+static char *write_served(const ct_schema *schema, const float likes[3], const bool derived[5]) {
+    ct_status status = CT_STATUS_INIT;
+    ct_block_writer *writer = NULL;
+    ct_batch *batch = NULL;
+    char *path = temp_path(folder, "served.ctb");
+    assert_ok(ct_batch_create(schema, 3, &batch, &status), &status);
+    batch->rows = 3;
+    for (size_t c = 0; c < 3; c++) memset(batch->columns[c].values, 0, 3 * ct_column_type_bytes(batch->columns[c].type));
+    memcpy(batch->columns[3].offsets, (const uint32_t[]){0, 0, 1, 3}, 16);
+    memcpy(batch->columns[3].values, (const uint64_t[]){5, 6, 7}, 24);
+    memcpy(batch->columns[4].values, likes, 12);
+    assert_ok(ct_block_writer_open_served(path, schema, derived, &writer, &status), &status);
+    assert_ok(ct_block_writer_write(writer, batch, &status), &status);
+    assert_ok(ct_block_writer_commit(writer, &status), &status);
+    ct_batch_destroy(batch);
+    return path;
+}
+
+/* Columns that follow from a history, as they were served: they come back as they are, under their history's rule; how it is pooled is no
+ * part of that. */
+static void test_served(void **state) {
+    (void)state;
+    static const bool all[5] = {[3] = true, [4] = true}, one[5] = {[3] = true};
+    ct_status status = CT_STATUS_INIT;
+    ct_schema *schema = history_schema_with(""), *attends = history_schema_with(", pooling: attention");
+    ct_schema *clicked = history_schema_with(", clicked: true");
+    rows got;
+    char *path = write_served(schema, (const float[]){0, 1, 2}, all);
+    const ct_schema *same[] = {schema, attends};
+    for (size_t i = 0; i < 2; i++) {
+        assert_ok(read_blocks(same[i], path, &got, &status), &status);
+        assert_true(got.present[3] && got.present[4]);
+        assert_memory_equal(got.values[3].data, ((const uint64_t[]){5, 6, 7}), 24);
+        assert_memory_equal(got.counts[3].data, ((const uint32_t[]){0, 1, 2}), 12);
+        assert_memory_equal(got.values[4].data, ((const float[]){0, 1, 2}), 12);
+        rows_free(&got);
+    }
+    assert_int_not_equal(schema->hash, attends->hash);
+    assert_code(CT_INVALID, read_blocks(clicked, path, &got, &status), &status);
+    assert_non_null(strstr(status.message, "column 'liked' was made by another rule"));
+    free(path);
+    static const float wrong[][3] = {{0, 1, 2.5f}, {0, 1, -1}, {0, 1, NAN}, {0, 1, 1e9f}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        path = write_served(schema, wrong[i], all);
+        assert_code(CT_CORRUPT, read_blocks(schema, path, &got, &status), &status);
+        rows_free(&got);
+        free(path);
+    }
+    path = write_served(schema, wrong[0], one);
+    assert_code(CT_INVALID, read_blocks(schema, path, &got, &status), &status);
+    assert_non_null(strstr(status.message, "has 'liked' as it was served, but not 'likes'"));
+    free(path);
+    path = write_served(schema, wrong[0], NULL);
+    assert_ok(read_blocks(schema, path, &got, &status), &status);
+    assert_true(!got.present[3] && !got.present[4]);
+    rows_free(&got);
+    free(path);
+    ct_schema_destroy(schema);
+    ct_schema_destroy(attends);
+    ct_schema_destroy(clicked);
+}
+
 /* Batches: room for all values, kept when it grows. */
 static void test_batch(void **state) {
     (void)state;
@@ -419,7 +494,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_empty),      cmocka_unit_test(test_layout),
         cmocka_unit_test(test_damaged),    cmocka_unit_test(test_impossible), cmocka_unit_test(test_other_schema),
-        cmocka_unit_test(test_writer),     cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_writer),     cmocka_unit_test(test_served),     cmocka_unit_test(test_batch),
     };
     folder = temp_folder();
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

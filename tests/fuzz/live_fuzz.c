@@ -3,6 +3,7 @@
  * `join` and `report` count is the same. */
 #include <stdbool.h>
 
+#include "data/block_file.h"
 #include "experiment/join.h"
 #include "experiment/live_report.h"
 #include "experiment/online.h"
@@ -11,8 +12,8 @@
 
 const char *const fuzz_name = "live_fuzz";
 
-static char *folder, *exposures, *feedback, *experiment;
-static ct_schema *schema;
+static char *folder, *exposures, *feedback, *experiment, *blocks;
+static ct_schema *schema, *with_history;
 
 static void prepare(void) {
     static const char schema_text[] =
@@ -21,6 +22,10 @@ static void prepare(void) {
         "  - {name: i, kind: id, column: 5, type: integer}\n  - {name: x, kind: number, column: 6}\n"
         "  - {name: l, kind: id, column: 7, separator: \",\", max: 2}\n  - {name: w, kind: weight, column: 8}\n"
         "  - {name: g, kind: group, column: 9}\n";
+    static const char history_text[] =
+        "name: h\nformat: {columns: 4}\nfields:\n  - {name: y, kind: label, column: 1}\n  - {name: at, kind: time, column: 2}\n"
+        "  - {name: who, kind: unit, column: 3}\n  - {name: i, kind: id, column: 4, type: integer}\n"
+        "  - {name: h, kind: history, of: i, max: 2}\n  - {name: n, kind: number, of: h}\n";
     static const char experiment_text[] = "name: e\narms: [{name: a}, {name: b}]\n";
     ct_status status = CT_STATUS_INIT;
     if (folder != NULL) return;
@@ -29,12 +34,16 @@ static void prepare(void) {
     feedback = temp_path(folder, "feedback-1.jsonl.part");
     experiment = temp_path(folder, "e.yaml");
     FUZZ_MUST(ct_file_write(experiment, experiment_text, strlen(experiment_text), &status) == CT_OK);
+    blocks = temp_path(folder, "rows.ctb");
     FUZZ_MUST(ct_schema_parse(schema_text, strlen(schema_text), "fuzz.yaml", &schema, &status) == CT_OK);
+    FUZZ_MUST(ct_schema_parse(history_text, strlen(history_text), "fuzz.yaml", &with_history, &status) == CT_OK);
 }
 
 __attribute__((destructor)) static void clean_up(void) {
     if (folder == NULL) return;
     ct_schema_destroy(schema);
+    ct_schema_destroy(with_history);
+    free(blocks);
     free(exposures);
     free(feedback);
     free(experiment);
@@ -59,6 +68,41 @@ static void check_refusal(ct_code code, const ct_status *status) {
     FUZZ_MUST(strncmp(status->message, folder, strlen(folder)) == 0);
 }
 
+/* Rows with what follows from a history, as it was served: a block file that reads back whole, or a refusal. */
+static void join_served(void) {
+    ct_status status = CT_STATUS_INIT;
+    json_t *summary = NULL, *described = NULL;
+    const ct_join_options join = {.exposures = folder,
+                                  .feedback = folder,
+                                  .schema = with_history,
+                                  .out = blocks,
+                                  .positive = "click",
+                                  .wait_ms = 0,
+                                  .until_ms = INT64_MIN};
+    const ct_code joined = ct_join(&join, &summary, &status);
+    if (joined != CT_OK) {
+        check_refusal(joined, &status);
+        return;
+    }
+    ct_source *source = NULL;
+    ct_block_reader *reader = NULL;
+    ct_batch *batch = NULL;
+    FUZZ_MUST(ct_block_file_describe(blocks, &described, &status) == CT_OK);
+    FUZZ_MUST(json_equal(json_object_get(described, "rows"), json_object_get(summary, "rows")));
+    FUZZ_MUST(ct_source_open(blocks, &source, &status) == CT_OK && ct_batch_create(with_history, 0, &batch, &status) == CT_OK);
+    FUZZ_MUST(ct_block_reader_open(source, with_history, &reader, &status) == CT_OK);
+    ct_code code;
+    const size_t served = json_array_size(json_object_get(summary, "served"));
+    while ((code = ct_block_reader_next(reader, batch, &status)) == CT_OK)
+        FUZZ_MUST(batch->columns[4].present == (served == 2) && batch->columns[5].present == (served == 2));
+    FUZZ_MUST(code == CT_END && (served == 0 || served == 2));
+    ct_block_reader_close(reader);
+    ct_source_close(source);
+    ct_batch_destroy(batch);
+    json_decref(described);
+    json_decref(summary);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     static const char *const slices[] = {"u", "x"}, *const events[] = {"buy"};
     ct_status status = CT_STATUS_INIT;
@@ -74,6 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
                                   .until_ms = INT64_MIN};
     const ct_code joined = ct_join(&join, &summary, &status);
     if (joined != CT_OK) check_refusal(joined, &status);
+    join_served();
     const ct_live_options live = {.exposures = folder,
                                   .feedback = folder,
                                   .experiment = experiment,
@@ -112,14 +157,28 @@ size_t fuzz_seed(size_t index, uint8_t out[FUZZ_MAX_BYTES]) {
 #define EVENT(id, candidate, event, more)                                                                                  \
     "{\"received_ms\": 9000, \"time_ms\": 1500, \"event_id\": \"\", \"request_id\": \"" id "\", \"candidate\": " candidate \
     ", \"position\": 1, \"event\": \"" event "\"" more "}\n"
+#define HISTORY(keys) ", \"derived\": [{\"name\": \"h\", \"rule\": \"RULE\", \"keys\": [" keys "]}]"
     static const char *const seeds[] = {
         EXPOSURE("r", "p", "a", "") EXPOSURE("s", "q", "b", ", \"derived\": [{\"name\": \"i#odds\", \"numbers\": [1, 2]}]")
             EVENT("r", "0", "shown", "") EVENT("r", "0", "click", "") EVENT("s", "1", "shown", "") EVENT("s", "1", "buy", ", \"value\": 7.5"),
         EXPOSURE("r", "p", "a", "") "{\"time_ms\": 1, \"request_id\": \"f\", \"unit\": \"p\", \"experiment\": \"e\", \"arm\": \"a\", "
                                     "\"assigned\": \"bucket\", \"error\": \"DEADLINE_EXCEEDED\"}\n" EVENT("r", "1", "shown", "")
                                         EVENT("r", "9", "shown", "") EVENT("t", "0", "click", ""),
-        "{\"scores\": {}}\n{\"event\": 1}\n"};
+        "{\"scores\": {}}\n{\"event\": 1}\n",
+        EXPOSURE("r", "p", "a", HISTORY("\"000000000000000a\", \"fedcba9876543210\"")) EXPOSURE("s", "q", "b", HISTORY(""))
+            EVENT("r", "0", "shown", "") EVENT("r", "1", "shown", "") EVENT("s", "1", "shown", ""),
+        "{\"time_ms\": 1000, \"request_id\": \"r\", \"unit\": \"p\", \"candidates\": 2, \"columns\": [{\"name\": \"i\", \"integers\": [3, -4]}, "
+        "{\"name\": \"h\", \"integers\": [1, 2, 3, 4], \"lengths\": [3, 1]}], \"scores\": {\"click\": [0.25, 0.125]}}\n"
+        EVENT("r", "0", "shown", "") EVENT("r", "1", "shown", "")};
     if (index >= sizeof seeds / sizeof *seeds) return 0;
-    memcpy(out, seeds[index], strlen(seeds[index]));
-    return strlen(seeds[index]);
+    prepare();
+    const char *at = seeds[index], *rule = NULL;
+    size_t bytes = 0;
+    for (; (rule = strstr(at, "RULE")) != NULL; at = rule + 4) { /* by which the schema makes its history */
+        memcpy(out + bytes, at, (size_t)(rule - at));
+        bytes += (size_t)(rule - at);
+        bytes += (size_t)snprintf((char *)out + bytes, 17, "%016llx", (unsigned long long)ct_schema_column_hash(with_history, 4));
+    }
+    memcpy(out + bytes, at, strlen(at));
+    return bytes + strlen(at);
 }

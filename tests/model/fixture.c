@@ -84,6 +84,19 @@ ct_schema *shop_schema(const char *folder) {
     return schema;
 }
 
+ct_schema *shop_alike_schema(const char *folder, const ct_schema *shop) {
+    static const char more[] = "  - {name: alike, kind: history, of: item, clicked: true, max: 4, pooling: attention}\n";
+    char *text = NULL, *yaml = temp_path(folder, "alike.yaml");
+    ct_schema *schema = NULL;
+    assert_true(asprintf(&text, "%.*s%s", (int)shop->text_bytes, shop->text, more) > 0);
+    assert_ok(ct_file_write(yaml, text, strlen(text), &status));
+    assert_ok(ct_schema_load(yaml, &schema, &status));
+    assert_int_equal(schema->field_count, SHOP_ALIKE_FIELDS);
+    free(text);
+    free(yaml);
+    return schema;
+}
+
 /* --- short ways --- */
 
 ct_pool *make_pool(size_t threads) {

@@ -57,6 +57,9 @@ char *shop_log(const char *folder, const char *name, size_t first, size_t rows, 
 /* folder/shop.yaml, folder/items.npy, folder/items.txt; malloc'd path of the first. */
 char *shop_files(const char *folder);
 ct_schema *shop_schema(const char *folder); /* the same, loaded */
+/* Behind its fields one more, "alike": a history of clicked items, at most 4, pooled by attention. `shop`: shop_schema of that folder. */
+enum { SHOP_ALIKE = SHOP_FIELDS, SHOP_ALIKE_FIELDS };
+ct_schema *shop_alike_schema(const char *folder, const ct_schema *shop);
 
 /* --- short ways; each fails the test where the library does --- */
 ct_pool *make_pool(size_t threads);

@@ -71,6 +71,7 @@ IDS = [  # name, side, column, the feature whose rows it uses, most values or No
     ("item", "candidate", 5, "item", None),
     ("likes", "context", 6, "item", 4),
 ]
+ATTENDED, ATTENDED_OF, ATTENDED_MOST = "alike", "item", 4  # a history of clicked items, pooled by attention, where the run asks for it
 VECTORS = [("item_text", "candidate", 5, None), ("likes_text", "context", 6, 4)]
 NUMBERS = [("age", "context", 4), ("price", "candidate", 7), ("spread", "candidate", 8)]
 
@@ -91,7 +92,8 @@ def bucket(value):
 
 
 class Log:
-    def __init__(self, path):
+    def __init__(self, path, before=None):
+        """before: a log whose rows, all of them, are the histories of this one's."""
         with open(path) as lines:
             rows = [line.rstrip("\n").split("\t") for line in lines]
         self.rows = len(rows)
@@ -102,6 +104,12 @@ class Log:
         self.vectors = {name: [tokens(r[column], most) for r in rows] for name, _, column, most in VECTORS}
         self.numbers = {name: np.array([float(np.float32(r[column])) if r[column] else np.nan for r in rows])
                         for name, _, column in NUMBERS}
+        self.units, self.liked = [r[2] for r in rows], dict(before.liked) if before else {}
+        self.ids[ATTENDED] = []
+        for unit, item, label in zip(self.units, self.ids[ATTENDED_OF], self.labels):
+            self.ids[ATTENDED].append(self.liked.get(unit, [])[-ATTENDED_MOST:])
+            if label == 1 and before is None:
+                self.liked[unit] = self.liked.get(unit, []) + item
         for name, values in self.numbers.items():
             salt = xxh3(name + "#bucket")
             self.ids[name + "#bucket"] = [[xxh3(struct.pack("<i", bucket(v)), salt)] for v in values]
@@ -147,7 +155,8 @@ class Model:
         self.adapter = self.dim if self.of_fields or run["model"] == "lr" else run["adapter"]
         self.rows = Rows(run, self.dim)
         self.buckets = [(n + "#bucket", side, None, n + "#bucket", None) for n, side, _ in NUMBERS] if run["buckets"] else []
-        self.ids = IDS + self.buckets
+        self.attends = run["attention"]
+        self.ids = IDS + ([(ATTENDED, "candidate", None, ATTENDED_OF, ATTENDED_MOST)] if self.attends else []) + self.buckets
         vectors = np.load(run["vectors"])
         with open(run["vector_ids"]) as ids:
             self.vectors = dict(zip(ids.read().split(), vectors.astype(float)))
@@ -239,6 +248,35 @@ class Model:
         zeros = np.zeros(self.dim)
         return np.array([np.mean([self.rows.values.get(k, zeros) for k in keys], axis=0) if keys else zeros for keys in keys_of_row])
 
+    def attention(self, query, keys):
+        """Rows of the keys, weights, query: softmax of <q, k> / sqrt(c), of the first c floats (Vaswani et al. 2017, eq. 1)."""
+        zeros = np.zeros(self.dim)
+        q, k = self.rows.values.get(query, zeros)[: self.factors], np.array([self.rows.values.get(key, zeros) for key in keys])
+        e = np.exp(k[:, : self.factors] @ q / np.sqrt(self.factors))
+        return k, e / e.sum(), q
+
+    def attended(self, keys):
+        out = np.zeros((len(keys[ATTENDED]), self.dim))
+        for r, row in enumerate(keys[ATTENDED]):
+            if row:
+                k, a, _ = self.attention(keys[ATTENDED_OF][r][0], row)
+                out[r] = a @ k
+        return out
+
+    def attention_back(self, keys, d_x, of_rows):
+        """By the Jacobian of the softmax, written out: d a_i / d s_j = a_i (1 if i = j else 0) - a_i a_j."""
+        for r, row in enumerate(keys[ATTENDED]):
+            if not row:
+                continue
+            k, a, q = self.attention(keys[ATTENDED_OF][r][0], row)
+            g = d_x[r, self.columns[ATTENDED]].copy()
+            d_s = (np.diag(a) - np.outer(a, a)) @ (k @ g) / np.sqrt(self.factors)
+            d_x[r, self.columns[ATTENDED_OF]][: self.factors] += d_s @ k[:, : self.factors]
+            for key, weight, slope in zip(row, a, d_s):
+                d_k = weight * g
+                d_k[: self.factors] += slope * q
+                of_rows[key] = of_rows.get(key, 0) + d_k
+
     def raw_vectors(self, log, name, chosen):
         zeros = np.zeros(self.raw_dim)
         ids = [log.vectors[name][r] for r in chosen]
@@ -271,7 +309,7 @@ class Model:
         x = np.zeros((len(chosen), self.width))
         raw = {}
         for name, _, _, _, _ in self.ids:
-            x[:, self.columns[name]] = self.pooled_rows(keys[name])
+            x[:, self.columns[name]] = self.attended(keys) if name == ATTENDED else self.pooled_rows(keys[name])
             if self.run["target_stats"]:
                 x[:, self.columns["stats " + name]] = self.target_stats(log, name, chosen, dropped[name])
         for name, _, _, _ in VECTORS:
@@ -418,9 +456,11 @@ class Model:
             if self.run["hidden"]:
                 self.layers_back([last + ".hidden"], raw[name], d @ self.weights[last + ".weight"].T, gradients)
         of_rows = {}
+        if self.attends:
+            self.attention_back(keys, d_x, of_rows)
         for name, _, _, _, _ in self.ids:
             for r, row in enumerate(keys[name]):
-                for k in row:
+                for k in row if name != ATTENDED else []:
                     of_rows[k] = of_rows.get(k, 0) + d_x[r, self.columns[name]] / len(row)
         left = max(0.0, 1 - self.trained / self.run["schedule_rows"]) if self.run["schedule_rows"] > 0 else 1.0
         self.trained += len(chosen)
@@ -466,7 +506,7 @@ def main():
     log_loss = sum(progressive) / (run["epochs"] * log.weights.sum())
     same = abs(log_loss - run["progressive_log_loss"]) <= 1e-6
     print("progressive log loss %.8f, NumPy %.8f" % (run["progressive_log_loss"], log_loss))
-    test = Log(run["test"])
+    test = Log(run["test"], before=log)
     unknown = sum(k not in model.rows.values for feature in model.ids for row in test.ids[feature[0]] for k in row)
     print("test: %d rows, %d occurrences of ids without a row" % (test.rows, unknown))
     logits = model.score(test)

@@ -107,6 +107,7 @@ static json_t *describe(const fixture *f, const ct_model_spec *spec, uint64_t se
     json_object_set_new(run, "cross_rank", json_integer(spec->cross_rank));
     json_object_set_new(run, "average_power", json_real((double)spec->average_power));
     json_object_set_new(run, "schedule_rows", json_real(spec->schedule_rows));
+    json_object_set_new(run, "attention", json_boolean(f->schema->field_count > SHOP_FIELDS));
     json_object_set_new(run, "target_stats", json_boolean(spec->target_stats));
     json_object_set_new(run, "target_smoothing", json_real((double)spec->target_smoothing));
     free(npy);
@@ -220,6 +221,25 @@ static void adapters_of_two_layers_equal_the_reference(void **state) {
     check_model(*state, "lr", lr, sizeof lr / sizeof *lr);
 }
 
+/* The shop's schema, and behind it a history of what was clicked that is pooled by attention of the row's item. */
+static void attention_equals_the_reference(void **state) {
+    fixture f = *(fixture *)*state;
+    f.schema = shop_alike_schema(f.folder, f.schema);
+    const char *dcn_v2[] = {COMMON,
+                            "embedding.id_drop=0.1",
+                            "embedding.min_count=3",
+                            "embedding.dim=19",
+                            "embedding.first_value_scale=0.5",
+                            "vector.adapter=4",
+                            "deep=[20]"};
+    check_model(&f, "dcn-v2", dcn_v2, sizeof dcn_v2 / sizeof *dcn_v2);
+    const char *deepfm[] = {
+        COMMON,      "embedding.id_drop=0",  "embedding.min_count=1",      "embedding.dim=5", "embedding.first_value_scale=0.7",
+        "deep=[15]", "numbers.buckets=true", "embedding.target_stats=true"};
+    check_model(&f, "deepfm", deepfm, sizeof deepfm / sizeof *deepfm);
+    ct_schema_destroy(f.schema);
+}
+
 /* Every key has its row at once; nothing is dropped, so there are no rare rows and unknown ids read zeros. */
 static void dcn_v2_without_rare_rows_equals_the_reference(void **state) {
     const char *sets[] = {COMMON,      "embedding.id_drop=0", "embedding.min_count=1", "embedding.dim=17", "vector.adapter=16",
@@ -236,6 +256,7 @@ int main(int argc, char **argv) {
                                        cmocka_unit_test(target_statistics_equal_the_reference),
                                        cmocka_unit_test(models_of_fields_equal_the_reference),
                                        cmocka_unit_test(low_rank_and_schedule_equal_the_reference),
+                                       cmocka_unit_test(attention_equals_the_reference),
                                        cmocka_unit_test(adapters_of_two_layers_equal_the_reference),
                                        cmocka_unit_test(dcn_v2_without_rare_rows_equals_the_reference)};
     return cmocka_run_group_tests(tests, set_up, tear_down);

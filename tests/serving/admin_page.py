@@ -80,13 +80,9 @@ def check_experiment(driver, url):
     """Requests of units by HTTP, and feedback: the page counts them by arm."""
     assert text(driver, "experiment-note") == "ranker · ramp 100 % · hold-out 10 %", text(driver, "experiment-note")
     columns = [{"name": f"I{i}", "numbers": [1]} for i in range(1, 14)] + [{"name": f"C{i}", "tokens": ["a"]} for i in range(1, 27)]
-    ways = []
-    for number_ in range(40):
-        answer = post(url, "v1/score", {"unit": f"unit-{number_}", "candidates": columns})
-        ways.append((answer["arm"], answer["assigned"]))
-    for request in ({"candidates": columns}, {"candidates": columns, "arm": "new"}, {"candidates": columns, "arm": "gone"}):
-        answer = post(url, "v1/score", request)
-        ways.append((answer["arm"], answer["assigned"]))
+    who = [{"unit": f"unit-{number_}"} for number_ in range(40)] + [{}, {"arm": "new"}, {"arm": "gone"}]
+    answers = [post(url, "v1/score", {"candidates": columns, **given}) for given in who]
+    ways = [(answer["arm"], answer["assigned"]) for answer in answers]
     assert post(url, "v1/feedback", {"events": [{"request_id": "r", "event": "shown"}, {"request_id": "r", "event": "click"}]}) == {"accepted": 2}
     wait_for(driver, lambda d: "1 shown, 1 click, 0 other" in text(d, "feedback-note") and "343 written, 0 dropped" in text(d, "exposures-note"))
     arms = table(driver, "arms")
@@ -100,6 +96,46 @@ def check_experiment(driver, url):
         assert [int(cell) for cell in row[4:]] == counts + [0], (row, counts)
         assert abs(float(row[3].split()[0]) - 100 * counts[0] / drawn) < 0.1, (row, counts)
     assert drawn > 20 and all(ways.count(way) for way in (("new", "bucket"), ("old", "holdout"), ("old", "none"), ("new", "outside"), ("old", "fallback")))
+    return answers
+
+
+def check_calibration(driver, url):
+    """Requests whose candidates are shown and clicked: the page has each once, by model, arm and bucket, as counted here."""
+    told, wanted, buckets = [], {}, {}
+    bounds = driver.execute_script("return Chart.getChart('scores-chart').data.labels.map(Number)")
+    for number_ in range(30):
+        columns = [{"name": f"I{i}", "numbers": [1 + number_ + c for c in range(4)]} for i in range(1, 14)]
+        columns += [{"name": f"C{i}", "tokens": [f"{number_ % 7}x{c}" for c in range(4)]} for i in range(1, 27)]
+        arm = ("old", "new")[number_ % 2]
+        request = {"request_id": f"shown-{number_}", "arm": arm, "candidates": columns}
+        early = {"request_id": request["request_id"], "candidate": 0, "event": "click"}
+        if number_ % 5 == 0:  # feedback that is here before the request
+            assert post(url, "v1/feedback", {"events": [early]}) == {"accepted": 1}
+        scores = post(url, "v1/score", request)["outputs"][0]["probabilities"]
+        events = [{**early, "candidate": c, "event": "shown"} for c in (0, 2, 3)] + [{**early, "candidate": 2}, {**early, "candidate": 1}]
+        post(url, "v1/feedback", {"events": events + events[:1]})
+        told += events + ([early] if number_ % 5 == 0 else [])
+        for c in (0, 2, 3):
+            clicked = c == 2 or (c == 0 and number_ % 5 == 0)
+            for cell in (wanted.setdefault(arm, [0, 0, 0.0]), buckets.setdefault((arm, next(b for b in bounds if scores[c] <= b)), [0, 0, 0.0])):
+                cell[0], cell[1], cell[2] = cell[0] + 1, cell[1] + clicked, cell[2] + scores[c]
+    post(url, "v1/feedback", {"events": [{"request_id": "shown-1", "candidate": 9, "event": "click"}]})
+    wait_for(driver, lambda d: f"{len(told)} counted, 30 repeated, 1 of requests" in text(d, "calibration-note"))
+    rows = table(driver, "calibration")
+    assert rows[0] == ["model", "arm", "shown", "clicks", "click rate", "mean score", "clicks to those expected"], rows
+    got = {row[1]: row for row in rows[1:]}
+    assert sorted(got) == ["new", "old"] and got["old"][0] == "lr" and got["new"][0] == "fm", rows
+    for arm, (shown, clicks, predicted) in wanted.items():
+        assert [int(cell) for cell in got[arm][2:4]] == [shown, clicks], (arm, got[arm], shown, clicks)
+        for cell, figure in zip(got[arm][4:], (clicks / shown, predicted / shown, clicks / predicted)):
+            assert abs(float(cell) / figure - 1) < 0.006, (arm, got[arm], figure)
+    charts = driver.execute_script("return Chart.getChart('calibration-chart').data.datasets.map((d) => [d.label, d.data])")
+    assert [name for name, _ in charts] == [f"{got[arm][0]}, {arm}" for arm in ("old", "new")] + ["as expected"], charts
+    for (_, points), arm in zip(charts, ("old", "new")):
+        mine = sorted(cells for (of, _), cells in buckets.items() if of == arm)
+        assert sorted([p["shown"] for p in points]) == [cells[0] for cells in mine], (points, mine)
+        for p in points:
+            assert any(abs(p["x"] - cells[2] / cells[0]) < 1e-5 and abs(p["y"] - cells[1] / cells[0]) < 1e-9 for cells in mine), (p, mine)
 
 
 def check(driver, url, program, address, rows, screenshot):
@@ -115,33 +151,37 @@ def check(driver, url, program, address, rows, screenshot):
         scored.append([float(line) for line in said.split()])
         assert len(scored[-1]) == 1000
     wait_for(driver, lambda d: number(d, "requests") == 300)
-    check_experiment(driver, url)
+    answers = check_experiment(driver, url)
+    json_requests = len(answers)
+    wait_for(driver, lambda d: number(d, "requests") == 300 + json_requests)
     seen = readings(driver)
     wait_for(driver, lambda d: readings(d) >= seen + 2)  # points of a line before and after
 
-    assert number(driver, "candidates") == 3000
+    assert number(driver, "candidates") == 3000 + json_requests  # of one candidate each
     assert text(driver, "waiting") == "0" and float(text(driver, "p99")) >= float(text(driver, "p50")) > 0
     models = table(driver, "models")
     assert [row[:3] for row in models[1:]] == [["lr", "lr", "criteo"], ["fm", "fm", "criteo"]], models
     assert all(len(row[-1]) == 32 and row[5] == "3,000" for row in models[1:]), models
     codes = dict(table(driver, "codes")[1:])
-    assert codes == {"OK": "300", "refused: full": "0", "refused: waited": "0", "model swaps: done": "0", "model swaps: refused": "0"}, codes
+    requests = str(300 + json_requests)
+    assert codes == {"OK": requests, "refused: full": "0", "refused: slow": "0", "refused: waited": "0", "model swaps: done": "0", "model swaps: refused": "0"}, codes
     stages = {row[0]: row[1:] for row in table(driver, "stages")[1:]}
     names = ["waiting", "message to batch", "look-ups and network", "a block's look-up", "a block's network", "answer", "request"]
-    assert list(stages) == names and [row[0] for row in stages.values()] == ["300"] * len(names), stages
+    assert list(stages) == names and [row[0] for row in stages.values()] == [requests] * len(names), stages
     assert float(stages["request"][1]) > float(stages["look-ups and network"][1]) > float(stages["a block's network"][1]) > 0, stages
     tables = table(driver, "tables")[1:]
     assert len(tables) == 2 and all(int(row[3].replace(",", "")) >= 26000 and row[4].endswith(" %") for row in tables), tables
-    assert "clicktower report" in text(driver, "calibration-note")
-    for i, model in enumerate(("lr", "fm")):
-        mean = sum(scored[i]) / 1000
-        assert f"{model}: mean {float(f'{mean:.4g}'):g} of {1000 * (i + 1):,}" in text(driver, "scores-note"), (mean, text(driver, "scores-note"))
+    assert text(driver, "calibration-note").startswith("Since the start") and table(driver, "calibration") == [["model", "arm", "shown", "clicks"]]
+    for i, (model, scores) in enumerate((("lr", scored[0]), ("fm", scored[1] + scored[2]))):
+        scores += [answer["outputs"][0]["probabilities"][0] for answer in answers if answer["model"] == model]
+        mean = sum(scores) / len(scores)
+        assert f"{model}: mean {float(f'{mean:.4g}'):g} of {len(scores):,}" in text(driver, "scores-note"), (mean, text(driver, "scores-note"))
         # What Chart.js was given, asked from itself: the share of each bucket, counted anew.
         labels, shares = driver.execute_script(
             f"const c = Chart.getChart('scores-chart'); return [c.data.labels.map(Number), c.data.datasets[{i}].data]")
         low = -1.0
         for bound, share in zip(labels, shares):
-            wanted = sum(low < p <= bound for p in scored[i]) / 10
+            wanted = 100 * sum(low < p <= bound for p in scores) / len(scores)
             assert abs(share - wanted) < 0.11, (model, bound, share, wanted)  # a score on a bound may be rounded to either side
             low = bound
     rates = driver.execute_script("return Chart.getChart('rate-chart').data.datasets[0].data")
@@ -150,6 +190,9 @@ def check(driver, url, program, address, rows, screenshot):
         counts = driver.execute_script(COLOURS, chart)
         assert len(counts) > 20, (chart, "is blank")
         assert all(pixels_of(counts, colour) > 20 for colour in colours), (chart, "has no line")
+    check_calibration(driver, url)
+    counts = driver.execute_script(COLOURS, "calibration-chart")
+    assert all(pixels_of(counts, colour) > 20 for colour in (LINE, SECOND)), "the calibration chart has no points"
     errors = [entry["message"] for entry in driver.get_log("browser")
               if entry["level"] in ("SEVERE", "WARNING") and "favicon" not in entry["message"]]
     assert not errors, errors

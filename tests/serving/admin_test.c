@@ -168,13 +168,63 @@ static void a_server_that_goes_down_says_so_while_it_finishes(void **state) {
     assert_int_equal(call.status.code, CT_OK);
 }
 
-static int post_with(const fixture *fx, const char *authorization, char *out, size_t out_bytes) {
+/* Sends a good request with one more header line. */
+static int send_with(const fixture *fx, const char *line) {
     char head[512];
     (void)snprintf(head, sizeof head, "POST /v1/score HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %zu\r\n%s\r\n%s",
-                   strlen(GOOD), authorization, GOOD);
+                   strlen(GOOD), line, GOOD);
     const int fd = connect_to(fx);
     send_text(fd, head);
-    return status_of(read_all(fd, out, out_bytes));
+    return fd;
+}
+
+static int post_with(const fixture *fx, const char *line, char *out, size_t out_bytes) {
+    return status_of(read_all(send_with(fx, line), out, out_bytes));
+}
+
+/* Scores as JSON wait in the queue that gRPC's calls wait in, for the same threads, and the port goes on meanwhile. */
+static void scoring_waits_its_turn(void **state) {
+    const fixture *fx = *state;
+    char out[4096];
+    int waiting[3];
+    ct_server_stats stats = {.queued = 0};
+    fake_model_hold(fx->model, true);
+    for (size_t i = 0; i < 3; i++) {
+        waiting[i] = send_with(fx, "");
+        if (i < 2) fake_model_wait_runs(fx->model, i + 1);
+    }
+    while (stats.queued < 1) ct_server_stats_get(fx->server, &stats);
+    assert_int_equal(stats.scoring, 3);
+    assert_int_equal(status_of(get(fx, "/healthz", out, sizeof out)), 200);
+    assert_int_equal(post_with(fx, "Grpc-Timeout: 1n\r\n", out, sizeof out), 429); /* it could not be in time behind the one that waits */
+    assert_non_null(strstr(out, "would wait too long"));
+    ct_server_stats_get(fx->server, &stats);
+    assert_int_equal(stats.refused[CT_REFUSED_SLOW], 1);
+    fake_model_hold(fx->model, false);
+    for (size_t i = 0; i < 3; i++) assert_int_equal(status_of(read_all(waiting[i], out, sizeof out)), 200);
+    while (stats.scoring) ct_server_stats_get(fx->server, &stats);
+    assert_int_equal(stats.ended[CT_OK], 3);
+    assert_int_equal(fake_model_rows(fx->model), 3);
+}
+
+static void a_request_has_a_deadline_where_it_says_so(void **state) {
+    const fixture *fx = *state;
+    char out[4096], line[64];
+    static const char *const wrong[] = {"", "100", "m", "1x", "1mm", "-1S", " 1 S", "123456789S"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        (void)snprintf(line, sizeof line, "Grpc-Timeout: %s\r\n", wrong[i]);
+        assert_int_equal(post_with(fx, line, out, sizeof out), 400);
+        assert_non_null(strstr(out, "Grpc-Timeout"));
+    }
+    static const char *const good[] = {"99999999H", "60M", "99999999S", "60000m", "60000000u"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        (void)snprintf(line, sizeof line, "Grpc-Timeout: %s\r\n", good[i]);
+        assert_int_equal(post_with(fx, line, out, sizeof out), 200);
+    }
+    const size_t rows = fake_model_rows(fx->model);
+    assert_int_equal(post_with(fx, "Grpc-Timeout: 1n\r\n", out, sizeof out), 504);
+    assert_non_null(strstr(out, "\"code\":\"DEADLINE_EXCEEDED\""));
+    assert_int_equal(fake_model_rows(fx->model), rows);
 }
 
 static void scoring_needs_a_token_where_grpc_does(void **state) {
@@ -306,6 +356,8 @@ static void wrong_addresses_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_server_that_goes_down_says_so_while_it_finishes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(scoring_waits_its_turn, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_request_has_a_deadline_where_it_says_so, set_up, tear_down),
         cmocka_unit_test_setup_teardown(scoring_needs_a_token_where_grpc_does, set_up, tear_down),
         cmocka_unit_test_setup_teardown(labels_are_escaped, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bodies_are_bounded, set_up, tear_down),

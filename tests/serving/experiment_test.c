@@ -347,7 +347,7 @@ static void counts_go_on_through_a_swap(void **state) {
 
 static void open_exposures(fixture *fx, const char *folder) {
     ct_status status = CT_STATUS_INIT;
-    MUST(ct_exposures_open(&(ct_exposures_options){folder, 1, 16 << 20, 1 << 20, 1000000000}, &fx->exposures, &status), status);
+    MUST(ct_exposures_open(&(ct_exposures_options){folder, 1, 16 << 20, 1 << 20, 1000000000, NULL}, &fx->exposures, &status), status);
 }
 
 static json_t *close_exposures(fixture *fx, const char *folder) {

@@ -34,7 +34,7 @@ static int teardown(void **state) {
 static ct_exposures *open_exposures(const char *folder, double sample_rate, size_t buffer_bytes, uint64_t rotate_bytes) {
     ct_status status = CT_STATUS_INIT;
     ct_exposures *exposures = NULL;
-    MUST(ct_exposures_open(&(ct_exposures_options){folder, sample_rate, buffer_bytes, rotate_bytes, 1000000000}, &exposures, &status),
+    MUST(ct_exposures_open(&(ct_exposures_options){folder, sample_rate, buffer_bytes, rotate_bytes, 1000000000, NULL}, &exposures, &status),
          status);
     return exposures;
 }
@@ -251,11 +251,11 @@ static void what_cannot_be_written_is_counted(void **state) {
     char *path = temp_path(*state, "file");
     MUST(ct_file_write(path, "x", 1, &status), status);
     ct_exposures *none = NULL;
-    assert_int_not_equal(ct_exposures_open(&(ct_exposures_options){path, 1, 1, 1, 1}, &none, &status), CT_OK);
+    assert_int_not_equal(ct_exposures_open(&(ct_exposures_options){path, 1, 1, 1, 1, NULL}, &none, &status), CT_OK);
     assert_non_null(strstr(status.message, path));
     static const double wrong[] = {0, -0.5, 1.01, NAN};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
-        assert_int_equal(ct_exposures_open(&(ct_exposures_options){folder, wrong[i], 1, 1, 1}, &none, &status), CT_INVALID);
+        assert_int_equal(ct_exposures_open(&(ct_exposures_options){folder, wrong[i], 1, 1, 1, NULL}, &none, &status), CT_INVALID);
     free(path);
     free(folder);
 }

@@ -157,6 +157,7 @@ static void *ask_main(void *argument) {
     asker *a = argument;
     a->status = (ct_status)CT_STATUS_INIT;
     a->code = score(a->fx, a->fx->schema, a->fx->log, a->per_request, false, a->rows, a->timeout_ms, &a->answers, &a->status);
+    atomic_store(&a->done, true);
     return NULL;
 }
 

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -69,6 +70,7 @@ typedef struct asker {
     answers answers;
     ct_code code;
     ct_status status;
+    atomic_bool done; /* ask_join will not wait */
 } asker;
 void ask(asker *a, const fixture *fx, size_t rows, int64_t timeout_ms);
 void ask_join(asker *a);

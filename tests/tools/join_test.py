@@ -58,7 +58,7 @@ def test_rows(log):
 
 
 def test_histories(log):
-    """What follows from histories has no column: it is made of the rows that were shown, and so is the same as from the truth."""
+    """What follows from histories that a part of the requests brought: it is made of the rows that were shown, as from the truth."""
     with_history = SCHEMA + """  - {name: liked, kind: history, of: item, clicked: true, max: 5}
   - {name: liked_before, kind: number, of: liked}
 """
@@ -71,7 +71,7 @@ def test_histories(log):
     summary = join("brought", "joined.ctb")
     assert join("brought", "joined.tsv")["rows"] == len(log.rows) and read("joined.tsv", "r") == log.truth()
     brought = sum(row[3].split("\t")[3] == log.rows[0][3].split("\t")[3] for row in log.rows)
-    assert any(f"{brought} rows are of requests that brought their own 'liked'" in warning for warning in summary["warnings"]), summary
+    assert any(f"'liked' is left out" in warning and f"({brought} of {len(log.rows)} have" in warning for warning in summary["warnings"]), summary
     assert digest("joined.ctb") == digest("truth.tsv") != plain
     write("shop.yaml", SCHEMA)
     print("[       OK ] histories_are_made_of_the_rows")
@@ -196,7 +196,7 @@ def test_refused():
     message = small(exposure() + "\n" + exposure(request_id="q", columns=None), event() + "\n" + event(request_id="q"), wanted=0)
     assert read("small.tsv", "r").count("\n") == 3
     derived = exposure(derived=[{"name": "item#odds", "numbers": [0.5, 1]}])
-    assert "exposures.with_derived_columns 1" in small(derived, event(), wanted=0)
+    assert "exposures.with_target_statistics 1" in small(derived, event(), wanted=0)
     # Bytes that are not UTF-8, and a number that was not finite.
     small(exposure(context=[{"name": "user", "tokens": [{"hex": "c3ff"}]}]), event(), wanted=0)
     assert read("small.tsv") == b"like\tat\tuser\titem\n3\t0.006\t\xc3\xff\t2\n"

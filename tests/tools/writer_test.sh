@@ -36,7 +36,7 @@ exec 3>&-
 [ -e model.lock ] && wrong "the lock's file is left after a kill"
 
 echo "readers while the folder is replaced again and again"
-"$program" train "${model[@]}" --train log.tsv --epochs 6 --checkpoint-rows 64 --out model >out 2>writer.err </dev/null &
+"$program" train "${model[@]}" --train log.tsv --epochs 6 --checkpoint-rows 192 --out model >out 2>writer.err </dev/null &
 writer=$!
 children+=("$writer")
 reads=0

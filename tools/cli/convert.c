@@ -6,7 +6,15 @@
 #include "data/block_file.h"
 #include "tools/cli/cli.h"
 
-static ct_code copy_rows(ct_reader *reader, ct_block_writer *writer, ct_status *status) {
+/* Columns that a source has as they were served are left out: whoever reads the new file derives them from the rows. */
+static void tell_derived(const ct_schema *schema, const ct_batch *batch) {
+    for (size_t f = 0; f < schema->field_count; f++)
+        if (schema->fields[f].derived && batch->columns[f].present)
+            ct_warn("convert", "'%s' as it was served is left out: whoever reads the file derives it from the rows before",
+                    schema->fields[f].name);
+}
+
+static ct_code copy_rows(const ct_schema *schema, ct_reader *reader, ct_block_writer *writer, ct_status *status) {
     ct_progress progress;
     ct_progress_init(&progress);
     int64_t rows = 0;
@@ -15,6 +23,7 @@ static ct_code copy_rows(ct_reader *reader, ct_block_writer *writer, ct_status *
         ct_batch *batch = NULL;
         code = ct_reader_next(reader, &batch, status);
         if (code != CT_OK) break;
+        if (rows == 0) tell_derived(schema, batch);
         rows += (int64_t)batch->rows;
         code = ct_block_writer_write(writer, batch, status);
         ct_reader_release(reader, batch);
@@ -60,7 +69,7 @@ ct_code ct_verb_convert(int argc, char **argv, ct_status *status) {
     CT_TRY_GOTO(code, ct_schema_load(schema_name, &schema, status), done);
     CT_TRY_GOTO(code, ct_reader_open(schema, &reading, &reader, status), done);
     CT_TRY_GOTO(code, ct_block_writer_open(out, schema, &writer, status), done);
-    if (copy_rows(reader, writer, status) != CT_OK) {
+    if (copy_rows(schema, reader, writer, status) != CT_OK) {
         code = ct_stop_explain("no file was written", status);
         goto done;
     }

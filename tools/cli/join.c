@@ -14,6 +14,7 @@ static void print_counts(const char *what, const json_t *counts) {
 }
 
 ct_code ct_verb_join(int argc, char **argv, ct_status *status) {
+    ct_text_list arms = {0};
     const char *exposures = NULL, *feedback = NULL, *schema_name = NULL, *out = NULL, *positive = "click", *json = NULL;
     int64_t wait_seconds = 1800, until_ms = INT64_MIN;
     double until = 0.0;
@@ -21,6 +22,7 @@ ct_code ct_verb_join(int argc, char **argv, ct_status *status) {
         {"exposures", "DIR", CT_OPTION_TEXT, true, &exposures, "what `serve --exposures` wrote", 0, 0, NULL},
         {"feedback", "DIR", CT_OPTION_TEXT, true, &feedback, "what `serve --feedback` wrote; may be the same folder", 0, 0, NULL},
         {"schema", "criteo|FILE.yaml", CT_OPTION_TEXT, true, &schema_name, "which columns the rows have", 0, 0, NULL},
+        {"arm", "NAME", CT_OPTION_LIST, false, &arms, "only requests of these arms; without it of all", 0, 0, NULL},
         {"out", "FILE.ctb|FILE.tsv", CT_OPTION_TEXT, true, &out, "a block file where the name ends in .ctb, else text", 0, 0, NULL},
         {"positive", "EVENT", CT_OPTION_TEXT, false, &positive, "the event that makes a row's label 1", 0, 0, NULL},
         {"wait-seconds", "N", CT_OPTION_INTEGER, false, &wait_seconds,
@@ -42,7 +44,7 @@ ct_code ct_verb_join(int argc, char **argv, ct_status *status) {
                                 sizeof options / sizeof *options};
     ct_schema *schema = NULL;
     json_t *summary = NULL;
-    const json_t *warning = NULL;
+    const json_t *warning = NULL, *field = NULL;
     size_t i = 0;
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
@@ -51,6 +53,8 @@ ct_code ct_verb_join(int argc, char **argv, ct_status *status) {
     const ct_join_options join = {.exposures = exposures,
                                   .feedback = feedback,
                                   .schema = schema,
+                                  .arms = arms.items,
+                                  .arm_count = arms.count,
                                   .out = out,
                                   .positive = positive,
                                   .wait_ms = wait_seconds * 1000,
@@ -70,9 +74,11 @@ ct_code ct_verb_join(int argc, char **argv, ct_status *status) {
                  json_integer_value(json_object_get(summary, "rows")), json_integer_value(json_object_get(summary, "positives")));
     print_counts("exposures", json_object_get(summary, "exposures"));
     print_counts("feedback", json_object_get(summary, "feedback"));
+    json_array_foreach(json_object_get(summary, "served"), i, field)(void) printf("as_served %s\n", json_string_value(field));
     (void)printf("file %s\n", out);
 done:
     json_decref(summary);
     ct_schema_destroy(schema);
+    ct_text_list_deinit(&arms);
     return code;
 }

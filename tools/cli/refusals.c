@@ -52,12 +52,15 @@ void ct_refusals_log(ct_refusal_log *log, ct_server *server) {
     log_feedback(log);
     ct_server_stats now, *seen = &log->seen;
     ct_server_stats_get(server, &now);
-    line(CT_LOG_WARNING, "queue_full", now.refused_full - seen->refused_full, NULL);
-    line(CT_LOG_WARNING, "waited_too_long", now.refused_waited - seen->refused_waited, NULL);
+    static const char *const kinds[CT_REFUSALS] = {"queue_full", "would_wait_too_long", "waited_too_long"};
+    uint64_t busy = 0;
+    for (size_t r = 0; r < CT_REFUSALS; r++) {
+        line(CT_LOG_WARNING, kinds[r], now.refused[r] - seen->refused[r], NULL);
+        busy += now.refused[r] - seen->refused[r];
+    }
     line(CT_LOG_WARNING, "no_token", now.no_token - seen->no_token, NULL);
     line(CT_LOG_WARNING, "peer_limit", now.peer_limit - seen->peer_limit, NULL);
     line(CT_LOG_WARNING, "no_method", now.no_method - seen->no_method, NULL);
-    const uint64_t busy = now.refused_full + now.refused_waited - seen->refused_full - seen->refused_waited;
     for (int c = CT_OK + 1; c < CT_SERVER_CODES; c++) {
         uint64_t count = now.ended[c] - seen->ended[c];
         if (c == CT_EXHAUSTED) count -= busy < count ? busy : count;

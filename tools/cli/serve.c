@@ -53,7 +53,7 @@ static void print_address(char *out, size_t bytes, const char *asked, int port) 
 ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_text_list folders = {0}, follows = {0};
     const char *listen = "127.0.0.1:8500", *admin_listen = NULL;
-    int64_t threads = 0, queue = 256, queue_ms = 50, max_candidates = 10000, max_message_mib = 16, max_calls_of_peer = 0, memory = 0;
+    int64_t threads = 0, queue = 256, queue_ms = 1000, max_candidates = 10000, max_message_mib = 16, max_calls_of_peer = 0, memory = 0;
     double grace = 10, look = 1, max_age = 0;
     bool log_requests = false;
     const char *scratch = NULL, *experiment = NULL, *exposures_folder = NULL, *feedback_folder = NULL;
@@ -99,7 +99,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
         {"queue", "N", CT_OPTION_INTEGER, false, &queue, "requests that may wait for a thread; one beyond is refused at once", 1, 65536,
          NULL},
         {"queue-ms", "N", CT_OPTION_INTEGER, false, &queue_ms,
-         "how long a request may wait before it is refused; from half of it on, the newest is served first", 1, 600000, NULL},
+         "how long a request may wait at most, whatever its deadline; whoever would wait longer is refused at once", 1, 600000, NULL},
         {"look-seconds", "N", CT_OPTION_NUMBER, false, &look, "how often folders of numbered ones, and of deltas, are looked at", 0.05,
          86400, NULL},
         {"grace", "SECONDS", CT_OPTION_NUMBER, false, &grace, "after SIGTERM: for what was accepted", 0, 86400, NULL},
@@ -138,6 +138,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_admin *admin = NULL;
     ct_exposures *exposures = NULL;
     ct_feedback *feedback = NULL;
+    ct_calibration *calibration = NULL; /* of what was logged and what came of it, for the admin port */
     ct_access_texts texts = {0};
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
@@ -150,22 +151,26 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);
     if (memory > 0 && follows.count > 0) CT_TRY_GOTO(code, scratch_folder(scratch, &scratch_path, status), done);
     CT_TRY_GOTO(code, ct_served_open(&folders, &follows, (uint64_t)memory << 20, scratch_path, experiment, pool, &served, status), done);
+    if (exposures_folder && feedback_folder) CT_TRY_GOTO(code, ct_calibration_create(CT_CALIBRATION_BYTES, &calibration, status), done);
     if (exposures_folder) {
-        const ct_exposures_options exposures_options = {exposures_folder, exposure_sample, (size_t)exposure_buffer << 20,
-                                                        (uint64_t)rotate_mib << 20, (int64_t)(rotate_seconds * 1000)};
+        const ct_exposures_options exposures_options = {
+            exposures_folder, exposure_sample, (size_t)exposure_buffer << 20, (uint64_t)rotate_mib << 20, (int64_t)(rotate_seconds * 1000),
+            calibration};
         CT_TRY_GOTO(code, ct_exposures_open(&exposures_options, &exposures, status), done);
     }
     if (feedback_folder) {
         const ct_feedback_options feedback_options = {.folder = feedback_folder,
                                                       .rotate_bytes = (uint64_t)rotate_mib << 20,
                                                       .rotate_ms = (int64_t)(rotate_seconds * 1000),
-                                                      .max_candidates = (uint32_t)max_candidates};
+                                                      .max_candidates = (uint32_t)max_candidates,
+                                                      .calibration = calibration};
         CT_TRY_GOTO(code, ct_feedback_open(&feedback_options, &feedback, status), done);
     }
     ct_server_options server_options = {.listen = listen,
                                         .experiment = ct_served_experiment(served),
                                         .exposures = exposures,
                                         .feedback = feedback,
+                                        .calibration = calibration,
                                         .threads = (size_t)threads,
                                         .queue_calls = (size_t)queue,
                                         .queue_ms = queue_ms,
@@ -223,6 +228,7 @@ done:
         ct_status later = CT_STATUS_INIT;
         if (close_logs(&exposures, &feedback, &later) != CT_OK) ct_warn("serve", "%s", later.message);
     }
+    ct_calibration_destroy(calibration);
     ct_served_close(served);
     free(scratch_path);
     ct_access_texts_deinit(&texts);

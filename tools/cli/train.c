@@ -102,8 +102,11 @@ static void print_profile(const ct_model *model, const ct_pool *pool, const ct_t
     }
     print_part(&(const profile_part){"other", rest}, result->train_seconds);
     if (result->saved > 0)
-        (void)printf("  checkpoints held training up %" PRId64 " times, for %.3f s at most\n", result->saved,
-                     (double)result->longest_saving_ns / 1e9);
+        (void)printf("  checkpoints held training up %" PRId64
+                     " times, for %.3f s at most; writing one took %.3f s at most, beside training, "
+                     "which waited %.3f s for one before\n",
+                     result->saved, (double)result->longest_saving_ns / 1e9, (double)result->longest_writing_ns / 1e9,
+                     (double)result->saving_waited_ns / 1e9);
     if (profile.disk > 0) (void)printf("  %.3f s in look-up and checkpoints were spent waiting for the disk\n", (double)profile.disk / 1e9);
     (void)printf("beside it    processor time of the reader's own threads\n");
     for (size_t i = 0; i < sizeof reading / sizeof *reading; i++) print_part(&reading[i], result->train_seconds);
