@@ -292,6 +292,24 @@ static void release_in_order(void *source, ct_batch *batch) {
     (void)pthread_mutex_unlock(&reader->lock);
 }
 
+/* What follows from histories is that of the log's order, whatever order a shuffle window makes of the rows behind this. */
+static ct_code next_with_histories(void *source, ct_batch **out_batch, ct_status *status) {
+    ct_reader *reader = source;
+    ct_histories *histories = reader->options.histories;
+    ct_batch *batch = NULL;
+    CT_TRY(next_in_order(reader, &batch, status));
+    if (histories) {
+        const ct_code code =
+            reader->options.live ? ct_histories_live(histories, batch, status) : ct_histories_fill(histories, batch, status);
+        if (code != CT_OK) {
+            release_in_order(reader, batch);
+            return code;
+        }
+    }
+    *out_batch = batch;
+    return CT_OK;
+}
+
 /* --- the caller --- */
 
 static ct_code check_options(const ct_reader_options *options, ct_status *status) {
@@ -312,12 +330,6 @@ static ct_code check_options(const ct_reader_options *options, ct_status *status
     }
     if (options->chunk_bytes > CHUNK_BYTES_MAX) {
         return ct_fail(status, CT_INVALID, "chunks of %zu bytes: at most %d are possible", options->chunk_bytes, CHUNK_BYTES_MAX);
-    }
-    if (options->histories && options->shuffle_rows) {
-        return ct_fail(
-            status, CT_INVALID,
-            "a shuffle window of %zu rows, but the schema has histories, which are those of the log's order: leave one of the two out",
-            options->shuffle_rows);
     }
     if (!(options->max_bad_share >= 0 && options->max_bad_share <= 1)) {
         return ct_fail(status, CT_INVALID, "a share of bad rows of %g: it lies between 0 and 1", options->max_bad_share);
@@ -380,7 +392,7 @@ static ct_code make_shuffle(ct_reader *reader, ct_status *status) {
                                                          .slots = reader->lookahead,
                                                          .seed = options->shuffle_seed,
                                                          .epoch = options->shuffle_epoch,
-                                                         .next = next_in_order,
+                                                         .next = next_with_histories,
                                                          .release = release_in_order,
                                                          .source = reader},
                              &reader->shuffle, status);
@@ -491,20 +503,7 @@ void ct_reader_close(ct_reader *reader) {
 }
 
 ct_code ct_reader_next(ct_reader *reader, ct_batch **out_batch, ct_status *status) {
-    if (reader->shuffle) return ct_shuffle_next(reader->shuffle, out_batch, status);
-    ct_histories *histories = reader->options.histories;
-    ct_batch *batch = NULL;
-    CT_TRY(next_in_order(reader, &batch, status));
-    if (histories) {
-        const ct_code code =
-            reader->options.live ? ct_histories_live(histories, batch, status) : ct_histories_fill(histories, batch, status);
-        if (code != CT_OK) {
-            release_in_order(reader, batch);
-            return code;
-        }
-    }
-    *out_batch = batch;
-    return CT_OK;
+    return reader->shuffle ? ct_shuffle_next(reader->shuffle, out_batch, status) : next_with_histories(reader, out_batch, status);
 }
 
 void ct_reader_release(ct_reader *reader, ct_batch *batch) {

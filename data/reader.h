@@ -57,8 +57,10 @@ typedef struct ct_reader_options {
                                 memory of two windows */
     uint64_t shuffle_seed;   /* the order in a window is a function of these and of the rows' numbers */
     uint32_t shuffle_epoch;
-    ct_histories *histories; /* of the schema, or NULL: what is derived from histories is not there. The caller's; only next() uses it */
-    bool live;               /* the batches' rows enter the histories, each after it got its own; else they stand */
+    ct_histories
+        *histories; /* of the schema, or NULL: what is derived from histories is not there. The caller's; only next() uses it. Those
+                       of the log's order, also where rows are shuffled: then a window or two are in it before they are given out */
+    bool live;      /* the batches' rows enter the histories, each after it got its own; else they stand */
 } ct_reader_options;
 #define CT_READER_OPTIONS_INIT \
     { NULL, 0, 2048, 0, -1, 1.0, -1, NULL, 0, 0, 0, 0, 0, NULL, false }

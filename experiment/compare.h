@@ -11,6 +11,9 @@
  * into 2,048. Draws are a pure function of the seed. Verdicts go by grouped AUC where there is a group or a unit field, else by AUC, and
  * are corrected for the number of pairs (Holm), in each slice for itself.
  *
+ * All models see the same batches, whether the rows come in the log's order or shuffled in windows. Histories are those of the log's order
+ * either way; target statistics, which are too, refuse a window.
+ *
  * The training rows are read once before any training (survey.c), so that what is wrong with them is told before the work. Arms train in
  * groups of `parallel_arms`, each group with passes of its own over the log; the report does not depend on it. A vector file is in memory
  * once, for all arms that use it.
@@ -40,6 +43,7 @@ typedef struct ct_compare_options {
     uint32_t seeds; /* >= 1; default 3 */
     uint64_t seed;  /* first seed */
     size_t batch_rows;
+    size_t shuffle_rows;        /* training rows are drawn from windows of so many, anew in each epoch; 0 = in the log's order */
     uint32_t draws;             /* of the bootstrap; default 1,000 */
     uint32_t epochs;            /* at most so many passes over the training log; 0 = 1 */
     size_t ndcg_at;             /* k of nDCG@k; 0 = 10 */

@@ -108,6 +108,12 @@ static ct_code try_arm(const compare_run *run, arm_run *arm, const slice_of_log 
                                     .pool = options->pool,
                                     .no_histories = true,
                                     .shuffle_vectors = compare_shuffle(run, arm, 0)};
+    if (options->shuffle_rows > 0 && arm->spec->target_stats)
+        return ct_fail(
+            status, CT_INVALID,
+            "%s: arm '%s': embedding.target_stats is true, and target statistics are those of the log's order: leave the shuffle "
+            "window of %zu rows out",
+            options->arms_path, arm->name, options->shuffle_rows);
     if (ct_model_create(options->schema, arm->spec, &model, &arm->models[0], status) != CT_OK)
         return ct_fail_within(status, "%s: arm '%s'", options->arms_path, arm->name);
     if (arm->kind == CT_ARM_PLACEBO) CT_TRY(check_placebo(run, arm, status));

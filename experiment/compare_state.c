@@ -70,7 +70,7 @@ static ct_code settings_json(const compare_run *run, json_t **out_settings, ct_s
     static const char *const kinds[] = {"of its own", "a placebo", "an A/A arm"};
     const ct_compare_options *options = run->options;
     json_t *settings = json_array();
-    size_t wanted = 9;
+    size_t wanted = 10;
     add_setting(settings, "the schema", NULL, "%s (hash %016llx)", options->schema->name, (unsigned long long)options->schema->hash);
     add_setting(settings, "the training rows", NULL, "%lld (fingerprint %016llx)", (long long)run->train_report.rows,
                 (unsigned long long)run->train_print);
@@ -81,6 +81,7 @@ static ct_code settings_json(const compare_run *run, json_t **out_settings, ct_s
     add_setting(settings, "the number of seeds", NULL, "%u", options->seeds);
     add_setting(settings, "the number of epochs", NULL, "%u", options->epochs);
     add_setting(settings, "the number of rows in a batch", NULL, "%zu", options->batch_rows);
+    add_setting(settings, "the number of rows in a shuffle window", NULL, "%zu", options->shuffle_rows);
     add_setting(settings, "the instruction set", NULL, "%s", ct_tower_instruction_set());
     for (size_t a = 0; a < run->arm_count; a++, wanted += 4) {
         const arm_run *arm = &run->arms[a];

@@ -261,7 +261,10 @@ ct_reader_options compare_training_reader(compare_run *run) {
 }
 
 static ct_code train_epoch(compare_run *run, group *group, uint32_t epoch, ct_status *status) {
-    const ct_reader_options reading = compare_training_reader(run);
+    ct_reader_options reading = compare_training_reader(run);
+    reading.shuffle_rows = run->options->shuffle_rows;
+    reading.shuffle_seed = run->options->seed;
+    reading.shuffle_epoch = epoch;
     ct_reader *reader = NULL;
     CT_TRY(ct_reader_open(run->options->schema, &reading, &reader, status));
     const ct_code code = train_rows(run, group, reader, epoch, status);

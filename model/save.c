@@ -16,7 +16,9 @@ struct ct_model_saving {
     tensor_list tensors;
     char *values; /* of the tensors */
     ct_snapshot *snapshot;
-    ct_histories *histories; /* may be NULL */
+    ct_histories *copy; /* of the histories; may be NULL */
+    const ct_histories *histories;
+    bool written; /* but for the folder's name */
     char *spec;
     json_t *metrics;
     ct_model_text *texts; /* (text_count): name and text are its own */
@@ -28,7 +30,7 @@ struct ct_model_saving {
 static void saving_destroy(ct_model_saving *saving) {
     ct_snapshot_end(saving->snapshot);
     tensor_list_deinit(&saving->tensors);
-    ct_histories_destroy(saving->histories);
+    ct_histories_destroy(saving->copy);
     json_decref(saving->metrics);
     for (size_t i = 0; saving->texts != NULL && i < saving->text_count; i++) {
         free((char *)(uintptr_t)saving->texts[i].name);
@@ -271,12 +273,17 @@ static ct_code take(ct_model_saving *saving, const json_t *metrics, ct_status *s
     saving->metrics = json_deep_copy(metrics);
     if (saving->spec == NULL || saving->metrics == NULL) return ct_fail_memory(status, 4096, "the model folder");
     CT_TRY(copy_tensors(saving, status));
-    if (model->histories != NULL) CT_TRY(ct_histories_copy(model->histories, &saving->histories, status));
+    saving->histories = model->histories;
+    const bool copied = model->histories != NULL && model->memory_bytes == 0;
+    if (copied) CT_TRY(ct_histories_copy(model->histories, &saving->copy, status));
+    if (copied) saving->histories = saving->copy;
     char *tables = ct_path_join(saving->staged, "tables");
     if (tables == NULL) return ct_fail_memory(status, strlen(saving->staged), "a path");
-    const ct_code code = ct_snapshot_begin(model->store, tables, &saving->snapshot, status);
+    ct_code code = ct_snapshot_begin(model->store, tables, &saving->snapshot, status);
     free(tables);
-    return code;
+    if (code != CT_OK || saving->histories == saving->copy) return code;
+    saving->written = true; /* within a limit on memory there is no room for a second copy of the histories */
+    return write_content(saving, status);
 }
 
 /* After a failure. */
@@ -316,7 +323,7 @@ fail:
 }
 
 ct_code ct_model_save_end(ct_model_saving *saving, ct_status *status) {
-    ct_code code = write_content(saving, status);
+    ct_code code = saving->written ? CT_OK : write_content(saving, status);
     if (code == CT_OK) code = ct_folder_commit_keeping(saving->staged, saving->folder, saving->kept_folder, status);
     if (code != CT_OK) remove_staged(saving, status);
     saving_destroy(saving);

@@ -76,8 +76,8 @@ ct_rpc_refusals ct_rpc_server_refusals(const ct_rpc_server *server);
 
 /* The request's bytes, valid until the call ends. */
 const uint8_t *ct_rpc_call_request(const ct_rpc_call *call, size_t *out_bytes);
-/* Frees the request's bytes before the call ends. */
-void ct_rpc_call_forget_request(ct_rpc_call *call);
+/* In the handler: the call will only be failed, but later. Its bytes are freed, and it is not watched whether the client goes. */
+void ct_rpc_call_will_fail(ct_rpc_call *call);
 int64_t ct_rpc_call_deadline_ns(const ct_rpc_call *call); /* by ct_clock_ns; INT64_MAX = none */
 /* CT_OK while somebody still waits for the answer; CT_DEADLINE, CT_CANCELLED else. Cheap. */
 ct_code ct_rpc_call_why_unwanted(const ct_rpc_call *call, int64_t now_ns);

@@ -4,8 +4,8 @@
  * are still to come; who takes it to zero frees the call and arms the slot again.
  *
  * The close is asked for apart from the reply, so that a cancelled call is known before it is computed; but where the handler has ended the
- * call at once, together with it: a call that is refused costs one batch and one event less. gRPC writes `cancelled` once, before the
- * event; reading it earlier is a hint, never more.
+ * call, or will only fail it, together with it: a call that is refused costs one batch and one event less. gRPC writes `cancelled` once,
+ * before the event; reading it earlier is a hint, never more.
  *
  * After the server has stopped, arming fails or comes back unsuccessful; the slot then stays unarmed. */
 #include <grpc/byte_buffer_reader.h>
@@ -85,6 +85,13 @@ static void read_payload(ct_rpc_call *call) {
     grpc_byte_buffer_reader_destroy(&reader);
 }
 
+static void forget_request(ct_rpc_call *call) {
+    grpc_slice_unref(call->request);
+    call->request = grpc_empty_slice();
+    if (call->payload) grpc_byte_buffer_destroy(call->payload);
+    call->payload = NULL;
+}
+
 /* Whether the call may go on to its handler; else it is ended. */
 static bool admit(ct_rpc_call *call) {
     ct_rpc_server *server = call->server;
@@ -134,6 +141,7 @@ void ct_rpc_call_take(ct_rpc_call *call, void *worker) {
     call->deadline_ns = INT64_MAX;
     if (left.tv_sec < INT32_MAX) call->deadline_ns = ct_clock_ns() + left.tv_sec * 1000000000 + left.tv_nsec;
     atomic_store(&call->close_asked, false);
+    call->watched = true;
     if (public->stream) ask_for_close(call);
     if (admit(call)) {
         if (public->stream) {
@@ -143,7 +151,7 @@ void ct_rpc_call_take(ct_rpc_call *call, void *worker) {
             public->handle(public->context, worker, call);
         }
     }
-    ask_for_close(call);
+    if (call->watched) ask_for_close(call);
     ct_rpc_call_one_less_pending(call);
 }
 
@@ -152,7 +160,7 @@ void ct_rpc_call_take(ct_rpc_call *call, void *worker) {
 void **ct_rpc_call_data(ct_rpc_call *call) { return &call->data; }
 
 void ct_rpc_stream_read(ct_rpc_call *call) {
-    ct_rpc_call_forget_request(call);
+    forget_request(call);
     const grpc_op receive = {.op = GRPC_OP_RECV_MESSAGE, .data.recv_message.recv_message = &call->payload};
     (void)atomic_fetch_add(&call->pending, 1);
     start_batch(call, &receive, 1, &call->read);
@@ -218,11 +226,9 @@ const uint8_t *ct_rpc_call_request(const ct_rpc_call *call, size_t *out_bytes) {
     return GRPC_SLICE_START_PTR(call->request);
 }
 
-void ct_rpc_call_forget_request(ct_rpc_call *call) {
-    grpc_slice_unref(call->request);
-    call->request = grpc_empty_slice();
-    if (call->payload) grpc_byte_buffer_destroy(call->payload);
-    call->payload = NULL;
+void ct_rpc_call_will_fail(ct_rpc_call *call) {
+    forget_request(call);
+    call->watched = false;
 }
 
 int64_t ct_rpc_call_deadline_ns(const ct_rpc_call *call) { return call->deadline_ns; }

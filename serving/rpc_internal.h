@@ -81,6 +81,7 @@ struct ct_rpc_call {
     bool greeted; /* initial metadata is sent */
     atomic_bool ended;
     atomic_bool close_asked;
+    bool watched; /* the handler's thread alone: is the close asked for before the reply? */
     int cancelled; /* gRPC's */
     struct peer *peer;
     void *data;

@@ -8,8 +8,8 @@
 typedef struct ct_score_way {
     /* A packed ScoreRequest; it stays until the call ends. */
     const uint8_t *(*request)(const void *of, size_t *out_bytes);
-    /* Frees it before. NULL = nothing is won by that. */
-    void (*forget_request)(void *of);
+    /* It will only be failed, but later. NULL = nothing is won by saying so. */
+    void (*will_fail)(void *of);
     /* CT_OK while somebody still waits for the answer; CT_DEADLINE, CT_CANCELLED else. Cheap. */
     ct_code (*why_unwanted)(const void *of, int64_t now_ns);
     /* Memory of a packed ScoreResponse, once for a call, then `end` with CT_OK. NULL = there is none. */

@@ -28,8 +28,10 @@ static void refuse_held(ct_server *server, const ct_held *held) {
     ct_score_refuse(server, (ct_score_call){held->kind, held->item}, CT_EXHAUSTED, (ct_refusal)held->why);
 }
 
-/* Under lock. Have the threads enough to do? Then nothing is lost where new calls are seen a little later. */
-static bool has_plenty(const ct_server *server) { return server->waiting == 0 && ct_queue_wait_ns(&server->queue) >= PLENTY_NS; }
+/* Under lock. Have the threads enough to do, in calls or in work? Then nothing is lost where new calls are seen a little later. */
+static bool has_plenty(const ct_server *server) {
+    return server->waiting == 0 && (server->queue.count >= 2 * (server->thread_count - 1) || ct_queue_wait_ns(&server->queue) >= PLENTY_NS);
+}
 
 /* A busy server's leader would be woken for every packet, and each time take a core from a thread that computes: that costs more than its
  * own work. So once it has read all there is, and the threads have enough to do, it naps, but not longer than the queue lasts. What came
@@ -147,14 +149,14 @@ static void refuse_in_turn(ct_server *server, const ct_queue_entry *entry, ct_re
     const int64_t now = entry->since_ns, half = (entry->deadline_ns - now) / 2;
     ct_held held = {.item = entry->item, .kind = entry->kind, .why = why, .until_ns = now + (half < HOLD_NS ? half : HOLD_NS)};
     const ct_score_call call = call_of(entry);
-    if (call.way->forget_request) call.way->forget_request(call.of);
+    if (call.way->will_fail) call.way->will_fail(call.of);
     if (!ct_hold_put(&server->hold, held, &held)) refuse_held(server, &held);
     while (ct_hold_take(&server->hold, now, &held)) refuse_held(server, &held);
 }
 
 /* Over gRPC. */
 static const uint8_t *rpc_request(const void *of, size_t *out_bytes) { return ct_rpc_call_request(of, out_bytes); }
-static void rpc_forget_request(void *of) { ct_rpc_call_forget_request(of); }
+static void rpc_will_fail(void *of) { ct_rpc_call_will_fail(of); }
 static ct_code rpc_why_unwanted(const void *of, int64_t now_ns) { return ct_rpc_call_why_unwanted(of, now_ns); }
 static uint8_t *rpc_reserve(void *of, size_t bytes) { return ct_rpc_call_reserve(of, bytes); }
 static void rpc_end(void *of, const ct_status *status) {
@@ -163,7 +165,7 @@ static void rpc_end(void *of, const ct_status *status) {
     else
         ct_rpc_call_fail(of, status);
 }
-static const ct_score_way rpc_way = {rpc_request, rpc_forget_request, rpc_why_unwanted, rpc_reserve, rpc_end};
+static const ct_score_way rpc_way = {rpc_request, rpc_will_fail, rpc_why_unwanted, rpc_reserve, rpc_end};
 
 /* In the leader, which looks at the queue next. */
 void ct_serve_score(void *context, void *worker, ct_rpc_call *call) {

@@ -236,10 +236,59 @@ static void test_held(void **state) {
     ct_schema_destroy(schema);
 }
 
+/* Histories are those of the log's order, whatever order the rows come in: of row n, whose unit is n % 5, the items n - 15, n - 10, n - 5.
+ */
+static void test_histories(void **state) {
+    (void)state;
+    enum { ROWS = 700, UNITS = 5, MOST = 3 };
+    ct_schema *schema = schema_of(
+        "name: h\nformat: {columns: 3}\nfields:\n  - {name: y, kind: label, column: 1}\n  - {name: who, kind: unit, column: 2}\n"
+        "  - {name: item, kind: id, column: 3, type: integer}\n  - {name: had, kind: history, of: item, max: 3}\n"
+        "  - {name: x, kind: number, column: 3}\n");
+    text t = {0};
+    for (int n = 0; n < ROWS; n++) text_add(&t, "%d\tu%d\t%d\n", n & 1, n % UNITS, n);
+    char *path = write_bytes(folder, "history.tsv", t.bytes, t.size);
+    static const size_t windows[] = {0, 100, 256, 5000}, batch_rows[] = {50, 64};
+    for (size_t i = 0; i < 8; i++) {
+        ct_status status = CT_STATUS_INIT;
+        ct_histories *histories = NULL;
+        ct_reader *reader = NULL;
+        ct_batch *batch = NULL;
+        ct_reader_options options = shuffle_of((const char *const *)&path, windows[i % 4], 3, 1);
+        options.batch_rows = batch_rows[i / 4];
+        options.live = true;
+        assert_ok(ct_histories_create(schema, &histories, &status), &status);
+        options.histories = histories;
+        assert_ok(ct_reader_open(schema, &options, &reader, &status), &status);
+        int rows = 0, moved = 0;
+        ct_code code;
+        while ((code = ct_reader_next(reader, &batch, &status)) == CT_OK) {
+            const ct_column *had = &batch->columns[3];
+            assert_true(had->present);
+            for (size_t r = 0; r < batch->rows; r++, rows++) {
+                const int n = (int)ct_column_f32(&batch->columns[4])[r], count = n / UNITS < MOST ? n / UNITS : MOST;
+                moved += n != rows;
+                assert_int_equal(had->offsets[r + 1] - had->offsets[r], count);
+                for (int k = 0; k < count; k++)
+                    assert_int_equal(ct_column_u64(had)[had->offsets[r] + (size_t)k], key_of(&schema->fields[2], n - (count - k) * UNITS));
+            }
+            ct_reader_release(reader, batch);
+        }
+        assert_code(CT_END, code, &status);
+        assert_int_equal(rows, ROWS);
+        assert_true(windows[i % 4] ? moved > ROWS / 2 : moved == 0);
+        ct_reader_close(reader);
+        ct_histories_destroy(histories);
+    }
+    free(path);
+    free(t.bytes);
+    ct_schema_destroy(schema);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_windows),  cmocka_unit_test(test_function), cmocka_unit_test(test_uniform),
-        cmocka_unit_test(test_failures), cmocka_unit_test(test_held),
+        cmocka_unit_test(test_failures), cmocka_unit_test(test_held),     cmocka_unit_test(test_histories),
     };
     folder = temp_folder();
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

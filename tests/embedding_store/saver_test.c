@@ -18,7 +18,7 @@
 #include "tests/embedding_store/fixture.h"
 #include "tests/embedding_store/random_lookup.h"
 
-enum { ROWS = 60, DIM = 5, COLUMNS = 4, KEYS = 6000, SNAPSHOTS = 4, BATCHES = 6 /* between two snapshots */, EXPIRE_DAYS = 2 };
+enum { ROWS = 60, DIM = 5, COLUMNS = 4, KEYS = 6000, SNAPSHOTS = 3, BATCHES = 6 /* between two snapshots */, EXPIRE_DAYS = 2 };
 
 typedef struct setting {
     ct_row_optimiser optimiser;

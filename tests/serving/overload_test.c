@@ -126,6 +126,13 @@ static void set_row_ns(fixture *fx, double ns) {
     (void)pthread_mutex_unlock(&fx->server->lock);
 }
 
+static double row_ns_of(fixture *fx) {
+    (void)pthread_mutex_lock(&fx->server->lock);
+    const double ns = fx->server->queue.row_ns;
+    (void)pthread_mutex_unlock(&fx->server->lock);
+    return ns;
+}
+
 static ct_code plain_call(fixture *fx, const char *path, ct_status *status) {
     char target[64];
     (void)snprintf(target, sizeof target, "127.0.0.1:%d", ct_server_port(fx->server));
@@ -224,19 +231,15 @@ static void test_would_wait_too_long(void **state) {
 static void test_estimate(void **state) {
     fixture *fx = *state;
     start(fx, 1, 10, LONG_MS);
-    assert_true(fx->server->queue.row_ns == 0);
+    assert_true(row_ns_of(fx) == 0);
     send_rows(fx, 10, TIMEOUT_MS);
     assert_int_equal(next(fx).code, CT_OK);
-    while (stats_of(fx).scoring) continue;
+    while (row_ns_of(fx) == 0) continue;
     set_row_ns(fx, 1e15);
     send_rows(fx, 10, TIMEOUT_MS);
     assert_int_equal(next(fx).code, CT_OK);
-    double row_ns = 1e15;
-    while (row_ns == 1e15) {
-        (void)pthread_mutex_lock(&fx->server->lock);
-        row_ns = fx->server->queue.row_ns;
-        (void)pthread_mutex_unlock(&fx->server->lock);
-    }
+    while (row_ns_of(fx) == 1e15) continue;
+    const double row_ns = row_ns_of(fx);
     assert_true(row_ns > 0 && row_ns < 1e13);
     stop(fx);
 }

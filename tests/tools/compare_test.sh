@@ -179,6 +179,16 @@ END
         expect 0 "page" "${on[@]}" --out cut_told
         cmp -s <(report told) <(report cut_told) || wrong "killed at change $place of $changes: another report"
     done
+    # Shuffled in windows, anew in each epoch: another report, and again one for however many arms at once, threads and beginnings.
+    expect 0 "page" "${on[@]}" --shuffle-rows 1500 --out mixed
+    cmp -s <(report told) <(report mixed) && wrong "the order of the rows does not show"
+    rm -rf cut_told
+    killed $((changes / 2)) "${on[@]}" --shuffle-rows 1500 --out cut_told --save-seconds 0
+    expect 1 "the number of rows in a shuffle window" "${on[@]}" --out cut_told
+    expect 0 "page" "${on[@]}" --shuffle-rows 1500 --out cut_told --parallel-arms 1 --threads 1
+    cmp -s <(report mixed) <(report cut_told) || wrong "shuffled and killed: another report"
+    sed 's/"numbers.buckets=false"/&, "embedding.target_stats=true"/' histories/arms.yaml >histories/counted.yaml
+    expect 1 "target statistics are those of the log's order" "${on[@]}" --arms histories/counted.yaml --shuffle-rows 1500 --out never
 }
 
 # Guards: what is wrong with the rows is told before the work.

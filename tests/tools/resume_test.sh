@@ -55,6 +55,7 @@ killed() { # NUMBER ARGUMENT...: a run that is killed ahead of its change of tha
 }
 head -n 6000 log.tsv >short.tsv
 kills=0
+lives=0 # kills that left a live database, which has rows that were learned after the checkpoint: none of them may be read
 offset=3
 while read -r settings; do
     [ -n "$settings" ] || continue
@@ -75,6 +76,7 @@ while read -r settings; do
         killed $place "${small[@]}" --out many
         [ -e count ] && wrong "$settings: the run that was to be killed at change $place of $changes ended"
         kills=$((kills + 1))
+        ls many.live-*/CURRENT >live 2>&1 && lives=$((lives + 1))
         if [ -e many/manifest ]; then # and once more, early in what follows
             killed $((offset % 60 + 1)) "${small[@]}" --out many --resume
             "$program" verify many >/dev/null 2>err || wrong "$settings: killed twice, the folder is damaged"
@@ -92,7 +94,8 @@ dnn embedding.optimizer=adam embedding.learning_rate=0.01 schedule.rows=7000 dro
 deepfm embedding.optimizer=adagrad average.power=3
 dcn-v2 embedding.optimizer=sgd embedding.learning_rate=0.001 cross.layers=1 cross.rank=3 embedding.id_drop=0.1
 '
-echo "  $kills kills"
+echo "  $kills kills, $lives of them left a live database"
+[ $lives -ge 12 ] || wrong "a live database was left $lives times only"
 [ $kills -eq 24 ] || wrong "not as many as meant"
 
 echo "kill -9 at any moment"

@@ -18,7 +18,7 @@ ct_code ct_verb_compare(int argc, char **argv, ct_status *status) {
     const char *schema_name = NULL, *arms = NULL, *out = NULL;
     ct_text_list train = {0}, valid = {0}, test = {0};
     int64_t seeds = 3, batch = CT_MODEL_DEFAULT_BATCH_ROWS, threads = 0, draws = 1000, epochs = 1, ndcg_at = 10, parallel_arms = 0,
-            memory = 0, save_seconds = 60;
+            memory = 0, save_seconds = 60, shuffle_rows = 0;
     uint64_t seed = 1;
     const ct_option options[] = {
         {"schema", "FILE", CT_OPTION_TEXT, true, &schema_name, "what the columns of the log mean", 0, 0, NULL},
@@ -49,6 +49,9 @@ ct_code ct_verb_compare(int argc, char **argv, ct_status *status) {
          0, 1 << 30, NULL},
         {"batch", "N", CT_OPTION_INTEGER, false, &batch, "rows of a step; 2048 is faster, and as good for a log of 100 million rows", 1,
          CT_MODEL_MAX_BATCH_ROWS, NULL},
+        {"shuffle-rows", "N", CT_OPTION_INTEGER, false, &shuffle_rows,
+         "training rows are drawn from windows of so many, anew in each epoch; 0 = in the log's order. Takes the memory of two windows", 0,
+         1 << 26, NULL},
         {"threads", "N", CT_OPTION_INTEGER, false, &threads, "0 = all processors; the result does not depend on it", 0, 1024, NULL},
     };
     const ct_command command = {"compare",
@@ -87,6 +90,7 @@ ct_code ct_verb_compare(int argc, char **argv, ct_status *status) {
                                         .seeds = (uint32_t)seeds,
                                         .seed = seed,
                                         .batch_rows = (size_t)batch,
+                                        .shuffle_rows = (size_t)shuffle_rows,
                                         .draws = (uint32_t)draws,
                                         .epochs = (uint32_t)epochs,
                                         .ndcg_at = (size_t)ndcg_at,
