@@ -14,7 +14,8 @@
 #endif
 
 static const size_t HUGE_BYTES = (size_t)2 << 20;
-static const size_t MAPPED_BYTES = (size_t)128 << 10, PAGE_BYTES = 4096; /* mapped, so that the kernel has it back when it is freed */
+static const size_t MAPPED_BYTES = (size_t)128 << 10,
+                    PAGE_BYTES = 64 << 10; /* mapped, so that the kernel has it back; whole pages everywhere */
 
 struct ct_stream {
     char unused;
@@ -74,14 +75,16 @@ static ct_code cpu_info(ct_device *device, ct_device_info *out_info, ct_status *
     return CT_OK;
 }
 
-/* Maps a multiple of 2 MiB at a multiple of 2 MiB: more is mapped and both ends are given back. NULL on failure. */
+/* Maps whole pages at a multiple of 2 MiB: more is mapped and both ends are given back. NULL on failure. Huge pages are asked for where
+ * they are full, so what is not a multiple of 2 MiB costs no more than it has. */
 static void *map_huge(size_t bytes) {
     char *memory = mmap(NULL, bytes + HUGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) return NULL;
     const size_t before = (HUGE_BYTES - (uintptr_t)memory % HUGE_BYTES) % HUGE_BYTES, after = HUGE_BYTES - before;
     if (before) (void)munmap(memory, before);
     if (after) (void)munmap(memory + before + bytes, after);
-    (void)madvise(memory + before, bytes, MADV_HUGEPAGE); /* a wish; without it the memory is as good, only slower */
+    (void)madvise(memory + before, bytes / HUGE_BYTES * HUGE_BYTES,
+                  MADV_HUGEPAGE); /* a wish; without it the memory is as good, only slower */
     return memory + before;
 }
 
@@ -93,7 +96,7 @@ static ct_code cpu_memory_alloc(ct_device *device, ct_memory_kind kind, size_t b
     void *memory = NULL;
     if (bytes > SIZE_MAX / 2) return ct_fail_memory(status, bytes, "device memory");
     if (bytes >= HUGE_BYTES) {
-        memory = map_huge(round_up(bytes, HUGE_BYTES)); /* zeroed by the kernel */
+        memory = map_huge(round_up(bytes, PAGE_BYTES)); /* zeroed by the kernel */
     } else if (bytes >= MAPPED_BYTES) {
         memory = mmap(NULL, round_up(bytes, PAGE_BYTES), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); /* zeroed */
         if (memory == MAP_FAILED) memory = NULL;
@@ -111,9 +114,7 @@ static void cpu_memory_free(ct_device *device, ct_memory_kind kind, void *memory
     (void)device;
     (void)kind;
     if (!memory) return;
-    if (bytes >= HUGE_BYTES)
-        (void)munmap(memory, round_up(bytes, HUGE_BYTES));
-    else if (bytes >= MAPPED_BYTES)
+    if (bytes >= MAPPED_BYTES)
         (void)munmap(memory, round_up(bytes, PAGE_BYTES));
     else
         free(memory);

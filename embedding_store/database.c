@@ -9,7 +9,8 @@
 
 /* Files are mapped, not compressed, without a block cache: blocks, indexes and filters are then the kernel's pages, and a point read copies
  * nothing. Small blocks with a hash of their keys, and a filter over whole keys: a read of a key that is nowhere mostly touches one line.
- */
+ * A scan reads pieces into memory instead: a page fault for each page, and from a cold disk a read for each, takes several times as long.
+ * It needs no filters, and a few files open at a time. */
 enum {
     FAMILY_BYTES = CT_TABLE_NAME_BYTES + 8,
     BLOCK_BYTES = 2 << 10,
@@ -19,7 +20,8 @@ enum {
     LIVE_FILE_BYTES = 32 << 20, /* that compaction writes */
     LIVE_RUNS = 8,              /* start a compaction */
     LIVE_OLD_PERCENT = 100,     /* what all newer runs may have of the oldest one's size: at most so much of the disk is out of date */
-    LIVE_JOBS = 3               /* two compactions at a time: small ones go on beside one of everything */
+    LIVE_JOBS = 3,              /* two compactions at a time: small ones go on beside one of everything */
+    SCAN_OPEN_FILES = 16
 };
 
 ct_code ct_database_fail(char *error, const char *folder, ct_code otherwise, ct_status *status) {
@@ -58,9 +60,10 @@ static void set_options(ct_database *database, ct_database_use use) {
     rocksdb_block_based_options_set_block_size(format, BLOCK_BYTES);
     rocksdb_block_based_options_set_data_block_index_type(format, rocksdb_block_based_table_data_block_index_type_binary_search_and_hash);
     rocksdb_block_based_options_set_data_block_hash_ratio(format, 0.75);
-    rocksdb_block_based_options_set_filter_policy(format, rocksdb_filterpolicy_create_bloom_full(FILTER_BITS));
+    if (use != CT_DATABASE_SCAN) rocksdb_block_based_options_set_filter_policy(format, rocksdb_filterpolicy_create_bloom_full(FILTER_BITS));
     rocksdb_options_set_block_based_table_factory(options, format);
-    rocksdb_options_set_allow_mmap_reads(options, 1);
+    rocksdb_options_set_allow_mmap_reads(options, use != CT_DATABASE_SCAN);
+    if (use == CT_DATABASE_SCAN) rocksdb_options_set_max_open_files(options, SCAN_OPEN_FILES);
     rocksdb_options_set_compression(options, rocksdb_no_compression);
     rocksdb_options_set_max_file_opening_threads(options, 2);
     rocksdb_options_set_info_log_level(options, 4 /* fatal */);
@@ -127,7 +130,8 @@ ct_code ct_database_open(ct_database *database, const char *folder, ct_database_
     }
     char *error = NULL;
     const int count = (int)database->family_count;
-    if (use == CT_DATABASE_READ)
+    const bool reads = use == CT_DATABASE_READ || use == CT_DATABASE_SCAN;
+    if (reads)
         database->db =
             rocksdb_open_for_read_only_column_families(database->options, folder, count, pointers, options, database->families, 0, &error);
     else
@@ -135,7 +139,7 @@ ct_code ct_database_open(ct_database *database, const char *folder, ct_database_
     if (!error) return CT_OK;
     database->db = NULL;
     ct_database_close(database);
-    return ct_database_fail(error, folder, use == CT_DATABASE_READ ? CT_CORRUPT : CT_IO, status);
+    return ct_database_fail(error, folder, reads ? CT_CORRUPT : CT_IO, status);
 }
 
 ct_code ct_database_ingest(ct_database *database, const char *folder, size_t table, const char *const *paths, size_t count,

@@ -12,7 +12,8 @@ enum { CT_DATABASE_FAMILIES = CT_STORE_MAX_TABLES + 1 };
 
 typedef enum ct_database_use {
     CT_DATABASE_NEW,  /* to be filled by ingestion, then closed: nothing is compacted */
-    CT_DATABASE_READ, /* as it stands, by scans or by points; writes nothing, so many may do so, also where the folder can't be written */
+    CT_DATABASE_READ, /* as it stands, by points; writes nothing, so many may do so, also where the folder can't be written */
+    CT_DATABASE_SCAN, /* the same, from one end to the other */
     CT_DATABASE_LIVE  /* filled, read and compacted; there or not */
 } ct_database_use;
 

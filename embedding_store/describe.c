@@ -173,7 +173,7 @@ done:
 static ct_code open_snapshot(const char *folder, const ct_stored_table *stored, size_t count, ct_live **out_live, ct_status *status) {
     const char *names[CT_STORE_MAX_TABLES] = {NULL};
     for (size_t i = 0; i < count; i++) names[i] = stored[i].spec.name;
-    return ct_live_open(folder, names, count, out_live, status);
+    return ct_live_open(folder, CT_LIVE_SCANS, names, count, out_live, status);
 }
 
 ct_code ct_store_describe(const char *folder, json_t **out_json, ct_status *status) {

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "embedding_store/database.h"
 #include "embedding_store/record.h"
+#include "embedding_store/sorted.h"
 
 enum {
     FILE_ROWS = 1 << 20, /* of a sorted file, about */
@@ -146,6 +147,7 @@ done:
 typedef struct scan {
     size_t table, first, end; /* partitions */
     int64_t rows, stubs;      /* found */
+    ct_filling filling;       /* READ */
 } scan;
 
 typedef struct read_work {
@@ -179,6 +181,10 @@ static ct_code read_entry(const read_work *work, scan *scan, uint64_t key, const
     if (!has_row && work->store->mode == CT_STORE_READ && !table->spec.target_stats) return CT_OK;
     if (!has_row && table->filter) return CT_OK; /* taken from another store, which counted exactly */
     if (table->spec.expire_days && ct_record_day(stored, value) < table->oldest_day) return CT_OK;
+    if (has_row && work->store->mode == CT_STORE_READ) {
+        if (ct_filling_put(&scan->filling, key, value, status) != CT_OK) return ct_fail_within(status, "%s", work->folder);
+        return CT_OK;
+    }
     ct_index_entry *entry;
     const uint64_t used = partition->used;
     CT_TRY(ct_partition_claim(table, partition, key, &entry, status));
@@ -190,6 +196,7 @@ static ct_code read_scan(const read_work *work, scan *scan, ct_status *status) {
     const ct_table *table = &work->store->tables[scan->table];
     ct_code code = CT_OK;
     rocksdb_iterator_t *iterator = rocksdb_create_iterator_cf(work->database->db, work->options, work->database->families[1 + scan->table]);
+    scan->filling = (ct_filling){.table = &work->store->tables[scan->table], .stored = &work->stored[scan->table]};
     char first[8];
     ct_put_be64(first, table->partition_bits ? (uint64_t)scan->first << (64 - table->partition_bits) : 0);
     for (rocksdb_iter_seek(iterator, first, sizeof first); rocksdb_iter_valid(iterator) && code == CT_OK; rocksdb_iter_next(iterator)) {
@@ -203,6 +210,8 @@ static ct_code read_scan(const read_work *work, scan *scan, ct_status *status) {
         if (ct_partition_of(number, table->partition_bits) >= scan->end) break;
         code = read_entry(work, scan, number, value, value_bytes, status);
     }
+    if (code == CT_OK) code = ct_filling_end(&scan->filling, status);
+    ct_filling_deinit(&scan->filling);
     char *error = NULL;
     rocksdb_iter_get_error(iterator, &error);
     rocksdb_iter_destroy(iterator);
@@ -242,7 +251,7 @@ ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table 
     scan *scans = NULL;
     size_t count = 0;
     ct_code code;
-    CT_TRY(open_store(&database, folder, CT_DATABASE_READ, store, status));
+    CT_TRY(open_store(&database, folder, CT_DATABASE_SCAN, store, status));
     rocksdb_readoptions_t *options = rocksdb_readoptions_create();
     rocksdb_readoptions_set_verify_checksums(options, 1);
     rocksdb_readoptions_set_fill_cache(options, 0);
@@ -254,6 +263,7 @@ ct_code ct_disk_read(ct_store *store, const char *folder, const ct_stored_table 
     }
     for (size_t i = 0; i < store->table_count; i++) {
         if (frozen_only && stored[i].spec.kind != CT_TABLE_FROZEN) continue;
+        if (store->mode == CT_STORE_READ) CT_TRY_GOTO(code, ct_sorted_expect(&store->tables[i], (uint64_t)stored[i].rows, status), done);
         if (stored[i].rows + stored[i].stubs <= SCAN_ROWS) {
             scans[count++] = (scan){.table = i, .first = 0, .end = parts};
         } else {

@@ -7,6 +7,9 @@
  *
  *     ct_following_stage -> readers are given the new view -> the last reader of the old one has ended -> ct_following_settle
  *
+ * Within a limit on memory there is some room for rows that were not in memory. A delta that finds none is settled into a database beside
+ * the folder's (tier.h) but for keys that memory has already; look-ups ask it before the folder's. So following never ends.
+ *
  * One thread stages and settles. While it settles, readers find other keys' entries in the index as they are being written: an entry's slot
  * comes last (table.h). What grows is made beside and the old memory given back when its last view has gone. */
 #ifndef EMBEDDING_STORE_FOLLOWING_H
@@ -16,17 +19,19 @@
 
 typedef struct ct_following ct_following;
 /* store: READ; stays the caller's, is no longer read by itself, and must outlive this. room_bytes: of a store within a limit on memory, for
- * rows that deltas change and that were not in memory; beside that limit. */
-CT_MUST_CHECK ct_code ct_following_create(ct_store *store, uint64_t room_bytes, ct_following **out_following, ct_status *status);
+ * rows that deltas change and that were not in memory; beside that limit. scratch: a folder's name, for what finds no room: it is made when
+ * it is needed, and removed with the store; NULL = such a delta is refused. */
+CT_MUST_CHECK ct_code ct_following_create(ct_store *store, uint64_t room_bytes, const char *scratch, ct_following **out_following,
+                                          ct_status *status);
 void ct_following_destroy(ct_following *following);         /* when nobody reads; NULL is fine */
 ct_store *ct_following_view(const ct_following *following); /* the newest one; for look-ups and ct_store_table_info only */
-/* A view with the delta, which was checked. On failure everything is as before. CT_EXHAUSTED: within a limit on memory the rows that deltas
- * have changed need more than there is for them. */
+/* A view with the delta, which was checked. On failure everything is as before. CT_EXHAUSTED: within a limit on memory, and without a
+ * folder for scratch, the rows that deltas have changed need more than there is for them. */
 CT_MUST_CHECK ct_code ct_following_stage(ct_following *following, const ct_delta *delta, ct_store **out_view, ct_status *status);
 /* Instead of settle: the staged view was never read. */
 void ct_following_drop(ct_following *following);
-/* Nobody reads the view before any more. A failure (memory) leaves the overlay in its place: all is still right, but the next stage says
- * so. */
+/* Nobody reads the view before any more. A failure (memory, disk) leaves the overlay in its place: all is still right, but the next stage
+ * says so. */
 CT_MUST_CHECK ct_code ct_following_settle(ct_following *following, ct_status *status);
 
 #endif

@@ -11,8 +11,9 @@
 #include "embedding_store/record.h"
 
 enum {
-    GET_KEYS = 256,       /* at once: what they pin is small */
-    FILE_BYTES = 64 << 20 /* of a sorted file, about; then the next one begins */
+    GET_KEYS = 256,            /* at once: what they pin is small */
+    READAHEAD_BYTES = 1 << 20, /* of a scan */
+    FILE_BYTES = 64 << 20      /* of a sorted file, about; then the next one begins */
 };
 
 struct ct_live {
@@ -21,7 +22,7 @@ struct ct_live {
     ct_database database;
     rocksdb_readoptions_t *read;
     rocksdb_envoptions_t *environment;
-    bool written[CT_STORE_MAX_TABLES]; /* has any file; else a read need not ask. Set before the file is asked for. */
+    atomic_bool written[CT_STORE_MAX_TABLES]; /* has any file; else a read need not ask. Set before the file is asked for. */
     /* of the files in work */
     rocksdb_sstfilewriter_t *writer; /* of the last one; NULL = it is written */
     size_t table, path_count, path_room;
@@ -33,6 +34,7 @@ static ct_code open_database(ct_live *live, ct_database_use use, const char *con
     CT_TRY(ct_database_open(&live->database, live->folder, use, names, tables, status));
     live->read = rocksdb_readoptions_create();
     rocksdb_readoptions_set_verify_checksums(live->read, 1);
+    if (use == CT_DATABASE_SCAN) rocksdb_readoptions_set_readahead_size(live->read, READAHEAD_BYTES);
     live->environment = rocksdb_envoptions_create();
     for (size_t i = 0; i < tables; i++) {
         uint64_t bytes = 0;
@@ -101,10 +103,11 @@ fail:
     return code;
 }
 
-ct_code ct_live_open(const char *folder, const char *const *names, size_t tables, ct_live **out_live, ct_status *status) {
+ct_code ct_live_open(const char *folder, ct_live_reads reads, const char *const *names, size_t tables, ct_live **out_live,
+                     ct_status *status) {
     ct_live *live;
     CT_TRY(live_create(folder, false, &live, status));
-    const ct_code code = open_database(live, CT_DATABASE_READ, names, tables, status);
+    const ct_code code = open_database(live, reads == CT_LIVE_SCANS ? CT_DATABASE_SCAN : CT_DATABASE_READ, names, tables, status);
     if (code != CT_OK)
         ct_live_close(live);
     else

@@ -9,8 +9,10 @@
  * NULL = empty). names: (tables). */
 CT_MUST_CHECK ct_code ct_live_create(const char *folder, const char *from, const char *const *names, size_t tables, ct_live **out_live,
                                      ct_status *status);
-/* The snapshot `folder` as it stands, for reading. */
-CT_MUST_CHECK ct_code ct_live_open(const char *folder, const char *const *names, size_t tables, ct_live **out_live, ct_status *status);
+/* The snapshot `folder` as it stands, for reading: by points, or from one end to the other. */
+typedef enum ct_live_reads { CT_LIVE_POINTS, CT_LIVE_SCANS } ct_live_reads;
+CT_MUST_CHECK ct_code ct_live_open(const char *folder, ct_live_reads reads, const char *const *names, size_t tables, ct_live **out_live,
+                                   ct_status *status);
 /* A scratch database is removed. NULL is fine. */
 void ct_live_close(ct_live *live);
 

@@ -3,9 +3,10 @@
 
 #include "base/math.h"
 #include "embedding_store/half.h"
+#include "embedding_store/sorted.h"
 #include "embedding_store/store_internal.h"
 
-enum { INDEX_AHEAD = 16, ROWS_AHEAD = 16 };
+enum { KEYS_AHEAD = 16, STARTS_AHEAD = 32, ROWS_AHEAD = 16 };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -13,21 +14,31 @@ static inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
 /* --- acquire --- */
 
+/* Brings near what the first look-ups read, and what those some way behind number i do. */
+INLINE void begin_ahead(const ct_table *table, const uint64_t *keys, size_t count) {
+    for (size_t i = 0; i < least(count, STARTS_AHEAD); i++) ct_table_prefetch_start(table, keys[i]);
+    for (size_t i = 0; i < least(count, KEYS_AHEAD); i++) ct_table_prefetch_keys(table, keys[i]);
+}
+INLINE void look_ahead(const ct_table *table, const uint64_t *keys, size_t count, size_t i) {
+    if (i + STARTS_AHEAD < count) ct_table_prefetch_start(table, keys[i + STARTS_AHEAD]);
+    if (i + KEYS_AHEAD < count) ct_table_prefetch_keys(table, keys[i + KEYS_AHEAD]);
+}
+
 /* Where the values of `count` keys are, and their target statistics, which a key without a row has as well; returns how many have no row.
  */
 static size_t resolve_counted(const ct_table *table, const uint64_t *keys, size_t count, const float *instead, const float **out,
                               ct_seen *out_seen) {
     size_t unknown = 0;
-    for (size_t i = 0; i < least(count, INDEX_AHEAD); i++) ct_table_prefetch(table, keys[i]);
+    begin_ahead(table, keys, count);
     for (size_t i = 0; i < count; i++) {
-        if (i + INDEX_AHEAD < count) ct_table_prefetch(table, keys[i + INDEX_AHEAD]);
+        look_ahead(table, keys, count, i);
         const ct_partition *partition = &table->partitions[ct_partition_of(keys[i], table->partition_bits)];
-        ct_index_entry *entry = ct_partition_find(partition, keys[i]);
-        const bool has_row = entry && entry->slot != CT_SLOT_STUB;
+        const ct_found found = ct_partition_look(partition, keys[i], 0);
+        const bool has_row = found.slot != CT_SLOT_EMPTY && found.slot != CT_SLOT_STUB;
         unknown += !has_row;
-        out[i] = has_row ? ct_slab_at(&partition->values, entry->slot - 1) : instead;
+        out[i] = has_row ? ct_slab_at(&partition->values, found.slot - 1) : instead;
         __builtin_prefetch(out[i]);
-        out_seen[i] = entry ? ct_counts_in_epoch(ct_entry_counts(entry), table->counted_epoch) : (ct_seen){0, 0};
+        out_seen[i] = found.counts ? ct_counts_in_epoch(found.counts, table->counted_epoch) : (ct_seen){0, 0};
     }
     return unknown;
 }
@@ -35,9 +46,9 @@ static size_t resolve_counted(const ct_table *table, const uint64_t *keys, size_
 /* Where the values of `count` keys are; returns how many have no row. */
 static size_t resolve_values(const ct_table *table, const uint64_t *keys, size_t count, const float *instead, const float **out) {
     size_t unknown = 0;
-    for (size_t i = 0; i < least(count, INDEX_AHEAD); i++) ct_table_prefetch(table, keys[i]);
+    begin_ahead(table, keys, count);
     for (size_t i = 0; i < count; i++) {
-        if (i + INDEX_AHEAD < count) ct_table_prefetch(table, keys[i + INDEX_AHEAD]);
+        look_ahead(table, keys, count, i);
         const float *values = ct_table_values(table, keys[i]);
         unknown += !values;
         out[i] = values ? values : instead;
@@ -50,19 +61,17 @@ static size_t resolve_values(const ct_table *table, const uint64_t *keys, size_t
 static size_t resolve_over(const ct_ticket *ticket, const uint64_t *keys, size_t at, size_t count, const float *instead) {
     const ct_table *table = ticket->table;
     size_t unknown = 0;
+    begin_ahead(table, keys, count);
     for (size_t i = 0; i < count; i++) {
         const float *values = NULL;
         ct_seen seen = {0, 0};
-        if (i + INDEX_AHEAD < count) {
-            if (ticket->overlay) ct_table_prefetch(ticket->overlay, keys[i + INDEX_AHEAD]);
-            ct_table_prefetch(table, keys[i + INDEX_AHEAD]);
-        }
+        if (ticket->overlay && i + KEYS_AHEAD < count) ct_table_prefetch(ticket->overlay, keys[i + KEYS_AHEAD]);
+        look_ahead(table, keys, count, i);
         if (!ticket->overlay || !ct_overlay_find(ticket->overlay, keys[i], &values, &seen)) {
             const ct_partition *partition = &table->partitions[ct_partition_of(keys[i], table->partition_bits)];
-            ct_index_entry *entry = ct_partition_find(partition, keys[i]);
-            if (entry && ct_entry_expired(table, entry)) entry = NULL;
-            if (entry && entry->slot != CT_SLOT_STUB) values = ct_slab_at(&partition->values, entry->slot - 1);
-            if (entry && ticket->seen) seen = ct_counts_in_epoch(ct_entry_counts(entry), table->counted_epoch);
+            const ct_found found = ct_partition_look(partition, keys[i], table->oldest_day);
+            if (found.slot != CT_SLOT_EMPTY && found.slot != CT_SLOT_STUB) values = ct_slab_at(&partition->values, found.slot - 1);
+            if (found.counts && ticket->seen) seen = ct_counts_in_epoch(found.counts, table->counted_epoch);
         }
         unknown += !values;
         ticket->tokens[at + i] = values ? values : instead;

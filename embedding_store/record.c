@@ -148,7 +148,7 @@ ct_code ct_record_decode(ct_table *table, ct_partition *partition, const ct_stor
     return CT_OK;
 }
 
-void ct_record_layout(const ct_table_spec *spec, ct_stored_table *out_stored) {
+static void layout(const ct_table_spec *spec, bool with_state, ct_stored_table *out_stored) {
     memset(out_stored, 0, sizeof *out_stored);
     out_stored->spec = *spec;
     uint32_t at = 0;
@@ -168,7 +168,7 @@ void ct_record_layout(const ct_table_spec *spec, ct_stored_table *out_stored) {
         }
         out_stored->stub_bytes = at;
         ct_state_column columns[CT_STATE_COLUMNS];
-        const size_t count = ct_state_columns(spec, columns);
+        const size_t count = with_state ? ct_state_columns(spec, columns) : 0;
         for (size_t i = 0; i < count; i++) {
             out_stored->state[i] = (ct_stored_column){true, at};
             at += columns[i].count * (uint32_t)sizeof(float);
@@ -177,6 +177,9 @@ void ct_record_layout(const ct_table_spec *spec, ct_stored_table *out_stored) {
     out_stored->value = (ct_stored_column){true, at};
     out_stored->row_bytes = at + (uint32_t)ct_value_bytes(spec);
 }
+
+void ct_record_layout(const ct_table_spec *spec, ct_stored_table *out_stored) { layout(spec, true, out_stored); }
+void ct_record_layout_read(const ct_table_spec *spec, ct_stored_table *out_stored) { layout(spec, false, out_stored); }
 
 ct_code ct_record_check_layout(const ct_stored_table *stored, ct_status *status) {
     ct_stored_table ours;

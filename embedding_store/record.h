@@ -59,5 +59,7 @@ static inline const char *ct_record_values(const ct_stored_table *stored, const 
 }
 /* Where this program would put the columns. */
 void ct_record_layout(const ct_table_spec *spec, ct_stored_table *out_stored);
+/* The same for a table that was opened for reading, which has no optimiser's state. */
+void ct_record_layout_read(const ct_table_spec *spec, ct_stored_table *out_stored);
 
 #endif

@@ -257,7 +257,7 @@ ct_code ct_tier_take(ct_store *store, size_t number, const char *folder, const c
     take_work work = {.table = table, .from = &stored[from], .live = ct_tier_live(store->tier), .tier = store->tier, .number = number};
     ct_code code;
     for (size_t i = 0; i < count; i++) names[i] = stored[i].spec.name;
-    CT_TRY(ct_live_open(folder, names, count, &other, status));
+    CT_TRY(ct_live_open(folder, CT_LIVE_SCANS, names, count, &other, status));
     CT_TRY_GOTO(code, ct_table_init(&scratch, &table->spec, store->device, 0, ct_state_floats(&table->spec), status), done);
     work.scratch = &scratch.partitions[0];
     work.scratch->touched = touched;

@@ -195,12 +195,13 @@ void ct_store_table_info(const ct_store *store, size_t number, ct_table_info *ou
     for (size_t p = 0; p < table->partition_count; p++) {
         const ct_partition *partition = &table->partitions[p];
         info.rows += ct_partition_rows(partition);
-        info.stubs += (int64_t)(partition->used - ct_partition_rows(partition));
+        info.stubs += ct_partition_stubs(partition);
         info.bytes += partition->bytes;
     }
     if (table->filter) info.bytes += ct_filter_bytes(table->filter);
     info.rows += table->outside_rows;
     info.stubs += table->outside_stubs;
+    info.waiting = store->mode == CT_STORE_READ ? table->stored_stubs : info.stubs;
     info.expired = table->expired;
     info.lookups = atomic_load_explicit(&table->lookups, memory_order_relaxed);
     info.missed = atomic_load_explicit(&table->missed, memory_order_relaxed);
@@ -308,6 +309,7 @@ ct_code ct_store_open_within(const char *folder, ct_store_mode mode, const ct_st
         store->tables[i].counted_epoch = stored[i].counted_epoch;
         ct_table_set_day(&store->tables[i], stored[i].first_day, stored[i].today);
         store->tables[i].expired = stored[i].expired;
+        store->tables[i].stored_stubs = stored[i].stubs;
     }
     for (size_t i = 0; i < count && code == CT_OK; i++)
         if (store->tables[i].filter) code = ct_filter_read(store->tables[i].filter, folder, i, status);

@@ -160,7 +160,9 @@ const ct_table_spec *ct_store_table(const ct_store *store, size_t table);
 int64_t ct_store_find_table(const ct_store *store, const char *name); /* -1 = none */
 
 typedef struct ct_table_info {
-    int64_t rows, stubs;      /* admitted; counting only (none where a filter counts). Without what has expired. */
+    int64_t rows, stubs;      /* admitted; counting only (none where a filter counts). Without what has expired. READ: stubs only where the
+                                 table has target_stats */
+    int64_t waiting;          /* stubs, also those that a READ store leaves out */
     int64_t expired;          /* rows that did, since training began */
     uint64_t bytes;           /* memory: slabs, index and filter */
     int64_t missed;           /* READ within a limit: occurrences so far that were asked of the database, as memory had not their key */

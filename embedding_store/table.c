@@ -9,11 +9,11 @@
 
 enum { FIRST_INDEX_BITS = 4, FIRST_ROWS = 16, HUGE_BYTES = 2 << 20, MAX_CHUNK_BYTES = 16 << 20 };
 
-static ct_code allocate(const ct_table *table, size_t bytes, void **out_memory, ct_status *status) {
+ct_code ct_table_allocate(const ct_table *table, size_t bytes, void **out_memory, ct_status *status) {
     return table->device->ops->memory_alloc(table->device, CT_MEMORY_DEVICE, bytes, out_memory, status);
 }
 
-static void release(const ct_table *table, void *memory, size_t bytes) {
+void ct_table_release(const ct_table *table, void *memory, size_t bytes) {
     table->device->ops->memory_free(table->device, CT_MEMORY_DEVICE, memory, bytes);
 }
 
@@ -27,17 +27,12 @@ static void slab_init(ct_slab *slab, uint32_t floats) {
     while ((record << slab->shift) % HUGE_BYTES && record << slab->shift < MAX_CHUNK_BYTES) slab->shift++; /* waste no huge page */
 }
 
-static size_t slab_row_bytes(const ct_slab *slab) { return slab->floats * sizeof(float); }
-
-/* Rows before the last chunk. */
-static size_t slab_base(const ct_slab *slab) { return slab->chunk_count ? (size_t)(slab->chunk_count - 1) << slab->shift : 0; }
-
 static size_t slab_chunk_bytes(const ct_slab *slab, size_t chunk) {
-    return (chunk + 1 < slab->chunk_count ? (size_t)1 << slab->shift : slab->capacity_rows - slab_base(slab)) * slab_row_bytes(slab);
+    return (chunk + 1 < slab->chunk_count ? (size_t)1 << slab->shift : slab->last_rows) * slab->floats * sizeof(float);
 }
 
 static void slab_deinit(ct_slab *slab, const ct_table *table) {
-    for (size_t i = 0; i < slab->chunk_count; i++) release(table, slab->chunks[i], slab_chunk_bytes(slab, i));
+    for (size_t i = 0; i < slab->chunk_count; i++) ct_table_release(table, slab->chunks[i], slab_chunk_bytes(slab, i));
     free(slab->chunks);
     slab->chunks = NULL;
 }
@@ -58,7 +53,7 @@ static ct_code retire(ct_retired *retired, void *memory, size_t bytes, ct_status
 void ct_retired_release(ct_retired *retired, const ct_table *table) {
     for (size_t i = 0; i < retired->count; i++) {
         if (retired->items[i].bytes)
-            release(table, retired->items[i].memory, retired->items[i].bytes);
+            ct_table_release(table, retired->items[i].memory, retired->items[i].bytes);
         else
             free(retired->items[i].memory);
     }
@@ -80,6 +75,58 @@ static ct_code slab_list_aside(ct_slab *slab, ct_retired *retired, ct_status *st
     return code;
 }
 
+/* How many rows the last chunk is to have, where `before` rows are in front of it and it has `now`. A first one is as large as it must be.
+ */
+static size_t chunk_rows(const ct_slab *slab, size_t before, size_t now, size_t rows, size_t most_rows) {
+    const size_t full = (size_t)1 << slab->shift;
+    if (rows <= most_rows && most_rows - before < full) return most_rows - before; /* all that it will ever need: nothing is copied */
+    if (before) return full;
+    size_t wanted = now ? now * 2 : FIRST_ROWS;
+    while (wanted < rows && wanted < full) wanted *= 2;
+    return wanted < full ? wanted : full;
+}
+
+/* Another last chunk takes its place. retired: NULL = nobody else reads it. */
+static ct_code chunk_replace(ct_slab *slab, const ct_table *table, size_t rows, uint64_t *bytes, ct_retired *retired, ct_status *status) {
+    const size_t record = slab->floats * sizeof(float), kept = rows < slab->last_rows ? rows : slab->last_rows;
+    float **last = &slab->chunks[slab->chunk_count - 1];
+    void *memory;
+    CT_TRY(ct_table_allocate(table, rows * record, &memory, status));
+    memcpy(memory, *last, kept * record);
+    if (retired) {
+        const ct_code code = retire(retired, *last, slab->last_rows * record, status);
+        if (code != CT_OK) {
+            ct_table_release(table, memory, rows * record);
+            return code;
+        }
+    } else {
+        ct_table_release(table, *last, slab->last_rows * record);
+    }
+    *last = memory;
+    *bytes = *bytes + rows * record - slab->last_rows * record;
+    slab->capacity_rows = slab->capacity_rows + rows - slab->last_rows;
+    slab->last_rows = rows;
+    return CT_OK;
+}
+
+static ct_code chunk_add(ct_slab *slab, const ct_table *table, size_t rows, uint64_t *bytes, ct_status *status) {
+    const size_t record = slab->floats * sizeof(float);
+    if (slab->chunk_count == slab->chunk_capacity) {
+        const uint32_t capacity = slab->chunk_capacity ? slab->chunk_capacity * 2 : 1;
+        float **chunks = realloc(slab->chunks, capacity * sizeof *chunks);
+        if (!chunks) return ct_fail_memory(status, capacity * sizeof *chunks, "a table's chunks");
+        slab->chunks = chunks;
+        slab->chunk_capacity = capacity;
+    }
+    void *memory;
+    CT_TRY(ct_table_allocate(table, rows * record, &memory, status));
+    slab->chunks[slab->chunk_count++] = memory;
+    *bytes += rows * record;
+    slab->capacity_rows += rows;
+    slab->last_rows = rows;
+    return CT_OK;
+}
+
 /* Room for rows [0, rows). retired: NULL = nobody else reads it. */
 static ct_code slab_reserve(ct_slab *slab, const ct_table *table, size_t rows, size_t most_rows, uint64_t *bytes, ct_retired *retired,
                             ct_status *status) {
@@ -87,66 +134,27 @@ static ct_code slab_reserve(ct_slab *slab, const ct_table *table, size_t rows, s
     const size_t full = (size_t)1 << slab->shift;
     if (retired) CT_TRY(slab_list_aside(slab, retired, status));
     while (slab->capacity_rows < rows) {
-        if (slab->chunk_count == slab->chunk_capacity) {
-            const uint32_t capacity = slab->chunk_capacity ? slab->chunk_capacity * 2 : 1;
-            float **chunks = realloc(slab->chunks, capacity * sizeof *chunks);
-            if (!chunks) return ct_fail_memory(status, capacity * sizeof *chunks, "a table's chunks");
-            slab->chunks = chunks;
-            slab->chunk_capacity = capacity;
+        if (slab->chunk_count && slab->last_rows < full) {
+            const size_t wanted = chunk_rows(slab, slab->capacity_rows - slab->last_rows, slab->last_rows, rows, most_rows);
+            CT_TRY(chunk_replace(slab, table, wanted, bytes, retired, status));
+        } else {
+            CT_TRY(chunk_add(slab, table, chunk_rows(slab, slab->capacity_rows, 0, rows, most_rows), bytes, status));
         }
-        const size_t last = slab->capacity_rows - slab_base(slab); /* rows of the last chunk */
-        const bool larger = slab->chunk_count && last < full;      /* another one takes its place */
-        const size_t base = larger ? slab_base(slab) : slab->capacity_rows;
-        size_t room = full;
-        if (!base) {
-            room = larger ? last * 2 : FIRST_ROWS;
-            while (room < rows && room < full) room *= 2;
-        }
-        if (room > full) room = full;
-        if (most_rows - base < full && rows <= most_rows) room = most_rows - base; /* all that it will ever need: nothing is copied */
-        void *memory;
-        CT_TRY(allocate(table, room * slab_row_bytes(slab), &memory, status));
-        if (larger) {
-            const size_t old_bytes = last * slab_row_bytes(slab);
-            memcpy(memory, slab->chunks[slab->chunk_count - 1], old_bytes);
-            if (retired) {
-                const ct_code code = retire(retired, slab->chunks[slab->chunk_count - 1], old_bytes, status);
-                if (code != CT_OK) {
-                    release(table, memory, room * slab_row_bytes(slab));
-                    return code;
-                }
-            } else {
-                release(table, slab->chunks[slab->chunk_count - 1], old_bytes);
-            }
-            slab->chunk_count--;
-        }
-        slab->chunks[slab->chunk_count++] = memory;
-        *bytes += (base + room - slab->capacity_rows) * slab_row_bytes(slab);
-        slab->capacity_rows = base + room;
     }
     return CT_OK;
 }
 
-/* Gives back all but `rows` rows' memory. */
-static ct_code slab_shrink(ct_slab *slab, const ct_table *table, size_t rows, uint64_t *bytes, ct_status *status) {
-    if (!slab->floats) return CT_OK;
-    while (slab->chunk_count && slab_base(slab) >= rows) {
-        const size_t base = slab_base(slab);
-        release(table, slab->chunks[slab->chunk_count - 1], (slab->capacity_rows - base) * slab_row_bytes(slab));
-        *bytes -= (slab->capacity_rows - base) * slab_row_bytes(slab);
-        slab->capacity_rows = base;
-        slab->chunk_count--;
+/* No more than `rows` rows' memory. */
+static ct_code slab_trim(ct_slab *slab, const ct_table *table, size_t rows, uint64_t *bytes, ct_status *status) {
+    while (slab->chunk_count && slab->capacity_rows - slab->last_rows >= rows) {
+        const size_t last = slab->last_rows * slab->floats * sizeof(float);
+        ct_table_release(table, slab->chunks[--slab->chunk_count], last);
+        *bytes -= last;
+        slab->capacity_rows -= slab->last_rows;
+        slab->last_rows = slab->chunk_count ? (size_t)1 << slab->shift : 0;
     }
     if (slab->capacity_rows <= rows) return CT_OK;
-    const size_t base = slab_base(slab), left = (rows - base) * slab_row_bytes(slab);
-    void *memory;
-    CT_TRY(allocate(table, left, &memory, status));
-    memcpy(memory, slab->chunks[slab->chunk_count - 1], left);
-    release(table, slab->chunks[slab->chunk_count - 1], (slab->capacity_rows - base) * slab_row_bytes(slab));
-    slab->chunks[slab->chunk_count - 1] = memory;
-    *bytes -= (slab->capacity_rows - rows) * slab_row_bytes(slab);
-    slab->capacity_rows = rows;
-    return CT_OK;
+    return chunk_replace(slab, table, slab->last_rows - (slab->capacity_rows - rows), bytes, NULL, status);
 }
 
 /* --- tables --- */
@@ -157,7 +165,7 @@ static size_t index_bytes(const ct_partition *partition, uint32_t bits) { return
 static ct_code index_create(const ct_table *table, const ct_partition *partition, uint32_t bits, ct_index_entry **out_index,
                             ct_status *status) {
     void *memory;
-    CT_TRY(allocate(table, index_bytes(partition, bits), &memory, status));
+    CT_TRY(ct_table_allocate(table, index_bytes(partition, bits), &memory, status));
     *out_index = memory;
     return CT_OK;
 }
@@ -187,6 +195,7 @@ ct_code ct_table_init(ct_table *table, const ct_table_spec *spec, ct_device *dev
         partition->bytes = index_bytes(partition, FIRST_INDEX_BITS);
         slab_init(&partition->values, ct_value_floats(spec));
         slab_init(&partition->state, state_floats);
+        slab_init(&partition->counts, partition->entry_shift ? sizeof(ct_key_counts) / sizeof(float) : 0);
     }
     return CT_OK;
 fail:
@@ -200,14 +209,17 @@ static void drop_partitions(ct_table *table) {
     free(table->sharers);
     for (size_t i = 0; i < table->partition_count; i++) {
         ct_partition *partition = &table->partitions[i];
-        release(table, partition->index, index_bytes(partition, partition->index_bits));
+        ct_table_release(table, partition->index, index_bytes(partition, partition->index_bits));
         slab_deinit(&partition->values, table);
         slab_deinit(&partition->state, table);
+        slab_deinit(&partition->counts, table);
         free(partition->touched);
         free(partition->free_rows);
         free(partition->marks);
     }
     free(table->partitions);
+    if (table->sorted_memory) ct_table_release(table, table->sorted_memory->memory, table->sorted_memory->bytes);
+    free(table->sorted_memory);
 }
 
 void ct_table_deinit(ct_table *table) {
@@ -227,6 +239,7 @@ ct_code ct_table_share(ct_table *table, ct_table *from, ct_status *status) {
     atomic_fetch_add(from->sharers, 1);
     table->partitions = from->partitions;
     table->partition_count = from->partition_count;
+    table->sorted_memory = from->sorted_memory;
     table->sharers = from->sharers;
     return CT_OK;
 }
@@ -262,7 +275,7 @@ static ct_code index_resize(ct_table *table, ct_partition *partition, uint32_t b
     if (touched) partition->bytes += (count - old_count) * sizeof *touched;
     if (marks) partition->bytes += (count - old_count) * sizeof *marks;
     if (retired) return retire(retired, old.index, index_bytes(&old, old.index_bits), status);
-    release(table, old.index, index_bytes(&old, old.index_bits));
+    ct_table_release(table, old.index, index_bytes(&old, old.index_bits));
     return CT_OK;
 }
 
@@ -281,7 +294,7 @@ static void pack_rows(ct_partition *partition, uint32_t rows) {
         const uint32_t from = entry->slot - 1, to = partition->free_rows[--free_count];
         ct_slab *slabs[2] = {&partition->values, &partition->state};
         for (size_t i = 0; i < 2; i++)
-            if (slabs[i]->floats) memcpy(ct_slab_at(slabs[i], to), ct_slab_at(slabs[i], from), slab_row_bytes(slabs[i]));
+            if (slabs[i]->floats) memcpy(ct_slab_at(slabs[i], to), ct_slab_at(slabs[i], from), slabs[i]->floats * sizeof(float));
         entry->slot = to + 1;
     }
     partition->rows = rows;
@@ -290,8 +303,8 @@ static void pack_rows(ct_partition *partition, uint32_t rows) {
 
 ct_code ct_partition_shrink(ct_table *table, ct_partition *partition, uint32_t rows, uint32_t bits, ct_status *status) {
     if (partition->rows > rows) pack_rows(partition, rows);
-    CT_TRY(slab_shrink(&partition->values, table, rows, &partition->bytes, status));
-    CT_TRY(slab_shrink(&partition->state, table, rows, &partition->bytes, status));
+    CT_TRY(slab_trim(&partition->values, table, rows, &partition->bytes, status));
+    CT_TRY(slab_trim(&partition->state, table, rows, &partition->bytes, status));
     return partition->index_bits > bits ? index_resize(table, partition, bits, NULL, status) : CT_OK;
 }
 
@@ -328,10 +341,20 @@ ct_code ct_partition_reserve(ct_table *table, ct_partition *partition, size_t ro
     return reserve(table, partition, rows, NULL, status);
 }
 
+ct_code ct_partition_reserve_counts(ct_table *table, ct_partition *partition, size_t rows, ct_status *status) {
+    return slab_reserve(&partition->counts, table, rows, partition->most_rows, &partition->bytes, NULL, status);
+}
+
 ct_code ct_partition_grow_aside(ct_table *table, ct_partition *partition, size_t entries, size_t rows, ct_retired *retired,
                                 ct_status *status) {
     while ((partition->used + entries) * 10 > ((uint64_t)7 << partition->index_bits)) CT_TRY(index_grow(table, partition, retired, status));
     return reserve(table, partition, rows, retired, status);
+}
+
+ct_code ct_partition_trim(ct_table *table, ct_partition *partition, ct_status *status) {
+    CT_TRY(slab_trim(&partition->values, table, partition->rows, &partition->bytes, status));
+    CT_TRY(slab_trim(&partition->state, table, partition->rows, &partition->bytes, status));
+    return slab_trim(&partition->counts, table, partition->sorted.count, &partition->bytes, status);
 }
 
 ct_code ct_partition_add_row(ct_table *table, ct_partition *partition, ct_index_entry *entry, ct_status *status) {

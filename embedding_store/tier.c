@@ -137,6 +137,8 @@ void ct_tier_destroy(ct_tier *tier) {
         free(tier->tables[i].part);
     }
     ct_live_close(tier->live);
+    ct_live_close(tier->changed);
+    free(tier->changed_layouts);
     ticket_deinit(&tier->plan);
     free(tier->tables);
     free(tier->layouts);

@@ -35,6 +35,11 @@ void ct_tier_acquired(ct_tier *tier, ct_ticket *ticket);
 /* Its rows will change no more. */
 void ct_tier_applied(ct_tier *tier, const ct_ticket *ticket);
 
+/* Reading: makes the database that records which deltas have changed are put into, in `folder`, which is scratch. Others may read. */
+CT_MUST_CHECK ct_code ct_tier_create_changed(ct_tier *tier, const char *folder, ct_status *status);
+ct_live *ct_tier_changed(ct_tier *tier); /* NULL = there is none */
+/* Its compactions may drop what has expired by the table's day. */
+void ct_tier_expire_changed(ct_tier *tier, const ct_table *table);
 /* Instead of ct_read_acquire. */
 CT_MUST_CHECK ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *status);
 

@@ -90,6 +90,9 @@ struct ct_tier {
     ct_store *store;
     ct_live *live;
     ct_helper *helper; /* NULL = for reading only */
+    /* Reading, while deltas are followed: a database of records that have changed and are not in memory; asked before `live`. */
+    _Atomic(ct_live *) changed;
+    ct_stored_table *changed_layouts; /* (table_count); NULL until there is one */
     uint64_t memory_bytes, cache_bytes;
     uint64_t others_bytes;       /* of the limit, that the store's user has */
     uint64_t least_bytes;        /* where the limit was too small: one that is not; else 0 */

@@ -7,6 +7,7 @@
 #include "embedding_store/helper.h"
 #include "embedding_store/live.h"
 #include "embedding_store/record.h"
+#include "embedding_store/sorted.h"
 #include "embedding_store/tier_internal.h"
 
 enum {
@@ -36,6 +37,8 @@ typedef struct reading {
     float *rows;          /* (distinct keys, floats of a row's values) */
     size_t used;
     size_t unknown;
+    uint64_t *others; /* (other_count): what is not there goes here, where it is to be asked for elsewhere; else NULL */
+    size_t other_count;
 } reading;
 
 /* What occurrence `order` reads where its key has no row; set before. */
@@ -46,6 +49,11 @@ static ct_code found(void *context, size_t number, uint64_t key, const char *rec
     ct_seen seen = {0, 0};
     (void)number;
     bool row = false;
+    if (!record && work->others) { /* to be asked for elsewhere */
+        work->others[work->other_count++] = key;
+        return CT_OK;
+    }
+    while (work->at < work->count && work->misses[work->at].key < key) work->at++; /* which was found elsewhere */
     if (record) CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
     if (record && ct_record_day(work->layout, record) >= ticket->table->oldest_day) {
         if (row) {
@@ -104,8 +112,14 @@ static ct_code rare_values(ct_tier *tier, const ct_ticket *ticket, uint64_t key,
         return CT_OK;
     }
     const size_t number = ticket->lookup.table;
-    rare_row rare = {.layout = &tier->layouts[number], .values = out};
-    CT_TRY(ct_live_get(tier->live, number, &key, 1, found_rare, &rare, status));
+    ct_live *changed = atomic_load(&tier->changed);
+    rare_row rare = {.values = out};
+    if (changed) {
+        rare.layout = &tier->changed_layouts[number];
+        CT_TRY(ct_live_get(changed, number, &key, 1, found_rare, &rare, status));
+    }
+    rare.layout = &tier->layouts[number];
+    if (!rare.found) CT_TRY(ct_live_get(tier->live, number, &key, 1, found_rare, &rare, status));
     if (rare.found) *out_values = out;
     return CT_OK;
 }
@@ -116,7 +130,8 @@ static size_t resolve(const ct_ticket *ticket, const uint64_t *keys, size_t at, 
     const ct_table *table = ticket->table;
     size_t n = 0;
     for (size_t i = 0; i < count; i++) {
-        if (i + AHEAD < count) ct_table_prefetch(table, keys[i + AHEAD]);
+        if (i + 2 * AHEAD < count) ct_table_prefetch_start(table, keys[i + 2 * AHEAD]);
+        if (i + AHEAD < count) ct_table_prefetch_keys(table, keys[i + AHEAD]);
         const float *values = NULL;
         ct_seen seen;
         if (ticket->overlay && ct_overlay_find(ticket->overlay, keys[i], &values, &seen)) {
@@ -126,22 +141,17 @@ static size_t resolve(const ct_ticket *ticket, const uint64_t *keys, size_t at, 
             continue;
         }
         const ct_partition *partition = &table->partitions[ct_partition_of(keys[i], table->partition_bits)];
-        ct_index_entry *entry = ct_partition_find(partition, keys[i]);
+        const ct_found there = ct_partition_look(partition, keys[i], table->oldest_day);
         ticket->tokens[at + i] = instead;
-        if (entry && ct_entry_expired(table, entry)) { /* in a view; elsewhere it is gone */
-            if (ticket->seen) ticket->seen[at + i] = (ct_seen){0, 0};
-            ++*unknown;
-            continue;
-        }
-        if (!entry) {
+        if (there.slot == CT_SLOT_EMPTY) {
             misses[n++] = (missed){keys[i], (uint32_t)(at + i)};
             continue;
         }
-        if (entry->slot != CT_SLOT_STUB)
-            ticket->tokens[at + i] = ct_slab_at(&partition->values, entry->slot - 1);
+        if (there.slot != CT_SLOT_STUB)
+            ticket->tokens[at + i] = ct_slab_at(&partition->values, there.slot - 1);
         else
             ++*unknown;
-        if (ticket->seen) ticket->seen[at + i] = ct_counts_in_epoch(ct_entry_counts(entry), table->counted_epoch);
+        if (ticket->seen) ticket->seen[at + i] = there.counts ? ct_counts_in_epoch(there.counts, table->counted_epoch) : (ct_seen){0, 0};
     }
     return n;
 }
@@ -203,6 +213,18 @@ ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
                     .count = n,
                     .rows = mine->scratch[7].memory,
                     .unknown = stubs};
+    ct_live *changed = atomic_load(&tier->changed);
+    if (changed) {
+        CT_TRY(ct_scratch_reserve(&mine->scratch[1], distinct * sizeof(uint64_t), status));
+        work.layout = &tier->changed_layouts[number];
+        work.others = mine->scratch[1].memory;
+        CT_TRY(ct_live_get(changed, number, keys, distinct, found, &work, status));
+        work.layout = &tier->layouts[number];
+        keys = work.others;
+        distinct = work.other_count;
+        work.others = NULL;
+        work.at = 0;
+    }
     CT_TRY(ct_live_get(tier->live, number, keys, distinct, found, &work, status));
     if (lookup->mode == CT_LOOKUP_READ) {
         atomic_fetch_add_explicit(&ticket->table->lookups, (int64_t)(all - work.unknown), memory_order_relaxed);
@@ -210,6 +232,30 @@ ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
         atomic_fetch_add_explicit(&ticket->table->missed, (int64_t)n, memory_order_relaxed);
     }
     return CT_OK;
+}
+
+/* --- what deltas have changed --- */
+
+ct_code ct_tier_create_changed(ct_tier *tier, const char *folder, ct_status *status) {
+    const ct_store *store = tier->store;
+    const char *names[CT_STORE_MAX_TABLES] = {NULL};
+    ct_live *changed = NULL;
+    if (!tier->changed_layouts) tier->changed_layouts = calloc(store->table_count + 1, sizeof *tier->changed_layouts);
+    if (!tier->changed_layouts) return ct_fail_memory(status, store->table_count * sizeof *tier->changed_layouts, "a cache");
+    for (size_t i = 0; i < store->table_count; i++) {
+        names[i] = store->tables[i].spec.name;
+        ct_record_layout_read(&store->tables[i].spec, &tier->changed_layouts[i]);
+    }
+    CT_TRY(ct_live_create(folder, NULL, names, store->table_count, &changed, status));
+    atomic_store(&tier->changed, changed);
+    return CT_OK;
+}
+
+ct_live *ct_tier_changed(ct_tier *tier) { return atomic_load(&tier->changed); }
+
+void ct_tier_expire_changed(ct_tier *tier, const ct_table *table) {
+    const size_t number = (size_t)(table - tier->store->tables);
+    if (table->spec.expire_days && tier->changed) ct_live_expire(tier->changed, number, &tier->changed_layouts[number], table->oldest_day);
 }
 
 /* --- opening --- */
@@ -224,6 +270,7 @@ static size_t bucket_of(uint32_t count) {
 }
 
 typedef struct warming {
+    ct_filling filling;
     ct_table *table;
     const ct_stored_table *layout;
     uint64_t histogram[BUCKETS];
@@ -252,40 +299,39 @@ static ct_code count_record(void *context, size_t number, uint64_t key, const ch
 
 static ct_code warm_record(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *status) {
     warming *work = context;
-    ct_table *table = work->table;
     bool row, lives;
     (void)number;
     CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
     CT_TRY(ct_record_lives(work->layout, record, &lives, status));
     if (!lives || !row || count_bucket(work->layout, record) < work->least || !work->room) return CT_OK;
-    ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
-    ct_index_entry *entry;
-    CT_TRY(ct_partition_claim(table, partition, key, &entry, status));
-    CT_TRY(ct_record_decode(table, partition, work->layout, record, row, entry, status));
+    CT_TRY(ct_filling_put(&work->filling, key, record, status));
     work->room--;
-    table->outside_rows--;
+    work->table->outside_rows--;
     return CT_OK;
 }
 
 ct_code ct_tier_open(ct_store *store, uint64_t memory_bytes, const char *folder, const ct_stored_table *stored, ct_status *status) {
     ct_tier *tier;
+    ct_live *scanned = NULL;
     ct_code code = CT_OK;
     const char *names[CT_STORE_MAX_TABLES] = {NULL};
-    uint64_t records = 0;
+    uint64_t all_bytes = 0;
     CT_TRY(tier_init(store, stored, &tier, status));
     tier->memory_bytes = memory_bytes;
     store->tier = tier; /* the store's from now on, in failure too */
     for (size_t i = 0; i < store->table_count; i++) {
         names[i] = store->tables[i].spec.name;
-        records += (uint64_t)stored[i].rows * stored[i].spec.dim;
+        all_bytes += (uint64_t)stored[i].rows * tier_row_bytes(&store->tables[i].partitions[0]);
     }
-    CT_TRY(ct_live_open(folder, names, store->table_count, &tier->live, status));
+    CT_TRY(ct_live_open(folder, CT_LIVE_POINTS, names, store->table_count, &tier->live, status));
+    CT_TRY(ct_live_open(folder, CT_LIVE_SCANS, names, store->table_count, &scanned, status));
     const uint64_t cache = memory_bytes > READ_BYTES ? memory_bytes - READ_BYTES : 0;
     for (size_t i = 0; i < store->table_count && code == CT_OK; i++) {
         ct_table *table = &store->tables[i];
         const ct_partition *partition = &table->partitions[0];
-        warming work = {.table = table, .layout = &tier->layouts[i], .least = BUCKETS};
-        code = ct_live_scan(tier->live, i, count_record, &work, status);
+        warming work = {
+            .filling = {.table = table, .stored = &tier->layouts[i]}, .table = table, .layout = &tier->layouts[i], .least = BUCKETS};
+        code = ct_live_scan(scanned, i, count_record, &work, status);
         if (code == CT_OK && (work.rows != stored[i].rows || work.stubs != stored[i].stubs))
             code = ct_fail(status, CT_CORRUPT, "%s: table %s has %lld rows and %lld stubs, store.json says %lld and %lld", folder,
                            table->spec.name, (long long)work.rows, (long long)work.stubs, (long long)stored[i].rows,
@@ -293,11 +339,17 @@ ct_code ct_tier_open(ct_store *store, uint64_t memory_bytes, const char *folder,
         if (code != CT_OK) break;
         table->outside_rows = work.rows;
         table->outside_stubs = table->spec.target_stats ? work.stubs : 0; /* else nobody asks for them */
-        /* A part of the limit by the tables' sizes; an index that has just doubled is a third full. */
-        const uint64_t share = records ? (uint64_t)((double)cache * ((double)work.rows * table->spec.dim / (double)records)) : 0;
-        work.room = share / (tier_row_bytes(partition) + 3 * tier_place_bytes(partition));
+        /* A part of the limit by the tables' sizes. */
+        const size_t row_bytes = tier_row_bytes(partition) + partition->counts.floats * sizeof(float);
+        const double part = all_bytes ? (double)work.rows * (double)tier_row_bytes(partition) / (double)all_bytes : 0;
+        const uint64_t share = (uint64_t)((double)cache * part), rows = (uint64_t)work.rows;
+        work.room = share / (row_bytes + ct_sorted_key_bytes(rows < share / row_bytes ? rows : share / row_bytes, table->partition_bits));
         for (uint64_t n = 0; work.least > 0 && n < work.room;) n += work.histogram[--work.least];
-        code = ct_live_scan(tier->live, i, warm_record, &work, status);
+        code = ct_sorted_expect(table, work.room < rows ? work.room : rows, status);
+        if (code == CT_OK) code = ct_live_scan(scanned, i, warm_record, &work, status);
+        if (code == CT_OK) code = ct_filling_end(&work.filling, status);
+        ct_filling_deinit(&work.filling);
     }
+    ct_live_close(scanned);
     return code;
 }

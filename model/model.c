@@ -360,6 +360,7 @@ void ct_model_table_get(const ct_model *model, size_t table, ct_model_table *out
     *out_table = (ct_model_table){.name = ct_store_table(model->store, table)->name,
                                   .rows = info.rows,
                                   .stubs = info.stubs,
+                                  .waiting = info.waiting,
                                   .expired = info.expired,
                                   .bytes = info.bytes,
                                   .missed = info.missed,

@@ -159,6 +159,7 @@ typedef struct ct_model_table {
     const char *name; /* the model's */
     int64_t rows;
     int64_t stubs;   /* keys that are counted and have no row yet; those of a model that was opened for reading may be left out */
+    int64_t waiting; /* the same, of a model that was opened for reading those that its folder or last delta tells of */
     int64_t expired; /* rows, since training began */
     uint64_t bytes;
     int64_t missed;         /* keys that scorers have asked of the folder so far, as memory had them not */

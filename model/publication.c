@@ -374,7 +374,8 @@ static void twin_destroy(ct_model *twin) {
     free(twin);
 }
 
-ct_code ct_follower_open(const char *folder, uint64_t memory_bytes, ct_pool *pool, ct_follower **out_follower, ct_status *status) {
+ct_code ct_follower_open(const char *folder, uint64_t memory_bytes, const char *scratch, ct_pool *pool, ct_follower **out_follower,
+                         ct_status *status) {
     const uint64_t room = memory_bytes / ROOM_PART;
     ct_code code = CT_OK;
     ct_follower *follower = calloc(1, sizeof *follower);
@@ -383,7 +384,7 @@ ct_code ct_follower_open(const char *folder, uint64_t memory_bytes, ct_pool *poo
     CT_TRY_GOTO(code, ct_model_open_within(folder, CT_MODEL_READ, memory_bytes - room, NULL, NULL, pool, &follower->models[0], status),
                 fail);
     follower->store = follower->models[0]->store;
-    CT_TRY_GOTO(code, ct_following_create(follower->store, room, &follower->following, status), fail);
+    CT_TRY_GOTO(code, ct_following_create(follower->store, room, scratch, &follower->following, status), fail);
     follower->models[0]->store = ct_following_view(follower->following);
     CT_TRY_GOTO(code, twin_create(follower->models[0], &follower->models[1], status), fail);
     *out_follower = follower;

@@ -82,9 +82,11 @@ CT_MUST_CHECK ct_code ct_model_apply_delta(ct_model *model, const ct_delta *delt
  * Two models take turns: while one is read, the other one gets the delta's tower, and a view of the rows with the delta's
  * (embedding_store/following.h). */
 typedef struct ct_follower ct_follower;
-/* A base, for reading. memory_bytes: of the rows, 0 = no limit; a quarter is for rows that deltas change. */
-CT_MUST_CHECK ct_code ct_follower_open(const char *folder, uint64_t memory_bytes, ct_pool *pool, ct_follower **out_follower,
-                                       ct_status *status);
+/* A base, for reading. memory_bytes: of the rows, 0 = no limit; a quarter is for rows that deltas change and that were not in memory. Those
+ * that find no room there are kept on disk, in the folder `scratch`, which is made when it is needed and removed by close; NULL = such a
+ * delta is refused. */
+CT_MUST_CHECK ct_code ct_follower_open(const char *folder, uint64_t memory_bytes, const char *scratch, ct_pool *pool,
+                                       ct_follower **out_follower, ct_status *status);
 void ct_follower_close(ct_follower *follower);             /* when nobody reads; NULL is fine */
 ct_model *ct_follower_model(const ct_follower *follower);  /* as it is now; the follower's */
 int64_t ct_follower_sequence(const ct_follower *follower); /* -1 = the base does not say */

@@ -177,6 +177,8 @@ static void put_model_facts(FILE *out, const ct_model_set *set) {
 
 typedef double (*table_value_fn)(const ct_model_table *table);
 static double rows_of(const ct_model_table *table) { return (double)table->rows; }
+static double waiting_of(const ct_model_table *table) { return (double)table->waiting; }
+static double expired_of(const ct_model_table *table) { return (double)table->expired; }
 static double bytes_of(const ct_model_table *table) { return (double)table->bytes; }
 static double lookups_of(const ct_model_table *table) { return (double)(table->found + table->unknown); }
 static double missed_of(const ct_model_table *table) { return (double)table->missed; }
@@ -188,6 +190,9 @@ static void put_tables(FILE *out, const ct_model_set *set) {
         table_value_fn value;
     } figures[] = {
         {"clicktower_table_rows", "gauge", "Rows of a model's table.", rows_of},
+        {"clicktower_table_waiting_keys", "gauge", "Keys that the training counts and that have no row yet (embedding.min_count).",
+         waiting_of},
+        {"clicktower_table_expired_rows", "gauge", "Rows that have expired since the training began (embedding.expire_days).", expired_of},
         {"clicktower_table_bytes", "gauge", "Memory of a model's table.", bytes_of},
         {"clicktower_table_lookups_total", "counter", "Keys looked up in a model's table.", lookups_of},
         {"clicktower_table_misses_total", "counter", "Keys looked up that were asked of the folder, as memory had them not (--memory).",

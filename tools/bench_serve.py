@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import threading
+import urllib.request
 
 import bench_overload
 
@@ -210,6 +211,37 @@ def bench_more_than_it_can(tools, results, work, log):
         ours.stop()
 
 
+OUTSIDE_MIB = 8  # of a served model's limit: look-ups in work and readers of files
+
+
+def table_lookups(admin):
+    """(look-ups, those that memory had not) so far, of all tables."""
+    with urllib.request.urlopen(admin + "metrics") as answer:
+        text = answer.read().decode()
+    return [sum(float(value) for value in re.findall(rf"^clicktower_table_{name}_total\{{.*\}} (\S+)$", text, re.MULTILINE)) for name in ("lookups", "misses")]
+
+
+def bench_limited(bench, results, work, model, log, schema):
+    """Memory for a fifth of the rows: the rest are read from the folder when they are asked for."""
+    tables = json.loads(bench.Run([bench.PROGRAM, "inspect", model, "--json"]).out)["tables"]
+    limit = OUTSIDE_MIB + max(1, round(sum(table["rows"] * table["dim"] * 4 for table in tables) / 5 / 2**20))
+    server = Process(bench, [bench.PROGRAM, "serve", "--model", model, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--threads",
+                             str(bench.OPTIONS.threads), "--memory", str(limit)], os.path.join(work, "limited.log"))
+    try:
+        admin = server.process.stdout.readline().strip().replace("admin on ", "")
+        for what, concurrency in (("alone", 1), ("4 at once", 4)):
+            before = table_lookups(admin)
+            run, share = load(bench, server, log, schema, 100, "--concurrency", concurrency, "--deadline-ms", 10000)
+            lookups, missed = (after - earlier for after, earlier in zip(table_lookups(admin), before))
+            hits = 1 - missed / lookups if lookups else float("nan")
+            results.add("serve", f"100 candidates, a fifth of the rows in memory, {what}", "requests/s", [run["answered_per_second"]], None, None, [share],
+                        latency_ms={"ours": run["answered_ms"]}, codes=run["codes"], hit_rate=hits)
+            bench.say(f"      ms p50 {run['answered_ms']['p50']:.2f} p99 {run['answered_ms']['p99']:.2f}; {run['codes']}; --memory {limit}: "
+                      f"{hits:.1%} of the look-ups found in memory")
+    finally:
+        server.stop()
+
+
 def bench(bench_module, results, work, log):
     tools = bench_module
     tools.say("\nserve: DCN-v2 of the shape above over gRPC; clients, server and echo server on the same cores; half of the features once for a request")
@@ -238,4 +270,5 @@ def bench(bench_module, results, work, log):
     finally:
         ours.stop()
         echo.stop()
+    bench_limited(tools, results, work, model, few, schema)
     bench_deltas(tools, results, command, work, few, schema)

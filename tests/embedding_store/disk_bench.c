@@ -153,9 +153,10 @@ static void raw_scan(uint64_t rows) {
     ct_database database;
     const char *const names[] = {"ids"};
     uint64_t found = 0, sum = 0;
-    must(ct_database_open(&database, path_of("raw"), CT_DATABASE_READ, names, 1, &status));
+    must(ct_database_open(&database, path_of("raw"), CT_DATABASE_SCAN, names, 1, &status));
     rocksdb_readoptions_t *options = rocksdb_readoptions_create();
     rocksdb_readoptions_set_verify_checksums(options, 1);
+    rocksdb_readoptions_set_readahead_size(options, 1 << 20);
     const int64_t since = ct_clock_ns();
     rocksdb_iterator_t *iterator = rocksdb_create_iterator_cf(database.db, options, database.families[1]);
     for (rocksdb_iter_seek_to_first(iterator); rocksdb_iter_valid(iterator); rocksdb_iter_next(iterator), found++) {

@@ -179,14 +179,14 @@ static void let_read(served *served, size_t rounds) {
     (void)pthread_mutex_unlock(&served->lock);
 }
 
-static void follow_while_read(const char *const *sets, uint64_t memory_bytes) {
+static void follow_while_read(const char *const *sets, uint64_t memory_bytes, const char *scratch_name) {
     enum { READERS = 2 };
     world world;
     world_init(&world, sets, 2, 0);
     ct_pool *pool = make_pool(1);
-    char *base = ct_publication_base(world.folder, 0);
+    char *base = ct_publication_base(world.folder, 0), *scratch = scratch_name ? path_of(&world, scratch_name) : NULL;
     ct_follower *follower = NULL;
-    assert_ok(ct_follower_open(base, memory_bytes, pool, &follower, &status));
+    assert_ok(ct_follower_open(base, memory_bytes, scratch, pool, &follower, &status));
     assert_int_equal(ct_follower_sequence(follower), 0);
     served served = {
         .lock = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER, .model = ct_follower_model(follower), .world = &world};
@@ -234,18 +234,23 @@ static void follow_while_read(const char *const *sets, uint64_t memory_bytes) {
     ct_model_table_get(ct_follower_model(follower), 0, &found);
     assert_int_equal(found.rows, wanted.rows);
     ct_model_destroy(last);
+    if (scratch) assert_true(ct_path_is_folder(scratch)); /* not all of it found room */
     ct_follower_close(follower);
+    if (scratch) assert_false(ct_path_exists(scratch));
     ct_pool_destroy(pool);
+    free(scratch);
     free(base);
     world_deinit(&world);
 }
 
 static void test_follow(void **state) {
     (void)state;
-    follow_while_read(plain, 0);
-    follow_while_read(counted, 0);
-    follow_while_read(plain, 9 << 20);
-    follow_while_read(counted, 9 << 20);
+    follow_while_read(plain, 0, NULL);
+    follow_while_read(counted, 0, NULL);
+    follow_while_read(counted, 9 << 20, NULL);
+    /* no room in memory, and not enough */
+    follow_while_read(plain, 1 << 10, "scratch");
+    follow_while_read(counted, 24 << 10, "scratch");
 }
 
 /* --- what is not right is refused --- */
@@ -295,7 +300,7 @@ static void test_refused(void **state) {
     ct_pool *pool = make_pool(1);
     ct_follower *follower = NULL;
     char *base = ct_publication_base(world.folder, 0);
-    assert_ok(ct_follower_open(base, 0, pool, &follower, &status));
+    assert_ok(ct_follower_open(base, 0, NULL, pool, &follower, &status));
     ct_delta *third = open_delta(&world, 3), *strange = open_delta(&other, 1), *first = open_delta(&world, 1);
     ct_model *model = NULL;
     assert_refused(CT_INVALID, "it is number 3, and the model is at number 0, which number 1 must follow",
@@ -310,7 +315,7 @@ static void test_refused(void **state) {
     ct_follower_close(follower);
 
     /* a limit that the changed rows do not fit into */
-    assert_ok(ct_follower_open(base, 8 << 10, pool, &follower, &status));
+    assert_ok(ct_follower_open(base, 8 << 10, NULL, pool, &follower, &status));
     first = open_delta(&world, 1);
     assert_refused(CT_EXHAUSTED, "give more memory", ct_follower_stage(follower, first, &model, &status));
     assert_refused(CT_EXHAUSTED, "give more memory", ct_follower_stage(follower, first, &model, &status)); /* nothing has changed */

@@ -67,7 +67,8 @@ at() { [ "$1" -eq "$last" ] && echo whole || echo whole.checkpoints/rows-$((2048
 
 follows() {
     local start before n
-    for start in "--follow m=stage" "--follow m=stage --memory 9" "--model m=base --follow stage" "--model m=base other=whole --follow m=stage --memory 10"; do
+    export TMPDIR=$PWD
+    for start in "--follow m=stage" "--follow m=stage --memory 1 --scratch scratch" "--model m=base --follow stage" "--model m=base other=whole --follow m=stage --memory 10"; do
         rm -rf stage base
         mkdir stage
         cp -r "$(base pub 0)" stage/
@@ -85,7 +86,9 @@ follows() {
         [ "$(metric 'clicktower_delta_sequence{model="m"}')" = 5 ] || wrong "$start: not at number 5 in /metrics"
         [ "$(metric 'clicktower_freshness_seconds_count{model="m"}')" = 5 ] || wrong "$start: no freshness in /metrics"
         [ -n "$(metric 'clicktower_row_to_answer_seconds{model="m",row="newest"}')" ] || wrong "$start: no freshness of the newest row"
+        case $start in *--scratch*) compgen -G 'scratch/clicktower-serve.live-*/0/0/*.sst' >/dev/null || wrong "$start: all changed rows found room" ;; esac
         stop
+        compgen -G 'scratch/*' >/dev/null && wrong "$start: scratch stays behind"
         [ "$(as_it_stands stage)" = "$before" ] || wrong "$start: the folder was written"
         grep -q 'result=refused' log && wrong "$start: $(grep result=refused log)"
     done
@@ -96,11 +99,11 @@ run_case follows
 
 # What expires in the training is unknown to the server, too, in memory and in the folder's files.
 expires() {
-    local memory n
+    local memory n figure
     rm -rf pub3 timed timed.checkpoints
-    "$program" train "${timed[@]}" --out timed --publish pub3 --publish-rows 1024 --checkpoint-rows 1024 --keep 99 >out 2>err </dev/null || wrong "train"
+    "$program" train "${timed[@]}" --set embedding.min_count=2 --out timed --publish pub3 --publish-rows 1024 --checkpoint-rows 1024 --keep 99 >out 2>err </dev/null || wrong "train"
     tail -n 1200 timed.tsv >late.tsv
-    for memory in 0 9; do
+    for memory in 0 1; do
         rm -rf stage
         mkdir stage
         cp -r "$(base pub3 0)" stage/
@@ -112,9 +115,12 @@ expires() {
         "$program" eval --model timed.checkpoints/rows-7168 --data late.tsv --predictions wanted.txt >/dev/null 2>err || wrong "eval"
         "$program" score --to "$address" --schema timed.yaml --data late.tsv >got.txt 2>err || wrong "score"
         cmp -s got.txt wanted.txt || wrong "--memory $memory: not as the checkpoint answers"
-        [ "$(metric 'clicktower_table_rows{model="m",table="ids"}')" = "$("$program" inspect timed.checkpoints/rows-7168 --json | python3 -c '
+        for figure in rows waiting_keys expired_rows; do
+            [ "$(metric "clicktower_table_$figure{model=\"m\",table=\"ids\"}")" = "$("$program" inspect timed.checkpoints/rows-7168 --json | python3 -c '
 import json, sys
-print(json.load(sys.stdin)["tables"][0]["rows"])')" ] || wrong "--memory $memory: another number of rows"
+name = {"rows": "rows", "waiting_keys": "stubs", "expired_rows": "expired"}[sys.argv[1]]
+print(json.load(sys.stdin)["tables"][0][name])' $figure)" ] || wrong "--memory $memory: another number of $figure"
+        done
         stop
     done
 }

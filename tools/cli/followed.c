@@ -14,6 +14,8 @@
 struct ct_followed {
     const char *name, *publication;
     uint64_t memory_bytes;
+    const char *scratch; /* NULL = none */
+    unsigned opened;     /* followers so far: each has a folder of its own in scratch */
     ct_pool *pool;
     ct_follower *follower;
     ct_server *server; /* NULL = nothing is served yet */
@@ -132,11 +134,21 @@ static ct_code take_delta(ct_followed *f, const char *path, ct_status *status) {
 
 /* --- a base --- */
 
+static ct_code open_base(ct_followed *f, const char *path, ct_follower **out_follower, ct_status *status) {
+    char name[16];
+    (void)snprintf(name, sizeof name, "%u", f->opened++);
+    char *scratch = f->scratch ? ct_path_join(f->scratch, name) : NULL;
+    const ct_code code = f->scratch && !scratch ? ct_fail_memory(status, strlen(f->scratch), "a path")
+                                                : ct_follower_open(path, f->memory_bytes, scratch, f->pool, out_follower, status);
+    free(scratch);
+    return code;
+}
+
 static ct_code take_base(ct_followed *f, const char *path, ct_status *status) {
     ct_follower *next = NULL;
     int64_t newest = 0;
     CT_TRY(ct_served_check_complete(path, &newest, status));
-    CT_TRY(ct_follower_open(path, f->memory_bytes, f->pool, &next, status));
+    CT_TRY(open_base(f, path, &next, status));
     if (f->swap) {
         const ct_code code = f->swap(f->swap_context, ct_follower_model(next), status);
         if (code != CT_OK) {
@@ -247,6 +259,8 @@ void ct_followed_begin(ct_followed *f, ct_server *server) {
     tell(f);
 }
 
+void ct_followed_set_pool(ct_followed *f, ct_pool *pool) { f->pool = pool; }
+
 void ct_followed_look(ct_followed *f, ct_followed_swap_fn swap, void *context) {
     f->swap = swap;
     f->swap_context = context;
@@ -263,7 +277,7 @@ static ct_code open_newest(ct_followed *f, ct_status *status) {
     for (size_t i = list.base_count; i > 0 && code != CT_OK; i--) {
         ct_status why = CT_STATUS_INIT;
         char *path = ct_publication_base(f->publication, list.bases[i - 1]);
-        code = path ? ct_follower_open(path, f->memory_bytes, f->pool, &f->follower, &why) : ct_fail_memory(&why, 64, "a path");
+        code = path ? open_base(f, path, &f->follower, &why) : ct_fail_memory(&why, 64, "a path");
         if (code != CT_OK && i == list.base_count) *status = why;
         free(path);
     }
@@ -271,15 +285,16 @@ static ct_code open_newest(ct_followed *f, ct_status *status) {
     return code;
 }
 
-ct_code ct_followed_open(const char *name, const char *folder, const char *publication, uint64_t memory_bytes, ct_pool *pool,
-                         ct_followed **out_followed, ct_status *status) {
+ct_code ct_followed_open(const char *name, const char *folder, const char *publication, uint64_t memory_bytes, const char *scratch,
+                         ct_pool *pool, ct_followed **out_followed, ct_status *status) {
     ct_followed *f = calloc(1, sizeof *f);
     if (!f) return ct_fail_memory(status, sizeof *f, "a model that follows");
     f->name = name;
     f->publication = publication;
     f->memory_bytes = memory_bytes;
+    f->scratch = scratch;
     f->pool = pool;
-    const ct_code code = folder ? ct_follower_open(folder, memory_bytes, pool, &f->follower, status) : open_newest(f, status);
+    const ct_code code = folder ? open_base(f, folder, &f->follower, status) : open_newest(f, status);
     if (code != CT_OK) {
         ct_followed_close(f);
         return code;

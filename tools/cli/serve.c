@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "serving/admin.h"
 #include "tools/cli/access.h"
@@ -34,6 +35,17 @@ static ct_code close_logs(ct_exposures **exposures, ct_feedback **feedback, ct_s
     return code != CT_OK ? code : feedback_code;
 }
 
+/* A name for this process's scratch, malloc'd. What dead ones left there is removed. */
+static ct_code scratch_folder(const char *asked, char **out_path, ct_status *status) {
+    const char *folder = asked ? asked : getenv("TMPDIR");
+    char *path = ct_path_join(folder && folder[0] ? folder : "/var/tmp", "clicktower-serve");
+    if (!path) return ct_fail_memory(status, 64, "a path");
+    ct_code code = ct_folder_scratch(path, out_path, status);
+    if (code != CT_OK) code = ct_fail_within(status, "scratch for what deltas change (give --scratch DIR)");
+    free(path);
+    return code;
+}
+
 static void print_address(char *out, size_t bytes, const char *asked, int port) {
     (void)snprintf(out, bytes, "%.*s:%d", (int)(strrchr(asked, ':') - asked), asked, port);
 }
@@ -44,7 +56,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     int64_t threads = 0, queue = 256, queue_ms = 2000, max_candidates = 10000, max_message_mib = 16, max_calls_of_peer = 0, memory = 0;
     double grace = 10, look = 1, max_age = 0;
     bool log_requests = false;
-    const char *experiment = NULL, *exposures_folder = NULL, *feedback_folder = NULL;
+    const char *scratch = NULL, *experiment = NULL, *exposures_folder = NULL, *feedback_folder = NULL;
     double exposure_sample = 1, rotate_seconds = 300;
     int64_t exposure_buffer = 64, rotate_mib = 64;
     ct_access_files files = {0};
@@ -79,6 +91,11 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
          "of the embedding rows of each model, at most: the rows that were counted most are kept in memory, the others read from DIR when "
          "they are asked for; 0 = all are in memory",
          0, 1 << 30, NULL},
+        {"scratch", "DIR", CT_OPTION_TEXT, false, &scratch,
+         "with --memory and --follow: for changed rows that find no room in memory; a folder is made there when it is needed, and removed "
+         "at "
+         "the end; by default in $TMPDIR, or else in /var/tmp",
+         0, 0, NULL},
         {"queue", "N", CT_OPTION_INTEGER, false, &queue, "requests that may wait for a thread; one beyond is refused at once", 1, 65536,
          NULL},
         {"queue-ms", "N", CT_OPTION_INTEGER, false, &queue_ms,
@@ -114,6 +131,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
                                 NULL,
                                 options,
                                 sizeof options / sizeof *options};
+    char *scratch_path = NULL;
     ct_pool *pool = NULL;
     ct_served *served = NULL;
     ct_server *server = NULL;
@@ -131,7 +149,8 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
 
     const int64_t started = ct_clock_ns();
     CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);
-    CT_TRY_GOTO(code, ct_served_open(&folders, &follows, (uint64_t)memory << 20, experiment, pool, &served, status), done);
+    if (memory > 0 && follows.count > 0) CT_TRY_GOTO(code, scratch_folder(scratch, &scratch_path, status), done);
+    CT_TRY_GOTO(code, ct_served_open(&folders, &follows, (uint64_t)memory << 20, scratch_path, experiment, pool, &served, status), done);
     if (exposures_folder && feedback_folder) CT_TRY_GOTO(code, ct_calibration_create(CT_CALIBRATION_BYTES, &calibration, status), done);
     if (exposures_folder) {
         const ct_exposures_options exposures_options = {
@@ -211,6 +230,7 @@ done:
     }
     ct_calibration_destroy(calibration);
     ct_served_close(served);
+    free(scratch_path);
     ct_access_texts_deinit(&texts);
     ct_pool_destroy(pool);
     ct_text_list_deinit(&folders);

@@ -8,14 +8,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "tools/cli/access.h"
+#include "tools/cli/cli.h"
 #include "tools/cli/experiment_file.h"
 #include "tools/cli/followed.h"
 #include "tools/cli/refusals.h"
@@ -25,6 +28,7 @@ typedef struct served_folder {
     const char *folder;
     const char *publication; /* that the model follows; NULL = none */
     ct_followed *followed;   /* has the model, then */
+    char *scratch;           /* its folder for what finds no room in memory; NULL = none */
     bool versions;           /* a folder of versions */
     int64_t version;         /* that is served; -1 = none yet */
     bool not_yet_said;       /* of the version that is looked at */
@@ -40,8 +44,10 @@ struct ct_served {
     ct_server_model *there;  /* (there_count): those of `models` that are there */
     size_t count, there_count;
     ct_experiment_file experiment;
-    ct_pool *pool;
+    ct_pool *pool;         /* that opens models */
+    ct_pool *later_pool;   /* the same once requests are answered, in threads that give way to them; NULL = not yet */
     uint64_t memory_bytes; /* of the rows of each; 0 = no limit */
+    const char *scratch;   /* a folder for what deltas change beyond it; NULL = none */
     ct_served_options options;
     pthread_t thread;
     bool started;
@@ -450,7 +456,11 @@ static ct_code open_first(ct_served *served, size_t i, ct_status *status) {
     size_t versions = 0;
     served->models[i].name = f->name;
     if (f->publication) {
-        CT_TRY(ct_followed_open(f->name, f->folder, f->publication, served->memory_bytes, served->pool, &f->followed, status));
+        char number[24];
+        (void)snprintf(number, sizeof number, "%zu", i);
+        if (served->scratch && !(f->scratch = ct_path_join(served->scratch, number)))
+            return ct_fail_memory(status, strlen(served->scratch), "a path");
+        CT_TRY(ct_followed_open(f->name, f->folder, f->publication, served->memory_bytes, f->scratch, served->pool, &f->followed, status));
         *model = ct_followed_model(f->followed);
         return CT_OK;
     }
@@ -465,13 +475,14 @@ static ct_code open_first(ct_served *served, size_t i, ct_status *status) {
     return CT_OK;
 }
 
-ct_code ct_served_open(const ct_text_list *texts, const ct_text_list *follows, uint64_t memory_bytes, const char *experiment, ct_pool *pool,
-                       ct_served **out_served, ct_status *status) {
+ct_code ct_served_open(const ct_text_list *texts, const ct_text_list *follows, uint64_t memory_bytes, const char *scratch,
+                       const char *experiment, ct_pool *pool, ct_served **out_served, ct_status *status) {
     ct_served *served = calloc(1, sizeof *served);
     if (!served) return ct_fail_memory(status, sizeof *served, "the models");
     ct_code code = CT_OK;
     served->pool = pool;
     served->memory_bytes = memory_bytes;
+    served->scratch = scratch;
     const size_t most = texts->count + follows->count + 1;
     served->folders = calloc(most, sizeof *served->folders);
     served->models = calloc(most, sizeof *served->models);
@@ -499,8 +510,14 @@ void ct_served_close(ct_served *served) {
         else
             ct_model_destroy(served->models[i].model);
     }
-    for (size_t i = 0; served->folders && i < served->count; i++) free(served->folders[i].name);
+    for (size_t i = 0; served->folders && i < served->count; i++) {
+        free(served->folders[i].name);
+        free(served->folders[i].scratch);
+    }
+    ct_status ignored = CT_STATUS_INIT;
+    if (served->scratch && ct_folder_remove(served->scratch, &ignored) != CT_OK) ct_warn("serve", "%s", ignored.message);
     ct_experiment_file_close(&served->experiment);
+    ct_pool_destroy(served->later_pool);
     free(served->models);
     free(served->there);
     free(served->folders);
@@ -521,8 +538,21 @@ void ct_served_block_signals(void) {
     (void)pthread_sigmask(SIG_BLOCK, &hangup, NULL);
 }
 
+/* What is read beside requests must not make them wait: this thread, and those of a pool that it makes, which have its priority, get a
+ * tenth of a processor's time where all are busy. The pool's failure only means that they do not give way. */
+static void give_way(ct_served *served) {
+    enum { NICE = 10 };
+    ct_status ignored = CT_STATUS_INIT;
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), NICE); /* of the thread alone, in Linux */
+    if (ct_pool_create(ct_pool_threads(served->pool), &served->later_pool, &ignored) != CT_OK) return;
+    served->pool = served->later_pool;
+    for (size_t i = 0; i < served->count; i++)
+        if (served->folders[i].followed) ct_followed_set_pool(served->folders[i].followed, served->pool);
+}
+
 static void *served_main(void *argument) {
     ct_served *served = argument;
+    give_way(served);
     sigset_t hangup;
     (void)sigemptyset(&hangup);
     (void)sigaddset(&hangup, SIGHUP);

@@ -13,12 +13,12 @@ typedef struct ct_served ct_served;
 /* A folder in which something was written less long ago may still be in the making: what does not fit in it is "not yet", not "broken". */
 enum { CT_SETTLED_SECONDS = 3 };
 /* texts: "[NAME=]DIR". follows: the same, publish folders: of the model of that name, or of one more that begins with the newest base
- * there. memory_bytes: of the rows of each model; 0 = no limit. experiment: a file's name, NULL = none. Opens every model. CT_USAGE where
- * two have one name; where a folder of versions holds none that can be served, the status says why. A model that only arms of the
- * experiment need, not its control, may be missing, unless it follows: the log says so, and it is looked for again as the others are. The
- * pool must outlive it. */
-CT_MUST_CHECK ct_code ct_served_open(const ct_text_list *texts, const ct_text_list *follows, uint64_t memory_bytes, const char *experiment,
-                                     ct_pool *pool, ct_served **out_served, ct_status *status);
+ * there. memory_bytes: of the rows of each model; 0 = no limit. scratch: a folder for what deltas change beyond it; NULL = none.
+ * experiment: a file's name, NULL = none. Opens every model. CT_USAGE where two have one name; where a folder of versions holds none that
+ * can be served, the status says why. A model that only arms of the experiment need, not its control, may be missing, unless it follows:
+ * the log says so, and it is looked for again as the others are. The pool must outlive it. */
+CT_MUST_CHECK ct_code ct_served_open(const ct_text_list *texts, const ct_text_list *follows, uint64_t memory_bytes, const char *scratch,
+                                     const char *experiment, ct_pool *pool, ct_served **out_served, ct_status *status);
 void ct_served_close(ct_served *served); /* after the server; NULL is fine */
 /* Those that are there. */
 const ct_server_model *ct_served_models(const ct_served *served, size_t *out_count);
