@@ -235,7 +235,7 @@ run_case full_disk
 small_disk() {
     cat >small.sh <<'END'
 mkdir -p disk && mount -t tmpfs -o "size=$2k" tmpfs disk || exit 77
-cp -a pub disk/pub && cp -a full disk/full || exit 78 # files that a folder has twice stay one
+cp -a pub disk/pub && cp -a full disk/full || exit 78
 shift 2
 "$@" --publish disk/pub >out 2>err </dev/null
 code=$?
