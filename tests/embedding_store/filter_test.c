@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "embedding_store/delta.h"
 #include "embedding_store/filter.h"
+#include "embedding_store/sorted.h"
 #include "embedding_store/tier.h"
 #include "tests/embedding_store/fixture.h"
 #include "tests/embedding_store/random_lookup.h"
