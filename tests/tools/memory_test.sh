@@ -34,9 +34,9 @@ make_log 10000 90000 1 >big.tsv
 train 0 "${big[@]}" --train big.tsv --out held --memory 64
 if [ "$sanitized" -eq 0 ]; then
     rows=$(sed -n 's/^keys *admitted \([0-9]*\).*/\1/p' out)
-    [ "$((rows * 580))" -gt $((100 << 20)) ] || wrong "the table is too small for this test: $rows rows"
+    [ "$((rows * 580))" -gt $((120 << 20)) ] || wrong "the table is too small for this test: $rows rows"
     for verb in verify inspect; do
-        (ulimit -d $((96 * 1024)) && "$program" $verb held >out 2>err) || wrong "$verb with little memory"
+        (ulimit -d $((112 * 1024)) && "$program" $verb held >out 2>err) || wrong "$verb with little memory"
     done
 fi
 nothing_left "a run"
