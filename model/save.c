@@ -286,9 +286,11 @@ static ct_code take(ct_model_saving *saving, const json_t *metrics, ct_status *s
     return write_content(saving, status);
 }
 
-/* After a failure. */
-static void remove_staged(const ct_model_saving *saving, ct_status *status) {
+/* After a failure. The store's helper may have the snapshot's folder in work, which stays until it is through. */
+static void remove_staged(ct_model_saving *saving, ct_status *status) {
     ct_status ignored = CT_STATUS_INIT;
+    ct_snapshot_end(saving->snapshot);
+    saving->snapshot = NULL;
     if (ct_folder_remove(saving->staged, &ignored) != CT_OK) ct_fail_within(status, "%s could not be removed either", saving->staged);
 }
 

@@ -64,9 +64,10 @@ failed() { echo "  FAILED: $*"; exit 1; }
 "$1" inspect mounted >/dev/null 2>err || failed "inspect: $(tail -n 1 err)"
 "$1" verify mounted >/dev/null 2>err || failed "verify: $(tail -n 1 err)"
 for limit in 0 16; do
+    rm -f serve.out # of the one before
     "$1" serve --model mounted --memory $limit --listen 127.0.0.1:0 --queue-ms 600000 >serve.out 2>err &
     server=$!
-    while ! grep -q '^listening on ' serve.out; do
+    while ! grep -qs '^listening on ' serve.out; do
         kill -0 $server 2>/dev/null || failed "serve: $(tail -n 1 err)"
         read -rt 0.02 <> <(:)
     done
@@ -76,9 +77,10 @@ for limit in 0 16; do
     wait $server || failed "serve ended with $?: $(tail -n 1 err)"
 done
 mount --bind followed mounted && mount -o remount,bind,ro mounted || failed "a second mount"
+rm -f serve.out
 "$1" serve --follow mounted --listen 127.0.0.1:0 --queue-ms 600000 >serve.out 2>err &
 server=$!
-while ! grep -q '^listening on ' serve.out; do
+while ! grep -qs '^listening on ' serve.out; do
     kill -0 $server 2>/dev/null || failed "serve --follow: $(tail -n 1 err)"
     read -rt 0.02 <> <(:)
 done
