@@ -93,8 +93,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
          0, 1 << 30, NULL},
         {"scratch", "DIR", CT_OPTION_TEXT, false, &scratch,
          "with --memory and --follow: for changed rows that find no room in memory; a folder is made there when it is needed, and removed "
-         "at "
-         "the end; by default in $TMPDIR, or else in /var/tmp",
+         "at the end; by default in $TMPDIR, or else in /var/tmp",
          0, 0, NULL},
         {"queue", "N", CT_OPTION_INTEGER, false, &queue, "requests that may wait for a thread; one beyond is refused at once", 1, 65536,
          NULL},

@@ -2,27 +2,15 @@
 #include "tower/cpu/tiles.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-
-#define TARGET        __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
-#define TARGET_INLINE TARGET static inline __attribute__((always_inline))
+#include "tower/cpu/pairs.h"
 
 enum { COLUMNS = CT_TILE_COLUMNS };
 
-/* Both rows of a pair, rounded: the first one's sixteen values, then the second one's. */
-TARGET_INLINE __m512i round_pair(__m512 first, __m512 second) { return (__m512i)_mm512_cvtne2ps_pbh(second, first); }
 TARGET_INLINE void store_first(uint16_t *to, __m512i pair) { _mm256_storeu_si256((__m256i *)(void *)to, _mm512_castsi512_si256(pair)); }
 TARGET_INLINE void store_second(uint16_t *to, __m512i pair) {
     _mm256_storeu_si256((__m256i *)(void *)to, _mm512_extracti64x4_epi64(pair, 1));
 }
 TARGET_INLINE void store_one(uint16_t *to, __m512 row) { _mm256_storeu_si256((__m256i *)(void *)to, (__m256i)_mm512_cvtneps_pbh(row)); }
-
-/* As a turned matrix has them: value by value of the first row and the second one. */
-TARGET_INLINE __m512i interleaved(__m512i pair) {
-    static const uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    return _mm512_permutexvar_epi16(_mm512_loadu_si512(order), pair);
-}
 
 /* Where row `row` of a turned matrix begins. Vectors of columns are TURNED apart. */
 enum { TURNED = CT_TILE_ROWS * COLUMNS };

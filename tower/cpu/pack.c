@@ -2,10 +2,7 @@
 #include "tower/cpu/tiles.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-
-#define TARGET        __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
-#define TARGET_INLINE TARGET static inline __attribute__((always_inline))
+#include "tower/cpu/pairs.h"
 
 enum { COLUMNS = CT_TILE_COLUMNS, PAIR = 2 };
 
@@ -15,9 +12,6 @@ static inline __mmask16 first_of(size_t count) {
 }
 
 TARGET void ct_tiles_pack(const float *weights, size_t n, size_t row, size_t end, size_t panel_stride, uint16_t *to) {
-    static const uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    const __m512i interleave = _mm512_loadu_si512(order);
     for (size_t r = row; r < end; r += PAIR) {
         const float *first = weights + r * n;
         const bool alone = r + 1 == end;
@@ -26,7 +20,7 @@ TARGET void ct_tiles_pack(const float *weights, size_t n, size_t row, size_t end
             const __mmask16 there = first_of(n - c);
             const __m512 low = _mm512_maskz_loadu_ps(there, first + c);
             const __m512 high = alone ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(there, first + n + c);
-            _mm512_storeu_si512(panel, _mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(high, low)));
+            _mm512_storeu_si512(panel, interleaved(round_pair(low, high)));
         }
     }
 }
@@ -68,7 +62,7 @@ TARGET static void pack_back_panel(const float *weights, size_t n, size_t row, s
             word[r] = _mm512_setzero_si512();
             if (r < first || r - first >= rows) continue;
             const float *from = weights + (row + r - first) * n + c;
-            word[r] = (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(high, from + COLUMNS), _mm512_maskz_loadu_ps(low, from));
+            word[r] = round_pair(_mm512_maskz_loadu_ps(low, from), _mm512_maskz_loadu_ps(high, from + COLUMNS));
         }
         transpose_16x16(word);
         uint16_t *to = panel + c * COLUMNS;
