@@ -11,6 +11,7 @@ const char *__ubsan_default_options(void) { return "print_stacktrace=1:halt_on_e
 
 const char *__lsan_default_suppressions(void) {
     return "leak:libcares.so\n"
+           "leak:libcrypto.so\n" /* its state of a gRPC thread that ends while the program does */
            "leak:libgrpc.so\n"
            "leak:libgomp.so\n"
            "leak:libdnnl.so\n"
