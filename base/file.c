@@ -166,12 +166,28 @@ void ct_file_writer_abort(ct_file_writer *writer) {
     writer_free(writer);
 }
 
+/* A kernel that does not preempt itself keeps the processor from others until a call ends: a large one is cut. */
+static size_t cut(size_t bytes) { return bytes < BUFFER_BYTES ? bytes : BUFFER_BYTES; }
+
 /* read() that goes on after a signal. */
 static ssize_t read_some(int fd, void *to, size_t bytes) {
     ssize_t n;
-    do n = read(fd, to, bytes);
+    do n = read(fd, to, cut(bytes));
     while (n < 0 && errno == EINTR);
     return n;
+}
+
+ct_code ct_file_read_at(int fd, const char *path, uint64_t offset, void *to, size_t bytes, ct_status *status) {
+    for (char *at = to; bytes > 0;) {
+        const ssize_t n = pread(fd, at, cut(bytes), (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return ct_fail_errno(status, "%s: cannot read", path);
+        if (n == 0) return ct_fail(status, CT_CORRUPT, "%s: it has become shorter", path);
+        at += n;
+        offset += (uint64_t)n;
+        bytes -= (size_t)n;
+    }
+    return CT_OK;
 }
 
 ct_code ct_file_read(const char *path, size_t max_bytes, char **out_data, size_t *out_bytes, ct_status *status) {

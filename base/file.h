@@ -21,6 +21,8 @@ void ct_file_writer_abort(ct_file_writer *writer); /* removes what was written; 
 
 /* Whole file into malloc'd memory (NUL-terminated behind out_bytes); CT_EXHAUSTED beyond max_bytes. */
 CT_MUST_CHECK ct_code ct_file_read(const char *path, size_t max_bytes, char **out_data, size_t *out_bytes, ct_status *status);
+/* `bytes` bytes from `offset` on of an open file, which `path` names in messages; CT_CORRUPT where it ends before. */
+CT_MUST_CHECK ct_code ct_file_read_at(int fd, const char *path, uint64_t offset, void *to, size_t bytes, ct_status *status);
 CT_MUST_CHECK ct_code ct_file_write(const char *path, const void *data, size_t bytes, ct_status *status);
 CT_MUST_CHECK ct_code ct_file_digest(const char *path, char out_hex[CT_DIGEST_HEX_BYTES], uint64_t *out_bytes, ct_status *status);
 

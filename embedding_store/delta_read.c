@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/file.h"
 #include "base/text.h"
 #include "embedding_store/delta_internal.h"
 #include "embedding_store/filter.h"
@@ -17,16 +18,7 @@ static ct_code read_at(const ct_delta *delta, uint64_t offset, void *to, size_t 
     if (offset > delta->bytes || bytes > delta->bytes - offset)
         return ct_fail(status, CT_CORRUPT, "%s: bytes %llu to %llu are asked for, but it has %llu", delta->path, (unsigned long long)offset,
                        (unsigned long long)(offset + bytes), (unsigned long long)delta->bytes);
-    for (char *at = to; bytes > 0;) {
-        const ssize_t n = pread(delta->fd, at, bytes, (off_t)offset);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return ct_fail_errno(status, "%s: cannot read", delta->path);
-        if (n == 0) return ct_fail(status, CT_CORRUPT, "%s: it has become shorter", delta->path);
-        at += n;
-        offset += (uint64_t)n;
-        bytes -= (size_t)n;
-    }
-    return CT_OK;
+    return ct_file_read_at(delta->fd, delta->path, offset, to, bytes, status);
 }
 
 static ct_code read_description(ct_delta *delta, const char *head, ct_status *status) {

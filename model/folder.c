@@ -340,14 +340,14 @@ static ct_code open_once(const char *folder, ct_model_mode mode, uint64_t memory
     CT_TRY_GOTO(code, ct_store_open_within(tables, store_modes[mode], &limit, model->device, pool, &model->store, status), done);
     CT_TRY_GOTO(code, read_layout(model, manifest, folder, status), done);
     CT_TRY_GOTO(code, check_histories(model, folder, status), done);
-    code = model_finish(model, status);
+    code = model_finish(model, true, status);
     if (code == CT_UNSUPPORTED && mode != CT_MODEL_TRAIN && model->precision == CT_PRECISION_BF16) {
         /* Trained in bf16, read where there is none: the same weights in fp32. ct_model_precision tells. */
         model->precision = CT_PRECISION_FP32;
         free(model->moments);
         free(model->scales);
         *status = (ct_status)CT_STATUS_INIT;
-        code = model_finish(model, status);
+        code = model_finish(model, true, status);
     }
     if (code == CT_OK) code = read_tower(model, tower, tower_step, status);
     if (code == CT_OK) {

@@ -166,8 +166,8 @@ struct ct_model {
     float *logit_gradients; /* (batch_rows) */
 };
 
-/* Everything that does not hang on how the model came to be: tower, training scratch. Store, spec, schema and layout are set. */
-ct_code model_finish(ct_model *model, ct_status *status);
+/* Tower and training scratch; store, spec, schema and layout are set. `from_elsewhere`: the tower's weights will be read. */
+ct_code model_finish(ct_model *model, bool from_elsewhere, ct_status *status);
 void model_refresh_scales(ct_model *model);
 ct_code training_init(ct_model *model, ct_status *status);
 void training_deinit(ct_model *model);

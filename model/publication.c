@@ -360,7 +360,7 @@ static ct_code twin_create(const ct_model *model, ct_model **out_twin, ct_status
     twin->precision = model->precision;
     memcpy(twin->instruction_set, model->instruction_set, sizeof twin->instruction_set);
     *out_twin = twin;
-    return model_finish(twin, status);
+    return model_finish(twin, true, status);
 }
 
 static void twin_destroy(ct_model *twin) {

@@ -1,8 +1,11 @@
 /* safetensors: u64 little-endian length of a JSON header, the header {"NAME": {"dtype", "shape", "data_offsets": [begin, end]}}, the data.
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/file.h"
@@ -46,9 +49,36 @@ done:
     return code;
 }
 
-static ct_code read_tensor(const char *path, const json_t *header, const char *data, size_t data_bytes, named_tensor *tensor,
-                           ct_status *status) {
-    const json_t *entry = json_object_get(header, tensor->name);
+typedef struct tensor_file {
+    const char *path;
+    int fd;
+    uint64_t data, data_bytes; /* where the tensors begin */
+    json_t *header;
+} tensor_file;
+
+static ct_code read_header(tensor_file *file, ct_status *status) {
+    struct stat found;
+    uint8_t prefix[8] = {0};
+    if (fstat(file->fd, &found) != 0) return ct_fail_errno(status, "%s: cannot look at it", file->path);
+    const uint64_t bytes = (uint64_t)found.st_size;
+    if (bytes >= sizeof prefix) CT_TRY(ct_file_read_at(file->fd, file->path, 0, prefix, sizeof prefix, status));
+    const uint64_t header_bytes = ct_get_le64(prefix);
+    if (bytes < sizeof prefix || header_bytes > bytes - sizeof prefix)
+        return ct_fail(status, CT_CORRUPT, "%s: the header's length %llu does not fit into %llu bytes", file->path,
+                       (unsigned long long)header_bytes, (unsigned long long)bytes);
+    char *text = malloc(header_bytes + 1);
+    if (text == NULL) return ct_fail_memory(status, header_bytes, file->path);
+    ct_code code = ct_file_read_at(file->fd, file->path, sizeof prefix, text, header_bytes, status);
+    if (code == CT_OK) code = ct_json_parse(text, header_bytes, file->path, &file->header, status);
+    free(text);
+    file->data = sizeof prefix + header_bytes;
+    file->data_bytes = bytes - file->data;
+    return code;
+}
+
+static ct_code read_tensor(const tensor_file *file, named_tensor *tensor, ct_status *status) {
+    const char *path = file->path;
+    const json_t *entry = json_object_get(file->header, tensor->name);
     if (entry == NULL) return ct_fail(status, CT_CORRUPT, "%s: tensor '%s' is missing", path, tensor->name);
     const char *type = NULL;
     json_int_t rows = -1, columns = -1, begin = -1, end = -1;
@@ -58,39 +88,25 @@ static ct_code read_tensor(const char *path, const json_t *header, const char *d
     if (strcmp(type, tensor_type(tensor)) != 0 || rows != (json_int_t)tensor->rows || columns != (json_int_t)tensor->columns)
         return ct_fail(status, CT_CORRUPT, "%s: tensor '%s' is %s %lld x %lld; the model needs %s %zu x %zu", path, tensor->name, type,
                        (long long)rows, (long long)columns, tensor_type(tensor), tensor->rows, tensor->columns);
-    if (begin < 0 || end < begin || (size_t)end > data_bytes || (size_t)(end - begin) != tensor_bytes(tensor))
-        return ct_fail(status, CT_CORRUPT, "%s: tensor '%s' lies at %lld to %lld of %zu bytes", path, tensor->name, (long long)begin,
-                       (long long)end, data_bytes);
-    if (tensor_bytes(tensor) > 0) memcpy(tensor->data, data + begin, tensor_bytes(tensor));
-    return CT_OK;
+    if (begin < 0 || end < begin || (uint64_t)end > file->data_bytes || (size_t)(end - begin) != tensor_bytes(tensor))
+        return ct_fail(status, CT_CORRUPT, "%s: tensor '%s' lies at %lld to %lld of %llu bytes", path, tensor->name, (long long)begin,
+                       (long long)end, (unsigned long long)file->data_bytes);
+    return ct_file_read_at(file->fd, path, file->data + (uint64_t)begin, tensor->data, tensor_bytes(tensor), status);
 }
 
 ct_code safetensors_read(const char *path, named_tensor *tensors, size_t count, bool others, ct_status *status) {
-    char *file = NULL;
-    size_t bytes = 0;
-    json_t *header = NULL;
-    ct_code code = ct_file_read(path, (size_t)1 << 36, &file, &bytes, status);
-    if (code != CT_OK) return code;
-    const uint64_t header_bytes = bytes >= 8 ? ct_get_le64(file) : 0;
-    if (bytes < 8 || header_bytes > bytes - 8) {
-        code = ct_fail(status, CT_CORRUPT, "%s: the header's length %llu does not fit into %zu bytes", path,
-                       (unsigned long long)header_bytes, bytes);
-        goto done;
-    }
-    CT_TRY_GOTO(code, ct_json_parse(file + 8, header_bytes, path, &header, status), done);
-    const char *name = NULL;
-    json_t *entry = NULL;
-    size_t found = 0;
-    json_object_foreach(header, name, entry) found++;
-    if (!json_is_object(header) || found < count || (!others && found > count)) {
+    tensor_file file = {.path = path, .fd = open(path, O_RDONLY | O_CLOEXEC)};
+    if (file.fd < 0) return ct_fail_errno(status, "%s: cannot open", path);
+    ct_code code = CT_OK;
+    CT_TRY_GOTO(code, read_header(&file, status), done);
+    const size_t found = json_object_size(file.header);
+    if (!json_is_object(file.header) || found < count || (!others && found > count)) {
         code = ct_fail(status, CT_CORRUPT, "%s: %zu tensors; the model has %zu", path, found, count);
         goto done;
     }
-    const char *data = file + 8 + header_bytes;
-    const size_t data_bytes = bytes - 8 - header_bytes;
-    for (size_t i = 0; i < count; i++) CT_TRY_GOTO(code, read_tensor(path, header, data, data_bytes, &tensors[i], status), done);
+    for (size_t i = 0; i < count; i++) CT_TRY_GOTO(code, read_tensor(&file, &tensors[i], status), done);
 done:
-    json_decref(header);
-    free(file);
+    json_decref(file.header);
+    (void)close(file.fd);
     return code;
 }

@@ -144,8 +144,10 @@ ct_code ct_tower_create(const ct_tower_spec *spec, const ct_tower_options *optio
     CT_TRY_GOTO(code, ct_tower_spec_copy(spec, &tower->spec, status), fail);
     CT_TRY_GOTO(code, plan_parameters(tower, status), fail);
     CT_TRY_GOTO(code, tower->ops->create(tower, status), fail);
-    fill_first_weights(tower);
-    ct_tower_weights_changed(tower);
+    if (!options->from_elsewhere) {
+        fill_first_weights(tower);
+        ct_tower_weights_changed(tower);
+    }
     *out_tower = tower;
     return CT_OK;
 fail:
