@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -250,4 +251,20 @@ void ct_pool_run(ct_pool *pool, size_t tasks, ct_task_fn function, void *context
     (void)atomic_fetch_and_explicit(&pool->gate, ~GATE_OPEN, memory_order_acq_rel);
     wait_until_empty(pool);
     (void)pthread_mutex_unlock(&pool->run_lock);
+}
+
+void ct_pool_set_policy(ct_pool *pool, int policy) {
+    const struct sched_param parameters = {.sched_priority = 0};
+    for (size_t i = 0; i < pool->started; i++) (void)pthread_setschedparam(pool->workers[i].thread, policy, &parameters);
+}
+
+int64_t ct_pool_used_ns(const ct_pool *pool) {
+    int64_t sum = 0;
+    for (size_t i = 0; i < pool->started; i++) {
+        clockid_t clock;
+        struct timespec used;
+        if (pthread_getcpuclockid(pool->workers[i].thread, &clock) == 0 && clock_gettime(clock, &used) == 0)
+            sum += (int64_t)used.tv_sec * 1000000000 + used.tv_nsec;
+    }
+    return sum;
 }

@@ -17,4 +17,9 @@ void ct_pool_destroy(ct_pool *pool); /* NULL is fine */
 size_t ct_pool_threads(const ct_pool *pool);
 void ct_pool_run(ct_pool *pool, size_t tasks, ct_task_fn function, void *context);
 
+/* Of the pool's own threads, which are not the caller's: how the system schedules them (SCHED_OTHER, SCHED_IDLE), where it allows that; and
+ * what they have used of processors so far, in nanoseconds. */
+void ct_pool_set_policy(ct_pool *pool, int policy);
+int64_t ct_pool_used_ns(const ct_pool *pool);
+
 #endif

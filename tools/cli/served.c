@@ -8,11 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/background.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -45,7 +45,7 @@ struct ct_served {
     size_t count, there_count;
     ct_experiment_file experiment;
     ct_pool *pool;         /* that opens models */
-    ct_pool *later_pool;   /* the same once requests are answered, in threads that give way to them; NULL = not yet */
+    ct_background *later;  /* has it once requests are answered; NULL = not yet */
     uint64_t memory_bytes; /* of the rows of each; 0 = no limit */
     const char *scratch;   /* a folder for what deltas change beyond it; NULL = none */
     ct_served_options options;
@@ -321,6 +321,14 @@ static size_t keep_there(const ct_served *served, const ct_server_model *models,
     return count;
 }
 
+/* Takes the server's lock, so it does not give way. */
+static ct_code replace(ct_served *served, const ct_server_model *models, size_t count, const ct_experiment *experiment, ct_status *status) {
+    ct_background_end(served->later);
+    const ct_code code = ct_server_replace(served->options.server, models, count, experiment, status);
+    ct_background_begin(served->later);
+    return code;
+}
+
 /* Reads what is new (with `anew` every folder and the experiment) beside what is served, and hands it over at once. With `anew`, where one
  * folder of what is served can't be read, no model changes. */
 static void look(ct_served *served, bool anew) {
@@ -357,7 +365,7 @@ static void look(ct_served *served, bool anew) {
     size_t count = keep_there(served, ready ? fresh : served->models, there);
     ct_experiment *next = anew ? ct_experiment_file_again(&served->experiment, there, count) : NULL;
     ct_code code = CT_OK;
-    if (ready || next) code = ct_server_replace(served->options.server, there, count, next ? next : served->experiment.now, &status);
+    if (ready || next) code = replace(served, there, count, next ? next : served->experiment.now, &status);
     if (code != CT_OK) say_refused(served, &served->folders[0], status.message);
     if (next && code == CT_OK) {
         ct_experiment_file_take(&served->experiment, next);
@@ -403,7 +411,7 @@ static ct_code swap_model(void *context, ct_model *model, ct_status *status) {
     ct_model *before = served->models[swap->model].model;
     served->models[swap->model].model = model;
     served->there_count = keep_there(served, served->models, served->there);
-    const ct_code code = ct_server_replace(served->options.server, served->there, served->there_count, served->experiment.now, status);
+    const ct_code code = replace(served, served->there, served->there_count, served->experiment.now, status);
     if (code == CT_OK) return CT_OK;
     served->models[swap->model].model = before;
     served->there_count = keep_there(served, served->models, served->there);
@@ -517,7 +525,7 @@ void ct_served_close(ct_served *served) {
     ct_status ignored = CT_STATUS_INIT;
     if (served->scratch && ct_folder_remove(served->scratch, &ignored) != CT_OK) ct_warn("serve", "%s", ignored.message);
     ct_experiment_file_close(&served->experiment);
-    ct_pool_destroy(served->later_pool);
+    ct_background_destroy(served->later);
     free(served->models);
     free(served->there);
     free(served->folders);
@@ -538,14 +546,12 @@ void ct_served_block_signals(void) {
     (void)pthread_sigmask(SIG_BLOCK, &hangup, NULL);
 }
 
-/* What is read beside requests must not make them wait: this thread, and those of a pool that it makes, which have its priority, get a
- * tenth of a processor's time where all are busy. The pool's failure only means that they do not give way. */
+/* What is read beside requests must not make them wait. A failure only means that the pool does not give way. */
 static void give_way(ct_served *served) {
-    enum { NICE = 10 };
+    const double look_seconds = 1;
     ct_status ignored = CT_STATUS_INIT;
-    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), NICE); /* of the thread alone, in Linux */
-    if (ct_pool_create(ct_pool_threads(served->pool), &served->later_pool, &ignored) != CT_OK) return;
-    served->pool = served->later_pool;
+    if (ct_background_create(ct_pool_threads(served->pool), look_seconds, &served->later, &ignored) != CT_OK) return;
+    served->pool = ct_background_pool(served->later);
     for (size_t i = 0; i < served->count; i++)
         if (served->folders[i].followed) ct_followed_set_pool(served->folders[i].followed, served->pool);
 }
@@ -565,8 +571,10 @@ static void *served_main(void *argument) {
         if (signal) read_access(served);
         const bool anew = signal || served->again;
         served->again = false;
+        ct_background_begin(served->later);
         look(served, anew);
         follow(served);
+        ct_background_end(served->later);
         ct_refusals_log(&refusals, served->options.server);
     }
     ct_refusals_log(&refusals, served->options.server);
