@@ -4,6 +4,7 @@ Half of the features are given once for a request. One candidate: h2load for bot
 open loop where it says a rate.
 """
 import gzip
+import itertools
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import urllib.request
 import bench_overload
 
 SIDES = ("context", "candidate")  # in turn: half of the features each
+SECTIONS = ("one", "many", "swap", "limit", "deltas")
 SERVICE, ECHO = "clicktower.v1.Scorer/Score", "echo.Echo/Echo"
 
 
@@ -48,7 +50,7 @@ class Process:
         with open(log, "w", encoding="utf-8") as errors:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
                                             start_new_session=True, preexec_fn=bench.raise_priority)
-        self.pid = self.process.pid
+        self.pid, self.log = self.process.pid, log
         self.address = self.process.stdout.readline().strip().replace("listening on ", "")
         if not self.address:
             raise bench.Failed(f"{command[0]} did not start: see {log}")
@@ -101,8 +103,32 @@ def middle(bench, parts):
     return {q: bench.median([part[q] for part in parts]) for q in ("p50", "p99")}
 
 
-def bench_one(bench, results, ours, echo, body, work):
+def request_body(tools, log, work):
+    """The log's first row as h2load sends it: 5 bytes of gRPC, and the message."""
+    body = os.path.join(work, "request-1.bin")
+    message = subprocess.run(["protoc", "--encode=clicktower.v1.ScoreRequest", f"-I{tools.ROOT}", "proto/clicktower.proto"], cwd=tools.ROOT, check=True,
+                             input=request_text(log).encode(), capture_output=True).stdout
+    with open(body, "wb") as file:
+        file.write(b"\0" + struct.pack(">I", len(message)) + message)
+    return body
+
+
+def bench_one(bench, results, ours, log, work):
     """One candidate, against the echo server, in turn."""
+    missing = [tool for tool in ("h2load", "protoc") if not shutil.which(tool)]
+    echo_program = bench.build("//tests/serving:echo_server")
+    if missing or not echo_program:
+        bench.say(f"  1 candidate: not measured: no {' and no '.join(missing) or 'echo server'} (packages nghttp2-client and protobuf-compiler)")
+        return
+    body = request_body(bench, log, work)
+    echo = Process(bench, [echo_program], os.path.join(work, "echo.log"))
+    try:
+        one_beside_echo(bench, results, ours, echo, body, work)
+    finally:
+        echo.stop()
+
+
+def one_beside_echo(bench, results, ours, echo, body, work):
     for what, clients, streams in (("alone", 1, 1), ("16 at once", 4, 4), ("64 at once", 4, 16)):
         rates, bounds, latency, bound_latency, others = [], [], [], [], []
         for _ in range(bench.OPTIONS.rounds):
@@ -118,7 +144,18 @@ def bench_one(bench, results, ours, echo, body, work):
         bench.say(f"      ms p50 {both['ours']['p50']:.3f} p99 {both['ours']['p99']:.3f}; echo p50 {both['echo']['p50']:.3f} p99 {both['echo']['p99']:.3f}")
 
 
-def bench_many(bench, results, ours, log, schema, forward):
+def products_alone(tools):
+    """Candidates/s of the matrix products alone; None where they can't be measured."""
+    tower_bench = tools.build("//tests/tower:tower_bench")
+    if not tower_bench:
+        return None
+    found = re.search(rf"^dcn-v2\s+\S+\s+{tools.OPTIONS.threads} threads?\s*:.*?forward ([\d.]+) of ([\d.]+)",
+                      tools.Run([tower_bench, "", str(tools.BATCH), "dcn-v2", str(tools.OPTIONS.threads)]).out, re.MULTILINE)
+    return tools.BATCH / (1e-3 * float(found.group(1))) if found else None
+
+
+def bench_many(bench, results, ours, log, schema):
+    forward = products_alone(bench)
     for candidates in (100, 1024, 5000):
         for what, concurrency in (("alone", 1), ("16 at once", 16)):
             if candidates == 5000 and concurrency > 1:
@@ -133,34 +170,56 @@ def bench_many(bench, results, ours, log, schema, forward):
                       f"{refused} refused")
 
 
-def bench_changing(bench, results, server, log, schema, what, change):
-    """Without and with `change(step)` each half second (step = 0, 1, ..), under half of what 4 at once reach: no failed request, and what it
-    does to the tail."""
+def done_lines(log):
+    with open(log, encoding="utf-8") as file:
+        return re.findall(r"event=serve\.(?:reload|follow) result=done.*", file.read())
+
+
+def bench_changing(bench, results, server, log, schema, what, change, at_once=False):
+    """Without and with `change(step)` each half second (step = 0, 1, ..), and, with `at_once`, whenever the server is done with the one before,
+    so that all answers are of a time in which it changes. Under half of what 4 at once reach: no failed request, and what it does to the
+    tail."""
     run, _ = load(bench, server, log, schema, 100, "--concurrency", 4, "--deadline-ms", 10000)
     rate = f"{run['answered_per_second'] / 2:.0f}"
-    for changing in (False, True):
-        done = threading.Event()
+
+    def half_second(over, step):
+        change(step)
+        return over.wait(0.5)
+
+    def until_done(over, step):
+        before = len(done_lines(server.log))
+        change(step)
+        while len(done_lines(server.log)) == before and not over.wait(0.002):
+            continue
+        return over.is_set()
+
+    ways = {f"no {what}": None, f"a {what} each half second": half_second, **({f"one {what} after another": until_done} if at_once else {})}
+    for name, way in ways.items():
+        over, before = threading.Event(), len(done_lines(server.log))
 
         def feed():
-            step = 0
-            while not done.wait(0.5):
-                change(step)
-                step += 1
+            for step in itertools.count():
+                if way(over, step):
+                    return
 
         thread = threading.Thread(target=feed)
-        if changing:
+        if way:
             thread.start()
         run, share = load(bench, server, log, schema, 100, "--rate", rate, "--deadline-ms", 10000)
-        done.set()
-        if changing:
+        over.set()
+        if way:
             thread.join()
-        results.add("serve", f"100 candidates, half of the capacity, {f'a {what} each half second' if changing else f'no {what}'}", "requests/s",
-                    [run["answered_per_second"]], None, None, [share], latency_ms={"ours": run["answered_ms"]}, codes=run["codes"])
-        bench.say(f"      ms p50 {run['answered_ms']['p50']:.2f} p99 {run['answered_ms']['p99']:.2f}; {run['codes']}")
+        results.add("serve", f"100 candidates, half of the capacity, {name}", "requests/s", [run["answered_per_second"]], None, None, [share],
+                    latency_ms={"ours": run["answered_ms"]}, codes=run["codes"])
+        lines = done_lines(server.log)[before:]
+        took = sorted(int(found.group(1)) for found in (re.search(r" ms=(\d+)", line) for line in lines) if found)
+        bench.say(f"      ms p50 {run['answered_ms']['p50']:.2f} p99 {run['answered_ms']['p99']:.2f}; {run['codes']}"
+                  + (f"; {len(took)} {what}s, of {took[len(took) // 2]} ms" if took else ""))
 
 
-def bench_deltas(bench, results, command, work, log, schema):
+def bench_deltas(bench, results, work, log):
     """A server that follows: a delta each half second, and what taking one takes."""
+    command, _, log, schema = training(bench, work, log)
     published, stage, lines = os.path.join(work, "published"), os.path.join(work, "followed"), os.path.join(work, "follow.log")
     for folder in (published, stage):  # of an earlier run
         shutil.rmtree(folder, ignore_errors=True)
@@ -186,15 +245,21 @@ def bench_deltas(bench, results, command, work, log, schema):
                   f"{swap:.1f}, settled in {settle:.1f}")
 
 
-def train(tools, work, log):
+def training(tools, work, log):
     """The command that trains the model, the model, a log of some rows, and its schema."""
     model, few, schema = (os.path.join(work, name) for name in ("served", "served.tsv", "half.yaml"))
     write_schema(schema)
     tools.Run(["bash", "-c", f'gzip -dcf "$1" | head -n {tools.OPTIONS.serve_rows} >"$2"', "_", log, few])
     command = tools.train_command("dcn-v2", "auto", few, model, tools.SHAPES["dcn-v2"][1] + tools.PLAIN_INPUTS, tools.BATCH)
     command[command.index("--schema") + 1] = schema
-    tools.Run(command)
     return command, model, few, schema
+
+
+def train(tools, work, log):
+    """The model, and what it was trained on."""
+    command, model, few, schema = training(tools, work, log)
+    tools.Run(command)
+    return model, few, schema
 
 
 def serve(tools, work, model):
@@ -203,7 +268,7 @@ def serve(tools, work, model):
 
 
 def bench_more_than_it_can(tools, results, work, log):
-    _, model, few, schema = train(tools, work, log)
+    model, few, schema = train(tools, work, log)
     ours = serve(tools, work, model)
     try:
         bench_overload.sweep(tools, results, ours, lambda candidates, *arguments: load(tools, ours, few, schema, candidates, *arguments))
@@ -211,64 +276,101 @@ def bench_more_than_it_can(tools, results, work, log):
         ours.stop()
 
 
-OUTSIDE_MIB = 8  # of a served model's limit: look-ups in work and readers of files
+# --- a table that is five times --memory ---
+
+TIMES = 5
+COUNTS = ("lookups_total", "misses_total", "unknown_total")
+LIMITED_REQUESTS = 2048  # of 100 rows each, that the model was not trained on
+LIMITED_SYNTH = ["--users", "1000000", "--items", "300000", "--vocabulary", "1000000", "--tail", "40000000"]  # Criteo's skew
 
 
-def table_lookups(admin):
-    """(look-ups, those that memory had not) so far, of all tables."""
-    with urllib.request.urlopen(admin + "metrics") as answer:
-        text = answer.read().decode()
-    return [sum(float(value) for value in re.findall(rf"^clicktower_table_{name}_total\{{.*\}} (\S+)$", text, re.MULTILINE)) for name in ("lookups", "misses")]
+def make_limited(tools, work, schema):
+    """A model with millions of rows, and rows of the same log behind those that it was trained on; made once for a number of rows."""
+    rows, asked = tools.OPTIONS.limited_rows, 100 * LIMITED_REQUESTS
+    model, log = os.path.join(work, f"limited-{rows}"), os.path.join(work, f"limited-{rows}.tsv")
+    synth = " ".join([tools.PROGRAM, "synth", "--rows", str(rows + asked), *LIMITED_SYNTH, "--out", "-", "2>/dev/null"])
+    if not os.path.exists(log):
+        tools.Run(["bash", "-c", f'{synth} | tail -n {asked} >"$1.new" && mv "$1.new" "$1"', "_", log])
+    if tools.Run([tools.PROGRAM, "inspect", model], check=False).code != 0:
+        shutil.rmtree(model, ignore_errors=True)
+        sets = tools.SHAPES["dcn-v2"][1] + tools.PLAIN_INPUTS + ["embedding.min_count=1"]
+        command = tools.train_command("dcn-v2", "auto", f"|{synth} | head -n {rows}", model, sets, tools.BATCH)
+        command[command.index("--schema") + 1] = schema
+        tools.say(f"making a model of {rows:,} rows of a log with Criteo's skew (--limited-rows)")
+        tools.Run(command)
+    return model, log
 
 
-def bench_limited(bench, results, work, model, log, schema):
-    """Memory for a fifth of the rows: the rest are read from the folder when they are asked for."""
-    tables = json.loads(bench.Run([bench.PROGRAM, "inspect", model, "--json"]).out)["tables"]
-    limit = OUTSIDE_MIB + max(1, round(sum(table["rows"] * table["dim"] * 4 for table in tables) / 5 / 2**20))
-    server = Process(bench, [bench.PROGRAM, "serve", "--model", model, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--threads",
-                             str(bench.OPTIONS.threads), "--memory", str(limit)], os.path.join(work, "limited.log"))
+class Limited:
+    """A server with an admin port, and what its tables say."""
+
+    def __init__(self, tools, work, model, name, *arguments):
+        self.server = Process(tools, [tools.PROGRAM, "serve", "--model", model, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--threads",
+                                      str(tools.OPTIONS.threads), *arguments], os.path.join(work, f"{name}.log"))
+        self.admin = self.server.process.stdout.readline().strip().replace("admin on ", "")
+
+    def tables(self, *names):
+        """The sum over all tables of each `clicktower_table_NAME`."""
+        with urllib.request.urlopen(self.admin + "metrics") as answer:
+            text = answer.read().decode()
+        return [sum(float(value) for value in re.findall(rf"^clicktower_table_{name}\{{.*\}} (\S+)$", text, re.MULTILINE)) for name in names]
+
+
+def bench_limited(tools, results, work):
+    """Without a limit and with one of a fifth of what the rows take, in turn: rows that memory has not are read from the folder."""
+    schema = os.path.join(work, "half.yaml")
+    write_schema(schema)
+    model, log = make_limited(tools, work, schema)
+    whole = Limited(tools, work, model, "whole")
+    rows, size = whole.tables("rows", "bytes")
+    limit = round(size / TIMES / 2**20)
+    limited = Limited(tools, work, model, "limited", "--memory", str(limit))
+    tools.say(f"    {rows / 1e6:.2f} M rows, which take {size / 2**20:.0f} MiB; --memory {limit}")
     try:
-        admin = server.process.stdout.readline().strip().replace("admin on ", "")
-        for what, concurrency in (("alone", 1), ("4 at once", 4)):
-            before = table_lookups(admin)
-            run, share = load(bench, server, log, schema, 100, "--concurrency", concurrency, "--deadline-ms", 10000)
-            lookups, missed = (after - earlier for after, earlier in zip(table_lookups(admin), before))
-            hits = 1 - missed / lookups if lookups else float("nan")
-            results.add("serve", f"100 candidates, a fifth of the rows in memory, {what}", "requests/s", [run["answered_per_second"]], None, None, [share],
-                        latency_ms={"ours": run["answered_ms"]}, codes=run["codes"], hit_rate=hits)
-            bench.say(f"      ms p50 {run['answered_ms']['p50']:.2f} p99 {run['answered_ms']['p99']:.2f}; {run['codes']}; --memory {limit}: "
-                      f"{hits:.1%} of the look-ups found in memory")
+        for what, concurrency in (("alone", 1), ("4 at once", 4), ("16 at once", 16)):
+            runs = {whole: [], limited: []}
+            before = limited.tables(*COUNTS)
+            for _ in range(tools.OPTIONS.rounds):
+                for server, of in runs.items():
+                    of.append(load(tools, server.server, log, schema, 100, "--concurrency", concurrency, "--deadline-ms", 10000))
+            lookups, misses, unknown = (after - earlier for after, earlier in zip(limited.tables(*COUNTS), before))
+            for name, of in (("in memory", runs[whole]), (f"{TIMES} x --memory", runs[limited])):
+                failed = sum(sum(run["codes"].values()) - run["codes"].get("OK", 0) for run, _ in of)
+                latency = middle(tools, [run["answered_ms"] for run, _ in of])
+                results.add("serve", f"100 candidates, {name}, {what}", "requests/s", [run["answered_per_second"] for run, _ in of], None, None,
+                            [share for _, share in of], latency_ms={"ours": latency}, failed=failed)
+                tools.say(f"      ms p50 {latency['p50']:.2f} p99 {latency['p99']:.2f}; {failed} failed")
+            results.lines[-1].update(hit_rate=1 - misses / lookups, unknown=unknown / lookups)
+            tools.say(f"      {1 - misses / lookups:.1%} of its look-ups found in memory, {misses / lookups:.1%} asked of the folder, which has no row for {unknown / lookups:.1%}")
     finally:
-        server.stop()
+        limited.server.stop()
+        whole.server.stop()
 
 
-def bench(bench_module, results, work, log):
-    tools = bench_module
-    tools.say("\nserve: DCN-v2 of the shape above over gRPC; clients, server and echo server on the same cores; half of the features once for a request")
-    missing = [tool for tool in ("h2load", "protoc") if not shutil.which(tool)]
-    echo_program = tools.build("//tests/serving:echo_server")
-    if missing or not echo_program:
-        tools.say(f"  not measured: no {' and no '.join(missing) or 'echo server'} (packages nghttp2-client and protobuf-compiler)")
-        return
-    command, model, few, schema = train(tools, work, log)
-    body = os.path.join(work, "request-1.bin")
-    message = subprocess.run(["protoc", "--encode=clicktower.v1.ScoreRequest", f"-I{tools.ROOT}", "proto/clicktower.proto"], cwd=tools.ROOT, check=True,
-                             input=request_text(few).encode(), capture_output=True).stdout
-    with open(body, "wb") as file:
-        file.write(b"\0" + struct.pack(">I", len(message)) + message)
-    tower_bench, forward = tools.build("//tests/tower:tower_bench"), None
-    if tower_bench:
-        found = re.search(rf"^dcn-v2\s+\S+\s+{tools.OPTIONS.threads} threads?\s*:.*?forward ([\d.]+) of ([\d.]+)",
-                          tools.Run([tower_bench, "", str(tools.BATCH), "dcn-v2", str(tools.OPTIONS.threads)]).out, re.MULTILINE)
-        forward = tools.BATCH / (1e-3 * float(found.group(1))) if found else None
+# --- all of it ---
+
+
+def over_grpc(tools, results, work, log, sections):
+    """One server of a model in memory: small requests beside an echo server, large ones beside the products alone, and a change of models."""
+    model, few, schema = train(tools, work, log)
     ours = serve(tools, work, model)
-    echo = Process(tools, [echo_program], os.path.join(work, "echo.log"))
     try:
-        bench_one(tools, results, ours, echo, body, work)
-        bench_many(tools, results, ours, few, schema, forward)
-        bench_changing(tools, results, ours, few, schema, "swap", lambda _: ours.process.send_signal(signal.SIGHUP))
+        if "one" in sections:
+            bench_one(tools, results, ours, few, work)
+        if "many" in sections:
+            bench_many(tools, results, ours, few, schema)
+        if "swap" in sections:
+            bench_changing(tools, results, ours, few, schema, "swap", lambda _: ours.process.send_signal(signal.SIGHUP), at_once=True)
     finally:
         ours.stop()
-        echo.stop()
-    bench_limited(tools, results, work, model, few, schema)
-    bench_deltas(tools, results, command, work, few, schema)
+
+
+def bench(tools, results, work, log):
+    tools.say("\nserve: DCN-v2 of the shape above over gRPC; clients, server and echo server on the same cores; half of the features once for a request")
+    sections = tools.OPTIONS.sections or SECTIONS
+    if {"one", "many", "swap"} & set(sections):
+        over_grpc(tools, results, work, log, sections)
+    if "limit" in sections:
+        bench_limited(tools, results, work)
+    if "deltas" in sections:
+        bench_deltas(tools, results, work, log)

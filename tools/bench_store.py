@@ -173,6 +173,8 @@ SECTIONS = collections.OrderedDict([("memory", memory), ("disk", disk), ("checkp
 
 
 def bench(tools, results, work):
-    for name in tools.OPTIONS.sections or SECTIONS:
+    for name in SECTIONS:
+        if tools.OPTIONS.sections and name not in tools.OPTIONS.sections:
+            continue
         tools.say(f"\nstore, {name}: {SECTIONS[name].__doc__}")
         SECTIONS[name](tools, results, work)
