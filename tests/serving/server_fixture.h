@@ -22,7 +22,7 @@
 #define SCORE  "/clicktower.v1.Scorer/Score"
 #define HEALTH "/grpc.health.v1.Health/Check"
 
-enum { LOG_ROWS = 2300, TIMEOUT_MS = 60000 };
+enum { LOG_ROWS = 2300, TIMEOUT_MS = 600000 };
 
 typedef struct fixture {
     ct_schema *schema;
