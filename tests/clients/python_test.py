@@ -166,10 +166,10 @@ def check_token(model, rows, expected):
                               stderr=subprocess.DEVNULL, text=True)
     try:
         target = server.stdout.readline().split()[-1]
-        with clicktower.Client(target, token="secret", timeout=60, options=OPTIONS) as client:
+        with clicktower.Client(target, token="secret", timeout=600, options=OPTIONS) as client:
             same(client.score(rows), expected)
         for token in (None, "other"):
-            with clicktower.Client(target, token=token, timeout=60, options=OPTIONS) as client:
+            with clicktower.Client(target, token=token, timeout=600, options=OPTIONS) as client:
                 raises(clicktower.ScoreError, lambda: client.score(rows), "UNAUTHENTICATED")
     finally:
         server.kill()
@@ -185,7 +185,7 @@ def check_experiment(models, rows, expected):
                                "--experiment", file, "--exposures", os.path.join(work, "exposures"), "--feedback", folder],
                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
-        with clicktower.Client(server.stdout.readline().split()[-1], timeout=60, options=OPTIONS) as client:
+        with clicktower.Client(server.stdout.readline().split()[-1], timeout=600, options=OPTIONS) as client:
             for unit, arm, model in (("o", "old", "whole"), ("n", "new", "less")):
                 answer = client.answer(rows, unit=unit)
                 assert (answer.experiment, answer.arm, answer.assigned, answer.model) == ("ranker", arm, "forced", model), answer
@@ -234,7 +234,7 @@ def main():
                               stderr=subprocess.PIPE, text=True)
     try:
         target = server.stdout.readline().split()[-1]
-        with clicktower.Client(target, timeout=60, options=OPTIONS) as client:
+        with clicktower.Client(target, timeout=600, options=OPTIONS) as client:
             check_forms(client, rows, expected)
             check_answer(client, rows, expected)
             check_refusals(client, rows)

@@ -84,7 +84,8 @@ def check_experiment(driver, url):
     answers = [post(url, "v1/score", {"candidates": columns, **given}) for given in who]
     ways = [(answer["arm"], answer["assigned"]) for answer in answers]
     assert post(url, "v1/feedback", {"events": [{"request_id": "r", "event": "shown"}, {"request_id": "r", "event": "click"}]}) == {"accepted": 2}
-    wait_for(driver, lambda d: "1 shown, 1 click, 0 other" in text(d, "feedback-note") and "343 written, 0 dropped" in text(d, "exposures-note"))
+    wait_for(driver, lambda d: "1 shown, 1 click, 0 other" in text(d, "feedback-note") and "343 written, 0 dropped" in text(d, "exposures-note")
+             and number(d, "requests") == 343)
     arms = table(driver, "arms")
     assert arms[0][:5] == ["arm", "model", "weight", "share of drawn", "drawn"], arms
     names = ["bucket", "ramp", "holdout", "forced", "outside", "fallback", "none"]
@@ -153,12 +154,19 @@ def check(driver, url, program, address, rows, screenshot):
     wait_for(driver, lambda d: number(d, "requests") == 300)
     answers = check_experiment(driver, url)
     json_requests = len(answers)
-    wait_for(driver, lambda d: number(d, "requests") == 300 + json_requests)
+    # The percentiles are those of the last half minute: read with the count, while they are there.
+    latencies = []
+
+    def all_counted(d):
+        latencies[:] = d.execute_script("return ['requests', 'p50', 'p99'].map((name) => document.getElementById(name).innerText)")
+        return latencies[0] == str(300 + json_requests)
+
+    wait_for(driver, all_counted)
     seen = readings(driver)
     wait_for(driver, lambda d: readings(d) >= seen + 2)  # points of a line before and after
 
     assert number(driver, "candidates") == 3000 + json_requests  # of one candidate each
-    assert text(driver, "waiting") == "0" and float(text(driver, "p99")) >= float(text(driver, "p50")) > 0
+    assert text(driver, "waiting") == "0" and float(latencies[2]) >= float(latencies[1]) > 0
     models = table(driver, "models")
     assert [row[:3] for row in models[1:]] == [["lr", "lr", "criteo"], ["fm", "fm", "criteo"]], models
     assert all(len(row[-1]) == 32 and row[5] == "3,000" for row in models[1:]), models

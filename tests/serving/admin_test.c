@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,7 +22,7 @@ static const char SCHEMA[] =
     "name: shop\nformat: {columns: 2}\nfields:\n"
     "  - {name: price, kind: number, column: 1}\n"
     "  - {name: item, kind: id, column: 2, type: integer}\n";
-enum { TIMEOUT_MS = 60000, MAX_BODY_BYTES = 1000 };
+enum { TIMEOUT_MS = 600000, MAX_BODY_BYTES = 1000 };
 
 typedef struct fixture {
     ct_schema *schema;
@@ -43,7 +44,8 @@ static int set_up(void **state) {
     MUST(ct_schema_parse(SCHEMA, strlen(SCHEMA), "shop.yaml", &fx->schema, &status), status);
     fx->model = fake_model_create(fx->schema, used, 1);
     const ct_server_model model = {"say \"hi\"", fx->model};
-    const ct_server_options options = {.listen = "127.0.0.1:0", .models = &model, .model_count = 1, .threads = 2, .max_candidates = 100};
+    const ct_server_options options = {
+        .listen = "127.0.0.1:0", .models = &model, .model_count = 1, .threads = 2, .queue_ms = TIMEOUT_MS, .max_candidates = 100};
     MUST(ct_server_start(&options, &fx->server, &status), status);
     (void)snprintf(fx->target, sizeof fx->target, "127.0.0.1:%d", ct_server_port(fx->server));
     const ct_admin_options admin = {.listen = "127.0.0.1:0", .server = fx->server, .version = "9.8.7", .max_body_bytes = MAX_BODY_BYTES};
@@ -110,6 +112,14 @@ static const char *post(const fixture *fx, const char *body, char *out, size_t o
 }
 
 static const char GOOD[] = "{\"candidates\": [{\"name\": \"price\", \"numbers\": [0.5]}, {\"name\": \"item\", \"integers\": [3]}]}";
+
+/* For tests that ask until it is so: first, those that wait for the server's lock have their turn. */
+static ct_server_stats look(const fixture *fx) {
+    ct_server_stats stats;
+    (void)sched_yield();
+    ct_server_stats_get(fx->server, &stats);
+    return stats;
+}
 
 /* --- one gRPC call in a thread --- */
 
@@ -187,22 +197,21 @@ static void scoring_waits_its_turn(void **state) {
     const fixture *fx = *state;
     char out[4096];
     int waiting[3];
-    ct_server_stats stats = {.queued = 0};
     fake_model_hold(fx->model, true);
     for (size_t i = 0; i < 3; i++) {
         waiting[i] = send_with(fx, "");
         if (i < 2) fake_model_wait_runs(fx->model, i + 1);
     }
-    while (stats.queued < 1) ct_server_stats_get(fx->server, &stats);
-    assert_int_equal(stats.scoring, 3);
+    while (look(fx).queued < 1) continue;
+    assert_int_equal(look(fx).scoring, 3);
     assert_int_equal(status_of(get(fx, "/healthz", out, sizeof out)), 200);
     assert_int_equal(post_with(fx, "Grpc-Timeout: 1n\r\n", out, sizeof out), 429); /* it could not be in time behind the one that waits */
     assert_non_null(strstr(out, "would wait too long"));
-    while (stats.refused[CT_REFUSED_SLOW] != 1) ct_server_stats_get(fx->server, &stats); /* counted behind the answer */
+    while (look(fx).refused[CT_REFUSED_SLOW] != 1) continue; /* counted behind the answer */
     fake_model_hold(fx->model, false);
     for (size_t i = 0; i < 3; i++) assert_int_equal(status_of(read_all(waiting[i], out, sizeof out)), 200);
-    while (stats.scoring) ct_server_stats_get(fx->server, &stats);
-    assert_int_equal(stats.ended[CT_OK], 3);
+    while (look(fx).scoring) continue;
+    assert_int_equal(look(fx).ended[CT_OK], 3);
     assert_int_equal(fake_model_rows(fx->model), 3);
 }
 
@@ -215,7 +224,7 @@ static void a_request_has_a_deadline_where_it_says_so(void **state) {
         assert_int_equal(post_with(fx, line, out, sizeof out), 400);
         assert_non_null(strstr(out, "Grpc-Timeout"));
     }
-    static const char *const good[] = {"99999999H", "60M", "99999999S", "60000m", "60000000u"};
+    static const char *const good[] = {"99999999H", "60M", "99999999S", "99999999m", "99999999u"};
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         (void)snprintf(line, sizeof line, "Grpc-Timeout: %s\r\n", good[i]);
         assert_int_equal(post_with(fx, line, out, sizeof out), 200);

@@ -291,13 +291,6 @@ static double requests_of(fixture *fx, const char *arm, const char *assigned) {
     return metric(fx, series);
 }
 
-/* A request is counted just after its answer has gone. */
-static void wait_until_counted(fixture *fx) {
-    ct_server_stats stats;
-    do ct_server_stats_get(fx->server, &stats);
-    while (stats.scoring != 0);
-}
-
 static void counts_go_on_through_a_swap(void **state) {
     fixture *fx = *state;
     ct_experiment *experiment = experiment_at(0), *renamed = NULL;
@@ -430,12 +423,6 @@ static void start_call(caller *one, const fixture *fx, size_t number, size_t row
     assert_int_equal(pthread_create(&one->thread, NULL, call_main, one), 0);
 }
 
-static void wait_queued(const fixture *fx, size_t count) {
-    ct_server_stats stats;
-    do ct_server_stats_get(fx->server, &stats);
-    while (stats.queued != count);
-}
-
 /* Requests that are computed alone, together with others, and by several threads: each line holds its own scores and derived columns. */
 static void every_way_of_computing_is_logged(void **state) {
     fixture *fx = *state;
@@ -456,14 +443,12 @@ static void every_way_of_computing_is_logged(void **state) {
     start_call(&blocker, fx, 1000, 1, "o");
     fake_model_wait_runs(fx->model, 1);
     for (size_t i = 0; i < SMALL; i++) start_call(&small[i], fx, i, 1 + i % 5, i % 3 ? "o" : "n");
-    wait_queued(fx, SMALL);
+    while (look(fx).queued != SMALL) continue;
     fake_model_hold(fx->model, false);
     for (size_t i = 0; i < SMALL; i++) (void)pthread_join(small[i].thread, NULL);
     (void)pthread_join(blocker.thread, NULL);
     wait_until_counted(fx);
-    ct_server_stats stats;
-    ct_server_stats_get(fx->server, &stats);
-    assert_true(stats.merged_requests >= SMALL - 1);
+    assert_true(look(fx).merged_requests >= SMALL - 1);
     stop(fx);
     start(fx, 4);
     for (size_t i = 0; i < LARGE; i++) start_call(&large[i], fx, 100 + i, 1500 + i, i == 1 ? "n" : "o");

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -47,8 +48,10 @@ static void close_exposures(ct_exposures *exposures, ct_exposures_stats *out_sta
 /* Until as many were written or dropped. */
 static ct_exposures_stats wait_for(ct_exposures *exposures, uint64_t count) {
     ct_exposures_stats stats;
-    do ct_exposures_stats_get(exposures, &stats);
-    while (stats.written + stats.dropped_unwritable < count);
+    do {
+        (void)sched_yield();
+        ct_exposures_stats_get(exposures, &stats);
+    } while (stats.written + stats.dropped_unwritable < count);
     return stats;
 }
 

@@ -119,6 +119,11 @@ class Server:
                 return float(line[len(series) + 1:])
         sys.exit(f"no {series}")
 
+    def wait_counted(self):
+        """A request is counted just after its answer has gone."""
+        while self.metric("clicktower_active_requests") != 0:
+            pass
+
     def requests(self, arm, assigned):
         return self.metric(f'clicktower_experiment_requests_total{{experiment="ranker",arm="{arm}",assigned="{assigned}"}}')
 
@@ -210,8 +215,7 @@ def check_arms_and_exposures(rows, expected, log):
     assert code == "INVALID_ARGUMENT" and "missing" in details, details
     status, data = server.http("POST", "/v1/score", {"arm": "none such", "candidate_count": 1})
     assert status == 400 and b"none such" in data, data
-    while server.metric("clicktower_active_requests") != 0:
-        pass
+    server.wait_counted()
     assert server.requests("new", "forced") == 2 and server.requests("new", "outside") == 1  # the failed one counts
     assert server.metric('clicktower_experiment_failures_total{experiment="ranker",arm="new"}') == 1
     counted = {way: sum(1 for _, answer in sent.values() if (answer.arm, answer.assigned) == way) for way in ways}
@@ -309,6 +313,7 @@ def check_changes(rows):
         assert word in server.reload("serve.experiment", "result=refused")
         server.wait_log("serve.reload", "result=done")
         assert {unit: ask(unit) for unit in units[:30]} == {unit: large[unit] for unit in units[:30]}
+    server.wait_counted()
     before = server.requests("old", "bucket")
     write("changing.yaml", EXPERIMENT.format(ramp=100, weight=50))
     server.reload("serve.experiment", "ramp=100")
@@ -387,8 +392,8 @@ def check_full_disk(rows, expected):
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (20000, resource.RLIM_INFINITY))
     acknowledged = sent = 0
     while server.metric('clicktower_exposures_dropped_total{reason="unwritable"}') < 20:
-        answer = server.score(plain([rows[sent]]), timeout=600)
-        assert bits(answer.outputs[0].probabilities) == bits([expected["first"][sent]])
+        answer = server.score(plain([rows[sent % len(rows)]]), timeout=600)
+        assert bits(answer.outputs[0].probabilities) == bits([expected["first"][sent % len(rows)]])
         sent += 1
     code = "OK"
     while code == "OK":

@@ -1,6 +1,7 @@
 /* More than can be served, and another model while requests run. The model is held up, so "while it computes" is a fact, and what a row is
  * believed to take is set by hand, so nothing here waits for time to pass except where a test says so. */
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,7 +22,8 @@ static const char SCHEMA[] =
     "  - {name: label, kind: label, column: 1}\n"
     "  - {name: item, kind: id, column: 2, side: candidate, type: integer}\n";
 
-enum { REQUESTS = 700, TIMEOUT_MS = 60000, LONG_MS = 1000000, VERSIONS = 3 };
+/* No call has to wait so long, however slow the machine: what a row took there goes into what the server believes that it takes. */
+enum { REQUESTS = 700, TIMEOUT_MS = 100000000, LONG_MS = 100000000, VERSIONS = 3 };
 
 #define MUST(expression, status)                                                      \
     do {                                                                              \
@@ -109,8 +111,10 @@ static ct_rpc_result next(fixture *fx) {
     return result;
 }
 
+/* Tests ask until it is so: before each look, those that wait for the lock have their turn. */
 static ct_server_stats stats_of(fixture *fx) {
     ct_server_stats stats;
+    (void)sched_yield();
     ct_server_stats_get(fx->server, &stats);
     return stats;
 }
@@ -126,7 +130,14 @@ static void set_row_ns(fixture *fx, double ns) {
     (void)pthread_mutex_unlock(&fx->server->lock);
 }
 
+static void set_max_wait_ns(fixture *fx, int64_t ns) {
+    (void)pthread_mutex_lock(&fx->server->lock);
+    fx->server->queue.max_wait_ns = ns;
+    (void)pthread_mutex_unlock(&fx->server->lock);
+}
+
 static double row_ns_of(fixture *fx) {
+    (void)sched_yield();
     (void)pthread_mutex_lock(&fx->server->lock);
     const double ns = fx->server->queue.row_ns;
     (void)pthread_mutex_unlock(&fx->server->lock);
@@ -195,35 +206,31 @@ static void test_queue_full(void **state) {
 /* Who would wait for more than half of his time is refused at once, though there is room; the others are answered in order. */
 static void test_would_wait_too_long(void **state) {
     fixture *fx = *state;
-    enum { FIRST = 40, SECOND = 41, SHORT_MS = 8000 }; /* rows: too many to be computed together */
+    enum { FIRST = 40, SECOND = 41, SHORT_MS = 8000000 }; /* rows: too many to be computed together */
     start(fx, 1, 10, LONG_MS);
     fake_model_hold(fx->models[0], true);
     send_rows(fx, 1, TIMEOUT_MS);
     fake_model_wait_runs(fx->models[0], 1);
-    set_row_ns(fx, 125e6);
+    set_row_ns(fx, 125e9);
     send_rows(fx, FIRST, SHORT_MS); /* an empty queue takes everything */
     wait_queued(fx, 1);
-    send_rows(fx, SECOND, TIMEOUT_MS); /* 5 s until its turn, and it has a minute */
+    send_rows(fx, SECOND, TIMEOUT_MS); /* 5,000 s until its turn, and it has ten times as many */
     wait_queued(fx, 2);
-    send_rows(fx, 2, SHORT_MS); /* 10 s */
-    ct_rpc_result result = next(fx);
-    size_t ended = 1;
-    if (result.tag == FIRST) { /* a very slow machine: it has waited for half of its 8 s */
-        assert_int_equal(result.code, CT_EXHAUSTED);
-        result = next(fx);
-        ended++;
-    }
+    send_rows(fx, 2, SHORT_MS); /* 10,125 s, and it has 8,000 */
+    const ct_rpc_result result = next(fx);
     assert_int_equal(result.tag, 2);
     assert_int_equal(result.code, CT_EXHAUSTED);
     assert_non_null(strstr(result.message, "would wait too long"));
-    while (!stats_of(fx).refused[CT_REFUSED_SLOW]) continue; /* counted behind its answer */
     while (stats_of(fx).refused[CT_REFUSED_SLOW] != 1) continue; /* counted behind the answer */
     fake_model_hold(fx->models[0], false);
-    for (; ended < 4; ended++) (void)next(fx);
     static const size_t order[] = {1, FIRST, SECOND};
-    const size_t runs = fake_model_runs(fx->models[0]);
-    for (size_t i = 0; runs == 3 && i < 3; i++) assert_int_equal(fake_model_run_rows(fx->models[0], i), order[i]);
-    assert_int_equal(fake_model_rows(fx->models[0]), 1 + SECOND + (runs == 3 ? FIRST : 0));
+    for (size_t i = 0; i < 3; i++) {
+        const ct_rpc_result answer = next(fx);
+        assert_int_equal(answer.code, CT_OK);
+        assert_int_equal(answer.tag, order[i]);
+    }
+    assert_int_equal(fake_model_runs(fx->models[0]), 3);
+    for (size_t i = 0; i < 3; i++) assert_int_equal(fake_model_run_rows(fx->models[0], i), order[i]);
     stop(fx);
 }
 
@@ -244,13 +251,15 @@ static void test_estimate(void **state) {
     stop(fx);
 }
 
-/* Who has waited too long is told so, though no thread is free. Here the 20 ms pass indeed. */
+/* Who has waited too long is told so, though no thread is free. Here the 20 ms pass indeed; they are the limit once the first call
+ * computes. */
 static void test_waits_too_long(void **state) {
     fixture *fx = *state;
-    start(fx, 1, 10, 20);
+    start(fx, 1, 10, LONG_MS);
     fake_model_hold(fx->models[0], true);
     send_rows(fx, 1, TIMEOUT_MS);
     fake_model_wait_runs(fx->models[0], 1);
+    set_max_wait_ns(fx, 20000000);
     send_rows(fx, 2, TIMEOUT_MS);
     const ct_rpc_result result = next(fx);
     assert_int_equal(result.tag, 2);
@@ -268,18 +277,27 @@ static void test_waits_too_long(void **state) {
 static void test_late_while_queued(void **state) {
     fixture *fx = *state;
     start(fx, 1, 10, LONG_MS);
-    fake_model_hold(fx->models[0], true);
-    send_rows(fx, 1, TIMEOUT_MS);
-    fake_model_wait_runs(fx->models[0], 1);
-    send_rows(fx, 2, 400);
-    const ct_rpc_result result = next(fx);
-    assert_int_equal(result.tag, 2);
-    assert_true(result.code == CT_EXHAUSTED || result.code == CT_DEADLINE); /* the latter from a client that is very slow */
-    while (stats_of(fx).scoring > 1) continue;
-    assert_int_equal(stats_of(fx).queued, 0);
-    fake_model_hold(fx->models[0], false);
-    assert_int_equal(next(fx).code, CT_OK);
-    assert_int_equal(fake_model_rows(fx->models[0]), 1);
+    ct_code code = CT_OK;
+    /* On a slow machine the deadline may pass before the server has the call: again, with more time. */
+    for (int64_t timeout_ms = 400; code != CT_EXHAUSTED; timeout_ms *= 2) {
+        const size_t runs = fake_model_runs(fx->models[0]), rows = fake_model_rows(fx->models[0]);
+        fake_model_hold(fx->models[0], true);
+        send_rows(fx, 1, TIMEOUT_MS);
+        fake_model_wait_runs(fx->models[0], runs + 1);
+        send_rows(fx, 2, timeout_ms);
+        const ct_rpc_result result = next(fx);
+        assert_int_equal(result.tag, 2);
+        code = result.code;
+        assert_true(code == CT_EXHAUSTED || code == CT_DEADLINE);
+        while (code == CT_EXHAUSTED && stats_of(fx).scoring > 1) continue;
+        if (code == CT_EXHAUSTED) assert_int_equal(stats_of(fx).queued, 0);
+        fake_model_hold(fx->models[0], false);
+        assert_int_equal(next(fx).code, CT_OK);
+        if (code == CT_EXHAUSTED) assert_int_equal(fake_model_rows(fx->models[0]), rows + 1);
+        send_rows(fx, 3, TIMEOUT_MS); /* when it is answered, the server has seen what was sent before it */
+        assert_int_equal(next(fx).code, CT_OK);
+        while (stats_of(fx).scoring) continue;
+    }
     stop(fx);
 }
 
@@ -520,7 +538,7 @@ static void test_share_small(void **state) {
         send_rows(fx, 100, TIMEOUT_MS);
         fake_model_wait_runs(fx->models[0], runs + 1);
         const int64_t limit = ct_clock_ns() + 1000000000;
-        while (fake_model_threads(fx->models[0]) < 2 && ct_clock_ns() < limit) continue;
+        while (fake_model_threads(fx->models[0]) < 2 && ct_clock_ns() < limit) (void)sched_yield();
         fake_model_hold(fx->models[0], false);
         const ct_rpc_result result = next(fx);
         assert_int_equal(result.code, CT_OK);

@@ -1,5 +1,6 @@
 /* How calls and servers end: deadlines, cancellation, the drain, addresses. A client here speaks HTTP/2 by hand where gRPC's own would not
  * do what it must. */
+#include <sched.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -58,7 +59,7 @@ static void wait_for_pong(int fd) {
 
 /* --- deadlines and cancellation --- */
 
-/* One worker, held with A, while B comes and is cancelled. C, behind both, is answered; B is never computed. */
+/* One worker, held with A, while B comes, is cancelled and leaves the queue. C, behind both, is answered; B is never computed. */
 static void test_cancelled_request_is_not_computed(void **state) {
     fixture *fx = *state;
     start(fx, 1);
@@ -80,10 +81,11 @@ static void test_cancelled_request_is_not_computed(void **state) {
     ask(&a, fx, 10, TIMEOUT_MS);
     fake_model_wait_runs(fx->model, 2);
     send_and_cancel(fd, bytes, count);
+    wait_for_pong(fd);
+    while (look(fx).ended[CT_CANCELLED] != 1) continue;
     fake_model_hold(fx->model, false);
     ask_join(&a);
     assert_int_equal(a.code, CT_OK);
-    wait_for_pong(fd);
     ask(&c, fx, 3, TIMEOUT_MS);
     ask_join(&c);
     assert_int_equal(c.code, CT_OK);
@@ -105,15 +107,14 @@ static void test_late_request_stops_between_blocks(void **state) {
         fake_model_hold(fx->model, true);
         asker a;
         ask(&a, fx, 2300, timeout_ms);
-        while (fake_model_runs(fx->model) < runs + 2 && !atomic_load(&a.done)) continue;
+        while (fake_model_runs(fx->model) < runs + 2 && !atomic_load(&a.done)) (void)sched_yield();
         const bool both = fake_model_runs(fx->model) == runs + 2; /* the server has had the request for some time */
         const int64_t late = ct_clock_ns() + (timeout_ms + 100) * 1000000;
         ask_join(&a);
         assert_int_not_equal(a.code, CT_OK);
         while (ct_clock_ns() < late) continue; /* now the deadline has passed by the server's clock, too */
         fake_model_hold(fx->model, false);
-        ct_server_stats stats = {.scoring = 1};
-        while (stats.scoring) ct_server_stats_get(fx->server, &stats);
+        wait_until_counted(fx);
         rows = fake_model_rows(fx->model) - before;
         if (both) assert_int_equal(rows, 2 * 256);
     }
@@ -179,24 +180,29 @@ static void test_no_grace(void **state) {
 /* Idle clients, one that speaks gRPC, one that has never said a word and one that has only said hello, do not use up the grace. */
 static void test_idle_stop_does_not_wait(void **state) {
     fixture *fx = *state;
-    start(fx, 2);
-    ct_status status = CT_STATUS_INIT;
-    ct_client *client = NULL;
-    json_t *models = NULL;
-    MUST(ct_client_create(fx->target, NULL, &client, &status), status);
-    MUST(ct_client_models(client, TIMEOUT_MS, &models, &status), status);
-    json_decref(models);
-    const int silent = connect_to(ct_server_port(fx->server)), hello = connect_http2(ct_server_port(fx->server));
-    const int64_t before = ct_clock_ns();
-    ct_server_stop(fx->server, 600 * 1000);
-    fx->server = NULL;
-    const double seconds = (double)(ct_clock_ns() - before) * 1e-9;
-    print_message("stopped in %.3f s\n", seconds);
-    assert_true(seconds < 10); /* a second is meant; gRPC by itself gives the one that said hello 20 s */
-    assert_int_equal(ct_client_models(client, 200, &models, &status), CT_UNAVAILABLE);
-    ct_client_destroy(client);
-    (void)close(silent);
-    (void)close(hello);
+    /* A second is meant; gRPC by itself gives the one that said hello 20 s, each time. A machine that stands still does not each time. */
+    enum { TRIES = 10, MOST_SECONDS = 10 };
+    double seconds = MOST_SECONDS;
+    for (int i = 0; i < TRIES && seconds >= MOST_SECONDS; i++) {
+        start(fx, 2);
+        ct_status status = CT_STATUS_INIT;
+        ct_client *client = NULL;
+        json_t *models = NULL;
+        MUST(ct_client_create(fx->target, NULL, &client, &status), status);
+        MUST(ct_client_models(client, TIMEOUT_MS, &models, &status), status);
+        json_decref(models);
+        const int silent = connect_to(ct_server_port(fx->server)), hello = connect_http2(ct_server_port(fx->server));
+        const int64_t before = ct_clock_ns();
+        ct_server_stop(fx->server, 600 * 1000);
+        fx->server = NULL;
+        seconds = (double)(ct_clock_ns() - before) * 1e-9;
+        print_message("stopped in %.3f s\n", seconds);
+        assert_int_equal(ct_client_models(client, 200, &models, &status), CT_UNAVAILABLE);
+        ct_client_destroy(client);
+        (void)close(silent);
+        (void)close(hello);
+    }
+    assert_true(seconds < MOST_SECONDS);
 }
 
 static void test_addresses(void **state) {

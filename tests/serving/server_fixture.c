@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -76,6 +77,17 @@ void start(fixture *fx, size_t threads) {
 void stop(fixture *fx) {
     ct_server_stop(fx->server, TIMEOUT_MS);
     fx->server = NULL;
+}
+
+ct_server_stats look(const fixture *fx) {
+    ct_server_stats stats;
+    (void)sched_yield();
+    ct_server_stats_get(fx->server, &stats);
+    return stats;
+}
+
+void wait_until_counted(const fixture *fx) {
+    while (look(fx).scoring) continue;
 }
 
 int setup(void **state) {

@@ -22,7 +22,7 @@
 #define SCORE  "/clicktower.v1.Scorer/Score"
 #define HEALTH "/grpc.health.v1.Health/Check"
 
-enum { LOG_ROWS = 2300, TIMEOUT_MS = 60000 };
+enum { LOG_ROWS = 2300, TIMEOUT_MS = 600000 };
 
 typedef struct fixture {
     ct_schema *schema;
@@ -48,6 +48,10 @@ int each_teardown(void **state);
 #define EACH(test) cmocka_unit_test_setup_teardown(test, each_setup, each_teardown)
 void start(fixture *fx, size_t threads);
 void stop(fixture *fx);
+/* For tests that ask until it is so: first, those that wait for the server's lock have their turn. */
+ct_server_stats look(const fixture *fx);
+/* Until nothing is scored: a request is counted just after its answer has gone. */
+void wait_until_counted(const fixture *fx);
 /* The probabilities of a log's rows, read by the text reader: what `eval --predictions` would give. */
 float *expected_of(const fixture *fx, const char *path, size_t rows);
 

@@ -298,7 +298,7 @@ one_flipped_byte_is_found() {
             has err "broken/${file#model/}"
             [ $place -eq $((bytes / 2)) ] || continue
             expect 1 "broken/${file#model/}" eval --model broken --data log.tsv
-            timeout 60 "$program" serve --model broken --listen 127.0.0.1:0 >out 2>err </dev/null
+            timeout 600 "$program" serve --model broken --listen 127.0.0.1:0 >out 2>err </dev/null
             code=$?
             [ $code -eq 1 ] || wrong "serve of a broken $file: exit code $code"
             has err "broken/${file#model/}"

@@ -45,6 +45,7 @@ logged() { # PATTERN: waits until the log has it
 arrive() { # NAME: standard input becomes a file of the followed folder, at once, so that the server never sees less of it
     cat >part && mv part "$1"
 }
+arrives() { arrive "$(delta stage "$2")" <"$(delta "$1" "$2")"; } # PUB NUMBER: that delta
 count() { grep -cE -- "$1" log; }
 metric() { # NAME{LABELS}: its value
     python3 -c '
@@ -77,7 +78,7 @@ follows() {
         serve $start || continue
         answers_as "$(at 0)" "$start: the base"
         for n in 1 2 3 4 5; do
-            cp "$(delta pub $n)" stage/
+            arrives pub $n
             logged "result=done model=\"m\" sequence=$n version=$(digest "$(at $n)") "
             answers_as "$(at $n)" "$start: delta $n"
             before=$(as_it_stands stage)
@@ -109,7 +110,7 @@ expires() {
         cp -r "$(base pub3 0)" stage/
         serve --follow m=stage --memory $memory || continue
         for n in 1 2 3 4 5 6; do
-            cp "$(delta pub3 $n)" stage/
+            arrives pub3 $n
             logged "result=done model=\"m\" sequence=$n "
         done
         "$program" eval --model timed.checkpoints/rows-7168 --data late.tsv --predictions wanted.txt >/dev/null 2>err || wrong "eval"
@@ -140,7 +141,7 @@ histories() {
         serve --follow m=stage --memory $memory || continue
         n=0
         for at in $rows; do
-            [ $n -eq 0 ] || cp "$(delta pub4 $n)" stage/
+            [ $n -eq 0 ] || arrives pub4 $n
             [ $n -eq 0 ] || logged "result=done model=\"m\" sequence=$n "
             "$program" eval --model units.checkpoints/rows-"$at" --data test.tsv --predictions wanted.txt >/dev/null 2>err || wrong "eval"
             "$program" score --to "$address" --schema derived.yaml --data test.tsv --rows-per-request 50 >got.txt 2>err || wrong "score"
@@ -169,11 +170,11 @@ refuses() {
     { head -c 3000 "$(delta pub 2)"; printf x; tail -c +3002 "$(delta pub 2)"; } | arrive "$(delta stage 2)"
     logged 'result=refused .*delta-000000000002.ctd: the block of table ids at byte [0-9]+ is not what was written; copy the file again'
     answers_as "$(at 1)" "a damaged delta"
-    cp "$(delta pub 2)" "$(delta stage 2)"
+    arrives pub 2
     logged 'result=done .*sequence=2 '
     answers_as "$(at 2)" "the same, copied again"
 
-    cp "$(delta pub 4)" stage/
+    arrives pub 4
     logged 'result=refused .*stage: delta 3 is missing: the model is at number 2, and there are deltas up to 4, but no later base'
     arrive "$(delta stage 3)" <"$(delta pub 4)"
     logged 'result=refused .*delta-000000000003.ctd: it is number 4, and the model is at number 2, which number 3 must follow'
@@ -182,7 +183,7 @@ refuses() {
     arrive "$(delta stage 3)" <"$(delta other 3)"
     logged 'result=refused .*delta-000000000003.ctd: number 3 of base 0 \([0-9a-f]+\) follows the model [0-9a-f]+, and this is the model [0-9a-f]+: it is of another training'
     answers_as "$(at 2)" "a delta of another training"
-    cp "$(delta pub 3)" stage/
+    arrives pub 3
     logged 'result=done .*sequence=4 '
     answers_as "$(at 4)" "delta 3 and 4"
     [ "$(count result=refused)" -eq 4 ] || wrong "$(count result=refused) refusals: $(grep result=refused log)"
@@ -213,7 +214,8 @@ killed() {
     mkdir stage
     cp -r "$(base pub 0)" stage/
     serve --follow m=stage || return
-    cp "$(delta pub 1)" "$(delta pub 2)" stage/
+    arrives pub 1
+    arrives pub 2
     logged 'result=done .*sequence=1 '
     before=$(as_it_stands stage)
     kill -KILL $server

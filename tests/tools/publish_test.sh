@@ -20,8 +20,24 @@ for s in d["bases"] + d["deltas"]:
     print(s["rows"], s["digest"])'; }
 bases() { find "$1" -maxdepth 1 -name 'base-*' | wc -l; }
 
+checked=0 # checkpoints that were compared, in the case at hand
+checkpoints_equal() { # WHAT: the folder `whole` and its checkpoints, and what `pub` holds of those moments
+    local states folder rows
+    [ "$(digest pub)" = "$(digest whole)" ] || wrong "$1: the published model is another one than the folder"
+    states=$(states pub)
+    for folder in whole.checkpoints/rows-*; do
+        rows=${folder##*-}
+        grep -qx "$rows $(digest "$folder")" <<<"$states" || wrong "$1: at $rows rows, checkpoint and delta differ"
+        checked=$((checked + 1))
+    done
+}
+were_checked() { # NUMBER
+    [ $checked -eq "$1" ] || wrong "$checked checkpoints were compared"
+    checked=0
+}
+
 equal() {
-    local set settings with states checked=0 rows
+    local set settings with
     for set in "embedding.min_count=2 embedding.id_drop=0.1" "embedding.optimizer=adam embedding.target_stats=true embedding.min_count=2" \
         "embedding.optimizer=adagrad embedding.precision=fp16 numbers.buckets=false average.power=0"; do
         settings=()
@@ -31,43 +47,40 @@ equal() {
             # shellcheck disable=SC2086
             train "${settings[@]}" --train log.tsv --out whole --checkpoint-rows 2048 --keep 99 --publish pub --publish-rows 2048 $with ||
                 wrong "$set $with"
-            [ "$(digest pub)" = "$(digest whole)" ] || wrong "$set $with: the published model is another one than the folder"
-            states=$(states pub)
-            for folder in whole.checkpoints/rows-*; do
-                rows=${folder##*-}
-                grep -qx "$rows $(digest "$folder")" <<<"$states" || wrong "$set $with: at $rows rows, checkpoint and delta differ"
-                checked=$((checked + 1))
-            done
+            checkpoints_equal "$set $with"
             [ -z "$(find . -maxdepth 1 -name 'whole.live-*')" ] || wrong "left behind"
         done
     done
-    [ $checked -eq 45 ] || wrong "$checked checkpoints were compared"
+    were_checked 45
 }
 run_case equal
 
+timed_equal() { # ARGUMENT...: of a training whose rows expire
+    rm -rf pub whole whole.*
+    "$program" train "${timed[@]}" --out whole --checkpoint-rows 1024 --keep 99 --publish pub --publish-rows 1024 "$@" >out 2>err </dev/null || wrong "$*"
+    grep -qE ' expired [1-9]' out || wrong "$*: nothing has expired"
+    checkpoints_equal "$*"
+}
 expires() {
-    local with states checked=0 rows
-    for with in "--threads 1" "--threads 2 --memory 36" "--threads 2 --set embedding.target_stats=true"; do
-        rm -rf pub whole whole.*
-        # shellcheck disable=SC2086
-        "$program" train "${timed[@]}" --out whole --checkpoint-rows 1024 --keep 99 --publish pub --publish-rows 1024 $with >out 2>err </dev/null ||
-            wrong "$with"
-        grep -qE ' expired [1-9]' out || wrong "$with: nothing has expired"
-        [ "$(digest pub)" = "$(digest whole)" ] || wrong "$with: the published model is another one than the folder"
-        states=$(states pub)
-        for folder in whole.checkpoints/rows-*; do
-            rows=${folder##*-}
-            grep -qx "$rows $(digest "$folder")" <<<"$states" || wrong "$with: at $rows rows, checkpoint and delta differ"
-            checked=$((checked + 1))
-        done
-    done
-    [ $checked -eq 21 ] || wrong "$checked checkpoints were compared"
+    timed_equal --threads 1
+    timed_equal --threads 2 --memory 36
+    timed_equal --threads 2 --set embedding.target_stats=true
+    were_checked 21
 }
 run_case expires
 
-# What a unit had before is in them too, over passes that tell it anew; so is the filter that counts keys without a row, and its periods.
+# The filter that counts keys without a row is in them too, and its periods.
+filtered() {
+    local filter=(--set embedding.admission=filter --set embedding.filter_mib=1)
+    timed_equal "${filter[@]}" --threads 1
+    timed_equal "${filter[@]}" --threads 2 --memory 40
+    were_checked 14
+}
+run_case filtered
+
+# So is what a unit had before, over passes that tell it anew.
 histories() {
-    local states checked=0 rows with
+    local with log resume
     /usr/bin/python3 "$root/tests/tools/history_log.py" . || wrong "the log"
     for with in "--threads 1" "--threads 2 --memory 40"; do
         rm -rf pub whole whole.*
@@ -75,15 +88,9 @@ histories() {
         "$program" train --schema derived.yaml --model dcn-v2 --set 'deep=[16]' --set embedding.dim=4 --set cross.layers=1 --batch 256 \
             --train train.tsv --epochs 2 --out whole --checkpoint-rows 700 --keep 99 --publish pub --publish-rows 700 $with >out 2>err </dev/null ||
             wrong "$with"
-        [ "$(digest pub)" = "$(digest whole)" ] || wrong "$with: the published model is another one than the folder"
-        states=$(states pub)
-        for folder in whole.checkpoints/rows-*; do
-            rows=${folder##*-}
-            grep -qx "$rows $(digest "$folder")" <<<"$states" || wrong "$with: at $rows rows, checkpoint and delta differ"
-            checked=$((checked + 1))
-        done
+        checkpoints_equal "$with"
     done
-    [ $checked -eq 22 ] || wrong "$checked checkpoints were compared"
+    were_checked 22
     expect 0 '^histories_bytes [1-9]' inspect pub/delta-000000000001.ctd
     # From half of the log, and on.
     rm -rf pub half
@@ -97,26 +104,6 @@ histories() {
     done
 }
 run_case histories
-
-filtered() {
-    local states checked=0 rows with filter=(--set embedding.admission=filter --set embedding.filter_mib=1)
-    for with in "--threads 1" "--threads 2 --memory 40"; do
-        rm -rf pub whole whole.*
-        # shellcheck disable=SC2086
-        "$program" train "${timed[@]}" "${filter[@]}" --out whole --checkpoint-rows 1024 --keep 99 --publish pub --publish-rows 1024 $with \
-            >out 2>err </dev/null || wrong "$with"
-        grep -qE ' expired [1-9]' out || wrong "$with: nothing has expired"
-        [ "$(digest pub)" = "$(digest whole)" ] || wrong "$with: the published model is another one than the folder"
-        states=$(states pub)
-        for folder in whole.checkpoints/rows-*; do
-            rows=${folder##*-}
-            grep -qx "$rows $(digest "$folder")" <<<"$states" || wrong "$with: at $rows rows, checkpoint and delta differ"
-            checked=$((checked + 1))
-        done
-    done
-    [ $checked -eq 14 ] || wrong "$checked checkpoints were compared"
-}
-run_case filtered
 
 stream() {
     rm -rf pub whole

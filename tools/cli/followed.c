@@ -60,12 +60,12 @@ static bool is_refused(const ct_followed *f, const char *path, bool base) {
     return f->refused[base].path && strcmp(f->refused[base].path, path) == 0 && changed_ns(path) == f->refused[base].changed_ns;
 }
 
-/* Something did not go: it is not complete yet, or it is broken. */
+/* Something did not go: it is not complete yet, or it is broken; or it has gone meanwhile, since a later base is there. */
 static void say_why(ct_followed *f, const char *path, bool base, const ct_status *status) {
     const int64_t changed = changed_ns(path);
     const bool fresh = changed > 0 && ct_clock_unix_ms() - changed / 1000000 <= CT_SETTLED_SECONDS * 1000;
     const bool broken = status->code == CT_CORRUPT || status->code == CT_IO;
-    if (status->code == CT_UNAVAILABLE || status->code == CT_NOT_FOUND || (broken && fresh)) {
+    if (changed == 0 || status->code == CT_UNAVAILABLE || status->code == CT_NOT_FOUND || (broken && fresh)) {
         f->stats.not_yet++;
         if (!f->said || strcmp(f->said, path) != 0) log_line(f, CT_LOG_INFO, "not_yet", status->message);
         remember(&f->said, path);
@@ -269,19 +269,24 @@ void ct_followed_look(ct_followed *f, ct_followed_swap_fn swap, void *context) {
 
 /* --- life --- */
 
-/* The newest base that can be read. */
+/* The newest base that can be read. A training removes bases while we read only once it has written later ones: then those are tried. */
 static ct_code open_newest(ct_followed *f, ct_status *status) {
-    ct_publication list;
-    CT_TRY(ct_publication_list(f->publication, &list, status));
     ct_code code = ct_fail(status, CT_NOT_FOUND, "%s: no base is there yet: `train --publish` writes one first", f->publication);
-    for (size_t i = list.base_count; i > 0 && code != CT_OK; i--) {
-        ct_status why = CT_STATUS_INIT;
-        char *path = ct_publication_base(f->publication, list.bases[i - 1]);
-        code = path ? open_base(f, path, &f->follower, &why) : ct_fail_memory(&why, 64, "a path");
-        if (code != CT_OK && i == list.base_count) *status = why;
-        free(path);
-    }
-    ct_publication_deinit(&list);
+    int64_t newest = -1, before;
+    do {
+        ct_publication list;
+        before = newest;
+        CT_TRY(ct_publication_list(f->publication, &list, status));
+        if (list.base_count > 0) newest = list.bases[list.base_count - 1];
+        for (size_t i = newest > before ? list.base_count : 0; i > 0 && code != CT_OK; i--) {
+            ct_status why = CT_STATUS_INIT;
+            char *path = ct_publication_base(f->publication, list.bases[i - 1]);
+            code = path ? open_base(f, path, &f->follower, &why) : ct_fail_memory(&why, 64, "a path");
+            if (code != CT_OK && i == list.base_count) *status = why;
+            free(path);
+        }
+        ct_publication_deinit(&list);
+    } while (code != CT_OK && newest > before);
     return code;
 }
 
