@@ -29,6 +29,7 @@ CT_MUST_CHECK ct_code ct_file_digest(const char *path, char out_hex[CT_DIGEST_HE
 /* --- paths and folders --- */
 bool ct_path_exists(const char *path);
 bool ct_path_is_folder(const char *path);
+bool ct_path_same_file(const char *a, const char *b);     /* both are there and are one regular file, whatever their names */
 char *ct_path_join(const char *folder, const char *name); /* malloc'd; an absolute name stands alone; NULL when out of memory */
 CT_MUST_CHECK ct_code ct_folder_create(const char *path, ct_status *status); /* with parents; fine if it is there */
 CT_MUST_CHECK ct_code ct_folder_remove(const char *path, ct_status *status); /* with all in it; fine if it is absent */

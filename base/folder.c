@@ -29,6 +29,12 @@ bool ct_path_is_folder(const char *path) {
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+bool ct_path_same_file(const char *a, const char *b) {
+    struct stat a_info, b_info;
+    return stat(a, &a_info) == 0 && stat(b, &b_info) == 0 && S_ISREG(a_info.st_mode) && a_info.st_dev == b_info.st_dev &&
+           a_info.st_ino == b_info.st_ino;
+}
+
 char *ct_path_join(const char *folder, const char *name) {
     if (name[0] == '/' || folder[0] == '\0') return strdup(name);
     const size_t length = strlen(folder);

@@ -166,8 +166,12 @@ static ct_code check_strictly(const char *text, size_t bytes, const char *path, 
     } else if (parser.error == YAML_MEMORY_ERROR) {
         code = ct_fail(status, CT_EXHAUSTED, "%s: out of memory while reading YAML", path);
     } else {
-        const size_t line = parser.error == YAML_READER_ERROR ? parser.mark.line : parser.problem_mark.line;
-        code = ct_fail(status, CT_INVALID, "%s:%zu: %s", path, line + 1, parser.problem != NULL ? parser.problem : "no YAML");
+        const char *problem = parser.problem != NULL ? parser.problem : "?";
+        if (parser.error == YAML_READER_ERROR)
+            code = ct_fail(status, CT_INVALID, "%s:%zu: not a text in UTF-8: %s", path, parser.mark.line + 1, problem);
+        else
+            code = ct_fail(status, CT_INVALID, "%s:%zu: not YAML: %s%s%s", path, parser.problem_mark.line + 1, problem,
+                           parser.context != NULL ? " " : "", parser.context != NULL ? parser.context : "");
     }
     yaml_parser_delete(&parser);
     return code;

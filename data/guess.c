@@ -51,6 +51,7 @@ static ct_code read_lines(guess *g, const ct_guess_options *options, ct_status *
     const size_t max_rows = options->max_rows ? options->max_rows : DEFAULT_ROWS;
     ct_lines *lines = NULL;
     CT_TRY(ct_lines_open(&options->source, 1, &lines, status));
+    ct_lines_set_stop(lines, options->stop);
     g->lines = ct_arena_alloc(&g->arena, (max_rows + 1) * sizeof *g->lines);
     ct_code code = g->lines ? CT_OK : ct_fail_memory(status, max_rows * sizeof *g->lines, "a sample of a log");
     size_t bytes = 0;

@@ -10,7 +10,8 @@ enum { BUFFER_BYTES = 256 << 10, BUFFER_MAX = CT_LINE_MAX_BYTES + (64 << 10), CU
 struct ct_lines {
     char **paths, **names; /* owned */
     size_t count, next;
-    ct_source *source; /* NULL between sources */
+    ct_source *source;       /* NULL between sources */
+    const atomic_bool *stop; /* may be NULL */
     int64_t number;
     char *buffer;
     size_t at, end, capacity;
@@ -58,6 +59,11 @@ void ct_lines_close(ct_lines *lines) {
     free(lines->names);
     free(lines->buffer);
     free(lines);
+}
+
+void ct_lines_set_stop(ct_lines *lines, const atomic_bool *stop) {
+    lines->stop = stop;
+    if (lines->source) ct_source_set_stop(lines->source, stop, NULL);
 }
 
 bool ct_lines_is_first(const ct_lines *lines) { return lines->number == 1; }
@@ -147,6 +153,7 @@ ct_code ct_lines_next(ct_lines *lines, ct_line *out_line, ct_status *status) {
             if (lines->next == lines->count) return CT_END;
         }
         CT_TRY(ct_source_open(lines->paths[lines->next], &lines->source, status));
+        ct_source_set_stop(lines->source, lines->stop, NULL);
     }
     return CT_END;
 }

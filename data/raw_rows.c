@@ -29,6 +29,8 @@ fail:
     return code;
 }
 
+void ct_raw_rows_set_stop(ct_raw_rows *rows, const atomic_bool *stop) { ct_lines_set_stop(rows->lines, stop); }
+
 void ct_raw_rows_close(ct_raw_rows *rows) {
     if (!rows) return;
     ct_lines_close(rows->lines);

@@ -17,7 +17,8 @@ typedef struct ct_raw_rows ct_raw_rows;
 /* schema and paths must outlive the rows. */
 CT_MUST_CHECK ct_code ct_raw_rows_open(const ct_schema *schema, const char *const *paths, size_t count, ct_raw_rows **out_rows,
                                        ct_status *status);
-void ct_raw_rows_close(ct_raw_rows *rows); /* NULL is fine */
+void ct_raw_rows_set_stop(ct_raw_rows *rows, const atomic_bool *stop); /* as ct_lines_set_stop */
+void ct_raw_rows_close(ct_raw_rows *rows);                             /* NULL is fine */
 /* The next line that is not blank, valid until the next call; CT_END behind the last. CT_UNSUPPORTED for a block file, which has no lines.
  */
 CT_MUST_CHECK ct_code ct_raw_rows_next(ct_raw_rows *rows, ct_raw_row *out_row, ct_status *status);

@@ -8,6 +8,8 @@
 #ifndef DATA_SOURCE_H
 #define DATA_SOURCE_H
 
+#include <stdatomic.h>
+
 #include "base/status.h"
 
 typedef struct ct_source ct_source;
@@ -34,6 +36,8 @@ typedef struct ct_lines ct_lines;
 CT_MUST_CHECK ct_code ct_lines_open(const char *const *paths, size_t count, ct_lines **out_lines, ct_status *status);
 void ct_lines_close(ct_lines *lines);                                                       /* NULL is fine */
 CT_MUST_CHECK ct_code ct_lines_next(ct_lines *lines, ct_line *out_line, ct_status *status); /* CT_END at the end of the last */
+/* From now on CT_CANCELLED where input is waited for and somebody asked to stop; `stop` must outlive the lines. */
+void ct_lines_set_stop(ct_lines *lines, const atomic_bool *stop);
 bool ct_lines_is_first(const ct_lines *lines); /* the line given last was the first of its source */
 
 #endif

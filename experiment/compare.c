@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/hash.h"
@@ -13,13 +12,6 @@
 #include "experiment/report_internal.h"
 
 /* --- checks --- */
-
-static bool same_file(const char *a, const char *b) {
-    struct stat a_stat, b_stat;
-    if (strcmp(a, b) == 0) return true;
-    if (stat(a, &a_stat) != 0 || stat(b, &b_stat) != 0) return false;
-    return S_ISREG(a_stat.st_mode) && a_stat.st_dev == b_stat.st_dev && a_stat.st_ino == b_stat.st_ino;
-}
 
 typedef struct source_list {
     const char *role;
@@ -30,7 +22,7 @@ typedef struct source_list {
 static ct_code check_disjoint(const source_list *a, const source_list *b, ct_status *status) {
     for (size_t i = 0; i < a->count; i++)
         for (size_t j = 0; j < b->count; j++)
-            if (same_file(a->names[i], b->names[j]))
+            if (strcmp(a->names[i], b->names[j]) == 0 || ct_path_same_file(a->names[i], b->names[j]))
                 return ct_fail(status, CT_INVALID,
                                "%s is among the %s and the %s sources; a model must not be judged on rows it was trained "
                                "or chosen on",

@@ -51,14 +51,16 @@ static ct_code read_slice(compare_run *run, slice_of_log *slice, ct_status *stat
 
 /* --- an arm --- */
 
-/* Rows a second; 0 where there are none, or the model can't learn them again and again. */
-static double time_training(ct_model *model, const slice_of_log *slice) {
+static bool is_stopped(const compare_run *run) { return run->options->stop != NULL && atomic_load(run->options->stop); }
+
+/* Rows a second; 0 where there are none, the model can't learn them again and again, or the run is to end. */
+static double time_training(const compare_run *run, ct_model *model, const slice_of_log *slice) {
     ct_status ignored = CT_STATUS_INIT;
     int64_t rows = 0, began = 0;
     for (uint32_t epoch = 0; slice->rows > 0; epoch++) { /* the first pass makes rows and warms up */
         if (epoch == 1) began = ct_clock_ns();
         for (size_t i = 0; i < slice->count; i++)
-            if (ct_model_train(model, slice->batches[i], epoch, slice->logits, &ignored) != CT_OK) return 0.0;
+            if (is_stopped(run) || ct_model_train(model, slice->batches[i], epoch, slice->logits, &ignored) != CT_OK) return 0.0;
         if (epoch > 0) rows += slice->rows;
         const int64_t passed = ct_clock_ns() - began;
         if (epoch > 0 && passed >= SLICE_NS) return (double)rows * 1e9 / (double)passed;
@@ -81,7 +83,7 @@ static double time_scoring(ct_scorer *const *scorers, ct_pool *pool, const slice
 
 static ct_code time_arm(const compare_run *run, arm_run *arm, const slice_of_log *slice, ct_status *status) {
     const size_t threads = ct_pool_threads(run->options->pool);
-    arm->train_rate = time_training(arm->models[0], slice);
+    arm->train_rate = time_training(run, arm->models[0], slice);
     ct_scorer **scorers = calloc(threads, sizeof(ct_scorer *));
     if (scorers == NULL) return ct_fail_memory(status, threads * sizeof(ct_scorer *), "the scorers");
     ct_code code = CT_OK;
@@ -119,7 +121,8 @@ static ct_code try_arm(const compare_run *run, arm_run *arm, const slice_of_log 
     if (arm->kind == CT_ARM_PLACEBO) CT_TRY(check_placebo(run, arm, status));
     arm->trial = ct_model_describe(arm->models[0]);
     if (arm->trial == NULL) return ct_fail_memory(status, 4096, "a model's description");
-    return time_arm(run, arm, slice, status);
+    CT_TRY(time_arm(run, arm, slice, status));
+    return is_stopped(run) ? ct_fail(status, CT_CANCELLED, "the comparison was stopped") : CT_OK;
 }
 
 ct_code plan_try_arms(compare_run *run, ct_status *status) {

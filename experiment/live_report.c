@@ -175,6 +175,7 @@ static ct_code read_covariate(live_run *run, ct_status *status) {
     if (run->options->covariate == NULL) return fill_covariate(run, status);
     run->table.has_covariate = true;
     CT_TRY(ct_lines_open(&run->options->covariate, 1, &lines, status));
+    ct_lines_set_stop(lines, run->options->stop);
     while ((code = ct_lines_next(lines, &line, status)) == CT_OK) {
         if (ct_lines_is_first(lines))
             code = online_header_read(&header, names, 2, 2, "unit and value", &line, status);

@@ -130,6 +130,7 @@ ct_code online_table_read(const ct_online_options *options, online_table *out_ta
     ct_code code;
     CT_TRY(ct_counts_create(&r.numbers, status));
     CT_TRY_GOTO(code, ct_lines_open(&options->table, 1, &lines, status), done);
+    ct_lines_set_stop(lines, options->stop);
     while ((code = ct_lines_next(lines, &line, status)) == CT_OK) {
         if (ct_lines_is_first(lines)) {
             CT_TRY_GOTO(code, take_header(&r, &line, status), done);

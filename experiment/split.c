@@ -29,7 +29,8 @@ static ct_code find_fields(split_run *run, ct_status *status) {
     run->time = ct_schema_find_kind(schema, CT_FIELD_TIME);
     run->unit = ct_schema_find_kind(schema, CT_FIELD_UNIT);
     run->item = -1;
-    if (run->time < 0) return ct_fail(status, CT_INVALID, "schema %s has no time field; a split needs one (kind: time)", schema->name);
+    if (run->time < 0)
+        return ct_fail(status, CT_INVALID, "schema %s has no time field; a split needs one: a field of kind: time", schema->name);
     if (options->by == CT_SPLIT_BY_UNIT_TIME && run->unit < 0)
         return ct_fail(status, CT_INVALID, "schema %s has no unit field; --by user-time needs one (kind: unit)", schema->name);
     if (options->item != NULL) {
@@ -167,6 +168,7 @@ static ct_code read_rows(split_run *run, ct_status *status) {
     ct_raw_row row;
     ct_progress progress;
     CT_TRY(ct_raw_rows_open(options->schema, options->sources, options->source_count, &raw, status));
+    ct_raw_rows_set_stop(raw, options->stop);
     if (options->progress) ct_progress_init(&progress);
     ct_code code;
     while ((code = ct_raw_rows_next(raw, &row, status)) == CT_OK) {

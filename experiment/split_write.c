@@ -135,6 +135,7 @@ ct_code split_write(const split_run *run, const char *folder, ct_status *status)
     ct_code code;
     CT_TRY_GOTO(code, open_parts(run, folder, c.files, status), done);
     CT_TRY_GOTO(code, ct_raw_rows_open(options->schema, options->sources, options->source_count, &c.raw, status), done);
+    ct_raw_rows_set_stop(c.raw, options->stop);
     code = copy_lines(&c, status);
 done:
     ct_raw_rows_close(c.raw);

@@ -159,7 +159,9 @@ ct_code ct_model_manifest(const char *folder, bool check_files, json_t **out_man
     size_t bytes = 0;
     if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
     ct_code code = ct_file_read(path, MANIFEST_MAX_BYTES, &text, &bytes, status);
-    if (code == CT_NOT_FOUND)
+    if (ct_path_exists(folder) && !ct_path_is_folder(folder))
+        code = ct_fail(status, CT_NOT_FOUND, "%s: is a file, not a model folder", folder);
+    else if (code == CT_NOT_FOUND)
         code = ct_path_is_folder(folder) ? ct_fail(status, CT_NOT_FOUND, "%s: no model folder (it has no file 'manifest')", folder)
                                          : ct_fail(status, CT_NOT_FOUND, "%s: no such folder", folder);
     if (code != CT_OK) goto done;

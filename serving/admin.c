@@ -105,12 +105,14 @@ static reply file_reply(const char *type, const unsigned char *data, size_t byte
     return (reply){.status = MHD_HTTP_OK, .type = type, .data = data, .bytes = bytes};
 }
 
-/* Takes `json`; NULL is out of memory. A float's nine digits give it back. */
+/* Takes `json`; NULL is out of memory. One line, for terminals too. A float's nine digits give it back. */
 static reply json_reply(unsigned status, json_t *json) {
     char *text = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(json);
     if (!text) return text_reply(MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory\n");
-    return (reply){.status = status, .type = "application/json", .data = text, .bytes = strlen(text), .owned = text};
+    const size_t bytes = strlen(text);
+    text[bytes] = '\n'; /* in the place of the NUL */
+    return (reply){.status = status, .type = "application/json", .data = text, .bytes = bytes + 1, .owned = text};
 }
 
 static reply error_reply(unsigned status, const char *code, const char *message) {

@@ -110,13 +110,17 @@ deploy_fits_the_program() {
         echo "  SKIP: no python3-yaml here; kubernetes.yaml was not read"
         return
     fi
-    /usr/bin/python3 - "$source_tree/deploy/kubernetes.yaml" >"$work/arguments" <<'END' || wrong "kubernetes.yaml"
+    local version
+    version=$("$program" --version | cut -d' ' -f2)
+    has "$source_tree/deploy/Dockerfile" "^# .* docker build -t clicktower:$version deploy$"
+    /usr/bin/python3 - "$source_tree/deploy/kubernetes.yaml" "$version" >"$work/arguments" <<'END' || wrong "kubernetes.yaml"
 import sys, yaml
 documents = list(yaml.safe_load_all(open(sys.argv[1])))
 kinds = {document["kind"]: document for document in documents}
 assert list(kinds) == ["Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"], list(kinds)
 spec = kinds["Deployment"]["spec"]
 container, = spec["template"]["spec"]["containers"]
+assert container["image"] == f"clicktower:{sys.argv[2]}", container["image"]
 labels = spec["template"]["metadata"]["labels"]
 ports = {port["name"]: port["containerPort"] for port in container["ports"]}
 arguments = dict(zip(container["args"][1::2], container["args"][2::2]))

@@ -59,6 +59,7 @@ ct_code ct_verb_convert(int argc, char **argv, ct_status *status) {
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
     CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&in}, 1, 1, status), done);
+    CT_TRY_GOTO(code, ct_check_output("out", out, in.items, in.count, status), done);
     ct_reader_options reading = CT_READER_OPTIONS_INIT;
     reading.sources = in.items;
     reading.source_count = in.count;
@@ -76,6 +77,11 @@ ct_code ct_verb_convert(int argc, char **argv, ct_status *status) {
     ct_read_report report;
     ct_reader_report(reader, &report);
     ct_warn_report("convert", "input", &report);
+    if (report.rows == 0 && report.bad_total > 0) { /* an empty log is an empty file; this is another log than the schema says */
+        code = ct_fail(status, CT_INVALID, "%s: no good row to convert (%" PRId64 " bad ones); the first: %s; is it a log of this schema?",
+                       in.items[0], report.bad_total, report.first_bad[0]);
+        goto done;
+    }
     ct_block_writer *finished = writer;
     writer = NULL;
     CT_TRY_GOTO(code, ct_block_writer_commit(finished, status), done);

@@ -126,6 +126,8 @@ ct_code ct_verb_eval(int argc, char **argv, ct_status *status) {
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
     CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&data}, 1, 1, status), done);
+    CT_TRY_GOTO(code, ct_check_output("json", json_path, data.items, data.count, status), done);
+    CT_TRY_GOTO(code, ct_check_output("predictions", predictions_path, data.items, data.count, status), done);
     const bool json_out = json_path && strcmp(json_path, "-") == 0,
                predictions_out = predictions_path && strcmp(predictions_path, "-") == 0;
     if (json_out && predictions_out) {

@@ -165,7 +165,8 @@ ct_code ct_verb_example(int argc, char **argv, ct_status *status) {
     };
     const ct_command command = {"example",
                                 "Prints a filled request for a model: what it needs, in which form.",
-                                "  clicktower example --model model | curl --data-binary @- http://127.0.0.1:8501/v1/score\n"
+                                "  clicktower example --model model |\n"
+                                "      curl --data-binary @- http://127.0.0.1:8501/v1/score\n"
                                 "  clicktower example --model model --as python --data log.tsv.gz",
                                 NULL,
                                 NULL,

@@ -135,7 +135,9 @@ static json_t *field_to_json(const ct_schema *schema, const ct_field *field) {
 
 static ct_code describe_schema(const char *path, json_t **out_json, ct_status *status) {
     ct_schema *schema = NULL;
-    CT_TRY(ct_schema_load(path, &schema, status));
+    const ct_code found = ct_schema_load(path, &schema, status);
+    if (found == CT_NOT_FOUND) return ct_fail(status, CT_NOT_FOUND, "%s: no such file or folder, and no built-in schema (criteo)", path);
+    if (found != CT_OK) return found;
     char hash[17];
     (void)snprintf(hash, sizeof hash, "%016" PRIx64, schema->hash);
     const char *separator = schema->separator == '\t' ? "tab" : (const char[2]){schema->separator, '\0'};
@@ -158,7 +160,7 @@ ct_code ct_verb_inspect(int argc, char **argv, ct_status *status) {
         {"json", NULL, CT_OPTION_FLAG, false, &as_json, "print one JSON object", 0, 0, NULL},
     };
     const ct_command command = {"inspect",
-                                "Says what a model folder, a publish folder, a delta, a block file or a schema\nholds.",
+                                "Says what a model folder, a publish folder, a delta, a block file or a schema holds.",
                                 "  clicktower inspect model\n"
                                 "  clicktower inspect model --tokens C1=5b3e8d20 I1=5\n"
                                 "  clicktower inspect day_0.ctb --json\n"

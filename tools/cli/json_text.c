@@ -45,6 +45,9 @@ static bool scalar_text(const json_t *value, char *out, size_t out_bytes) {
 
 enum { CELL_BYTES = 512 };
 
+/* A cell and the blanks behind it, which the last column has not. */
+static void print_cell(const char *cell, json_int_t width, bool last) { (void)printf(" %-*s", last ? 0 : (int)width, cell); }
+
 /* Rows of objects as a table: a column for each key of any row, in the order of first appearance. */
 static void print_table(const json_t *rows) {
     json_t *widths = json_object();
@@ -60,15 +63,18 @@ static void print_table(const json_t *rows) {
             (void)json_object_set_new(widths, key, json_integer((json_int_t)width));
         }
     }
+    const size_t columns = json_object_size(widths);
+    size_t column = 0;
     (void)printf(" ");
-    json_object_foreach(widths, key, value) { (void)printf(" %-*s", (int)json_integer_value(value), key); }
+    json_object_foreach(widths, key, value) { print_cell(key, json_integer_value(value), ++column == columns); }
     (void)printf("\n");
     for (size_t r = 0; r < json_array_size(rows); r++) {
         (void)printf(" ");
+        column = 0;
         json_object_foreach(widths, key, value) {
             const json_t *content = json_object_get(json_array_get(rows, r), key);
             if (!content || !scalar_text(content, cell, sizeof cell)) (void)snprintf(cell, sizeof cell, "-");
-            (void)printf(" %-*s", (int)json_integer_value(value), cell);
+            print_cell(cell, json_integer_value(value), ++column == columns);
         }
         (void)printf("\n");
     }

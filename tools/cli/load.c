@@ -114,8 +114,10 @@ ct_code ct_verb_load(int argc, char **argv, ct_status *status) {
         "load",
         "Sends requests to a server for a while and prints rates, latencies in ms and how requests ended. Rows of the log become requests "
         "before the clock starts.",
-        "  clicktower load --to 127.0.0.1:8500 --data day_1.gz --candidates 100 --concurrency 16\n"
-        "  clicktower load --to 127.0.0.1:8500 --data day_1.gz --rate 2000 --deadline-ms 100 --json",
+        "  clicktower load --to 127.0.0.1:8500 --data day_1.gz --candidates 100 \\\n"
+        "      --concurrency 16\n"
+        "  clicktower load --to 127.0.0.1:8500 --data day_1.gz --rate 2000 \\\n"
+        "      --deadline-ms 100 --json",
         NULL,
         NULL,
         options,

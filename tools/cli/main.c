@@ -25,7 +25,7 @@ static const struct verb {
     {"score", "a client: rows in, probabilities out", ct_verb_score},
     {"load", "drives a server and measures it", ct_verb_load},
     {"example", "a filled request for a model, as JSON, Python or Go", ct_verb_example},
-    {"inspect", "what a model folder, block file or schema holds", ct_verb_inspect},
+    {"inspect", "what a model folder, publish folder, block file or schema holds", ct_verb_inspect},
     {"verify", "checks every checksum and prints the content's digest", ct_verb_verify},
     {"devices", "what hardware and libraries are there, what will be used", ct_verb_devices},
 };
@@ -33,12 +33,14 @@ enum { VERB_COUNT = sizeof verbs / sizeof *verbs };
 
 static const char about[] = "Trains click-through-rate models on click logs, compares feature arms, serves the winner.";
 static const char conventions[] =
-    "A SOURCE is a text file, plain or .gz, a block file (.ctb), or - for standard input.\n"
+    "A SOURCE is a log as text, plain, .gz or .zst, a block file (.ctb), - for standard input, or\n"
+    "'|COMMAND' for what a command prints.\n"
     "Results go to standard output, everything else to standard error.\n"
     "Exit codes: 0 done, 1 the input or the run failed, 2 wrong use.\n";
 static const char examples[] =
     "  clicktower synth --rows 200000 --out log.tsv.gz\n"
-    "  clicktower train --schema criteo --model dcn-v2 --train log.tsv.gz --out model\n";
+    "  clicktower train --schema criteo --model dcn-v2 --train log.tsv.gz --out model\n"
+    "  clicktower serve --model model --listen 127.0.0.1:8500\n";
 
 static void print_help(FILE *file) {
     (void)fprintf(file, "Usage: clicktower VERB [OPTION...]\n%s\n\n", about);
@@ -97,7 +99,8 @@ int main(int argc, char **argv) {
     }
     const char *word = argv[1];
     const bool version = strcmp(word, "--version") == 0;
-    if (version || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0) {
+    const bool help = strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
+    if (version || (help && argc == 2)) {
         if (version)
             (void)printf("clicktower %s\n", CT_VERSION);
         else
@@ -112,12 +115,15 @@ int main(int argc, char **argv) {
         if (code != CT_OK) (void)fprintf(stderr, "clicktower: %s\n", status.message);
         return code != CT_OK;
     }
+    char help_option[] = "--help", *help_of_verb[] = {argv[help ? 2 : 1], help_option, NULL}; /* clicktower help VERB */
+    char **arguments = help ? help_of_verb : argv + 1;
+    const int argument_count = help ? 2 : argc - 1;
     const struct verb *verb = NULL;
     for (size_t i = 0; i < VERB_COUNT; i++)
-        if (strcmp(verbs[i].name, word) == 0) verb = &verbs[i];
-    if (!verb) return wrong_use(word);
+        if (strcmp(verbs[i].name, arguments[0]) == 0) verb = &verbs[i];
+    if (!verb) return wrong_use(arguments[0]);
 
-    ct_code code = verb->run(argc - 1, argv + 1, &status);
+    ct_code code = verb->run(argument_count, arguments, &status);
     if (code == CT_OK || code == CT_END) code = ct_flush_results(&status);
     if (code == CT_OK) return 0;
     (void)fprintf(stderr, "clicktower %s: %s\n", verb->name, status.message);

@@ -190,7 +190,7 @@ static ct_code plain_word(parse_state *parse, const char *text) {
 
 static error_t on_key(int key, char *argument, struct argp_state *state) {
     parse_state *parse = state->input;
-    if (key == HELP_KEY) {
+    if (key == HELP_KEY || key == 'h') {
         parse->help = true;
         state->next = state->argc; /* nothing behind --help matters */
         return 0;
@@ -266,7 +266,7 @@ ct_code ct_command_parse(const ct_command *command, int argc, char **argv, ct_st
         ct_command_print_man(command, stdout);
         return CT_END;
     }
-    struct argp_option options[MAX_OPTIONS + 2];
+    struct argp_option options[MAX_OPTIONS + 3];
     char helps[MAX_OPTIONS][320], values[MAX_OPTIONS][48];
     memset(options, 0, sizeof options);
     for (size_t i = 0; i < command->option_count; i++) {
@@ -280,12 +280,13 @@ ct_code ct_command_parse(const ct_command *command, int argc, char **argv, ct_st
                                           .group = (int)i + 1}; /* keeps the table's order */
     }
     options[command->option_count] = (struct argp_option){.name = "help", .key = HELP_KEY, .doc = "show this help", .group = -1};
+    options[command->option_count + 1] = (struct argp_option){.key = 'h', .flags = OPTION_HIDDEN, .group = -1};
 
     char doc[2048], name[64], words[512];
+    (void)ct_command_needed(command, words, sizeof words);
     (void)snprintf(doc, sizeof doc, "%s\vExamples:\n%s", command->summary, command->examples);
     (void)snprintf(name, sizeof name, "clicktower %s", command->verb);
-    const struct argp argp = {
-        .options = options, .parser = on_key, .args_doc = ct_command_needed(command, words, sizeof words), .doc = doc};
+    const struct argp argp = {.options = options, .parser = on_key, .args_doc = words[0] ? words : NULL, .doc = doc};
     parse_state parse = {.command = command, .status = status};
     const error_t error = argp_parse(&argp, argc, argv, ARGP_NO_ERRS | ARGP_NO_HELP | ARGP_IN_ORDER, NULL, &parse);
     if (parse.help) {

@@ -36,6 +36,14 @@ void ct_warn_report(const char *verb, const char *what, const ct_read_report *re
                 report->unsorted_times, report->rows, what);
 }
 
+ct_code ct_check_output(const char *option, const char *path, const char *const *read, size_t read_count, ct_status *status) {
+    for (size_t i = 0; path != NULL && i < read_count; i++)
+        if (read[i] != NULL && ct_path_same_file(path, read[i]))
+            return ct_fail(status, CT_USAGE, "--%s %s is the file %s, which is read: it would be replaced; give another name", option, path,
+                           read[i]);
+    return CT_OK;
+}
+
 ct_code ct_flush_results(ct_status *status) {
     errno = 0;
     if (fflush(stdout) == 0 && !ferror(stdout)) return CT_OK;

@@ -35,14 +35,15 @@ ct_code ct_verb_power(int argc, char **argv, ct_status *status) {
     const ct_command command = {"power",
                                 "Says how much traffic an experiment needs to find a lift, or which lift some traffic finds, "
                                 "for one look at a time fixed before, and for looks at any time (a confidence sequence).",
-                                "  clicktower power --rate 0.03 --lift 0.02 --rows-per-unit 20 --correlation 0.05\n"
+                                "  clicktower power --rate 0.03 --lift 0.02 --rows-per-unit 20 \\\n"
+                                "      --correlation 0.05\n"
                                 "  clicktower power --rate 0.03 --units 100000",
                                 NULL,
                                 NULL,
                                 options,
                                 sizeof options / sizeof *options};
     CT_TRY(ct_command_parse(&command, argc, argv, status));
-    if ((power.lift != 0.0) == (units > 0.0)) return ct_fail(status, CT_USAGE, "give either --lift or --units, not 0");
+    if ((power.lift != 0.0) == (units > 0.0)) return ct_fail(status, CT_USAGE, "give one of --lift and --units, and not 0");
     if (units > 0.0) {
         double lift, sequence_lift;
         CT_TRY(ct_power_lift(&power, units, &lift, &sequence_lift, status));

@@ -79,9 +79,10 @@ ct_code ct_verb_quantize(int argc, char **argv, ct_status *status) {
         {"threads", "N", CT_OPTION_INTEGER, false, &threads, "0 = all processors; the codes do not depend on it", 0, 1024, NULL},
     };
     const ct_command command = {"quantize",
-                                "Turns vectors into semantic IDs: codes of a few levels by residual k-means, as prefixes.\n"
+                                "Turns vectors into semantic IDs: codes of a few levels by residual k-means, as prefixes. "
                                 "Near vectors share prefixes.",
-                                "  clicktower quantize --vectors items.npy --ids items.txt --levels 3 --codes 256 --out codes.tsv",
+                                "  clicktower quantize --vectors items.npy --ids items.txt --levels 3 \\\n"
+                                "      --codes 256 --out codes.tsv",
                                 NULL,
                                 NULL,
                                 options,
@@ -92,6 +93,7 @@ ct_code ct_verb_quantize(int argc, char **argv, ct_status *status) {
     double left[CT_QUANTIZE_MAX_LEVELS];
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
+    CT_TRY_GOTO(code, ct_check_output("out", out, (const char *const[]){vectors_path, ids_path}, 2, status), done);
     if (ids_path != NULL && strlen(ids_path) > 4 && strcmp(ids_path + strlen(ids_path) - 4, ".npy") == 0) {
         code = ct_fail(status, CT_UNSUPPORTED, "%s: quantize takes ids as text, one a line", ids_path);
         goto done;

@@ -98,7 +98,7 @@ ct_code ct_verb_report(int argc, char **argv, ct_status *status) {
         {"html", "FILE.html", CT_OPTION_TEXT, false, &out.html, "also as a page with a plot over time", 0, 0, NULL},
     };
     const ct_command command = {"report",
-                                "Compares the arms of an experiment on live traffic: ratio metrics with the unit as cluster,\n"
+                                "Compares the arms of an experiment on live traffic: ratio metrics with the unit as cluster, "
                                 "intervals that stay valid while you look, and a check of the split itself.",
                                 "  clicktower report --exposures log --feedback log \\\n"
                                 "      --experiment ranker.yaml --out report\n"
@@ -122,6 +122,9 @@ ct_code ct_verb_report(int argc, char **argv, ct_status *status) {
     live.plan = table.plan;
     live.alpha = table.alpha;
     CT_TRY_GOTO(code, check_source(&table, &live, status), done);
+    const char *const read[] = {table.table, live.covariate};
+    CT_TRY_GOTO(code, ct_check_output("json", out.json, read, 2, status), done);
+    CT_TRY_GOTO(code, ct_check_output("html", out.html, read, 2, status), done);
     live.stop = table.stop = ct_stop_on_signals();
     live.progress = true;
     if (out.folder != NULL) CT_TRY_GOTO(code, ct_folder_create(out.folder, status), done); /* before the work */

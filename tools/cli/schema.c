@@ -15,7 +15,7 @@ ct_code ct_verb_schema(int argc, char **argv, ct_status *status) {
     };
     const ct_command command = {
         "schema",
-        "Guesses a schema from the first rows of a log and prints it, each field with the reason:\na beginning to be "
+        "Guesses a schema from the first rows of a log and prints it, each field with the reason: a beginning to be "
         "looked at and corrected.",
         "  clicktower schema log.csv.gz >shop.yaml\n"
         "  clicktower schema --name shop --rows 100000 log.tsv",
@@ -26,8 +26,11 @@ ct_code ct_verb_schema(int argc, char **argv, ct_status *status) {
     char *yaml = NULL;
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
-    const ct_guess_options guess = {.source = words.items[0], .name = name, .max_rows = (size_t)rows};
-    CT_TRY_GOTO(code, ct_schema_guess(&guess, &yaml, status), done);
+    const ct_guess_options guess = {.source = words.items[0], .name = name, .max_rows = (size_t)rows, .stop = ct_stop_on_signals()};
+    if (ct_schema_guess(&guess, &yaml, status) != CT_OK) {
+        code = ct_stop_explain("no schema was printed", status);
+        goto done;
+    }
     (void)fputs(yaml, stdout);
 done:
     free(yaml);

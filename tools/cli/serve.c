@@ -67,7 +67,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
          0, 0, NULL},
         {"follow", "[NAME=]DIR", CT_OPTION_LIST, false, &follows,
          "publish folders of `train --publish DIR`: each delta there is applied between requests, to the --model of that name (or the only "
-         "one), whose folder is the base; without one the newest base in DIR is",
+         "one), whose folder is the base; without such a model it begins with the newest base in DIR",
          0, 0, NULL},
         {"listen", "HOST:PORT", CT_OPTION_ADDRESS, false, &listen, "0.0.0.0:PORT = every address; port 0 = any free one", 0, 0, NULL},
         {"admin", "HOST:PORT", CT_OPTION_ADDRESS, false, &admin_listen,
@@ -118,14 +118,15 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
          "requests must bring one of its lines as `authorization: Bearer TOKEN`; read again on SIGHUP", 0, 0, NULL},
     };
     const ct_command command = {"serve",
-                                "Answers score requests over gRPC until SIGINT or SIGTERM; prints `listening on\nHOST:PORT` once it is "
+                                "Answers score requests over gRPC until SIGINT or SIGTERM; prints `listening on HOST:PORT` once it is "
                                 "ready, and with --admin also `admin on http://HOST:PORT/`. SIGHUP reads the model "
                                 "folders again and serves what they hold now, unless one of them is broken; and the "
                                 "experiment, the tokens and the certificate.",
                                 "  clicktower serve --model model --admin 127.0.0.1:8501\n"
                                 "  clicktower serve --model a=model-a b=model-b --listen 0.0.0.0:8500\n"
                                 "  clicktower serve --follow publish\n"
-                                "  clicktower serve --model old=id new=text --experiment ranker.yaml --exposures shown --feedback clicks",
+                                "  clicktower serve --model old=id new=text --experiment ranker.yaml \\\n"
+                                "      --exposures shown --feedback clicks",
                                 NULL,
                                 NULL,
                                 options,

@@ -81,10 +81,11 @@ ct_code ct_verb_split(int argc, char **argv, ct_status *status) {
         {"max-bad-rows", "N|P%", CT_OPTION_BAD_ROWS, false, &bad_rows, "more bad rows than this are a failure", 0, 0, NULL},
     };
     const ct_command command = {"split",
-                                "Splits a log into training, validation and test rows by time: the lines as they stand,\n"
+                                "Splits a log into training, validation and test rows by time: the lines as they stand, "
                                 "each part in order of time. Says what makes the parts differ.",
                                 "  clicktower split --schema shop.yaml --by time --in log.gz --out split\n"
-                                "  clicktower split --schema shop.yaml --by user-time --unseen-items 20% --in log.gz --out cold",
+                                "  clicktower split --schema shop.yaml --by user-time --unseen-items 20% \\\n"
+                                "      --in log.gz --out cold",
                                 NULL,
                                 NULL,
                                 options,

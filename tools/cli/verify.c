@@ -111,8 +111,8 @@ ct_code ct_verb_verify(int argc, char **argv, ct_status *status) {
     ct_text_list words = {0};
     const ct_command command = {
         "verify",
-        "Checks every checksum and every reference and prints the digest of the content:\nequal models have equal "
-        "digests, whatever their files look like. Of a publish folder: of its newest\nmodel, to which every delta was applied.",
+        "Checks every checksum and every reference and prints the digest of the content: equal models have equal "
+        "digests, whatever their files look like. Of a publish folder: of its newest model, to which every delta was applied.",
         "  clicktower verify model\n"
         "  clicktower verify publish\n"
         "  clicktower verify day_0.ctb",
