@@ -115,6 +115,7 @@ typedef struct ct_worker {
     size_t work_count; /* calls at hand: the first ones of works */
     ct_arena arena;    /* of what is computed together, and of messages of other methods */
     size_t rows_done;  /* since its present work began */
+    bool idle;         /* it leads and waits: what comes first may be computed at once */
 } ct_worker;
 
 struct ct_server {
@@ -137,6 +138,7 @@ struct ct_server {
     double rate_rows, rate_ns; /* of late: rows that were computed, and how long threads took for them */
     ct_hold hold;              /* the leader's, without the lock */
     size_t scoring;            /* Score requests taken and not yet answered */
+    int64_t company_ns;        /* when a Score request last came while another was there */
     bool draining;
     ct_health *health;
     ct_exposures *exposures;     /* NULL = none; has a lock of its own, and so has the next */

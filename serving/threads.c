@@ -1,8 +1,11 @@
 /* The server's threads. There is one more than may score at once. One of them leads: it alone polls gRPC, puts calls into the queue and
  * refuses what is too much; nothing is decoded before a call's turn has come, so refusing costs a look at the queue. Where calls wait and
- * another thread is free, the leader lets that one lead and computes; else it goes on polling. So an idle server computes a call in the
- * thread that took it, somebody always reads the network, answers Health and notices who has gone, and gRPC's polling is never passed
- * around among threads that all wait for it.
+ * another thread is free, the leader lets that one lead and computes; else it goes on polling. So somebody always reads the network,
+ * answers Health and notices who has gone, and gRPC's polling is never passed around among threads that all wait for it.
+ *
+ * But a short call that comes alone is computed by the leader at once, in the middle of its poll: to wake another thread to lead would take
+ * about as long as the call does. What comes meanwhile waits for that time (SHORT_NS at most, as far as is known), and for a while
+ * (COMPANY_NS) after calls were there together nothing is done so.
  *
  * A thread that has nothing to do leads if nobody does, else helps with a shared request, else takes calls from the queue, else waits.
  * Looking and beginning to wait are one step under the lock, so no call stays in the queue while a thread is free.
@@ -11,9 +14,17 @@
 #include "base/clock.h"
 #include "serving/server_internal.h"
 
-enum { NAP_NS = 2000000, PLENTY_NS = 1000000, DRAIN_EVENTS = 64, QUIET_POLLS = 8, SWEEP_CALLS = 16, HOLD_NS = 50000000, RATE_ROWS = 8192 };
-
-/* --- the leader --- */
+enum {
+    NAP_NS = 2000000,
+    PLENTY_NS = 1000000,
+    DRAIN_EVENTS = 64,
+    QUIET_POLLS = 8,
+    SWEEP_CALLS = 16,
+    HOLD_NS = 50000000,
+    RATE_ROWS = 8192,
+    SHORT_NS = 200000,
+    COMPANY_NS = 1000000
+};
 
 static ct_score_call call_of(const ct_queue_entry *entry) { return (ct_score_call){entry->kind, entry->item}; }
 
@@ -24,13 +35,71 @@ static ct_code why_unwanted(const ct_queue_entry *entry, int64_t now_ns) {
 
 static bool is_wanted(const ct_queue_entry *entry, int64_t now_ns) { return why_unwanted(entry, now_ns) == CT_OK; }
 
-static void refuse_held(ct_server *server, const ct_held *held) {
-    ct_score_refuse(server, (ct_score_call){held->kind, held->item}, CT_EXHAUSTED, (ct_refusal)held->why);
-}
-
 /* Under lock. Have the threads enough to do, in calls or in work? Then nothing is lost where new calls are seen a little later. */
 static bool has_plenty(const ct_server *server) {
     return server->waiting == 0 && (server->queue.count >= 2 * (server->thread_count - 1) || ct_queue_wait_ns(&server->queue) >= PLENTY_NS);
+}
+
+/* Under lock. Were there several calls at once of late? */
+static bool has_company(const ct_server *server, int64_t now_ns) { return now_ns - server->company_ns < COMPANY_NS; }
+
+/* --- what a thread does with calls that wait --- */
+
+/* Under lock. What a row takes, of the last RATE_ROWS to 2 RATE_ROWS rows. */
+static void note_work(ct_server *server, const ct_worker *worker, int64_t began_ns) {
+    if (worker->rows_done == 0) return;
+    server->rate_rows += (double)worker->rows_done;
+    server->rate_ns += (double)(ct_clock_ns() - began_ns);
+    const double threads = (double)(server->thread_count - 1);
+    server->queue.row_ns = server->rate_ns / server->rate_rows / threads;
+    if (server->rate_rows < 2 * RATE_ROWS) return;
+    server->rate_rows /= 2;
+    server->rate_ns /= 2;
+}
+
+static bool is_small(const ct_queue_entry *entry) { return entry->rows <= CT_SERVE_MERGE_ROWS && entry->bytes <= CT_SERVE_MERGE_BYTES; }
+
+/* Under lock. The next call, and, where it is small, those behind it that are, too; but other threads that are free get their part. */
+static bool take_group(ct_worker *worker) {
+    ct_server *server = worker->server;
+    const int64_t now = ct_clock_ns();
+    const size_t share = server->waiting > 1 ? (server->queue.count + server->waiting - 1) / server->waiting : server->queue.count;
+    size_t rows = 0;
+    worker->work_count = 0;
+    while (worker->work_count < CT_SERVE_GROUP_CALLS) {
+        const ct_queue_entry *next = ct_queue_peek(&server->queue);
+        if (!next) break;
+        const bool joins = is_small(next) && rows + next->rows <= CT_SERVE_BLOCK_ROWS && worker->work_count < share;
+        if (worker->work_count && !joins) break;
+        const bool alone = !is_small(next);
+        rows += next->rows;
+        ct_queue_entry taken;
+        (void)ct_queue_take(&server->queue, now, &taken);
+        ct_score_begin(server, worker->works[worker->work_count++], call_of(&taken), taken.since_ns, now);
+        if (alone) break;
+    }
+    if (!has_plenty(server)) (void)pthread_cond_signal(&server->hungry);
+    return worker->work_count > 0;
+}
+
+/* Under lock, which is given back meanwhile. Helps with a shared request, or computes the calls at hand. */
+static void work(ct_worker *worker, ct_score_work *shared) {
+    ct_server *server = worker->server;
+    (void)pthread_mutex_unlock(&server->lock);
+    const int64_t began = ct_clock_ns();
+    worker->rows_done = 0;
+    if (shared)
+        ct_share_help(worker, shared);
+    else
+        ct_score_run(worker);
+    (void)pthread_mutex_lock(&server->lock);
+    note_work(server, worker, began);
+}
+
+/* --- the leader --- */
+
+static void refuse_held(ct_server *server, const ct_held *held) {
+    ct_score_refuse(server, (ct_score_call){held->kind, held->item}, CT_EXHAUSTED, (ct_refusal)held->why);
 }
 
 /* A busy server's leader would be woken for every packet, and each time take a core from a thread that computes: that costs more than its
@@ -75,6 +144,14 @@ static bool read_all(ct_worker *worker, ct_rpc_polled *polled, size_t quiet_poll
     return quiet == quiet_polls;
 }
 
+/* Where several calls are there at once, more may be on their way: what is read now is computed together. */
+static size_t quiet_polls(ct_server *server) {
+    (void)pthread_mutex_lock(&server->lock);
+    const bool company = has_company(server, ct_clock_ns());
+    (void)pthread_mutex_unlock(&server->lock);
+    return company ? QUIET_POLLS : 1;
+}
+
 static void lead(ct_worker *worker) {
     ct_server *server = worker->server;
     ct_rpc_polled polled = CT_RPC_NOTHING;
@@ -85,20 +162,20 @@ static void lead(ct_worker *worker) {
         if (stopped || give) {
             server->leading = false;
             server->stopped = stopped;
-            if (stopped)
-                (void)pthread_cond_broadcast(&server->work);
-            else
-                (void)pthread_cond_signal(&server->work);
+            if (stopped) (void)pthread_cond_broadcast(&server->work);
         }
         (void)pthread_mutex_unlock(&server->lock);
+        if (give) (void)pthread_cond_signal(&server->work);
         if (stopped || give) return;
         if (plenty) {
             const bool all = read_all(worker, &polled, QUIET_POLLS);
             (void)tend_queue(server);
             if (all) nap(server);
         } else {
+            worker->idle = true;
             polled = ct_rpc_server_poll(server->rpc, worker, tend_queue(server));
-            if (polled == CT_RPC_EVENT) (void)read_all(worker, &polled, 1);
+            worker->idle = false;
+            if (polled == CT_RPC_EVENT) (void)read_all(worker, &polled, quiet_polls(server));
         }
     }
 }
@@ -109,7 +186,7 @@ static void lead(ct_worker *worker) {
 static ct_queue_answer enqueue(ct_server *server, const ct_queue_entry *entry, ct_code *out_code) {
     ct_queue_answer answer = CT_QUEUE_FULL;
     (void)pthread_mutex_lock(&server->lock);
-    server->scoring++;
+    if (server->scoring++) server->company_ns = entry->since_ns;
     *out_code = server->draining ? CT_UNAVAILABLE : CT_EXHAUSTED;
     if (!server->draining) answer = ct_queue_push(&server->queue, entry->since_ns, *entry);
     (void)pthread_mutex_unlock(&server->lock);
@@ -167,12 +244,36 @@ static void rpc_end(void *of, const ct_status *status) {
 }
 static const ct_score_way rpc_way = {rpc_request, rpc_will_fail, rpc_why_unwanted, rpc_reserve, rpc_end};
 
+/* Under lock. As far as is known, which is nothing before the first calls. */
+static bool is_short(const ct_server *server, const ct_queue_entry *entry) {
+    const double ns = (double)entry->rows * server->queue.row_ns * (double)(server->thread_count - 1);
+    return is_small(entry) && ns > 0 && ns <= SHORT_NS;
+}
+
+/* Computes the call here and now, where it takes little time and there is nothing else to do. True: it is answered. */
+static bool score_at_once(ct_worker *leader, const ct_queue_entry *entry) {
+    ct_server *server = leader->server;
+    const int64_t now = entry->since_ns;
+    if (!leader->idle) return false;
+    leader->idle = false; /* for one call */
+    (void)pthread_mutex_lock(&server->lock);
+    const bool alone = server->scoring == 0 && !has_company(server, now) && !server->draining, at_once = alone && is_short(server, entry);
+    if (at_once) {
+        server->scoring++;
+        leader->work_count = 1;
+        ct_score_begin(server, leader->works[0], call_of(entry), now, now);
+        work(leader, NULL);
+    }
+    (void)pthread_mutex_unlock(&server->lock);
+    return at_once;
+}
+
 /* In the leader, which looks at the queue next. */
 void ct_serve_score(void *context, void *worker, ct_rpc_call *call) {
     ct_server *server = context;
     const ct_score_call score = {&rpc_way, call};
     const ct_queue_entry entry = entry_of(server, score, ct_rpc_call_deadline_ns(call));
-    (void)worker;
+    if (score_at_once(worker, &entry)) return;
     ct_code code = CT_OK;
     const ct_queue_answer answer = enqueue(server, &entry, &code);
     if (answer == CT_QUEUE_TAKEN) return;
@@ -182,63 +283,12 @@ void ct_serve_score(void *context, void *worker, ct_rpc_call *call) {
         ct_score_refuse(server, score, code, refusal_of(answer));
 }
 
-/* Under lock. What a row takes, of the last RATE_ROWS to 2 RATE_ROWS rows. */
-static void note_work(ct_server *server, const ct_worker *worker, int64_t began_ns) {
-    if (worker->rows_done == 0) return;
-    server->rate_rows += (double)worker->rows_done;
-    server->rate_ns += (double)(ct_clock_ns() - began_ns);
-    const double threads = (double)(server->thread_count - 1);
-    server->queue.row_ns = server->rate_ns / server->rate_rows / threads;
-    if (server->rate_rows < 2 * RATE_ROWS) return;
-    server->rate_rows /= 2;
-    server->rate_ns /= 2;
-}
-
-static bool is_small(const ct_queue_entry *entry) { return entry->rows <= CT_SERVE_MERGE_ROWS && entry->bytes <= CT_SERVE_MERGE_BYTES; }
-
-/* Under lock. The next call, and, where it is small, those behind it that are, too; but other threads that are free get their part. */
-static bool take_group(ct_worker *worker) {
-    ct_server *server = worker->server;
-    const int64_t now = ct_clock_ns();
-    const size_t share = server->waiting > 1 ? (server->queue.count + server->waiting - 1) / server->waiting : server->queue.count;
-    size_t rows = 0;
-    worker->work_count = 0;
-    while (worker->work_count < CT_SERVE_GROUP_CALLS) {
-        const ct_queue_entry *next = ct_queue_peek(&server->queue);
-        if (!next) break;
-        const bool joins = is_small(next) && rows + next->rows <= CT_SERVE_BLOCK_ROWS && worker->work_count < share;
-        if (worker->work_count && !joins) break;
-        const bool alone = !is_small(next);
-        rows += next->rows;
-        ct_queue_entry taken;
-        (void)ct_queue_take(&server->queue, now, &taken);
-        ct_score_begin(server, worker->works[worker->work_count++], call_of(&taken), taken.since_ns, now);
-        if (alone) break;
-    }
-    if (!has_plenty(server)) (void)pthread_cond_signal(&server->hungry);
-    return worker->work_count > 0;
-}
-
 /* --- their life --- */
 
 size_t ct_server_wake(ct_server *server, size_t count) {
     if (count > server->waiting) count = server->waiting;
     for (size_t i = 0; i < count; i++) (void)pthread_cond_signal(&server->work);
     return count;
-}
-
-/* Under lock, which is given back meanwhile. Helps with a shared request, or computes the calls at hand. */
-static void work(ct_worker *worker, ct_score_work *shared) {
-    ct_server *server = worker->server;
-    (void)pthread_mutex_unlock(&server->lock);
-    const int64_t began = ct_clock_ns();
-    worker->rows_done = 0;
-    if (shared)
-        ct_share_help(worker, shared);
-    else
-        ct_score_run(worker);
-    (void)pthread_mutex_lock(&server->lock);
-    note_work(server, worker, began);
 }
 
 void *ct_worker_main(void *argument) {

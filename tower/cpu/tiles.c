@@ -71,7 +71,11 @@ typedef struct tile_in {
 
 /* clang-format off */
 TILE(8, 3) TILE(8, 2) TILE(8, 1)
+TILE(7, 3) TILE(7, 2) TILE(7, 1)
+TILE(6, 4) TILE(6, 2) TILE(6, 1)
+TILE(5, 5) TILE(5, 3) TILE(5, 2) TILE(5, 1)
 TILE(4, 6) TILE(4, 3) TILE(4, 2) TILE(4, 1)
+TILE(3, 6) TILE(3, 3) TILE(3, 2) TILE(3, 1)
 TILE(2, 8) TILE(2, 4) TILE(2, 2) TILE(2, 1)
 TILE(1, 8) TILE(1, 4) TILE(1, 2) TILE(1, 1)
 GRADIENT_TILE(8, 3) GRADIENT_TILE(8, 2) GRADIENT_TILE(8, 1)
@@ -88,8 +92,13 @@ typedef struct tile_set {
     } tiles[4];
 } tile_set;
 
+/* A set for each count: what is left over of the rows goes through the weights once. */
 static const tile_set sets[] = {{8, {{3, tile_8_3}, {2, tile_8_2}, {1, tile_8_1}}},
+                                {7, {{3, tile_7_3}, {2, tile_7_2}, {1, tile_7_1}}},
+                                {6, {{4, tile_6_4}, {2, tile_6_2}, {1, tile_6_1}}},
+                                {5, {{5, tile_5_5}, {3, tile_5_3}, {2, tile_5_2}, {1, tile_5_1}}},
                                 {4, {{6, tile_4_6}, {3, tile_4_3}, {2, tile_4_2}, {1, tile_4_1}}},
+                                {3, {{6, tile_3_6}, {3, tile_3_3}, {2, tile_3_2}, {1, tile_3_1}}},
                                 {2, {{8, tile_2_8}, {4, tile_2_4}, {2, tile_2_2}, {1, tile_2_1}}},
                                 {1, {{8, tile_1_8}, {4, tile_1_4}, {2, tile_1_2}, {1, tile_1_1}}}};
 
