@@ -140,6 +140,7 @@ void ct_background_begin(ct_background *background) {
     (void)pthread_cond_signal(&background->changed);
     (void)pthread_mutex_unlock(&background->lock);
     (void)set_policy(background->worker, SCHED_IDLE);
+    (void)sched_yield(); /* to whoever has come while it had the right to go on for a while */
 }
 
 void ct_background_end(ct_background *background) {

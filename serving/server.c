@@ -168,9 +168,10 @@ fail:
 int ct_server_port(const ct_server *server) { return ct_rpc_server_port(server->rpc); }
 
 ct_code ct_server_replace(ct_server *server, const ct_server_model *models, size_t model_count, const ct_experiment *experiment,
-                          ct_status *status) {
+                          ct_background *background, ct_status *status) {
     ct_model_set *set = NULL;
     CT_TRY(ct_model_set_create(models, model_count, experiment, server->max_candidates, server->thread_count, &set, status));
+    ct_background_end(background);
     (void)pthread_mutex_lock(&server->lock);
     ct_model_set *before = server->set;
     server->set = set;
@@ -179,6 +180,7 @@ ct_code ct_server_replace(ct_server *server, const ct_server_model *models, size
     while (before->users) (void)pthread_cond_wait(&server->ended, &server->lock);
     ct_model_set_move_counts(set, before); /* of those that had begun */
     (void)pthread_mutex_unlock(&server->lock);
+    ct_background_begin(background);
     ct_model_set_destroy(before);
     return CT_OK;
 }

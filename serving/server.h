@@ -9,6 +9,7 @@
 #ifndef SERVING_SERVER_H
 #define SERVING_SERVER_H
 
+#include "base/background.h"
 #include "base/status.h"
 #include "experiment/assign/assign.h"
 #include "model/model.h"
@@ -82,9 +83,10 @@ CT_MUST_CHECK ct_code ct_server_start(const ct_server_options *options, ct_serve
 int ct_server_port(const ct_server *server);
 /* Serves these models, and runs this experiment (NULL = none), from now on, in the place of those before, all at once. A request that has
  * begun ends with what it began with, and this returns when the last of those has: then the models before are the caller's alone. On
- * failure nothing has changed. One at a time. */
+ * failure nothing has changed. One at a time. background: whose work this is, begun; it does not give way while it has the server's lock.
+ * NULL = nobody's. */
 CT_MUST_CHECK ct_code ct_server_replace(ct_server *server, const ct_server_model *models, size_t model_count,
-                                        const ct_experiment *experiment, ct_status *status);
+                                        const ct_experiment *experiment, ct_background *background, ct_status *status);
 /* For whoever finds out before ct_server_replace that new models can't be served. */
 void ct_server_count_refused_swap(ct_server *server);
 /* Or that they are not complete yet. */

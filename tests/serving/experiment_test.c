@@ -126,7 +126,7 @@ static void unit_name(size_t unit, char out[32]) { (void)snprintf(out, 32, "user
 static void replace(fixture *fx, const ct_experiment *experiment, bool with_third) {
     ct_status status = CT_STATUS_INIT;
     const ct_server_model models[] = {{"first", fx->model}, {"second", fx->other}, {"third", fx->other}};
-    MUST(ct_server_replace(fx->server, models, with_third ? 3 : 2, experiment, &status), status);
+    MUST(ct_server_replace(fx->server, models, with_third ? 3 : 2, experiment, NULL, &status), status);
 }
 
 /* --- tests --- */
@@ -198,7 +198,7 @@ static void forced_outside_and_without_a_unit(void **state) {
     /* Without the control's model nothing changes. */
     ct_status status = CT_STATUS_INIT;
     const ct_server_model second = {"second", fx->other};
-    assert_int_equal(ct_server_replace(fx->server, &second, 1, experiment, &status), CT_INVALID);
+    assert_int_equal(ct_server_replace(fx->server, &second, 1, experiment, NULL, &status), CT_INVALID);
     assert_non_null(strstr(status.message, "'first'"));
     assert_answer(answer_to(&c, &(question){.unit = "gil"}), "", "", "first");
     client_deinit(&c);
@@ -253,9 +253,9 @@ static void columns_of_another_arm_are_no_mistake(void **state) {
     client c;
     client_init(&c, fx);
     const ct_server_model models[] = {{"first", fx->model}, {"moody", moody}};
-    MUST(ct_server_replace(fx->server, models, 2, NULL, &status), status);
+    MUST(ct_server_replace(fx->server, models, 2, NULL, NULL, &status), status);
     assert_refused(&c, &(question){.also = "mood"}, CT_INVALID, "'mood'");
-    MUST(ct_server_replace(fx->server, models, 2, experiment, &status), status);
+    MUST(ct_server_replace(fx->server, models, 2, experiment, NULL, &status), status);
     assert_answer(answer_to(&c, &(question){.unit = "o", .also = "mood"}), "old", "forced", "first");
     assert_answer(answer_to(&c, &(question){.unit = "n", .also = "mood"}), "new", "forced", "moody");
     assert_answer(answer_to(&c, &(question){.unit = "o"}), "old", "forced", "first");

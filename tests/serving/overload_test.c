@@ -343,7 +343,7 @@ static void *replace_main(void *argument) {
     replacer *r = argument;
     ct_status status = CT_STATUS_INIT;
     const ct_server_model model = {"m", r->model};
-    r->code = ct_server_replace(r->server, &model, 1, NULL, &status);
+    r->code = ct_server_replace(r->server, &model, 1, NULL, NULL, &status);
     atomic_store(&r->done, true);
     return NULL;
 }
@@ -428,7 +428,7 @@ static void *swap_main(void *argument) {
     ct_status status = CT_STATUS_INIT;
     while (!atomic_load(&s->stop)) {
         const ct_server_model model = {"m", s->fx->models[s->swaps % VERSIONS]};
-        if (ct_server_replace(s->fx->server, &model, 1, NULL, &status) != CT_OK) break;
+        if (ct_server_replace(s->fx->server, &model, 1, NULL, NULL, &status) != CT_OK) break;
         s->swaps++;
     }
     return NULL;
@@ -465,8 +465,8 @@ static void test_replace_refused(void **state) {
     start(fx, 1, 10, LONG_MS);
     ct_status status = CT_STATUS_INIT;
     const ct_server_model twice[] = {{"m", fx->models[1]}, {"m", fx->models[2]}};
-    assert_int_equal(ct_server_replace(fx->server, twice, 2, NULL, &status), CT_INVALID);
-    assert_int_equal(ct_server_replace(fx->server, twice, 0, NULL, &status), CT_INVALID);
+    assert_int_equal(ct_server_replace(fx->server, twice, 2, NULL, NULL, &status), CT_INVALID);
+    assert_int_equal(ct_server_replace(fx->server, twice, 0, NULL, NULL, &status), CT_INVALID);
     send_rows(fx, 3, TIMEOUT_MS);
     const ct_rpc_result result = next(fx);
     assert_int_equal(version_of(fx, &result, 3), 0);

@@ -60,7 +60,7 @@ has out 'rows taken, 0 keys still counted'
 expect 1 "admission: filter, filter_mib: 32.*admission: filter, filter_mib: 16" train "${model[@]}" "${filter[@]}" \
     --set embedding.filter_mib=16 --train log.tsv --out large --resume
 expect 0 '^trained ' train "${model[@]}" "${filter[@]}" --set embedding.filter_mib=32 --train log.tsv log.tsv --out large --resume
-expect 0 ' filter_error ' inspect large
+expect 0 ' filter_error$' inspect large
 
 echo "what does not go with it"
 expect 1 "embedding.admission is 'sketch'; it must be exact or filter" train "${model[@]}" --train log.tsv --out no --set embedding.admission=sketch

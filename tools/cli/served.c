@@ -321,12 +321,8 @@ static size_t keep_there(const ct_served *served, const ct_server_model *models,
     return count;
 }
 
-/* Takes the server's lock, so it does not give way. */
 static ct_code replace(ct_served *served, const ct_server_model *models, size_t count, const ct_experiment *experiment, ct_status *status) {
-    ct_background_end(served->later);
-    const ct_code code = ct_server_replace(served->options.server, models, count, experiment, status);
-    ct_background_begin(served->later);
-    return code;
+    return ct_server_replace(served->options.server, models, count, experiment, served->later, status);
 }
 
 /* Reads what is new (with `anew` every folder and the experiment) beside what is served, and hands it over at once. With `anew`, where one
