@@ -358,6 +358,16 @@ def test_access():
     fresh.close()
     log = server.stop()
     assert "kind=no_token" in log and "secret" not in log and "PRIVATE" not in log
+    # Without a CA for clients nobody needs a certificate, and nobody is asked for one; a new certificate is shown as well.
+    server = Server("--model", model_a, "--tls-cert", path("server.pem"), "--tls-key", path("server.key"),
+                    credentials=grpc.ssl_channel_credentials(read("ca.pem")))
+    assert len(score(server, 2).outputs[0].probabilities) == 2
+    before = shown()
+    certificate("server", "localhost", "ca")
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_log("event=serve.certificate result=done")
+    assert shown() != before
+    assert re.search("event=serve.start .* tls=yes ", server.stop())
     print("access: as documented")
 
 
