@@ -47,7 +47,7 @@ one_thing_for_another() {
     expect 0 "^rows 0$" convert --schema criteo --in empty --out empty.ctb
     expect 1 "broken.yaml:2: not YAML: " train --schema criteo --model broken.yaml --train log.tsv --out m
     expect 1 "items.npy:1: not a text in UTF-8: " train --schema criteo --model items.npy --train log.tsv --out m
-    expect 2 "give one of --lift and --units" power --rate 0.1
+    expect 2 "give either --lift or --units" power --rate 0.1
     expect 1 "schema synth has no time field; a split needs one" split --schema log.yaml --by time --in log.tsv --out parts
 }
 

@@ -64,6 +64,14 @@ the_manual_page_says_what_help_says() {
         echo "  SKIP: no man here; the page was not rendered"
     fi
 }
+what_the_manual_names_is_in_the_package() {
+    local file
+    for file in $(sed -n '/^\.SH SEE ALSO/,$s/^\.IR \([a-z.\\-]*\) .*/\1/p' "$work/clicktower.1" | tr -d '\\'); do
+        [ -s "$root/usr/share/doc/clicktower/$file" ] || wrong "$file is not in the package"
+        echo "$file"
+    done >"$work/named"
+    [ "$(wc -l <"$work/named")" -eq 5 ] || wrong "the manual names: $(cat "$work/named")"
+}
 completion_knows_the_verbs() {
     PATH=$root/usr/bin:$PATH bash -c '
         source "$1/usr/share/bash-completion/completions/clicktower"
@@ -153,6 +161,7 @@ run_case the_program_runs_from_the_package
 run_case control_says_what_is_needed
 run_case equal_programs_give_equal_packages
 run_case the_manual_page_says_what_help_says
+run_case what_the_manual_names_is_in_the_package
 run_case completion_knows_the_verbs
 run_case the_unit_is_sound
 run_case deploy_fits_the_program

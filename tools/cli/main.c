@@ -72,7 +72,10 @@ static ct_code print_man(ct_status *status) {
     }
     (void)printf(".SH EXAMPLES\n.nf\n");
     ct_man_text(stdout, examples);
-    (void)printf(".fi\n");
+    (void)printf(
+        ".fi\n.SH SEE ALSO\nIn /usr/share/doc/clicktower:\n.IR file\\-formats.md ,\nthe keys of schemas and model files and all that is "
+        "read and written;\n.IR operations.md ,\ntraining, serving, metrics;\n.IR ab.md ,\ncomparisons and live experiments;\n.IR "
+        "api.md ,\nthe server's API, with\n.IR clicktower.proto .\n");
     return CT_OK;
 }
 

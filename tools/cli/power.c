@@ -43,7 +43,7 @@ ct_code ct_verb_power(int argc, char **argv, ct_status *status) {
                                 options,
                                 sizeof options / sizeof *options};
     CT_TRY(ct_command_parse(&command, argc, argv, status));
-    if ((power.lift != 0.0) == (units > 0.0)) return ct_fail(status, CT_USAGE, "give one of --lift and --units, and not 0");
+    if ((power.lift != 0.0) == (units > 0.0)) return ct_fail(status, CT_USAGE, "give either --lift or --units: one of them, above 0");
     if (units > 0.0) {
         double lift, sequence_lift;
         CT_TRY(ct_power_lift(&power, units, &lift, &sequence_lift, status));
