@@ -19,6 +19,7 @@ enum {
     PLENTY_NS = 1000000,
     DRAIN_EVENTS = 64,
     QUIET_POLLS = 8,
+    FEW_QUIET_POLLS = 2,
     SWEEP_CALLS = 16,
     HOLD_NS = 50000000,
     RATE_ROWS = 8192,
@@ -39,9 +40,6 @@ static bool is_wanted(const ct_queue_entry *entry, int64_t now_ns) { return why_
 static bool has_plenty(const ct_server *server) {
     return server->waiting == 0 && (server->queue.count >= 2 * (server->thread_count - 1) || ct_queue_wait_ns(&server->queue) >= PLENTY_NS);
 }
-
-/* Under lock. Were there several calls at once of late? */
-static bool has_company(const ct_server *server, int64_t now_ns) { return now_ns - server->company_ns < COMPANY_NS; }
 
 /* --- what a thread does with calls that wait --- */
 
@@ -144,29 +142,13 @@ static bool read_all(ct_worker *worker, ct_rpc_polled *polled, size_t quiet_poll
     return quiet == quiet_polls;
 }
 
-/* Where several calls are there at once, more may be on their way: what is read now is computed together. */
-static size_t quiet_polls(ct_server *server) {
-    (void)pthread_mutex_lock(&server->lock);
-    const bool company = has_company(server, ct_clock_ns());
-    (void)pthread_mutex_unlock(&server->lock);
-    return company ? QUIET_POLLS : 1;
-}
-
+/* Under lock, which is given back meanwhile, until another thread may lead: then what waits is this one's. */
 static void lead(ct_worker *worker) {
     ct_server *server = worker->server;
     ct_rpc_polled polled = CT_RPC_NOTHING;
-    for (;;) {
-        (void)pthread_mutex_lock(&server->lock);
-        const bool stopped = polled == CT_RPC_STOPPED, busy = server->waiting == 0, give = server->queue.count && !busy;
+    while (polled != CT_RPC_STOPPED && (server->queue.count == 0 || server->waiting == 0)) {
         const bool plenty = has_plenty(server);
-        if (stopped || give) {
-            server->leading = false;
-            server->stopped = stopped;
-            if (stopped) (void)pthread_cond_broadcast(&server->work);
-        }
         (void)pthread_mutex_unlock(&server->lock);
-        if (give) (void)pthread_cond_signal(&server->work);
-        if (stopped || give) return;
         if (plenty) {
             const bool all = read_all(worker, &polled, QUIET_POLLS);
             (void)tend_queue(server);
@@ -175,9 +157,16 @@ static void lead(ct_worker *worker) {
             worker->idle = true;
             polled = ct_rpc_server_poll(server->rpc, worker, tend_queue(server));
             worker->idle = false;
-            if (polled == CT_RPC_EVENT) (void)read_all(worker, &polled, quiet_polls(server));
+            if (polled == CT_RPC_EVENT) (void)read_all(worker, &polled, FEW_QUIET_POLLS);
         }
+        (void)pthread_mutex_lock(&server->lock);
     }
+    server->leading = false;
+    server->stopped = polled == CT_RPC_STOPPED;
+    if (server->stopped)
+        (void)pthread_cond_broadcast(&server->work);
+    else
+        (void)pthread_cond_signal(&server->work);
 }
 
 /* --- calls --- */
@@ -257,7 +246,8 @@ static bool score_at_once(ct_worker *leader, const ct_queue_entry *entry) {
     if (!leader->idle) return false;
     leader->idle = false; /* for one call */
     (void)pthread_mutex_lock(&server->lock);
-    const bool alone = server->scoring == 0 && !has_company(server, now) && !server->draining, at_once = alone && is_short(server, entry);
+    const bool alone = server->scoring == 0 && now - server->company_ns >= COMPANY_NS;
+    const bool at_once = alone && !server->draining && is_short(server, entry);
     if (at_once) {
         server->scoring++;
         leader->work_count = 1;
@@ -299,10 +289,7 @@ void *ct_worker_main(void *argument) {
         ct_score_work *shared = NULL;
         if (!server->leading) {
             server->leading = true;
-            (void)pthread_mutex_unlock(&server->lock);
             lead(worker);
-            (void)pthread_mutex_lock(&server->lock);
-            /* Whoever was woken leads; what waited is ours. */
             if (!server->stopped && take_group(worker)) work(worker, NULL);
         } else if ((shared = ct_share_find(server)) || take_group(worker)) {
             work(worker, shared);
