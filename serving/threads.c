@@ -5,7 +5,8 @@
  *
  * But a short call that comes alone is computed by the leader at once, in the middle of its poll: to wake another thread to lead would take
  * about as long as the call does. What comes meanwhile waits for that time (SHORT_NS at most, as far as is known), and for a while
- * (COMPANY_NS) after calls were there together nothing is done so.
+ * (COMPANY_NS) after calls were there together nothing is done so. Where the client asked again within WATCH_NS of its answer, the leader
+ * looks for the next call for so long before it sleeps: falling asleep and being woken take a good part of such a call's time.
  *
  * A thread that has nothing to do leads if nobody does, else helps with a shared request, else takes calls from the queue, else waits.
  * Looking and beginning to wait are one step under the lock, so no call stays in the queue while a thread is free.
@@ -24,7 +25,8 @@ enum {
     HOLD_NS = 50000000,
     RATE_ROWS = 8192,
     SHORT_NS = 200000,
-    COMPANY_NS = 1000000
+    COMPANY_NS = 1000000,
+    WATCH_NS = 100000
 };
 
 static ct_score_call call_of(const ct_queue_entry *entry) { return (ct_score_call){entry->kind, entry->item}; }
@@ -142,6 +144,16 @@ static bool read_all(ct_worker *worker, ct_rpc_polled *polled, size_t quiet_poll
     return quiet == quiet_polls;
 }
 
+/* Looks for the next call of a client that asks again as soon as it has its answer. */
+static ct_rpc_polled watch(ct_worker *worker) {
+    ct_rpc_polled polled = CT_RPC_NOTHING;
+    while (worker->watch_until_ns && polled == CT_RPC_NOTHING) {
+        polled = ct_rpc_server_poll(worker->server->rpc, worker, 0);
+        if (polled == CT_RPC_NOTHING && ct_clock_ns() >= worker->watch_until_ns) worker->watch_until_ns = 0;
+    }
+    return polled;
+}
+
 /* Under lock, which is given back meanwhile, until another thread may lead: then what waits is this one's. */
 static void lead(ct_worker *worker) {
     ct_server *server = worker->server;
@@ -155,7 +167,8 @@ static void lead(ct_worker *worker) {
             if (all) nap(server);
         } else {
             worker->idle = true;
-            polled = ct_rpc_server_poll(server->rpc, worker, tend_queue(server));
+            polled = watch(worker);
+            if (polled == CT_RPC_NOTHING) polled = ct_rpc_server_poll(server->rpc, worker, tend_queue(server));
             worker->idle = false;
             if (polled == CT_RPC_EVENT) (void)read_all(worker, &polled, FEW_QUIET_POLLS);
         }
@@ -255,7 +268,12 @@ static bool score_at_once(ct_worker *leader, const ct_queue_entry *entry) {
         work(leader, NULL);
     }
     (void)pthread_mutex_unlock(&server->lock);
-    return at_once;
+    leader->watch_until_ns = 0;
+    if (!at_once) return false;
+    const int64_t end = ct_clock_ns();
+    if (server->thread_count > 2 && now - leader->answered_ns < WATCH_NS) leader->watch_until_ns = end + WATCH_NS;
+    leader->answered_ns = end;
+    return true;
 }
 
 /* In the leader, which looks at the queue next. */
