@@ -112,10 +112,11 @@ typedef struct ct_worker {
     size_t index;
     pthread_t thread;
     ct_score_work *works[CT_SERVE_GROUP_CALLS];
-    size_t work_count; /* calls at hand: the first ones of works */
-    ct_arena arena;    /* of what is computed together, and of messages of other methods */
-    size_t rows_done;  /* since its present work began */
-    bool idle;         /* it leads and waits: what comes first may be computed at once */
+    size_t work_count;                   /* calls at hand: the first ones of works */
+    ct_arena arena;                      /* of what is computed together, and of messages of other methods */
+    size_t rows_done;                    /* since its present work began */
+    bool idle;                           /* it leads and waits: what comes first may be computed at once */
+    int64_t answered_ns, watch_until_ns; /* when it last did so; until when it looks for the next one, 0 = not at all */
 } ct_worker;
 
 struct ct_server {

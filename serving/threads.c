@@ -5,7 +5,8 @@
  *
  * But a short call that comes alone is computed by the leader at once, in the middle of its poll: to wake another thread to lead would take
  * about as long as the call does. What comes meanwhile waits for that time (SHORT_NS at most, as far as is known), and for a while
- * (COMPANY_NS) after calls were there together nothing is done so.
+ * (COMPANY_NS) after calls were there together nothing is done so. Where the client asked again within WATCH_NS of its answer, the leader
+ * looks for the next call for so long before it sleeps: falling asleep and being woken take a good part of such a call's time.
  *
  * A thread that has nothing to do leads if nobody does, else helps with a shared request, else takes calls from the queue, else waits.
  * Looking and beginning to wait are one step under the lock, so no call stays in the queue while a thread is free.
@@ -19,11 +20,13 @@ enum {
     PLENTY_NS = 1000000,
     DRAIN_EVENTS = 64,
     QUIET_POLLS = 8,
+    FEW_QUIET_POLLS = 2,
     SWEEP_CALLS = 16,
     HOLD_NS = 50000000,
     RATE_ROWS = 8192,
     SHORT_NS = 200000,
-    COMPANY_NS = 1000000
+    COMPANY_NS = 1000000,
+    WATCH_NS = 100000
 };
 
 static ct_score_call call_of(const ct_queue_entry *entry) { return (ct_score_call){entry->kind, entry->item}; }
@@ -39,9 +42,6 @@ static bool is_wanted(const ct_queue_entry *entry, int64_t now_ns) { return why_
 static bool has_plenty(const ct_server *server) {
     return server->waiting == 0 && (server->queue.count >= 2 * (server->thread_count - 1) || ct_queue_wait_ns(&server->queue) >= PLENTY_NS);
 }
-
-/* Under lock. Were there several calls at once of late? */
-static bool has_company(const ct_server *server, int64_t now_ns) { return now_ns - server->company_ns < COMPANY_NS; }
 
 /* --- what a thread does with calls that wait --- */
 
@@ -144,40 +144,42 @@ static bool read_all(ct_worker *worker, ct_rpc_polled *polled, size_t quiet_poll
     return quiet == quiet_polls;
 }
 
-/* Where several calls are there at once, more may be on their way: what is read now is computed together. */
-static size_t quiet_polls(ct_server *server) {
-    (void)pthread_mutex_lock(&server->lock);
-    const bool company = has_company(server, ct_clock_ns());
-    (void)pthread_mutex_unlock(&server->lock);
-    return company ? QUIET_POLLS : 1;
+/* Looks for the next call of a client that asks again as soon as it has its answer. */
+static ct_rpc_polled watch(ct_worker *worker) {
+    ct_rpc_polled polled = CT_RPC_NOTHING;
+    while (worker->watch_until_ns && polled == CT_RPC_NOTHING) {
+        polled = ct_rpc_server_poll(worker->server->rpc, worker, 0);
+        if (polled == CT_RPC_NOTHING && ct_clock_ns() >= worker->watch_until_ns) worker->watch_until_ns = 0;
+    }
+    return polled;
 }
 
+/* Under lock, which is given back meanwhile, until another thread may lead: then what waits is this one's. */
 static void lead(ct_worker *worker) {
     ct_server *server = worker->server;
     ct_rpc_polled polled = CT_RPC_NOTHING;
-    for (;;) {
-        (void)pthread_mutex_lock(&server->lock);
-        const bool stopped = polled == CT_RPC_STOPPED, busy = server->waiting == 0, give = server->queue.count && !busy;
+    while (polled != CT_RPC_STOPPED && (server->queue.count == 0 || server->waiting == 0)) {
         const bool plenty = has_plenty(server);
-        if (stopped || give) {
-            server->leading = false;
-            server->stopped = stopped;
-            if (stopped) (void)pthread_cond_broadcast(&server->work);
-        }
         (void)pthread_mutex_unlock(&server->lock);
-        if (give) (void)pthread_cond_signal(&server->work);
-        if (stopped || give) return;
         if (plenty) {
             const bool all = read_all(worker, &polled, QUIET_POLLS);
             (void)tend_queue(server);
             if (all) nap(server);
         } else {
             worker->idle = true;
-            polled = ct_rpc_server_poll(server->rpc, worker, tend_queue(server));
+            polled = watch(worker);
+            if (polled == CT_RPC_NOTHING) polled = ct_rpc_server_poll(server->rpc, worker, tend_queue(server));
             worker->idle = false;
-            if (polled == CT_RPC_EVENT) (void)read_all(worker, &polled, quiet_polls(server));
+            if (polled == CT_RPC_EVENT) (void)read_all(worker, &polled, FEW_QUIET_POLLS);
         }
+        (void)pthread_mutex_lock(&server->lock);
     }
+    server->leading = false;
+    server->stopped = polled == CT_RPC_STOPPED;
+    if (server->stopped)
+        (void)pthread_cond_broadcast(&server->work);
+    else
+        (void)pthread_cond_signal(&server->work);
 }
 
 /* --- calls --- */
@@ -257,7 +259,8 @@ static bool score_at_once(ct_worker *leader, const ct_queue_entry *entry) {
     if (!leader->idle) return false;
     leader->idle = false; /* for one call */
     (void)pthread_mutex_lock(&server->lock);
-    const bool alone = server->scoring == 0 && !has_company(server, now) && !server->draining, at_once = alone && is_short(server, entry);
+    const bool alone = server->scoring == 0 && now - server->company_ns >= COMPANY_NS;
+    const bool at_once = alone && !server->draining && is_short(server, entry);
     if (at_once) {
         server->scoring++;
         leader->work_count = 1;
@@ -265,7 +268,12 @@ static bool score_at_once(ct_worker *leader, const ct_queue_entry *entry) {
         work(leader, NULL);
     }
     (void)pthread_mutex_unlock(&server->lock);
-    return at_once;
+    leader->watch_until_ns = 0;
+    if (!at_once) return false;
+    const int64_t end = ct_clock_ns();
+    if (server->thread_count > 2 && now - leader->answered_ns < WATCH_NS) leader->watch_until_ns = end + WATCH_NS;
+    leader->answered_ns = end;
+    return true;
 }
 
 /* In the leader, which looks at the queue next. */
@@ -299,10 +307,7 @@ void *ct_worker_main(void *argument) {
         ct_score_work *shared = NULL;
         if (!server->leading) {
             server->leading = true;
-            (void)pthread_mutex_unlock(&server->lock);
             lead(worker);
-            (void)pthread_mutex_lock(&server->lock);
-            /* Whoever was woken leads; what waited is ours. */
             if (!server->stopped && take_group(worker)) work(worker, NULL);
         } else if ((shared = ct_share_find(server)) || take_group(worker)) {
             work(worker, shared);
