@@ -81,9 +81,11 @@ static uint32_t before(const ct_history_unit *unit, int64_t when) {
     return at;
 }
 
-static bool enter(ct_history *history, uint64_t unit_key, const ct_history_entry *entry) {
+static bool enter(ct_histories *histories, size_t number, uint64_t unit_key, const ct_history_entry *entry) {
+    ct_history *history = &histories->list[number];
     ct_history_unit *unit = ct_history_unit_of(history, unit_key);
-    if (unit == NULL || !ct_history_unit_reserve(history, unit, unit->end - unit->begin + 1)) return false;
+    if (unit == NULL || (histories->saving != NULL && !ct_histories_keep(histories, number, unit))) return false;
+    if (!ct_history_unit_reserve(history, unit, unit->end - unit->begin + 1)) return false;
     uint32_t at = unit->end;
     while (at > unit->begin && unit->entries[at - 1].when > entry->when) at--; /* only a late one stands before others */
     memmove(unit->entries + at + 1, unit->entries + at, (unit->end - at) * sizeof *entry);
@@ -116,6 +118,8 @@ ct_code ct_histories_create(const ct_schema *schema, ct_histories **out_historie
                                 .time = ct_schema_find_kind(schema, CT_FIELD_TIME),
                                 .label = ct_schema_find_kind(schema, CT_FIELD_LABEL),
                                 .list = list};
+    (void)pthread_mutex_init(&histories->mutex, NULL);
+    (void)pthread_cond_init(&histories->saved, NULL);
     for (size_t f = 0; f < schema->field_count; f++) {
         const ct_field *field = &schema->fields[f];
         if (field->kind != CT_FIELD_HISTORY) continue;
@@ -130,10 +134,13 @@ ct_code ct_histories_create(const ct_schema *schema, ct_histories **out_historie
 }
 
 void ct_histories_clear(ct_histories *histories) {
+    (void)pthread_mutex_lock(&histories->mutex);
     for (size_t h = 0; h < histories->count; h++) {
         ct_history *history = &histories->list[h];
-        for (size_t u = 0; u < history->unit_count; u++) free(history->units[u].entries);
-        free(history->units);
+        if (!ct_histories_move_units(histories, h)) {
+            for (size_t u = 0; u < history->unit_count; u++) free(history->units[u].entries);
+            free(history->units);
+        }
         free(history->slots);
         history->units = NULL;
         history->slots = NULL;
@@ -142,11 +149,14 @@ void ct_histories_clear(ct_histories *histories) {
     }
     histories->rows = histories->late = 0;
     histories->cleared = true;
+    (void)pthread_mutex_unlock(&histories->mutex);
 }
 
 void ct_histories_destroy(ct_histories *histories) {
     if (histories == NULL) return;
     ct_histories_clear(histories);
+    (void)pthread_mutex_destroy(&histories->mutex);
+    (void)pthread_cond_destroy(&histories->saved);
     free(histories->list);
     free(histories);
 }
@@ -300,10 +310,15 @@ static bool take_row(ct_histories *histories, ct_batch *filled, const to_fill *l
         const ct_history_entry entry = {.when = when,
                                         .key = ct_column_u64(&batch->columns[history->of])[row],
                                         .vector = history->vector < 0 ? 0 : ct_column_u64(&batch->columns[history->vector])[row]};
-        if (!enter(history, unit_key, &entry)) return false;
+        if (!enter(histories, h, unit_key, &entry)) return false;
     }
     histories->late += late;
     return true;
+}
+
+static void lock_for_rows(ct_histories *histories) {
+    (void)pthread_mutex_lock(&histories->mutex);
+    ct_histories_wait_for_room(histories);
 }
 
 ct_code ct_histories_live(ct_histories *histories, ct_batch *batch, ct_status *status) {
@@ -311,7 +326,9 @@ ct_code ct_histories_live(ct_histories *histories, ct_batch *batch, ct_status *s
     size_t count = 0, row = 0;
     CT_TRY(check_batch(histories, batch, true, status));
     CT_TRY(begin_filling(histories, batch, &list, &count, status));
+    lock_for_rows(histories);
     while (row < batch->rows && take_row(histories, batch, list, count, batch, row)) row++;
+    (void)pthread_mutex_unlock(&histories->mutex);
     const bool done = row == batch->rows;
     end_filling(batch, list, count);
     return done ? CT_OK : ct_fail_memory(status, sizeof(ct_history_unit), "histories");
@@ -319,9 +336,11 @@ ct_code ct_histories_live(ct_histories *histories, ct_batch *batch, ct_status *s
 
 ct_code ct_histories_add(ct_histories *histories, const ct_batch *batch, ct_status *status) {
     CT_TRY(check_batch(histories, batch, true, status));
-    for (size_t row = 0; row < batch->rows; row++)
-        if (!take_row(histories, NULL, NULL, 0, batch, row)) return ct_fail_memory(status, sizeof(ct_history_unit), "histories");
-    return CT_OK;
+    size_t row = 0;
+    lock_for_rows(histories);
+    while (row < batch->rows && take_row(histories, NULL, NULL, 0, batch, row)) row++;
+    (void)pthread_mutex_unlock(&histories->mutex);
+    return row == batch->rows ? CT_OK : ct_fail_memory(status, sizeof(ct_history_unit), "histories");
 }
 
 size_t ct_histories_read(const ct_histories *histories, size_t field, uint64_t unit_key, uint64_t *out_keys) {

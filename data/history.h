@@ -56,11 +56,18 @@ void ct_histories_retire(ct_histories *from, ct_histories *next);
 /* or nobody has read `next`: it is freed. NULL is fine. */
 void ct_histories_drop(ct_histories *next);
 
-/* --- a file (history_file.c; docs/file-formats.md) --- */
-CT_MUST_CHECK ct_code ct_histories_write(const ct_histories *histories, const char *path, ct_status *status);
+/* --- a file (history_file.c, history_saving.c; docs/file-formats.md) --- */
+/* What they hold now is to be written, while rows may enter or all be cleared (nothing else): one at a time, a second one waits. Rows wait
+ * too, where they have changed much before it was written. */
+typedef struct ct_histories_saving ct_histories_saving;
+CT_MUST_CHECK ct_code ct_histories_saving_begin(ct_histories *histories, ct_histories_saving **out_saving, ct_status *status);
+/* Any thread, once. Feeds the digest as ct_histories_digest would have done then. */
+CT_MUST_CHECK ct_code ct_histories_saving_write(ct_histories_saving *saving, const char *path, ct_digest *digest, ct_status *status);
+void ct_histories_saving_end(ct_histories_saving *saving);   /* any thread, before the histories go; NULL is fine */
+uint64_t ct_histories_saving_bytes(ct_histories *histories); /* that saving takes at most beside ct_histories_bytes */
 /* CT_CORRUPT where the file is not what such a schema's histories write. */
 CT_MUST_CHECK ct_code ct_histories_open(const ct_schema *schema, const char *path, ct_histories **out_histories, ct_status *status);
-/* Feeds what write writes. */
+/* Feeds what a file of them as they are now has. */
 CT_MUST_CHECK ct_code ct_histories_digest(const ct_histories *histories, ct_digest *digest, ct_status *status);
 
 #endif

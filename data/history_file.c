@@ -17,7 +17,6 @@
 #include "data/history_internal.h"
 
 #define FILE_MAX_BYTES ((size_t)1 << 36)
-static const char magic[8] = {'C', 'T', 'H', 'I', 'S', 'T', '1', '\n'};
 static const char magic_of_changes[8] = {'C', 'T', 'H', 'I', 'S', 'T', 'D', '\n'};
 
 typedef struct word_list {
@@ -25,9 +24,8 @@ typedef struct word_list {
     size_t count, room;
 } word_list;
 
-/* Where the bytes go: one of the three. */
+/* Where the bytes go: one of the two. */
 typedef struct sink {
-    ct_file_writer *writer;
     ct_digest *digest;
     word_list *list;
     bool changed; /* only units that have changed */
@@ -38,20 +36,17 @@ static ct_code put_words(const sink *to, const uint64_t *words, size_t count, ct
         ct_digest_update(to->digest, words, count * sizeof *words);
         return CT_OK;
     }
-    if (to->list != NULL) {
-        word_list *list = to->list;
-        if (list->count + count > list->room) {
-            const size_t room = 2 * list->room + count + 64;
-            uint64_t *more = realloc(list->words, room * sizeof *more);
-            if (more == NULL) return ct_fail_memory(status, room * sizeof *more, "the histories' changes");
-            list->words = more;
-            list->room = room;
-        }
-        memcpy(list->words + list->count, words, count * sizeof *words);
-        list->count += count;
-        return CT_OK;
+    word_list *list = to->list;
+    if (list->count + count > list->room) {
+        const size_t room = 2 * list->room + count + 64;
+        uint64_t *more = realloc(list->words, room * sizeof *more);
+        if (more == NULL) return ct_fail_memory(status, room * sizeof *more, "the histories' changes");
+        list->words = more;
+        list->room = room;
     }
-    return ct_file_writer_write(to->writer, words, count * sizeof *words, status);
+    memcpy(list->words + list->count, words, count * sizeof *words);
+    list->count += count;
+    return CT_OK;
 }
 
 static int by_key(const void *left, const void *right) {
@@ -87,20 +82,10 @@ done:
 
 static ct_code put_all(const sink *to, const ct_histories *histories, ct_status *status) {
     uint64_t words[3] = {0, (uint64_t)histories->rows, histories->count};
-    memcpy(words, magic, sizeof magic);
+    memcpy(words, CT_HISTORY_MAGIC, sizeof words[0]);
     CT_TRY(put_words(to, words, 3, status));
     for (size_t h = 0; h < histories->count; h++) CT_TRY(put_history(to, histories->schema, &histories->list[h], status));
     return CT_OK;
-}
-
-ct_code ct_histories_write(const ct_histories *histories, const char *path, ct_status *status) {
-    ct_file_writer *writer = NULL;
-    CT_TRY(ct_file_writer_open(path, &writer, status));
-    const sink to = {.writer = writer};
-    const ct_code code = put_all(&to, histories, status);
-    if (code == CT_OK) return ct_file_writer_commit(writer, status);
-    ct_file_writer_abort(writer);
-    return code;
 }
 
 ct_code ct_histories_digest(const ct_histories *histories, ct_digest *digest, ct_status *status) {
@@ -191,7 +176,8 @@ static ct_code take_history(words *from, const ct_schema *schema, ct_history *hi
 }
 
 static ct_code take_all(words *from, ct_histories *histories, ct_status *status) {
-    if (from->count < 3 || memcmp(from->data, magic, sizeof magic) != 0) return corrupt(from, "this is no file of histories", status);
+    if (from->count < 3 || memcmp(from->data, CT_HISTORY_MAGIC, sizeof(uint64_t)) != 0)
+        return corrupt(from, "this is no file of histories", status);
     from->at = 1;
     histories->rows = (int64_t)next(from);
     if (next(from) != histories->count) return corrupt(from, "the number of histories is not the schema's", status);

@@ -16,9 +16,7 @@ struct ct_model_saving {
     tensor_list tensors;
     char *values; /* of the tensors */
     ct_snapshot *snapshot;
-    ct_histories *copy; /* of the histories; may be NULL */
-    const ct_histories *histories;
-    bool written; /* but for the folder's name */
+    ct_histories_saving *histories; /* NULL = there are none */
     char *spec;
     json_t *metrics;
     ct_model_text *texts; /* (text_count): name and text are its own */
@@ -30,7 +28,7 @@ struct ct_model_saving {
 static void saving_destroy(ct_model_saving *saving) {
     ct_snapshot_end(saving->snapshot);
     tensor_list_deinit(&saving->tensors);
-    ct_histories_destroy(saving->copy);
+    ct_histories_saving_end(saving->histories);
     json_decref(saving->metrics);
     for (size_t i = 0; saving->texts != NULL && i < saving->text_count; i++) {
         free((char *)(uintptr_t)saving->texts[i].name);
@@ -88,13 +86,13 @@ done:
     return code;
 }
 
-/* Of what is saved; after the snapshot was written. */
-static ct_code digest_saved(const ct_model_saving *saving, char out_hex[CT_DIGEST_HEX_BYTES], ct_status *status) {
+/* Writes the histories, and gives the digest of what is saved; after the snapshot was written. */
+static ct_code write_histories(const ct_model_saving *saving, const char *path, char out_hex[CT_DIGEST_HEX_BYTES], ct_status *status) {
     ct_digest *digest = NULL;
     CT_TRY(ct_digest_create(&digest, status));
     digest_head(saving->model, saving->spec, saving->rows, saving->step, &saving->tensors, digest);
     ct_snapshot_digest(saving->snapshot, digest);
-    const ct_code code = saving->histories != NULL ? ct_histories_digest(saving->histories, digest, status) : CT_OK;
+    const ct_code code = saving->histories != NULL ? ct_histories_saving_write(saving->histories, path, digest, status) : CT_OK;
     if (code == CT_OK) ct_digest_hex(digest, out_hex);
     ct_digest_destroy(digest);
     return code;
@@ -214,8 +212,7 @@ static ct_code write_content(const ct_model_saving *saving, ct_status *status) {
         CT_TRY_GOTO(code, write_text(folder, saving->texts[i].name, saving->texts[i].text, strlen(saving->texts[i].text), status), done);
     CT_TRY_GOTO(code, safetensors_write(tower, saving->tensors.tensors, saving->tensors.count, status), done);
     CT_TRY_GOTO(code, ct_snapshot_write(saving->snapshot, status), done);
-    if (saving->histories != NULL) CT_TRY_GOTO(code, ct_histories_write(saving->histories, histories, status), done);
-    CT_TRY_GOTO(code, digest_saved(saving, digest, status), done);
+    CT_TRY_GOTO(code, write_histories(saving, histories, digest, status), done);
     if (saving->resume_folder != NULL && rename(saving->resume_folder, resume) != 0) {
         code = ct_fail_errno(status, "%s: cannot be moved into the model folder", saving->resume_folder);
         goto done;
@@ -273,17 +270,12 @@ static ct_code take(ct_model_saving *saving, const json_t *metrics, ct_status *s
     saving->metrics = json_deep_copy(metrics);
     if (saving->spec == NULL || saving->metrics == NULL) return ct_fail_memory(status, 4096, "the model folder");
     CT_TRY(copy_tensors(saving, status));
-    saving->histories = model->histories;
-    const bool copied = model->histories != NULL && model->memory_bytes == 0;
-    if (copied) CT_TRY(ct_histories_copy(model->histories, &saving->copy, status));
-    if (copied) saving->histories = saving->copy;
+    if (model->histories != NULL) CT_TRY(ct_histories_saving_begin(model->histories, &saving->histories, status));
     char *tables = ct_path_join(saving->staged, "tables");
     if (tables == NULL) return ct_fail_memory(status, strlen(saving->staged), "a path");
-    ct_code code = ct_snapshot_begin(model->store, tables, &saving->snapshot, status);
+    const ct_code code = ct_snapshot_begin(model->store, tables, &saving->snapshot, status);
     free(tables);
-    if (code != CT_OK || saving->histories == saving->copy) return code;
-    saving->written = true; /* within a limit on memory there is no room for a second copy of the histories */
-    return write_content(saving, status);
+    return code;
 }
 
 /* After a failure. The store's helper may have the snapshot's folder in work, which stays until it is through. */
@@ -325,7 +317,7 @@ fail:
 }
 
 ct_code ct_model_save_end(ct_model_saving *saving, ct_status *status) {
-    ct_code code = saving->written ? CT_OK : write_content(saving, status);
+    ct_code code = write_content(saving, status);
     if (code == CT_OK) code = ct_folder_commit_keeping(saving->staged, saving->folder, saving->kept_folder, status);
     if (code != CT_OK) remove_staged(saving, status);
     saving_destroy(saving);

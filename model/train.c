@@ -147,7 +147,8 @@ ct_code ct_model_train(ct_model *model, const ct_batch *batch, uint32_t epoch, f
     if (weight >= 0 && batch->columns[weight].present) step.weights = ct_column_f32(&batch->columns[weight]);
     int64_t since = ct_clock_ns();
     /* The reader has another table of histories, as large as this one. */
-    if (model->histories != NULL) ct_store_count_others(model->store, 2 * ct_histories_bytes(model->histories));
+    if (model->histories != NULL)
+        ct_store_count_others(model->store, 2 * ct_histories_bytes(model->histories) + ct_histories_saving_bytes(model->histories));
     CT_TRY(keys_look_up(model, batch, epoch, status));
     for (size_t worker = 0; worker < ct_pool_threads(model->pool); worker++) model->scratch[worker].status = (ct_status)CT_STATUS_INIT;
     lap(&model->profile.look_up, &since);

@@ -1,6 +1,8 @@
 /* Histories against a plain loop over all rows; never anything of the row's own time or later; files. */
 #include "data/history.h"
 
+#include <pthread.h>
+
 #include "tests/data/rows.h"
 
 static char *folder;
@@ -250,6 +252,95 @@ static void digest_of(const ct_histories *histories, char out_hex[CT_DIGEST_HEX_
     ct_digest_destroy(digest);
 }
 
+static void write_file(ct_histories *histories, const char *path) {
+    ct_digest *digest = NULL;
+    ct_histories_saving *saving = NULL;
+    ct_status status = CT_STATUS_INIT;
+    assert_ok(ct_digest_create(&digest, &status), &status);
+    assert_ok(ct_histories_saving_begin(histories, &saving, &status), &status);
+    assert_ok(ct_histories_saving_write(saving, path, digest, &status), &status);
+    ct_histories_saving_end(saving);
+    ct_digest_destroy(digest);
+}
+
+typedef struct save_work {
+    ct_histories_saving *saving;
+    const char *path;
+    char hex[CT_DIGEST_HEX_BYTES];
+    ct_status status;
+    ct_code code;
+} save_work;
+
+static void *save_thread(void *context) {
+    save_work *work = context;
+    ct_digest *digest = NULL;
+    work->code = ct_digest_create(&digest, &work->status);
+    if (work->code == CT_OK) work->code = ct_histories_saving_write(work->saving, work->path, digest, &work->status);
+    if (work->code == CT_OK) ct_digest_hex(digest, work->hex);
+    ct_digest_destroy(digest);
+    ct_histories_saving_end(work->saving);
+    return NULL;
+}
+
+/* A file holds what there was when saving began, whatever enters until it is written or while it is, also where all begins anew; and what
+ * enters is what would have entered without. */
+static void files_are_of_one_moment(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(timed);
+    row *all = make_rows(7, 5), *more = make_rows(9, 5);
+    char *path = write_rows("moment.tsv", all), *later = write_rows("later.tsv", more), *file = temp_path(folder, "moment");
+    for (int way = 0; way < 6; way++) {
+        const int clears = way % 3;
+        const bool beside = way >= 3; /* written while rows enter, else behind them */
+        char then[CT_DIGEST_HEX_BYTES], one[CT_DIGEST_HEX_BYTES], other[CT_DIGEST_HEX_BYTES];
+        ct_histories *set[2] = {create(schema), create(schema)}, *back = NULL; /* the second one is never saved */
+        ct_status status = CT_STATUS_INIT;
+        save_work work = {.path = file, .status = CT_STATUS_INIT};
+        pthread_t thread;
+        rows read;
+        for (size_t i = 0; i < 2; i++) {
+            read = read_live(schema, path, 64, 1, set[i]);
+            rows_free(&read);
+        }
+        digest_of(set[0], then);
+        assert_ok(ct_histories_saving_begin(set[0], &work.saving, &status), &status);
+        if (beside) assert_int_equal(pthread_create(&thread, NULL, save_thread, &work), 0);
+        for (size_t i = 0; i < 2; i++) {
+            for (int c = 0; c <= clears; c++) {
+                if (c > 0) ct_histories_clear(set[i]);
+                read = read_live(schema, later, 64, 1, set[i]);
+                rows_free(&read);
+            }
+        }
+        if (beside)
+            assert_int_equal(pthread_join(thread, NULL), 0);
+        else
+            (void)save_thread(&work);
+        assert_ok(work.code, &work.status);
+        assert_string_equal(work.hex, then);
+        assert_ok(ct_histories_open(schema, file, &back, &status), &status);
+        digest_of(back, one);
+        assert_string_equal(one, then);
+        ct_histories_destroy(back);
+        digest_of(set[0], one);
+        digest_of(set[1], other);
+        assert_string_equal(one, other);
+        assert_string_not_equal(one, then);
+        write_file(set[0], file); /* and once more */
+        assert_ok(ct_histories_open(schema, file, &back, &status), &status);
+        digest_of(back, other);
+        assert_string_equal(one, other);
+        ct_histories_destroy(back);
+        for (size_t i = 0; i < 2; i++) ct_histories_destroy(set[i]);
+    }
+    free(path);
+    free(later);
+    free(file);
+    free(all);
+    free(more);
+    ct_schema_destroy(schema);
+}
+
 /* What comes back from a file goes on as if it had never been away; a changed byte that makes it something else is refused or read. */
 static void files_bring_them_back(void **state) {
     (void)state;
@@ -260,7 +351,7 @@ static void files_bring_them_back(void **state) {
     ct_histories *histories = create(schema), *back = NULL, *copy = NULL;
     ct_status status = CT_STATUS_INIT;
     rows first = read_live(schema, path, 64, 1, histories);
-    assert_ok(ct_histories_write(histories, file, &status), &status);
+    write_file(histories, file);
     assert_ok(ct_histories_open(schema, file, &back, &status), &status);
     assert_ok(ct_histories_copy(histories, &copy, &status), &status);
     digest_of(histories, one);
@@ -401,6 +492,7 @@ int main(void) {
                                        cmocka_unit_test(no_history_holds_the_future),
                                        cmocka_unit_test(standing_histories_are_the_newest_values),
                                        cmocka_unit_test(block_files_give_the_same),
+                                       cmocka_unit_test(files_are_of_one_moment),
                                        cmocka_unit_test(files_bring_them_back),
                                        cmocka_unit_test(changes_take_them_on),
                                        cmocka_unit_test(what_is_missing_is_named)};
