@@ -59,6 +59,11 @@ static void backward_products(void *context, size_t block, size_t worker) {
 static void gradient_products(void *context, size_t task, size_t worker) {
     const work *w = context;
     const ct_cpu *cpu = w->cpu;
+    if (cpu->own) {
+        const ct_cpu_piece piece = ct_cpu_find_piece(cpu, task);
+        for (size_t b = 0; b < cpu->block_count; ++b) ct_cpu_piece_product(cpu, w->scratch[worker], &piece, &cpu->blocks[0], b > 0);
+        return;
+    }
     const ct_cpu_layer *layer = cpu->layers;
     while (task >= layer->panel_count) task -= (layer++)->panel_count;
     for (size_t b = 0; b < cpu->block_count; ++b) {
@@ -115,7 +120,7 @@ static int bench(const char *name, ct_spec_builder *b, ct_precision precision, s
             const int64_t t4 = ct_clock_ns();
             ct_pool_run(pool, blocks, backward_products, &w);
             const int64_t t5 = ct_clock_ns();
-            ct_pool_run(pool, w.cpu->task_count, gradient_products, &w);
+            ct_pool_run(pool, ct_tower_gradient_tasks(tower) - 1, gradient_products, &w);
             const int64_t t6 = ct_clock_ns();
             const double scale = 1e-6 / repeats;
             step[0][run] += (double)(t1 - t0) * scale;

@@ -54,24 +54,24 @@ static void rich_dz(const part *p, size_t l, size_t row, void *dz) {
     const size_t n = layer->out_padded;
     const float *masters = cpu->weights.masters;
     float *d = scratch->sums[2], *unused = scratch->sums[1], *partial = kept->partial;
-    memcpy(d, gradient_at(p, l + 1, row), cpu->chunk_rows * n * sizeof *d);
-    if (layer->dropout > 0) ct_loop_multiply(kept->kept[l] + row * n, cpu->chunk_rows * n, d);
+    memcpy(d, gradient_at(p, l + 1, row), cpu->part_rows * n * sizeof *d);
+    if (layer->dropout > 0) ct_loop_multiply(kept->kept[l] + row * n, cpu->part_rows * n, d);
     if (layer->relu) {
         if (cpu->bf16) {
-            ct_loop_where_positive_bf16((const uint16_t *)kept->slabs[l + 1].in + row * n, cpu->chunk_rows * n, d);
+            ct_loop_where_positive_bf16((const uint16_t *)kept->slabs[l + 1].in + row * n, cpu->part_rows * n, d);
         } else {
-            ct_loop_where_positive_f32((const float *)kept->slabs[l + 1].in + row * n, cpu->chunk_rows * n, d);
+            ct_loop_where_positive_f32((const float *)kept->slabs[l + 1].in + row * n, cpu->part_rows * n, d);
         }
     }
     if (layer->normalise) {
-        ct_loop_normalise_back(d, cpu->chunk_rows, layer->out, n, masters + layer->scale, kept->sum[l] + row * n, kept->inverse[l] + row,
+        ct_loop_normalise_back(d, cpu->part_rows, layer->out, n, masters + layer->scale, kept->sum[l] + row * n, kept->inverse[l] + row,
                                partial + layer->partial_scale, partial + layer->partial_shift);
     }
     if (cpu->bf16) {
-        ct_loop_dense_back_bf16(d, n, (const uint16_t *)(const void *)unused, n, false, cpu->chunk_rows, n, dz,
+        ct_loop_dense_back_bf16(d, n, (const uint16_t *)(const void *)unused, n, false, cpu->part_rows, n, dz,
                                 partial + layer->partial_bias);
     } else {
-        ct_loop_dense_back_f32(d, n, unused, n, false, cpu->chunk_rows, n, dz, partial + layer->partial_bias);
+        ct_loop_dense_back_f32(d, n, unused, n, false, cpu->part_rows, n, dz, partial + layer->partial_bias);
     }
 }
 
@@ -91,10 +91,10 @@ static void layer_dz(const part *p, size_t l, size_t row) {
     if (!layer->cross) {
         if (cpu->bf16) {
             const uint16_t *y = (const uint16_t *)kept->slabs[l + 1].in + row * n;
-            ct_loop_dense_back_bf16(dy, n, y, n, layer->relu, cpu->chunk_rows, n, scratch->dz[0], bias_gradient);
+            ct_loop_dense_back_bf16(dy, n, y, n, layer->relu, cpu->part_rows, n, scratch->dz[0], bias_gradient);
         } else {
             const float *y = (const float *)kept->slabs[l + 1].in + row * n;
-            ct_loop_dense_back_f32(dy, n, y, n, layer->relu, cpu->chunk_rows, n, scratch->dz[0], bias_gradient);
+            ct_loop_dense_back_f32(dy, n, y, n, layer->relu, cpu->part_rows, n, scratch->dz[0], bias_gradient);
         }
         return;
     }
@@ -115,9 +115,9 @@ static void layer_dz(const part *p, size_t l, size_t row) {
                                 .dz = scratch->dz[0],
                                 .bias_gradient = bias_gradient};
     if (cpu->bf16) {
-        ct_loop_cross_back_bf16(&back, cpu->chunk_rows, n);
+        ct_loop_cross_back_bf16(&back, cpu->part_rows, n);
     } else {
-        ct_loop_cross_back_f32(&back, cpu->chunk_rows, n);
+        ct_loop_cross_back_f32(&back, cpu->part_rows, n);
     }
 }
 
@@ -144,15 +144,15 @@ static void of_fields_back(const part *p, size_t l, size_t context_width) {
 
 /* A chunk of dz, (rows, out_padded), as the right-hand matrices of the weight gradient's products. */
 static void dz_to_panels(const ct_cpu *cpu, const ct_cpu_layer *layer, const void *dz, size_t row, void *to) {
-    const size_t full = layer->full_panels * cpu->panel_columns, n = layer->out_padded, at = ct_cpu_panel_at(cpu, layer->full_panels);
+    const size_t full = layer->full_panels * CT_PANEL_COLUMNS, n = layer->out_padded, at = ct_cpu_panel_at(cpu, layer->full_panels);
     const size_t first[] = {0, full}, columns[] = {full, n - full}, to_at[] = {0, at};
     for (size_t i = 0; i < 2; ++i) {
         if (columns[i] == 0) continue;
         const ct_panels *panels = &layer->panels[i].dz;
         if (cpu->bf16) {
-            ct_loop_to_panels_bf16((const uint16_t *)dz + first[i], n, cpu->chunk_rows, columns[i], panels, row, (uint16_t *)to + to_at[i]);
+            ct_loop_to_panels_bf16((const uint16_t *)dz + first[i], n, cpu->part_rows, columns[i], panels, row, (uint16_t *)to + to_at[i]);
         } else {
-            ct_loop_to_panels_f32((const float *)dz + first[i], n, cpu->chunk_rows, columns[i], panels, row, (float *)to + to_at[i]);
+            ct_loop_to_panels_f32((const float *)dz + first[i], n, cpu->part_rows, columns[i], panels, row, (float *)to + to_at[i]);
         }
     }
 }
@@ -171,14 +171,14 @@ static void dense_dz_in_pairs(const part *p, size_t l, size_t row) {
     const ct_cpu *cpu = p->cpu;
     const ct_cpu_rows *kept = p->kept;
     const ct_cpu_layer *layer = &cpu->layers[l];
-    const size_t n = layer->out_padded, full = layer->full_panels * cpu->panel_columns;
+    const size_t n = layer->out_padded, full = layer->full_panels * CT_PANEL_COLUMNS;
     const float *dy = gradient_at(p, l + 1, row);
     const uint16_t *y = (const uint16_t *)kept->slabs[l + 1].in + row * n;
     float *bias_gradient = kept->partial + layer->partial_bias;
     uint16_t *dz = p->scratch->dz[0], *to = kept->dz[l];
-    if (full > 0) ct_loop_dense_back_pairs(dy, y, layer->relu, cpu->chunk_rows, full, n, dz, bias_gradient, &layer->panels[0].dz, row, to);
+    if (full > 0) ct_loop_dense_back_pairs(dy, y, layer->relu, cpu->part_rows, full, n, dz, bias_gradient, &layer->panels[0].dz, row, to);
     if (full == n) return;
-    ct_loop_dense_back_pairs(dy + full, y + full, layer->relu, cpu->chunk_rows, n - full, n, dz + full, bias_gradient + full,
+    ct_loop_dense_back_pairs(dy + full, y + full, layer->relu, cpu->part_rows, n - full, n, dz + full, bias_gradient + full,
                              &layer->panels[1].dz, row, to + ct_cpu_panel_at(cpu, layer->full_panels));
 }
 
@@ -187,16 +187,14 @@ static void layer_back(const part *p, size_t l) {
     const ct_cpu_layer *layer = &cpu->layers[l];
     ct_cpu_scratch *scratch = p->scratch;
     const bool pairs = goes_in_pairs(cpu, layer);
-    for (size_t row = p->first; row < p->end; row += cpu->chunk_rows) {
-        if (pairs) {
-            dense_dz_in_pairs(p, l, row);
-        } else {
-            layer_dz(p, l, row);
-            dz_to_panels(cpu, layer, scratch->dz[0], row, p->kept->dz[l]);
-        }
-        ct_product_run(layer->back, scratch->executor, cpu->chunk_rows, scratch->dz[0], layer->packed_back,
-                       gradient_at(p, layer->input, row), layer->back_adds);
+    if (pairs) {
+        dense_dz_in_pairs(p, l, p->first);
+    } else {
+        layer_dz(p, l, p->first);
+        dz_to_panels(cpu, layer, scratch->dz[0], p->first, p->kept->dz[l]);
     }
+    ct_product_run(layer->back, scratch->executor, cpu->part_rows, scratch->dz[0], layer->packed_back,
+                   gradient_at(p, layer->input, p->first), layer->back_adds);
 }
 
 /* --- with products of our own: where layer l + 1 is the last to add to the gradient of layer l's output, its product's rows become
@@ -271,7 +269,7 @@ static void own_dz_now(const part *p, size_t l, size_t row, size_t rows) {
         return;
     }
     back_finish finish;
-    const ct_tile tile = {.rows = rows, .sums = gradient_at(p, l + 1, row), .stride = n};
+    const ct_tile tile = {.rows = rows, .end = n, .sums = gradient_at(p, l + 1, row), .stride = n};
     prepare_finish(p, l, row, false, &finish)(&finish, &tile);
 }
 
@@ -279,18 +277,16 @@ static void own_layer_back(const part *p, size_t l) {
     const ct_cpu *cpu = p->cpu;
     const ct_cpu_layer *layer = &cpu->layers[l];
     const bool early = is_early(cpu, l), next_early = l > 0 && layer->input == l && is_early(cpu, l - 1);
-    const size_t rows = early ? p->end - p->first : cpu->chunk_rows;
-    for (size_t row = p->first; row < p->end; row += rows) {
-        if (!early) own_dz_now(p, l, row, rows);
-        const uint16_t *dz = own_dz(p, l, row);
-        if (next_early) {
-            back_finish finish;
-            const ct_tile_finish next = prepare_finish(p, l - 1, row, layer->back_adds, &finish);
-            ct_product_run_finished(layer->back, rows, dz, layer->packed_back, p->scratch->sums[0], next, &finish);
-        } else {
-            ct_product_run(layer->back, p->scratch->executor, rows, dz, layer->packed_back, gradient_at(p, layer->input, row),
-                           layer->back_adds);
-        }
+    const size_t row = p->first, rows = p->end - row;
+    if (!early) own_dz_now(p, l, row, rows);
+    const uint16_t *dz = own_dz(p, l, row);
+    if (next_early) {
+        back_finish finish;
+        const ct_tile_finish next = prepare_finish(p, l - 1, row, layer->back_adds, &finish);
+        ct_product_run_finished(layer->back, rows, dz, layer->packed_back, p->scratch->sums[0], next, &finish);
+    } else {
+        ct_product_run(layer->back, p->scratch->executor, rows, dz, layer->packed_back, gradient_at(p, layer->input, row),
+                       layer->back_adds);
     }
 }
 
@@ -298,7 +294,7 @@ static void own_layer_back(const part *p, size_t l) {
 static void clear_dz(const ct_cpu *cpu, size_t l, const ct_cpu_rows *kept, size_t whole) {
     const ct_cpu_layer *layer = &cpu->layers[l];
     const size_t item = ct_cpu_item(cpu);
-    if (cpu->own && layer->panel_count > 0) {
+    if (cpu->own && layer->back != NULL) {
         memset((uint16_t *)kept->dz[l] + whole * layer->out_padded, 0, (cpu->block_rows - whole) * layer->out_padded * item);
         return;
     }
@@ -328,11 +324,24 @@ static void adapters_back(const ct_cpu *cpu, size_t count, const ct_cpu_rows *ke
     }
 }
 
+/* What weight gradients read of rows [first, first + count) of a block's dz; all of it, where rows do not follow each other. */
+static bool dz_moderate(const ct_cpu *cpu, const ct_cpu_rows *kept, size_t first, size_t count) {
+    bool moderate = true;
+    for (size_t l = 0; l < cpu->layer_count && moderate; ++l) {
+        const ct_cpu_layer *layer = &cpu->layers[l];
+        if (kept->dz[l] == NULL) continue;
+        moderate = cpu->own ? ct_cpu_moderate(cpu, (uint16_t *)kept->dz[l] + first * layer->out_padded, count * layer->out_padded)
+                            : ct_cpu_moderate(cpu, kept->dz[l], ct_cpu_dz_size(cpu, layer));
+    }
+    return moderate;
+}
+
 void ct_cpu_block_backward(ct_tower *tower, size_t block, size_t rows, const float *logit_gradients) {
     ct_cpu *cpu = ct_cpu_of(tower);
     ct_cpu_rows *kept = &cpu->blocks[block];
     const size_t whole = ct_round_up(rows, CT_CHUNK_ROWS), stride = cpu->slabs[0].padded;
     ct_cpu_scratch *scratch = ct_cpu_scratch_take(cpu);
+    bool sound = cpu->sound[block];
     memset(kept->partial, 0, cpu->partial_floats * sizeof(float));
     for (size_t first = 0; first < whole; first += cpu->part_rows) {
         const part p = {.cpu = cpu,
@@ -351,6 +360,7 @@ void ct_cpu_block_backward(ct_tower *tower, size_t block, size_t rows, const flo
                 of_fields_back(&p, l, tower->spec.context_width);
             }
         }
+        if (cpu->own) sound = sound && dz_moderate(cpu, kept, first, cpu->part_rows); /* it is in the cache */
         const size_t count = (p.rows < p.end ? p.rows : p.end) - first;
         const float *dx = gradient_at(&p, 0, first);
         adapters_back(cpu, tower->spec.adapter_count, kept, first, count, dx);
@@ -359,5 +369,7 @@ void ct_cpu_block_backward(ct_tower *tower, size_t block, size_t rows, const flo
         for (size_t r = 0; r < count; ++r) memcpy(x + r * stride, dx + r * stride, cpu->slabs[0].width * sizeof *dx);
     }
     for (size_t l = 0; l < cpu->layer_count; ++l) clear_dz(cpu, l, kept, whole);
+    if (!cpu->own) sound = sound && dz_moderate(cpu, kept, 0, cpu->block_rows);
+    cpu->sound[block] = sound && ct_loop_moderate_f32(kept->partial, cpu->partial_floats);
     ct_cpu_scratch_give(cpu, scratch);
 }

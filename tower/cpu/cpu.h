@@ -11,17 +11,18 @@
  *
  * Layout. A slab's rows are `padded` columns wide (a multiple of 16, or of 32 where bf16 goes through AMX), padding columns are zero:
  * weights' padding is, so they stay so. Layers that read x have one product for the context's columns and one for the candidates'.
- * Work goes in parts of rows (part_rows) through all layers, in each layer in chunks (chunk_rows): a chunk of sums stays in the cache
- * between a product and the loop behind it, and what a layer leaves until the next one reads it.
+ * Work goes in parts of rows (part_rows) through all layers: sums stay in the cache between a product and the loop behind it, and what a
+ * layer leaves until the next one reads it.
  *
- * Our own products (`own`: bf16 where tiles.h can and no AMX is) do not return sums: finish.c takes eight rows while they are in the first
- * cache. Forward it makes a layer's output of them. Backward it makes the dz of the layer below, where that layer's output has no reader of
- * lower number (is_early), so its gradient never stands in memory.
+ * Our own products (`own`: bf16 where tiles.h can and no AMX is) do not return sums: finish.c takes a tile of eight rows while it is in the
+ * first cache. Forward it makes a layer's output of them. Backward it makes the dz of the layer below, where that layer's output has no
+ * reader of lower number (is_early), so its gradient never stands in memory.
  *
  * Training keeps for each block, beside the slabs that backward reads: each product input transposed (columns, block rows), each layer's dz
  * in panels; both feed the weight gradient, panel of 64 output columns (the last one: of what is left) by panel, product of a block added
- * after product of a block (our own products: both turned as in tiles.h). Rows behind the last one of a batch are zero in both. Small
- * gradients (biases, HEAD, adapters) are `partial` sums of a block. */
+ * after product of a block. Our own products: both turned as in tiles.h, and not panels but some rows of a weight at a time, whose step
+ * follows at once (update.c). Rows behind the last one of a batch are zero in both. Small gradients (biases, HEAD, adapters) are `partial`
+ * sums of a block. */
 #ifndef TOWER_CPU_CPU_H
 #define TOWER_CPU_CPU_H
 
@@ -33,15 +34,7 @@
 #include "tower/cpu/tiles.h"
 #include "tower/tower_internal.h"
 
-enum {
-    CT_CHUNK_ROWS = 128,
-    CT_OWN_CHUNK_ROWS = 8,
-    CT_OWN_PART_ROWS = 64,
-    CT_PANEL_COLUMNS = 64,
-    CT_OWN_PANEL_COLUMNS = 48,
-    CT_STEP_ROWS = 32,
-    CT_CPU_MAX_SLABS = CT_TOWER_MAX_LAYERS
-};
+enum { CT_CHUNK_ROWS = 128, CT_OWN_PART_ROWS = 64, CT_PANEL_COLUMNS = 64, CT_STEP_ROWS = 32, CT_CPU_MAX_SLABS = CT_TOWER_MAX_LAYERS };
 
 /* Columns of x that one product reads. */
 typedef struct ct_cpu_x_part {
@@ -71,7 +64,7 @@ typedef struct ct_cpu_layer {
     bool back_adds;                  /* to what another reader of the input has written */
     bool dx_first;                   /* CROSS, FM, DOT, REST: the first to write d x */
     bool din_in_place;               /* CROSS: d carry continues in d out's memory */
-    size_t panel_count, full_panels; /* of 64 columns; the last one may be narrower */
+    size_t panel_count, full_panels; /* of 64 columns; the last one may be narrower; not of our own products */
     struct {
         const ct_product *gradient; /* (in_padded, columns) = in' dz */
         ct_panels dz;               /* of a block */
@@ -143,10 +136,8 @@ typedef struct ct_cpu_scratch {
 } ct_cpu_scratch;
 
 typedef struct ct_cpu {
-    bool bf16, own;       /* own: products are ours (tiles.h) */
-    size_t part_rows;     /* of a block, that go through all layers together */
-    size_t chunk_rows;    /* that go through a layer together */
-    size_t panel_columns; /* of a task of the weight gradient */
+    bool bf16, own;   /* own: products are ours (tiles.h) */
+    size_t part_rows; /* of a block, that go through all layers together */
     size_t padding, widest, raw_stride;
     size_t x_part_count;
     ct_cpu_x_part x_parts[2];
@@ -167,7 +158,7 @@ typedef struct ct_cpu {
     atomic_bool stale; /* the packed average */
     /* training */
     size_t block_rows, block_count, partial_floats;
-    size_t task_count, step_count; /* of an update: panels of gradients, pieces of CT_STEP_ROWS rows of weights */
+    size_t panel_count, piece_count; /* of all layers: panels of gradients; pieces of CT_STEP_ROWS rows of weights */
     ct_cpu_rows *blocks;
     void *block_memory;       /* of all blocks */
     float *x_memory;          /* (block_count, block_rows, padded): x of all blocks */
@@ -177,12 +168,13 @@ typedef struct ct_cpu {
     pthread_cond_t returned;
     bool lock_made;
     ct_cpu_scratch *free; /* last in, first out: memory that is still in the cache */
-    float *gradients;     /* of layers: panels of (in_padded, columns), each with room for 64 */
+    float *gradients;     /* of layers: panels of (in_padded, columns), each with room for 64; not of our own products */
     float *small;         /* of everything else: (tower->floats), where the parameters are */
     float *partial;       /* sum of the blocks' (partial_floats) */
-    bool *finite;         /* (task_count + 1) */
-    atomic_bool *done;    /* (block_count): backward has passed the block */
-    size_t begun_rows;    /* of the batch whose gradients are made by tasks of the caller's run; 0 = none */
+    bool *sound; /* (block_count): the block's gradients, and sums of such, are finite for sure: nothing they are made of reaches 2^50 */
+    atomic_bool *done;             /* (block_count): backward has passed the block, and said whether it is sound */
+    size_t begun_rows;             /* of the batch whose gradients are made by tasks of the caller's run; 0 = none */
+    ct_step_rule rule, small_rule; /* of the step; small_rule: without l2, which only some of the small parameters get */
 } ct_cpu;
 
 typedef struct ct_cpu_workspace {
@@ -199,11 +191,17 @@ static inline ct_cpu *ct_cpu_of(const ct_tower *tower) { return tower->backend; 
 static inline size_t ct_cpu_item(const ct_cpu *cpu) { return cpu->bf16 ? sizeof(uint16_t) : sizeof(float); }
 static inline size_t ct_round_up(size_t value, size_t to) { return (value + to - 1) / to * to; }
 
+static inline size_t ct_cpu_block_count(const ct_cpu *cpu, size_t rows) { return (rows + cpu->block_rows - 1) / cpu->block_rows; }
+/* Elements of a layer's dz of a block. */
+static inline size_t ct_cpu_dz_size(const ct_cpu *cpu, const ct_cpu_layer *layer) {
+    return cpu->block_rows * (cpu->own ? layer->out_padded : layer->panel_count * CT_PANEL_COLUMNS);
+}
+
 /* Which of a layer's panels[] a panel is. */
 static inline size_t ct_cpu_panel_kind(const ct_cpu_layer *layer, size_t panel) { return panel < layer->full_panels ? 0 : 1; }
 static inline size_t ct_cpu_step_pieces(const ct_cpu_part *part) { return (part->k + CT_STEP_ROWS - 1) / CT_STEP_ROWS; }
 /* Where a panel of a block's dz begins, in elements. */
-static inline size_t ct_cpu_panel_at(const ct_cpu *cpu, size_t panel) { return panel * cpu->block_rows * cpu->panel_columns; }
+static inline size_t ct_cpu_panel_at(const ct_cpu *cpu, size_t panel) { return panel * cpu->block_rows * CT_PANEL_COLUMNS; }
 
 /* A DENSE layer with nothing between the product and the activation, nor behind it. */
 static inline bool ct_cpu_plain_dense(const ct_cpu_layer *layer) {
@@ -219,6 +217,11 @@ static inline void *ct_cpu_take(ct_cpu_pieces *from, size_t bytes) {
     const size_t at = from->used;
     from->used += ct_round_up(bytes, 64);
     return from->base == NULL ? NULL : from->base + at;
+}
+
+/* Are values of a product's operands below 2^50? */
+static inline bool ct_cpu_moderate(const ct_cpu *cpu, const void *values, size_t count) {
+    return cpu->bf16 ? ct_loop_moderate_bf16(values, count) : ct_loop_moderate_f32(values, count);
 }
 
 /* plan.c */
@@ -258,7 +261,15 @@ void ct_cpu_block_done(ct_tower *tower, size_t block);
 size_t ct_cpu_gradient_tasks(const ct_tower *tower);
 void ct_cpu_gradient_task(ct_tower *tower, size_t task);
 ct_code ct_cpu_update(ct_tower *tower, size_t rows, ct_status *status);
-/* Panel of a layer's weight gradient: of a block, added to those of the blocks before, or the first one. */
+/* Rows of a weight that are stepped together. */
+typedef struct ct_cpu_piece {
+    size_t l, part;
+    size_t row, end; /* of the part */
+} ct_cpu_piece;
+ct_cpu_piece ct_cpu_find_piece(const ct_cpu *cpu, size_t index);
+/* A piece's, or a panel's, weight gradient: of a block, added to those of the blocks before, or the first one. Of a piece, which is for our
+ * own products, it stands in the scratch memory: (rows, out_padded), from the returned place on. */
+const float *ct_cpu_piece_product(const ct_cpu *cpu, ct_cpu_scratch *scratch, const ct_cpu_piece *piece, const ct_cpu_rows *kept, bool add);
 void ct_cpu_panel_product(const ct_cpu *cpu, ct_cpu_scratch *scratch, size_t l, size_t panel, const ct_cpu_rows *kept, bool add);
 void ct_cpu_weight_gradient(ct_tower *tower, size_t rows, size_t parameter, float *out_gradient);
 

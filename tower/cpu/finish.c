@@ -69,7 +69,7 @@ TARGET_INLINE void dense_rows(const ct_dense_finish *dense, const ct_tile *tile,
     const size_t n = dense->n;
     const float *more = second_row(dense->second, dense->second_stride, tile->row);
     uint16_t *y = dense->y + tile->row * n, *turned = dense->turned == NULL ? NULL : dense->turned + tile->row * n;
-    for (size_t c = 0; c < n; c += COLUMNS) {
+    for (size_t c = tile->column; c < tile->end; c += COLUMNS) {
         const __m512 bias = _mm512_loadu_ps(dense->bias + c);
         _Pragma("GCC unroll 4") for (size_t r = 0; r < rows; r += 2) {
             const size_t pair = r + 1 < rows; /* a last row alone is done twice */
@@ -116,8 +116,8 @@ TARGET void ct_finish_cross(const void *context, const ct_tile *tile) {
         const float *x = cross->x + row * x_stride, *in = cross->in + row * in_stride;
         float *kept = cross->kept == NULL ? NULL : cross->kept + row * n, *y = cross->y + row * n;
         uint16_t *rounded = cross->y_bf16 == NULL ? NULL : cross->y_bf16 + row * n;
-        uint16_t *turned = cross->turned == NULL ? NULL : turned_row(cross->turned, n, row);
-        for (size_t c = 0; c < n; c += COLUMNS) {
+        uint16_t *turned = cross->turned == NULL ? NULL : turned_row(cross->turned, n, row) + tile->column * CT_TILE_ROWS;
+        for (size_t c = tile->column; c < tile->end; c += COLUMNS) {
             const __m512 low = cross_value(first, more_first, cross->bias, x, in, kept, y, c);
             const __m512 high = cross_value(second, more_second, cross->bias, x + pair * x_stride, in + pair * in_stride,
                                             kept == NULL ? NULL : kept + pair * n, y + pair * n, c);
@@ -152,8 +152,8 @@ TARGET_INLINE void dense_back_rows(const ct_dense_back_finish *dense, const ct_t
         const size_t row = tile->row + eight;
         const float *sums = tile->sums + eight * tile->stride, *others = dense->others == NULL ? NULL : dense->others + row * n;
         const uint16_t *y = y_is_turned ? dense->y_turned + row * n : dense->y + row * n;
-        uint16_t *dz = dense->dz + row * n, *turned = dense->turned + row * n;
-        for (size_t c = 0; c < n; c += COLUMNS) {
+        uint16_t *dz = dense->dz + row * n, *turned = dense->turned + row * n + tile->column * CT_TILE_ROWS;
+        for (size_t c = tile->column; c < tile->end; c += COLUMNS) {
             __m512 gradient = _mm512_loadu_ps(dense->bias_gradient + c);
             _Pragma("GCC unroll 4") for (size_t r = 0; r < CT_TILE_ROWS; r += 2, turned += 2 * COLUMNS) {
                 const float *first = sums + r * tile->stride;
@@ -224,8 +224,8 @@ TARGET void ct_finish_cross_back(const void *context, const ct_tile *tile) {
     float *gradient = cross->bias_gradient;
     for (size_t r = 0; r < tile->rows; r += 2) {
         const cross_back_row first = cross_back_row_of(cross, tile, r), second = cross_back_row_of(cross, tile, r + 1);
-        uint16_t *dz = cross->dz + (tile->row + r) * n, *turned = turned_row(cross->turned, n, tile->row + r);
-        for (size_t c = 0; c < n; c += COLUMNS, turned += TURNED) {
+        uint16_t *dz = cross->dz + (tile->row + r) * n, *turned = turned_row(cross->turned, n, tile->row + r) + tile->column * CT_TILE_ROWS;
+        for (size_t c = tile->column; c < tile->end; c += COLUMNS, turned += TURNED) {
             const __m512 bias = _mm512_loadu_ps(cross->bias + c);
             const __m512 low = cross_back_value(&first, bias, adds, in_is_x, dx_first, c);
             const __m512 high = cross_back_value(&second, bias, adds, in_is_x, dx_first, c);

@@ -80,7 +80,7 @@ static void run_finished(const forward_run *run, size_t l, size_t row, size_t co
     const ct_cpu_layer *layer = &cpu->layers[l];
     const size_t last = layer->part_count - 1;
     if (layer->parts[last].context && run->context_sums != NULL) { /* there is nothing but a context, and it is shared */
-        const ct_tile tile = {.rows = count, .sums = run->context_sums[l]};
+        const ct_tile tile = {.rows = count, .end = layer->out_padded, .sums = run->context_sums[l]};
         finish(context, &tile);
         return;
     }
@@ -103,7 +103,7 @@ static const float *context_product(const forward_run *run, size_t l, size_t row
 static void transpose(const ct_cpu *cpu, const void *from, size_t columns, size_t row, void *to, size_t to_row) {
     const size_t block = cpu->block_rows;
     if (cpu->own) {
-        ct_tiles_turn_bf16((const uint16_t *)from + row * columns, cpu->chunk_rows, columns, (uint16_t *)to + row * columns);
+        ct_tiles_turn_bf16((const uint16_t *)from + row * columns, cpu->part_rows, columns, (uint16_t *)to + row * columns);
         return;
     }
     if (cpu->bf16) {
@@ -289,12 +289,10 @@ static void run_head(const ct_tower *tower, const ct_cpu_weights *set, const ct_
 
 /* A part of rows goes through all layers before the next one: what it leaves is still in the cache. */
 static void run_layers(const forward_run *run, size_t count) {
-    const size_t part = run->cpu->part_rows, chunk = run->cpu->chunk_rows;
-    for (size_t first = 0; first < count; first += part) {
-        const size_t end = count - first < part ? count : first + part;
-        for (size_t l = 0; l < run->cpu->layer_count; ++l) {
-            for (size_t row = first; row < end; row += chunk) run_layer(run, l, row, end - row < chunk ? end - row : chunk);
-        }
+    const size_t part = run->cpu->part_rows;
+    for (size_t row = 0; row < count; row += part) {
+        const size_t rows = count - row < part ? count - row : part;
+        for (size_t l = 0; l < run->cpu->layer_count; ++l) run_layer(run, l, row, rows);
     }
 }
 
@@ -341,6 +339,16 @@ void ct_cpu_forward(const ct_tower *tower, ct_workspace *base, size_t rows, bool
     run_head(tower, weights, &workspace->rows, rows, out_logits);
 }
 
+/* What weight gradients read of so many rows, from the given ones on. */
+static bool inputs_moderate(const ct_cpu *cpu, const ct_cpu_rows *rows, size_t count) {
+    bool moderate = true;
+    for (size_t s = 0; s < cpu->slab_count && moderate; ++s) {
+        const void *in = rows->slabs[s].transposed;
+        moderate = in == NULL || ct_cpu_moderate(cpu, in, cpu->slabs[s].padded * count);
+    }
+    return moderate;
+}
+
 /* Rows [first, first + rows) of a block that are there, up to `whole` with the padding behind them. rows_at_work: from `first` on. */
 static void forward_part(const ct_tower *tower, const ct_cpu_rows *at_work, ct_cpu_scratch *scratch, size_t rows, size_t whole,
                          int64_t first_row, float *out_logits) {
@@ -375,11 +383,13 @@ void ct_cpu_block_forward(ct_tower *tower, size_t block, size_t rows, float *out
     ct_cpu_scratch *scratch = ct_cpu_scratch_take(cpu);
     const ct_cpu_rows *kept = &cpu->blocks[block];
     const size_t whole = ct_round_up(rows, CT_CHUNK_ROWS), item = ct_cpu_item(cpu);
+    bool sound = true;
     for (size_t first = 0; first < whole; first += cpu->part_rows) {
         const ct_cpu_rows at_work = ct_cpu_rows_at_work(cpu, block, first, scratch);
         const size_t left = rows < first ? 0 : rows - first;
         forward_part(tower, &at_work, scratch, left < cpu->part_rows ? left : cpu->part_rows, cpu->part_rows,
                      tower->first_row + (int64_t)(block * cpu->block_rows + first), out_logits + first * cpu->head.outputs);
+        if (cpu->own) sound = sound && inputs_moderate(cpu, &at_work, cpu->part_rows); /* rows are in order, and in the cache */
     }
     for (size_t s = 0; s < cpu->slab_count && whole < cpu->block_rows; ++s) {
         if (kept->slabs[s].transposed == NULL) continue;
@@ -390,5 +400,6 @@ void ct_cpu_block_forward(ct_tower *tower, size_t block, size_t rows, float *out
             memset(column, 0, (cpu->block_rows - whole) * item);
         }
     }
+    cpu->sound[block] = cpu->own ? sound : inputs_moderate(cpu, kept, cpu->block_rows);
     ct_cpu_scratch_give(cpu, scratch);
 }

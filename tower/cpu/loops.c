@@ -6,6 +6,8 @@
 #include "base/math.h"
 #include "tower/cpu/lanes.h"
 
+enum { MODERATE = (127 + 50) << 7 }; /* 2^50 as bf16, and the upper half of it as fp32 */
+
 CT_HOT void ct_loop_add(const float *restrict from, size_t count, float *restrict to) {
     for (size_t i = 0; i < count; ++i) to[i] += from[i];
 }
@@ -19,14 +21,24 @@ CT_HOT void ct_loop_to_bf16(const float *restrict from, size_t from_stride, size
     }
 }
 
-CT_HOT bool ct_loop_finite(const float *restrict values, size_t count) {
-    uint32_t bad = 0;
+CT_HOT bool ct_loop_moderate_f32(const float *restrict values, size_t count) {
+    uint32_t largest = 0;
     for (size_t i = 0; i < count; ++i) {
         uint32_t bits;
         memcpy(&bits, &values[i], sizeof bits);
-        bad |= (uint32_t)((bits & 0x7f800000u) == 0x7f800000u);
+        bits &= 0x7fffffffu;
+        largest = bits > largest ? bits : largest;
     }
-    return bad == 0;
+    return largest < (uint32_t)MODERATE << 16;
+}
+
+CT_HOT bool ct_loop_moderate_bf16(const uint16_t *restrict values, size_t count) {
+    uint16_t largest = 0;
+    for (size_t i = 0; i < count; ++i) {
+        const uint16_t bits = values[i] & 0x7fffu;
+        largest = bits > largest ? bits : largest;
+    }
+    return largest < MODERATE;
 }
 
 /* --- forward --- */

@@ -21,7 +21,9 @@ typedef struct ct_sums {
 
 void ct_loop_add(const float *from, size_t count, float *to); /* to += from; any count */
 void ct_loop_to_bf16(const float *from, size_t from_stride, size_t rows, size_t columns /* any */, uint16_t *to, size_t to_stride);
-bool ct_loop_finite(const float *values, size_t count); /* any count */
+/* Are all below 2^50, and none NaN? Sums of fewer than 2^27 products of two such values are finite. Any count. */
+bool ct_loop_moderate_f32(const float *values, size_t count);
+bool ct_loop_moderate_bf16(const uint16_t *values, size_t count);
 
 /* y = act(sum + bias); NaN stays NaN. */
 void ct_loop_dense_f32(const ct_sums *sums, const float *bias, bool relu, size_t rows, size_t n, float *y, size_t y_stride);

@@ -42,7 +42,7 @@ static void place_rows(const ct_cpu *cpu, size_t rows, rows_kind kind, float *x,
         if (layer->cross || layer->normalise) to->sum[l] = ct_cpu_take(memory, rows * layer->out_padded * sizeof(float));
         if (layer->normalise) to->inverse[l] = ct_cpu_take(memory, rows * sizeof(float));
         if (layer->dropout > 0) to->kept[l] = ct_cpu_take(memory, rows * layer->out_padded * sizeof(float));
-        if (layer->panel_count > 0) to->dz[l] = ct_cpu_take(memory, layer->panel_count * cpu->panel_columns * rows * item);
+        if (layer->back != NULL) to->dz[l] = ct_cpu_take(memory, ct_cpu_dz_size(cpu, layer) * item);
     }
     to->partial = ct_cpu_take(memory, cpu->partial_floats * sizeof(float));
 }
@@ -154,14 +154,14 @@ void ct_cpu_scratch_give(ct_cpu *cpu, ct_cpu_scratch *scratch) {
 ct_code ct_cpu_training_create(const ct_tower *tower, ct_cpu *cpu, ct_status *status) {
     cpu->blocks = calloc(cpu->block_count, sizeof *cpu->blocks);
     cpu->scratch = calloc(ct_pool_threads(tower->pool), sizeof *cpu->scratch);
-    cpu->finite = calloc(cpu->task_count + 1, sizeof *cpu->finite);
+    cpu->sound = calloc(cpu->block_count, sizeof *cpu->sound);
     cpu->done = calloc(cpu->block_count, sizeof *cpu->done);
     size_t floats = 0;
-    for (size_t l = 0; l < cpu->layer_count; ++l) floats += cpu->layers[l].panel_count * cpu->layers[l].in_padded * cpu->panel_columns;
+    for (size_t l = 0; l < cpu->layer_count; ++l) floats += cpu->layers[l].panel_count * cpu->layers[l].in_padded * CT_PANEL_COLUMNS;
     cpu->gradients = ct_tower_memory(floats * sizeof(float));
     cpu->small = ct_tower_memory(tower->floats * sizeof(float));
     cpu->partial = ct_tower_memory(cpu->partial_floats * sizeof(float));
-    if (cpu->blocks == NULL || cpu->scratch == NULL || cpu->finite == NULL || cpu->done == NULL || cpu->gradients == NULL ||
+    if (cpu->blocks == NULL || cpu->scratch == NULL || cpu->sound == NULL || cpu->done == NULL || cpu->gradients == NULL ||
         cpu->small == NULL || cpu->partial == NULL) {
         return ct_fail_memory(status, (floats + tower->floats) * sizeof(float), "the tower's gradients");
     }
@@ -203,7 +203,7 @@ void ct_cpu_training_destroy(ct_cpu *cpu) {
     free(cpu->scratch);
     free(cpu->blocks);
     ct_tower_memory_free(cpu->x_memory);
-    free(cpu->finite);
+    free(cpu->sound);
     free(cpu->done);
     ct_tower_memory_free(cpu->gradients);
     ct_tower_memory_free(cpu->small);

@@ -23,8 +23,6 @@ static ct_code get_gradient(ct_cpu *cpu, size_t rows, size_t n, const ct_product
 static void plan_slabs(const ct_tower_spec *spec, ct_cpu *cpu) {
     cpu->own = cpu->bf16 && ct_products_own();
     cpu->part_rows = cpu->own ? CT_OWN_PART_ROWS : CT_CHUNK_ROWS;
-    cpu->chunk_rows = cpu->own ? CT_OWN_CHUNK_ROWS : CT_CHUNK_ROWS;
-    cpu->panel_columns = cpu->own ? CT_OWN_PANEL_COLUMNS : CT_PANEL_COLUMNS;
     cpu->padding = cpu->bf16 && ct_products_tiles() ? 32 : 16;
     cpu->raw_stride = ct_round_up(spec->raw_width, 16);
     cpu->layer_count = spec->layer_count - 1;
@@ -86,17 +84,18 @@ static ct_code plan_layer(const ct_tower *tower, ct_cpu *cpu, size_t l, ct_statu
     }
     if (!training) return CT_OK;
     CT_TRY(get_back(cpu, layer->out_padded, layer->in_padded, &layer->back, status));
-    layer->panel_count = ct_round_up(layer->out_padded, cpu->panel_columns) / cpu->panel_columns;
-    layer->full_panels = layer->out_padded / cpu->panel_columns;
-    layer->panels[0].columns = layer->full_panels > 0 ? cpu->panel_columns : 0;
-    layer->panels[1].columns = layer->out_padded % cpu->panel_columns;
+    if (cpu->own) return CT_OK;
+    layer->panel_count = ct_round_up(layer->out_padded, CT_PANEL_COLUMNS) / CT_PANEL_COLUMNS;
+    layer->full_panels = layer->out_padded / CT_PANEL_COLUMNS;
+    layer->panels[0].columns = layer->full_panels > 0 ? CT_PANEL_COLUMNS : 0;
+    layer->panels[1].columns = layer->out_padded % CT_PANEL_COLUMNS;
     for (size_t i = 0; i < 2; ++i) {
         const size_t columns = layer->panels[i].columns;
-        if (columns == 0 || cpu->own) continue;
+        if (columns == 0) continue;
         CT_TRY(get_gradient(cpu, layer->in_padded, columns, &layer->panels[i].gradient, status));
         ct_panels *dz = &layer->panels[i].dz;
         *dz = *ct_product_panels(layer->panels[i].gradient);
-        if (dz->elements > cpu->block_rows * cpu->panel_columns) {
+        if (dz->elements > cpu->block_rows * CT_PANEL_COLUMNS) {
             return ct_fail(status, CT_INTERNAL, "layer %s: oneDNN lays a (%zu, %zu) matrix out in %zu elements", from->name,
                            cpu->block_rows, columns, dz->elements);
         }
@@ -218,9 +217,9 @@ ct_code ct_cpu_plan(const ct_tower *tower, ct_cpu *cpu, ct_status *status) {
     size_t floats = 0;
     for (size_t l = 0; l < cpu->layer_count; ++l) {
         cpu->layers[l].gradient_offset = floats;
-        floats += cpu->layers[l].panel_count * cpu->layers[l].in_padded * cpu->panel_columns;
-        cpu->task_count += cpu->layers[l].panel_count;
-        for (size_t i = 0; i < cpu->layers[l].part_count; ++i) cpu->step_count += ct_cpu_step_pieces(&cpu->layers[l].parts[i]);
+        floats += cpu->layers[l].panel_count * cpu->layers[l].in_padded * CT_PANEL_COLUMNS;
+        cpu->panel_count += cpu->layers[l].panel_count;
+        for (size_t i = 0; i < cpu->layers[l].part_count; ++i) cpu->piece_count += ct_cpu_step_pieces(&cpu->layers[l].parts[i]);
     }
     cpu->two_sets = tower->average != NULL;
     ct_cpu_pieces memory = {NULL, 0};

@@ -104,54 +104,81 @@ static const tile_set sets[] = {{8, {{3, tile_8_3}, {2, tile_8_2}, {1, tile_8_1}
 
 static const tile_set gradient_set = {8, {{3, gradient_tile_8_3}, {2, gradient_tile_8_2}, {1, gradient_tile_8_1}}};
 
+/* Which tile comes next where so many vectors are left, looking from *at on. */
+static tile_fn next_tile(const tile_set *set, size_t vectors, size_t *at, size_t *out_width) {
+    for (;; ++*at) {
+        const size_t width = set->tiles[*at].vectors;
+        /* Four vectors that are left over by threes go as two and two: a tile of one would wait for its own sums. */
+        if (width > vectors || (width == 3 && vectors == 4)) continue;
+        *out_width = width;
+        return set->tiles[*at].run;
+    }
+}
+
 /* One row of tiles. */
 static void run_tiles(const tile_set *set, tile_in *in, size_t vectors, float *c, size_t stride, bool add) {
-    for (size_t i = 0; vectors > 0;) {
-        const size_t width = set->tiles[i].vectors;
-        /* Four vectors that are left over by threes go as two and two: a tile of one would wait for its own sums. */
-        if (width > vectors || (width == 3 && vectors == 4)) {
-            ++i;
-            continue;
-        }
-        set->tiles[i].run(in, c, stride, add);
+    for (size_t i = 0, width; vectors > 0;) {
+        next_tile(set, vectors, &i, &width)(in, c, stride, add);
         in->b += width * in->b_panel;
         c += width * CT_TILE_COLUMNS;
         vectors -= width;
     }
 }
 
+static tile_in tile_in_of(const ct_tile_product *product, size_t row, size_t column) {
+    const size_t pairs = product->k / 2;
+    return (tile_in){.a = (const uint32_t *)(const void *)(product->a + row * product->k),
+                     .a_row = pairs,
+                     .b = (const uint32_t *)(const void *)(product->b + column * product->k),
+                     .b_panel = pairs * CT_TILE_COLUMNS,
+                     .pairs = pairs};
+}
+
+static void finish_tile(const ct_tile_product *product, size_t row, size_t rows, size_t column, size_t end) {
+    const ct_tile tile = {.row = row, .rows = rows, .column = column, .end = end, .sums = product->c, .stride = product->n};
+    product->finish(product->context, &tile);
+}
+
 void ct_tiles_multiply(const ct_tile_product *product, size_t rows) {
-    const size_t pairs = product->k / 2, n = product->n;
-    const tile_set *set = sets;
-    for (size_t row = 0; row < rows; row += set->rows) {
-        while (set->rows > rows - row) ++set;
-        tile_in in = {.a = (const uint32_t *)(const void *)(product->a + row * product->k),
-                      .a_row = pairs,
-                      .b = (const uint32_t *)(const void *)product->b,
-                      .b_panel = pairs * CT_TILE_COLUMNS,
-                      .pairs = pairs};
-        if (product->finish == NULL) {
-            run_tiles(set, &in, n / CT_TILE_COLUMNS, product->c + row * n, n, product->add);
-            continue;
+    const size_t n = product->n, whole = rows / CT_TILE_ROWS * CT_TILE_ROWS;
+    const bool finishes = product->finish != NULL;
+    size_t at = 0, width;
+    /* Columns outside: a weight is read from far away once, and what a row of tiles reads of it is in the second cache for the next one. */
+    for (size_t column = 0; column < n && whole > 0; column += width) {
+        const tile_fn run = next_tile(sets, (n - column) / CT_TILE_COLUMNS, &at, &width);
+        width *= CT_TILE_COLUMNS;
+        for (size_t row = 0; row < whole; row += CT_TILE_ROWS) {
+            const tile_in in = tile_in_of(product, row, column);
+            run(&in, product->c + (finishes ? 0 : row * n) + column, n, product->add && !finishes);
+            if (finishes) finish_tile(product, row, CT_TILE_ROWS, column, column + width);
         }
-        const ct_tile tile = {.row = row, .rows = set->rows, .sums = product->c, .stride = n};
-        run_tiles(set, &in, n / CT_TILE_COLUMNS, product->c, n, false);
-        product->finish(product->context, &tile);
+    }
+    const tile_set *set = sets;
+    for (size_t row = whole; row < rows; row += set->rows) {
+        while (set->rows > rows - row) ++set;
+        tile_in in = tile_in_of(product, row, 0);
+        run_tiles(set, &in, n / CT_TILE_COLUMNS, product->c + (finishes ? 0 : row * n), n, product->add && !finishes);
+        if (finishes) finish_tile(product, row, set->rows, 0, n);
     }
 }
 
 void ct_tiles_gradient(const ct_tile_gradient *gradient) {
-    const size_t group = GROUP * CT_TILE_COLUMNS, n = gradient->columns;
-    const uint32_t *a = (const uint32_t *)(const void *)gradient->a;
-    const uint32_t *b = (const uint32_t *)(const void *)gradient->b + gradient->column / CT_TILE_COLUMNS * group;
-    for (size_t row = 0; row < gradient->in; row += CT_TILE_ROWS) {
-        tile_in in = {.a = a + row / CT_TILE_COLUMNS * group + row % CT_TILE_COLUMNS,
-                      .b = b,
-                      .b_panel = group,
-                      .pairs = gradient->rows / 2,
-                      .a_jump = GROUP * gradient->in - group,
-                      .b_jump = GROUP * gradient->out - group};
-        run_tiles(&gradient_set, &in, n / CT_TILE_COLUMNS, gradient->c + row * n, n, gradient->add);
+    const size_t group = GROUP * CT_TILE_COLUMNS, n = gradient->out;
+    const uint32_t *a = (const uint32_t *)(const void *)gradient->a, *b = (const uint32_t *)(const void *)gradient->b;
+    float *c = gradient->c;
+    size_t tile = 0, width;
+    /* Columns outside: those of dz that a row of tiles reads are in the first cache for the next one. */
+    for (size_t left = n / CT_TILE_COLUMNS; left > 0; left -= width, b += width * group, c += width * CT_TILE_COLUMNS) {
+        const tile_fn run = next_tile(&gradient_set, left, &tile, &width);
+        for (size_t row = gradient->first; row < gradient->end; row += CT_TILE_ROWS) {
+            const tile_in in = {.a = a + row / CT_TILE_COLUMNS * group + row % CT_TILE_COLUMNS,
+                                .b = b,
+                                .b_panel = group,
+                                .pairs = gradient->rows / 2,
+                                .a_jump = GROUP * gradient->in - group,
+                                .b_jump = GROUP * gradient->out - group};
+            run(&in, c + (row - gradient->first) * n, n, gradient->add);
+        }
     }
 }
 

@@ -17,9 +17,9 @@
 
 enum { CT_TILE_COLUMNS = 16, CT_TILE_ROWS = 8 };
 
-/* Rows [row, row + rows) of a product, still in the cache: sums[r * stride + c], r from 0. */
+/* Rows [row, row + rows) and some columns of a product, still in the cache: sums[r * stride + c], r from 0, c from `column` on. */
 typedef struct ct_tile {
-    size_t row, rows;
+    size_t row, rows, column, end; /* column, end: multiples of 16 */
     const float *sums;
     size_t stride; /* 0 repeats one row */
 } ct_tile;
@@ -29,17 +29,17 @@ typedef struct ct_tile_product {
     const uint16_t *a; /* (rows, k) */
     const uint16_t *b; /* panels */
     size_t k, n;       /* multiples of 16 */
-    float *c;          /* (rows, n) = or += the product; with `finish`: (CT_TILE_ROWS, n), so many rows at a time, which it gets */
+    float *c;          /* (rows, n) = or += the product; with `finish`: (CT_TILE_ROWS, n), of which it gets tile after tile */
     bool add;
     ct_tile_finish finish; /* may be NULL */
     const void *context;
 } ct_tile_product;
 
-/* Columns [column, column + columns) of in' dz over some rows: c (in, columns) += or =. */
+/* Rows [first, end) of in' dz over some rows: c (end - first, out) += or =. */
 typedef struct ct_tile_gradient {
-    const uint16_t *a, *b;  /* inputs (rows, in), dz (rows, out), both turned */
-    size_t rows, in, out;   /* rows: a multiple of 8; in, out: of 16 */
-    size_t column, columns; /* multiples of 16 */
+    const uint16_t *a, *b; /* inputs (rows, in), dz (rows, out), both turned */
+    size_t rows, in, out;  /* rows: a multiple of 8; in, out: of 16 */
+    size_t first, end;     /* multiples of 8 */
     float *c;
     bool add;
 } ct_tile_gradient;
