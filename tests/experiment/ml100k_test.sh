@@ -57,7 +57,7 @@ arms:
   - {name: placebo, placebo: E}
 END
 
-set -e
+set -e -o pipefail
 "$program" quantize --vectors "$data/text_minilm.npy" --levels 3 --codes 32 --out codes.tsv
 # The log with its items' codes. Equal times in the order of user and item.
 sort -k4,4n -k1,1n -k2,2n "$data/u.data" |
