@@ -160,12 +160,13 @@ void ct_tower_block_forward(ct_tower *tower, size_t block, size_t rows, float *o
 /* logit_gradients: (rows, outputs) = d loss / d logit. d loss / d x overwrites the block's x (adapters' columns hold their own gradient).
  */
 void ct_tower_block_backward(ct_tower *tower, size_t block, size_t rows, const float *logit_gradients);
-/* Weight gradients of all blocks of a batch of `rows` rows, then one optimiser step; runs on the pool. CT_INVALID "diverged" where a
- * gradient is not finite, before anything is changed. */
+/* Weight gradients of all blocks of a batch of `rows` rows, then one optimiser step; runs on the pool. CT_INVALID "diverged" where an
+ * output of a layer or a gradient is not finite or reaches 2^50, before anything is changed. */
 CT_MUST_CHECK ct_code ct_tower_update(ct_tower *tower, size_t rows, ct_status *status);
 /* The same with the gradients in the run of the pool that makes the blocks' passes, so that no thread waits for the last block:
  * begin before that run; in it tasks of the blocks, each of which ends with block_done (a failure of the caller's, too), and behind them
- * ct_tower_gradient_tasks tasks, which wait for the blocks in order; then update, which finds the gradients made. A run hands its tasks
+ * ct_tower_gradient_tasks tasks, which wait for the blocks in order, and may make the step of what they have the gradients of; then update,
+ * which finds that done. Where a block was not passed back, nothing is stepped, and update says "diverged". A run hands its tasks
  * out in order, so whoever waits waits for a thread that works. */
 void ct_tower_gradients_begin(ct_tower *tower, size_t rows /* of the batch: 1 .. batch_rows */);
 void ct_tower_block_done(ct_tower *tower, size_t block);
