@@ -5,15 +5,13 @@ Usage: compare_render.py FOLDER [SCREENSHOT.png]
 
 import json
 import os
-import shutil
 import sys
-import tempfile
 
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from browser import open_browser
 
 COLOURS = """
 const canvas = document.getElementById(arguments[0]);
@@ -63,20 +61,8 @@ def check(driver, folder, screenshot):
 
 
 def main(folder, screenshot=None):
-    profile = tempfile.mkdtemp()
-    options = Options()
-    options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,2400",
-                     "--user-data-dir=" + profile):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(service=Service(shutil.which("chromedriver")), options=options)
-    try:
-        driver.set_window_size(1280, 2400)
+    with open_browser(1280, 2400) as driver:
         check(driver, folder, screenshot)
-    finally:
-        driver.quit()
-        shutil.rmtree(profile, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,16 @@ Usage: admin_page.py URL PROGRAM GRPC_ADDRESS ROWS.tsv SCREENSHOT.png
 """
 
 import json
-import shutil
+import os
 import subprocess
 import sys
-import tempfile
 import urllib.request
 
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from browser import open_browser
 
 LINE, SECOND = (0x25, 0x63, 0xA8), (0xC2, 0x41, 0x0C)
 
@@ -214,20 +213,8 @@ def check(driver, url, program, address, rows, screenshot):
 
 
 def main(url, program, address, rows, screenshot):
-    profile = tempfile.mkdtemp()
-    options = Options()
-    options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,1700",
-                     "--proxy-server=direct://", "--user-data-dir=" + profile):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(service=Service(shutil.which("chromedriver")), options=options)
-    try:
-        driver.set_window_size(1280, 1700)
+    with open_browser(1280, 1700) as driver:
         check(driver, url, program, address, rows, screenshot)
-    finally:
-        driver.quit()
-        shutil.rmtree(profile, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ import subprocess
 import sys
 import tempfile
 
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 try:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
     from selenium.webdriver.common.by import By
 
+    from browser import open_browser
     from live_log import EXPERIMENT, SCHEMA, LiveLog
 except ImportError as error:
     print(f"SKIP: needs Debian's python3-selenium, python3-numpy and python3-xxhash ({error})")
@@ -92,18 +91,8 @@ def main():
         os.chdir(work)
         os.environ["HOME"] = work  # for the browser's own files
         make_reports()
-        options = Options()
-        options.binary_location = shutil.which("chromium")
-        for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,3600",
-                         "--user-data-dir=" + os.path.join(work, "profile")):
-            options.add_argument(argument)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        driver = webdriver.Chrome(service=Service(shutil.which("chromedriver")), options=options)
-        try:
-            driver.set_window_size(1280, 3600)
+        with open_browser(1280, 3600) as driver:
             check(driver)
-        finally:
-            driver.quit()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ expect 2 'table' report
 expect 0 '^one look at a fixed time   units 1366  rows 1366$' power --rate 0.1 --lift 0.5
 expect 0 'days' power --rate 0.1 --lift 0.5 --units-per-day 100
 expect 0 'lift' power --rate 0.1 --units 1366
-expect 2 'one of --lift and --units' power --rate 0.1
+expect 2 'either --lift or --units' power --rate 0.1
 expect 1 'takes the rate' power --rate 0.6 --lift 1
 if /usr/bin/python3 -c 'import numpy, scipy, statsmodels' 2>/dev/null; then
     agrees_with_scipy_and_statsmodels() { /usr/bin/python3 "$check" "$program" "$work" || wrong "another value than theirs"; }

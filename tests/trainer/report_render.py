@@ -5,14 +5,12 @@ Usage: report_render.py FOLDER_WITH_EVALUATION FOLDER_WITHOUT [SCREENSHOT.png]
 
 import json
 import os
-import shutil
 import sys
-import tempfile
 
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from browser import open_browser
 
 CHARTS = ["loss", "auc", "speed", "calibration"]
 
@@ -103,21 +101,9 @@ def check_short(driver, folder):
 
 
 def main(evaluated, short, screenshot=None):
-    profile = tempfile.mkdtemp()
-    options = Options()
-    options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,2000",
-                     "--user-data-dir=" + profile):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(service=Service(shutil.which("chromedriver")), options=options)
-    try:
-        driver.set_window_size(1280, 2000)
+    with open_browser(1280, 2000) as driver:
         check_evaluated(driver, evaluated, screenshot)
         check_short(driver, short)
-    finally:
-        driver.quit()
-        shutil.rmtree(profile, ignore_errors=True)
 
 
 if __name__ == "__main__":
