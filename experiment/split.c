@@ -49,6 +49,24 @@ static ct_code find_fields(split_run *run, ct_status *status) {
     return CT_OK;
 }
 
+/* The folder is replaced as a whole: no file of it may be one that is read. */
+static ct_code check_not_read(const ct_split_options *options, ct_status *status) {
+    ct_file_list there = {0};
+    ct_code code = CT_OK;
+    CT_TRY(ct_folder_list(options->folder, &there, status));
+    for (size_t i = 0; code == CT_OK && i < there.count; i++) {
+        char *path = ct_path_join(options->folder, there.names[i]);
+        if (path == NULL) code = ct_fail_memory(status, 0, options->folder);
+        for (size_t s = 0; code == CT_OK && s < options->source_count; s++)
+            if (ct_path_same_file(path, options->sources[s]))
+                code = ct_fail(status, CT_INVALID, "%s is read, and would be replaced by the split in %s; give another folder",
+                               options->sources[s], options->folder);
+        free(path);
+    }
+    ct_file_list_deinit(&there);
+    return code;
+}
+
 static ct_code check_options(const ct_split_options *options, ct_status *status) {
     const int64_t *parts = options->parts;
     if (parts[0] <= 0 || parts[1] < 0 || parts[2] <= 0 || parts[0] + parts[1] + parts[2] != 100)
@@ -67,7 +85,7 @@ static ct_code check_options(const ct_split_options *options, ct_status *status)
     free(report);
     if (!is_split)
         return ct_fail(status, CT_EXISTS, "%s is there and holds no split.json, so it is no split; give another folder", options->folder);
-    return CT_OK;
+    return check_not_read(options, status);
 }
 
 /* --- reading --- */

@@ -90,10 +90,24 @@ a_signal_is_heard_while_a_command_is_waited_for() {
     done
 }
 
+a_split_does_not_replace_what_it_reads() {
+    local i
+    for ((i = 0; i < 100; i++)); do printf '%d\t%d\n' $((i % 2)) $((1700000000 + i)); done >timed.tsv
+    local split=(split --schema timed.yaml --by time --out parts --in)
+    expect 0 "" "${split[@]}" timed.tsv
+    local before
+    before=$(cksum <parts/train.tsv)
+    expect 1 "parts/train.tsv is read, and would be replaced by the split in parts" "${split[@]}" timed.tsv parts/train.tsv
+    [ "$(cksum <parts/train.tsv)" = "$before" ] || wrong "parts/train.tsv has changed"
+    expect 0 "" "${split[@]}" timed.tsv
+    rm -r parts
+}
+
 run_case make_files
 run_case what_is_read_is_not_replaced
 run_case one_thing_for_another
 run_case help_however_it_is_asked_for
 printf 'name: timed\nformat: {separator: "\\t", columns: 2}\nfields:\n  - {name: label, kind: label, column: 1}\n  - {name: when, kind: time, column: 2}\n' >timed.yaml
+run_case a_split_does_not_replace_what_it_reads
 run_case a_signal_is_heard_while_a_command_is_waited_for
 finish
