@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/condition.h"
 
 enum { NICE = 10 };
 
@@ -80,8 +81,7 @@ static void *watch(void *argument) {
             background->since_ns = now;
             continue;
         }
-        const struct timespec at = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
-        (void)pthread_cond_timedwait(&background->changed, &background->lock, &at);
+        (void)ct_condition_wait(&background->changed, &background->lock, until);
     }
     (void)pthread_mutex_unlock(&background->lock);
     return NULL;
@@ -90,12 +90,8 @@ static void *watch(void *argument) {
 ct_code ct_background_create(size_t threads, double look_seconds, ct_background **out_background, ct_status *status) {
     ct_background *background = calloc(1, sizeof *background);
     if (!background) return ct_fail_memory(status, sizeof *background, "a thread's work");
-    pthread_condattr_t attributes;
     (void)pthread_mutex_init(&background->lock, NULL);
-    (void)pthread_condattr_init(&attributes);
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&background->changed, &attributes);
-    (void)pthread_condattr_destroy(&attributes);
+    ct_condition_init(&background->changed);
     background->worker = pthread_self();
     sigset_t all, before;
     (void)sigfillset(&all);

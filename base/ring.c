@@ -3,12 +3,12 @@
  * reader goes from header to header as far as they are marked, and zeroes what it releases before it moves `tail`: so every place where a
  * header may come to stand reads "not yet" until its record is committed, whatever the bytes there were. */
 #include "base/ring.h"
+#include "base/condition.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { ALIGN = 16, LEAST_BYTES = 4096 };
 typedef enum record_state { NOT_YET = 0, READY = 1, SKIPPED = 2 } record_state;
@@ -45,11 +45,7 @@ ct_code ct_ring_create(size_t bytes, ct_ring **out_ring, ct_status *status) {
         return ct_fail_memory(status, bytes, "a ring");
     }
     (void)pthread_mutex_init(&ring->lock, NULL);
-    pthread_condattr_t attributes;
-    (void)pthread_condattr_init(&attributes);
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&ring->wake, &attributes);
-    (void)pthread_condattr_destroy(&attributes);
+    ct_condition_init(&ring->wake);
     *out_ring = ring;
     return CT_OK;
 }
@@ -129,8 +125,7 @@ void ct_ring_release(ct_ring *ring) {
 /* Under lock. False where the time is over. */
 static bool wait_until(ct_ring *ring, int64_t until_ns) {
     if (until_ns == INT64_MAX) return pthread_cond_wait(&ring->wake, &ring->lock) == 0;
-    const struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
-    return pthread_cond_timedwait(&ring->wake, &ring->lock, &until) == 0;
+    return ct_condition_wait(&ring->wake, &ring->lock, until_ns) == 0;
 }
 
 void ct_ring_sleep(ct_ring *ring, int64_t until_ns) {

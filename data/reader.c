@@ -20,10 +20,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/condition.h"
 #include "base/pool.h"
 #include "data/reader_internal.h"
 
@@ -237,14 +237,7 @@ static bool wait_filled(ct_reader *reader) {
             continue;
         }
         /* A signal handler can set the flag, but not wake us. */
-        struct timespec until;
-        (void)clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += STOP_MS * 1000000L;
-        if (until.tv_nsec >= 1000000000L) {
-            until.tv_nsec -= 1000000000L;
-            until.tv_sec++;
-        }
-        (void)pthread_cond_timedwait(&reader->filled, &reader->lock, &until);
+        (void)ct_condition_wait(&reader->filled, &reader->lock, ct_clock_ns() + STOP_MS * INT64_C(1000000));
         if (atomic_load(reader->options.stop)) return false;
     }
     return true;
@@ -409,14 +402,10 @@ static ct_code make_names(ct_reader *reader, ct_status *status) {
 }
 
 static ct_code start(ct_reader *reader, ct_status *status) {
-    pthread_condattr_t attributes;
     sigset_t all, before;
     if (pthread_mutex_init(&reader->lock, NULL) != 0) return ct_fail(status, CT_EXHAUSTED, "cannot make the reader's lock");
-    (void)pthread_condattr_init(&attributes);
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&reader->work, &attributes);
-    (void)pthread_cond_init(&reader->filled, &attributes);
-    (void)pthread_condattr_destroy(&attributes);
+    ct_condition_init(&reader->work);
+    ct_condition_init(&reader->filled);
     reader->lock_made = true;
     if (ct_reader_has_all_rows(reader)) { /* none are wanted */
         finish(reader, CT_END, status);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/condition.h"
 #include "base/line_files.h"
 #include "serving/line_text.h"
 
@@ -186,8 +187,7 @@ static void wait_for_work(ct_feedback *feedback) {
         return;
     }
     const int64_t limit = ct_clock_ns() + due_ms * 1000000;
-    const struct timespec until = {.tv_sec = limit / 1000000000, .tv_nsec = limit % 1000000000};
-    (void)pthread_cond_timedwait(&feedback->change, &feedback->lock, &until);
+    (void)ct_condition_wait(&feedback->change, &feedback->lock, limit);
 }
 
 static void *write_feedback(void *argument) {
@@ -230,11 +230,7 @@ ct_code ct_feedback_open(const ct_feedback_options *options, ct_feedback **out_f
     ct_feedback *feedback = calloc(1, sizeof *feedback);
     if (!feedback) return ct_fail_memory(status, sizeof *feedback, "feedback");
     (void)pthread_mutex_init(&feedback->lock, NULL);
-    pthread_condattr_t attributes;
-    (void)pthread_condattr_init(&attributes);
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&feedback->change, &attributes);
-    (void)pthread_condattr_destroy(&attributes);
+    ct_condition_init(&feedback->change);
     ct_arena_init(&feedback->arena, 0);
     feedback->max_candidates = options->max_candidates ? options->max_candidates : DEFAULT_MAX_CANDIDATES;
     feedback->calibration = options->calibration;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/condition.h"
 #include "serving/rpc_internal.h"
 
 enum {
@@ -90,11 +91,7 @@ ct_code ct_rpc_server_create(const ct_rpc_method *methods, size_t method_count, 
     server->stopped_event = (event){EVENT_STOPPED, NULL};
     token_list_init(&server->tokens);
     (void)pthread_mutex_init(&server->lock, NULL);
-    pthread_condattr_t attributes;
-    (void)pthread_condattr_init(&attributes);
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&server->change, &attributes);
-    (void)pthread_condattr_destroy(&attributes);
+    ct_condition_init(&server->change);
 
     ct_rpc_start_grpc();
     grpc_arg args[16] = {
@@ -191,10 +188,7 @@ ct_rpc_polled ct_rpc_server_poll(ct_rpc_server *server, void *worker, int64_t un
 }
 
 /* Under lock. Until something has changed, but not beyond the time given. */
-static void wait_until(ct_rpc_server *server, int64_t limit_ns) {
-    const struct timespec limit = {.tv_sec = limit_ns / 1000000000, .tv_nsec = limit_ns % 1000000000};
-    (void)pthread_cond_timedwait(&server->change, &server->lock, &limit);
-}
+static void wait_until(ct_rpc_server *server, int64_t limit_ns) { (void)ct_condition_wait(&server->change, &server->lock, limit_ns); }
 
 void ct_rpc_server_stop(ct_rpc_server *server, int64_t grace_ms) {
     if (server->listening) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/condition.h"
 #include "base/pool.h"
 #include "serving/server_internal.h"
 
@@ -70,13 +71,9 @@ ct_code ct_server_start(const ct_server_options *options, ct_server **out_server
     ct_server *server = calloc(1, sizeof *server);
     if (!server) return ct_fail_memory(status, sizeof *server, "a server");
     (void)pthread_mutex_init(&server->lock, NULL);
-    pthread_condattr_t attributes;
-    (void)pthread_condattr_init(&attributes);
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&server->ended, &attributes);
-    (void)pthread_cond_init(&server->work, &attributes);
-    (void)pthread_cond_init(&server->hungry, &attributes);
-    (void)pthread_condattr_destroy(&attributes);
+    ct_condition_init(&server->ended);
+    ct_condition_init(&server->work);
+    ct_condition_init(&server->hungry);
     server->thread_count = 1 + (options->threads ? options->threads : ct_pool_default_threads());
     server->max_candidates = options->max_candidates ? options->max_candidates : DEFAULT_MAX_CANDIDATES;
     server->log_requests = options->log_requests;
@@ -239,8 +236,7 @@ void ct_server_drain(ct_server *server) {
 static void wait_idle(ct_server *server, int64_t limit) {
     (void)pthread_mutex_lock(&server->lock);
     while (server->scoring != 0 && ct_clock_ns() < limit) {
-        const struct timespec until = {.tv_sec = limit / 1000000000, .tv_nsec = limit % 1000000000};
-        (void)pthread_cond_timedwait(&server->ended, &server->lock, &until);
+        (void)ct_condition_wait(&server->ended, &server->lock, limit);
     }
     (void)pthread_mutex_unlock(&server->lock);
 }

@@ -13,6 +13,7 @@
  *
  * Small requests that wait together are taken together (merge.c): there is no waiting for company. */
 #include "base/clock.h"
+#include "base/condition.h"
 #include "serving/server_internal.h"
 
 enum {
@@ -107,9 +108,8 @@ static void refuse_held(ct_server *server, const ct_held *held) {
  * meanwhile is taken together. */
 static void nap(ct_server *server) {
     const int64_t limit = ct_clock_ns() + NAP_NS;
-    const struct timespec until = {.tv_sec = limit / 1000000000, .tv_nsec = limit % 1000000000};
     (void)pthread_mutex_lock(&server->lock);
-    while (has_plenty(server) && pthread_cond_timedwait(&server->hungry, &server->lock, &until) == 0) continue;
+    while (has_plenty(server) && ct_condition_wait(&server->hungry, &server->lock, limit) == 0) continue;
     (void)pthread_mutex_unlock(&server->lock);
 }
 

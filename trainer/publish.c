@@ -12,10 +12,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/condition.h"
 #include "base/file.h"
 #include "model/publication.h"
 
@@ -246,8 +246,7 @@ static void *timer_main(void *argument) {
         }
         const int64_t each = (int64_t)(publisher->options->publish_seconds * 1e9), now = ct_clock_ns(), due = publisher->last_ns + each;
         const int64_t until = due > now ? due : now + each;
-        const struct timespec limit = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
-        (void)pthread_cond_timedwait(&publisher->wake, &publisher->lock, &limit);
+        (void)ct_condition_wait(&publisher->wake, &publisher->lock, until);
     }
     (void)pthread_mutex_unlock(&publisher->lock);
     return NULL;
@@ -265,11 +264,7 @@ ct_code publisher_create(ct_model *model, const ct_trainer *trainer, const ct_tr
     publisher->options = options;
     publisher->watch = watch;
     publisher->failed = (ct_status)CT_STATUS_INIT;
-    pthread_condattr_t attributes;
-    (void)pthread_condattr_init(&attributes);
-    (void)pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&publisher->wake, &attributes);
-    (void)pthread_condattr_destroy(&attributes);
+    ct_condition_init(&publisher->wake);
     (void)pthread_mutex_init(&publisher->lock, NULL);
     (void)pthread_mutex_lock(&publisher->lock);
     published(publisher);
