@@ -13,16 +13,23 @@
  * It needs no filters, and a few files open at a time. */
 enum {
     FAMILY_BYTES = CT_TABLE_NAME_BYTES + 8,
-    BLOCK_BYTES = 2 << 10,
-    FILTER_BITS = 10, /* a key: 1 % of the misses look further */
-    /* A live database gets its rows in random order, so each new file overlaps everything. Compaction by size (universal: runs of about one
-     * size become one) then writes half the bytes of compaction by levels, which would merge each few MB into all of the next level. */
     LIVE_FILE_BYTES = 32 << 20, /* that compaction writes */
-    LIVE_RUNS = 8,              /* start a compaction */
-    LIVE_OLD_PERCENT = 100,     /* what all newer runs may have of the oldest one's size: at most so much of the disk is out of date */
     LIVE_JOBS = 3,              /* two compactions at a time: small ones go on beside one of everything */
+    LIVE_NEVER = 1 << 20,       /* runs at which RocksDB itself would hold up who writes: pace.h does so */
     SCAN_OPEN_FILES = 16
 };
+
+/* A live database gets its rows in random order, so each new file overlaps everything. Compaction by size (universal: runs of about one
+ * size become one) then writes half the bytes of compaction by levels, which would merge each few MB into all of the next level. */
+const ct_tuning ct_tuning_ours = {.runs = 8,
+                                  .old_percent = 100,
+                                  .block_bytes = 2 << 10,
+                                  .filter_bits = 10, /* 1 % of the misses look further */
+                                  .reads = CT_READS_MAPPED,
+                                  .slow_runs = 48,
+                                  .most_runs = 160,
+                                  .slow_percent = 150,
+                                  .most_percent = 300};
 
 ct_code ct_database_fail(char *error, const char *folder, ct_code otherwise, ct_status *status) {
     ct_code code = otherwise;
@@ -49,20 +56,43 @@ void ct_database_close(ct_database *database) {
         if (database->filters[i]) rocksdb_compactionfilter_destroy(database->filters[i]);
     }
     if (database->options) rocksdb_options_destroy(database->options);
+    if (database->limiter) rocksdb_ratelimiter_destroy(database->limiter);
     if (database->format) rocksdb_block_based_options_destroy(database->format);
     memset(database, 0, sizeof *database);
 }
 
-static void set_options(ct_database *database, ct_database_use use) {
+static void set_compaction(ct_database *database, const ct_tuning *tuning) {
+    rocksdb_options_t *options = database->options;
+    if (!tuning->by_levels) {
+        rocksdb_universal_compaction_options_t *universal = rocksdb_universal_compaction_options_create();
+        rocksdb_universal_compaction_options_set_max_size_amplification_percent(universal, (int)tuning->old_percent);
+        rocksdb_options_set_compaction_style(options, rocksdb_universal_compaction);
+        rocksdb_options_set_universal_compaction_options(options, universal);
+        rocksdb_universal_compaction_options_destroy(universal);
+    }
+    rocksdb_options_set_level0_file_num_compaction_trigger(options, (int)tuning->runs);
+    rocksdb_options_set_level0_slowdown_writes_trigger(options, LIVE_NEVER);
+    rocksdb_options_set_level0_stop_writes_trigger(options, LIVE_NEVER);
+    rocksdb_options_set_soft_pending_compaction_bytes_limit(options, 0); /* none */
+    rocksdb_options_set_hard_pending_compaction_bytes_limit(options, 0);
+    rocksdb_options_set_target_file_size_base(options, LIVE_FILE_BYTES);
+    rocksdb_options_set_max_background_jobs(options, LIVE_JOBS);
+    if (!tuning->compaction_bytes_a_second) return;
+    database->limiter = rocksdb_ratelimiter_create((int64_t)tuning->compaction_bytes_a_second, 10000 /* microseconds */, 10);
+    rocksdb_options_set_ratelimiter(options, database->limiter);
+}
+
+static void set_options(ct_database *database, ct_database_use use, const ct_tuning *tuning) {
     rocksdb_options_t *options = database->options = rocksdb_options_create();
     rocksdb_block_based_table_options_t *format = database->format = rocksdb_block_based_options_create();
     rocksdb_block_based_options_set_no_block_cache(format, 1);
-    rocksdb_block_based_options_set_block_size(format, BLOCK_BYTES);
+    rocksdb_block_based_options_set_block_size(format, tuning->block_bytes);
     rocksdb_block_based_options_set_data_block_index_type(format, rocksdb_block_based_table_data_block_index_type_binary_search_and_hash);
     rocksdb_block_based_options_set_data_block_hash_ratio(format, 0.75);
-    if (use != CT_DATABASE_SCAN) rocksdb_block_based_options_set_filter_policy(format, rocksdb_filterpolicy_create_bloom_full(FILTER_BITS));
+    if (use != CT_DATABASE_SCAN && tuning->filter_bits)
+        rocksdb_block_based_options_set_filter_policy(format, rocksdb_filterpolicy_create_bloom_full(tuning->filter_bits));
     rocksdb_options_set_block_based_table_factory(options, format);
-    rocksdb_options_set_allow_mmap_reads(options, use != CT_DATABASE_SCAN);
+    rocksdb_options_set_allow_mmap_reads(options, use != CT_DATABASE_SCAN && tuning->reads == CT_READS_MAPPED);
     if (use == CT_DATABASE_SCAN) rocksdb_options_set_max_open_files(options, SCAN_OPEN_FILES);
     rocksdb_options_set_compression(options, rocksdb_no_compression);
     rocksdb_options_set_max_file_opening_threads(options, 2);
@@ -73,16 +103,9 @@ static void set_options(ct_database *database, ct_database_use use) {
     if (use == CT_DATABASE_LIVE) {
         rocksdb_options_set_create_if_missing(options, 1);
         rocksdb_options_set_create_missing_column_families(options, 1);
-        rocksdb_universal_compaction_options_t *universal = rocksdb_universal_compaction_options_create();
-        rocksdb_universal_compaction_options_set_max_size_amplification_percent(universal, LIVE_OLD_PERCENT);
-        rocksdb_options_set_compaction_style(options, rocksdb_universal_compaction);
-        rocksdb_options_set_universal_compaction_options(options, universal);
-        rocksdb_universal_compaction_options_destroy(universal);
-        rocksdb_options_set_level0_file_num_compaction_trigger(options, LIVE_RUNS);
-        rocksdb_options_set_level0_slowdown_writes_trigger(options, 1 << 20); /* ingestion never waits */
-        rocksdb_options_set_level0_stop_writes_trigger(options, 1 << 20);
-        rocksdb_options_set_target_file_size_base(options, LIVE_FILE_BYTES);
-        rocksdb_options_set_max_background_jobs(options, LIVE_JOBS);
+        set_compaction(database, tuning);
+        rocksdb_options_set_use_direct_reads(options, tuning->reads == CT_READS_DIRECT);
+        rocksdb_options_set_use_direct_io_for_flush_and_compaction(options, tuning->reads == CT_READS_DIRECT);
     } else {
         rocksdb_options_set_disable_auto_compactions(options, 1);
     }
@@ -110,10 +133,10 @@ static const char *name_expiry(void *state) {
     return "clicktower.expiry";
 }
 
-ct_code ct_database_open(ct_database *database, const char *folder, ct_database_use use, const char *const *names, size_t tables,
-                         ct_status *status) {
+ct_code ct_database_open(ct_database *database, const char *folder, ct_database_use use, const ct_tuning *tuning, const char *const *names,
+                         size_t tables, ct_status *status) {
     memset(database, 0, sizeof *database);
-    set_options(database, use);
+    set_options(database, use, tuning ? tuning : &ct_tuning_ours);
     char full[CT_DATABASE_FAMILIES][FAMILY_BYTES];
     const char *pointers[CT_DATABASE_FAMILIES];
     const rocksdb_options_t *options[CT_DATABASE_FAMILIES];

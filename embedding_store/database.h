@@ -7,6 +7,7 @@
 #include <rocksdb/c.h>
 
 #include "embedding_store/store_internal.h"
+#include "embedding_store/tuning.h"
 
 enum { CT_DATABASE_FAMILIES = CT_STORE_MAX_TABLES + 1 };
 
@@ -25,6 +26,7 @@ typedef struct ct_expiry {
 typedef struct ct_database {
     rocksdb_block_based_table_options_t *format;
     rocksdb_options_t *options;
+    rocksdb_ratelimiter_t *limiter; /* NULL = none */
     rocksdb_t *db;
     ct_expiry expiry[CT_STORE_MAX_TABLES]; /* LIVE: by table; a database does not move while it is open */
     rocksdb_compactionfilter_t *filters[CT_STORE_MAX_TABLES];
@@ -33,9 +35,9 @@ typedef struct ct_database {
     rocksdb_column_family_handle_t *families[CT_DATABASE_FAMILIES]; /* [0] = default, [1 + table] */
 } ct_database;
 
-/* names: (tables), of each table. */
-CT_MUST_CHECK ct_code ct_database_open(ct_database *database, const char *folder, ct_database_use use, const char *const *names,
-                                       size_t tables, ct_status *status);
+/* tuning: of a LIVE one; else NULL. names: (tables), of each table. */
+CT_MUST_CHECK ct_code ct_database_open(ct_database *database, const char *folder, ct_database_use use, const ct_tuning *tuning,
+                                       const char *const *names, size_t tables, ct_status *status);
 void ct_database_close(ct_database *database); /* fine on a zeroed one, and twice */
 /* RocksDB's text to a status; frees it. `otherwise` is what an error is that is none of the system's. */
 ct_code ct_database_fail(char *error, const char *folder, ct_code otherwise, ct_status *status);

@@ -21,7 +21,7 @@ enum {
 static ct_code open_store(ct_database *database, const char *folder, ct_database_use use, const ct_store *store, ct_status *status) {
     const char *names[CT_STORE_MAX_TABLES] = {NULL};
     for (size_t i = 0; i < store->table_count; i++) names[i] = store->tables[i].spec.name;
-    return ct_database_open(database, folder, use, names, store->table_count, status);
+    return ct_database_open(database, folder, use, NULL, names, store->table_count, status);
 }
 
 /* --- writing --- */

@@ -19,6 +19,7 @@ enum {
 struct ct_live {
     char *folder;
     bool scratch; /* ours: to be removed */
+    ct_tuning tuning;
     ct_database database;
     rocksdb_readoptions_t *read;
     rocksdb_envoptions_t *environment;
@@ -31,7 +32,7 @@ struct ct_live {
 };
 
 static ct_code open_database(ct_live *live, ct_database_use use, const char *const *names, size_t tables, ct_status *status) {
-    CT_TRY(ct_database_open(&live->database, live->folder, use, names, tables, status));
+    CT_TRY(ct_database_open(&live->database, live->folder, use, &live->tuning, names, tables, status));
     live->read = rocksdb_readoptions_create();
     rocksdb_readoptions_set_verify_checksums(live->read, 1);
     if (use == CT_DATABASE_SCAN) rocksdb_readoptions_set_readahead_size(live->read, READAHEAD_BYTES);
@@ -79,6 +80,7 @@ static ct_code live_create(const char *folder, bool scratch, ct_live **out_live,
     if (!live) return ct_fail_memory(status, sizeof *live, "a live database");
     live->folder = strdup(folder);
     live->scratch = scratch;
+    live->tuning = ct_tuning_ours;
     if (!live->folder) {
         free(live);
         return ct_fail_memory(status, strlen(folder), "a path");
@@ -87,10 +89,11 @@ static ct_code live_create(const char *folder, bool scratch, ct_live **out_live,
     return CT_OK;
 }
 
-ct_code ct_live_create(const char *folder, const char *from, const char *const *names, size_t tables, ct_live **out_live,
-                       ct_status *status) {
+ct_code ct_live_create(const char *folder, const char *from, const ct_tuning *tuning, const char *const *names, size_t tables,
+                       ct_live **out_live, ct_status *status) {
     ct_live *live;
     CT_TRY(live_create(folder, true, &live, status));
+    if (tuning) live->tuning = *tuning;
     ct_code code;
     CT_TRY_GOTO(code, ct_folder_remove(folder, status), fail);
     CT_TRY_GOTO(code, ct_folder_create(folder, status), fail);
@@ -276,6 +279,35 @@ ct_code ct_live_scan(ct_live *live, size_t table, ct_live_fn function, void *con
     if (code == CT_OK) return ct_database_fail(error, live->folder, CT_CORRUPT, status);
     rocksdb_free(error);
     return code;
+}
+
+double ct_live_pressure(ct_live *live, size_t table, ct_backlog *out_backlog) {
+    ct_backlog backlog = {0, 0, 0};
+    char *text = rocksdb_property_value_cf(live->database.db, live->database.families[1 + table], "rocksdb.levelstats");
+    for (const char *line = text; line; line = strchr(line, '\n')) { /* two lines of a head, then of each level: its number, files, MiB */
+        line += *line == '\n';
+        unsigned level, files;
+        double mib;
+        if (sscanf(line, "%u %u %lf", &level, &files, &mib) != 3 || files == 0) continue;
+        const uint64_t bytes = (uint64_t)mib << 20;
+        backlog.runs += level ? 1 : files;
+        backlog.newer_bytes += backlog.oldest_bytes;
+        backlog.oldest_bytes = level ? bytes : 0;
+        if (!level) backlog.newer_bytes = bytes;
+    }
+    rocksdb_free(text);
+    *out_backlog = backlog;
+    return ct_pace_pressure(&live->tuning, &backlog);
+}
+
+static uint64_t number_of(const ct_live *live, size_t table, const char *property) {
+    uint64_t number = 0;
+    return rocksdb_property_int_cf(live->database.db, live->database.families[1 + table], property, &number) == 0 ? number : 0;
+}
+
+bool ct_live_compacts(ct_live *live, size_t table) {
+    if (number_of(live, table, "rocksdb.background-errors")) return false;
+    return number_of(live, table, "rocksdb.num-running-compactions") || number_of(live, table, "rocksdb.compaction-pending");
 }
 
 void ct_live_levels(ct_live *live, size_t table, uint64_t out_bytes[CT_LIVE_LEVELS]) {

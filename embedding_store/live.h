@@ -3,12 +3,13 @@
 #ifndef EMBEDDING_STORE_LIVE_H
 #define EMBEDDING_STORE_LIVE_H
 
+#include "embedding_store/pace.h"
 #include "embedding_store/store_internal.h"
 
 /* A scratch database in `folder`, which is made anew, from the files of the snapshot `from` (hard links, or copies across file systems;
- * NULL = empty). names: (tables). */
-CT_MUST_CHECK ct_code ct_live_create(const char *folder, const char *from, const char *const *names, size_t tables, ct_live **out_live,
-                                     ct_status *status);
+ * NULL = empty). tuning: NULL = ours. names: (tables). */
+CT_MUST_CHECK ct_code ct_live_create(const char *folder, const char *from, const ct_tuning *tuning, const char *const *names, size_t tables,
+                                     ct_live **out_live, ct_status *status);
 /* The snapshot `folder` as it stands, for reading: by points, or from one end to the other. */
 typedef enum ct_live_reads { CT_LIVE_POINTS, CT_LIVE_SCANS } ct_live_reads;
 CT_MUST_CHECK ct_code ct_live_open(const char *folder, ct_live_reads reads, const char *const *names, size_t tables, ct_live **out_live,
@@ -34,6 +35,10 @@ CT_MUST_CHECK ct_code ct_live_get(ct_live *live, size_t table, const uint64_t *k
                                   ct_status *status);
 /* Calls `function` for all records in the order of keys. */
 CT_MUST_CHECK ct_code ct_live_scan(ct_live *live, size_t table, ct_live_fn function, void *context, ct_status *status);
+/* The backlog of the table's compaction, and the pressure that it makes. Any thread. */
+double ct_live_pressure(ct_live *live, size_t table, ct_backlog *out_backlog);
+/* Is a compaction at work or due? No, where none can be any more: the next write says why. */
+bool ct_live_compacts(ct_live *live, size_t table);
 /* Bytes of the table's sorted files, by level. */
 enum { CT_LIVE_LEVELS = 7 };
 void ct_live_levels(ct_live *live, size_t table, uint64_t out_bytes[CT_LIVE_LEVELS]);

@@ -112,7 +112,7 @@ ct_code ct_saver_create(ct_store *store, const char *live_folder, const char *fr
     if (from) CT_TRY_GOTO(code, same_layout(from, &same, status), fail);
     saver->frozen = same;
     for (size_t i = 0; i < store->table_count; i++) names[i] = store->tables[i].spec.name;
-    CT_TRY_GOTO(code, ct_live_create(live_folder, same ? from : NULL, names, store->table_count, &saver->live, status), fail);
+    CT_TRY_GOTO(code, ct_live_create(live_folder, same ? from : NULL, NULL, names, store->table_count, &saver->live, status), fail);
     for (size_t i = 0; i < store->table_count; i++)
         if (is_trained(saver, i)) CT_TRY_GOTO(code, init_marks(saver, i, same, status), fail);
     *out_saver = saver;

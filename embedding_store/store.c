@@ -151,8 +151,9 @@ ct_code ct_store_create_within(const ct_table_spec *tables, size_t table_count, 
                                ct_pool *pool, ct_store **out_store, ct_status *status) {
     ct_store *store;
     CT_TRY(ct_store_create(tables, table_count, device, pool, &store, status));
-    const ct_code code =
-        limit->memory_bytes ? ct_tier_create(store, limit->memory_bytes, 0, limit->live_folder, NULL, NULL, status) : CT_OK;
+    const ct_code code = limit->memory_bytes ? ct_tier_create(store, &(const ct_tier_limits){.memory_bytes = limit->memory_bytes},
+                                                              limit->live_folder, NULL, NULL, status)
+                                             : CT_OK;
     if (code == CT_OK)
         *out_store = store;
     else
@@ -222,7 +223,13 @@ void ct_store_count_others(ct_store *store, uint64_t bytes) {
     if (store->tier) ct_tier_count_others(store->tier, bytes);
 }
 int64_t ct_store_waited_ns(const ct_store *store) {
-    return store->tier ? ct_tier_waited_ns(store->tier) : store->saver ? ct_saver_waited_ns(store->saver) : 0;
+    ct_store_disk disk;
+    ct_store_disk_get(store, &disk);
+    return store->saver ? ct_saver_waited_ns(store->saver) : disk.waited_ns;
+}
+void ct_store_disk_get(const ct_store *store, ct_store_disk *out_disk) {
+    *out_disk = (ct_store_disk){0};
+    if (store->tier) ct_tier_disk(store->tier, out_disk);
 }
 
 ct_code ct_store_save_beside(ct_store *store, const char *live_folder, const char *from, ct_status *status) {
@@ -283,7 +290,7 @@ static ct_code read_rows(ct_store *store, const char *folder, const ct_store_lim
         store->tables[i].outside_stubs = stored[i].stubs;
     }
     store->frozen_live = true;
-    return ct_tier_create(store, limit->memory_bytes, 0, limit->live_folder, folder, stored, status);
+    return ct_tier_create(store, &(const ct_tier_limits){.memory_bytes = limit->memory_bytes}, limit->live_folder, folder, stored, status);
 }
 
 ct_code ct_store_open_within(const char *folder, ct_store_mode mode, const ct_store_limit *limit, ct_device *device, ct_pool *pool,

@@ -259,8 +259,18 @@ void ct_store_attend_back(const ct_store *store, const ct_ticket *ticket, size_t
 CT_MUST_CHECK ct_code ct_store_apply(ct_store *store, ct_ticket *ticket, const float *gradients, size_t stride, const float *labels,
                                      ct_status *status);
 void ct_store_release(ct_store *store, ct_ticket *ticket);
-/* How long training waited so far for rows from disk, and for rows to be written; nanoseconds. */
+/* How long training waited so far for rows from disk, for rows to be written, and for compaction that was behind; nanoseconds. */
 int64_t ct_store_waited_ns(const ct_store *store);
+/* What training within a limit on memory did with the database under it, so far. All 0 without one. By the thread that trains. */
+typedef struct ct_store_disk {
+    int64_t waited_ns;                /* as ct_store_waited_ns, of it: */
+    int64_t held_ns, longest_held_ns; /* held back because compaction was behind; between two batches at most */
+    uint64_t written_bytes, writes;   /* keys and records that left memory, or were written and stayed; in so many times */
+    int64_t fetched, fetch_ns;        /* keys that were asked for; how long that took beside training */
+    uint64_t asked_runs;              /* over these keys, how many runs (sorted files that cover all keys) there were then */
+    uint32_t most_runs;               /* at any time */
+} ct_store_disk;
+void ct_store_disk_get(const ct_store *store, ct_store_disk *out_disk);
 /* For the applies from now on, as a schedule asks; finite, not negative. The table's spec, which a snapshot keeps, stays as it is. */
 void ct_store_set_learning_rate(ct_store *store, size_t table, float learning_rate);
 

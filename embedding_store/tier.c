@@ -48,7 +48,7 @@ static ct_code init_table(ct_tier *tier, size_t number, ct_status *status) {
     tier_table *state = &tier->tables[number];
     state->part = calloc(table->partition_count, sizeof *state->part);
     for (size_t i = 0; i < 2; i++) {
-        state->out[i] = (tier_out){.live = tier->live, .table = number, .parts = table->partition_count};
+        state->out[i] = (tier_out){.live = tier->live, .state = state, .table = number, .parts = table->partition_count};
         state->out[i].part = calloc(table->partition_count, sizeof *state->out[i].part);
         if (!state->out[i].part || !state->part) return ct_fail_memory(status, table->partition_count * sizeof *state->part, "a cache");
     }
@@ -93,17 +93,17 @@ static ct_code sum_table(ct_tier *tier, size_t number, const char *from, ct_stat
                    (long long)work.rows, (long long)work.stubs, (long long)table->outside_rows, (long long)table->outside_stubs);
 }
 
-ct_code ct_tier_create(ct_store *store, uint64_t memory_bytes, uint64_t cache_bytes, const char *folder, const char *from,
-                       const ct_stored_table *stored, ct_status *status) {
+ct_code ct_tier_create(ct_store *store, const ct_tier_limits *limits, const char *folder, const char *from, const ct_stored_table *stored,
+                       ct_status *status) {
     ct_tier *tier;
     ct_code code;
     const char *names[CT_STORE_MAX_TABLES] = {NULL};
     for (size_t i = 0; stored && i < store->table_count; i++) CT_TRY(ct_record_check_layout(&stored[i], status));
     CT_TRY(tier_init(store, stored, &tier, status));
-    tier->memory_bytes = memory_bytes;
-    tier->cache_bytes = cache_bytes;
+    tier->memory_bytes = limits->memory_bytes;
+    tier->cache_bytes = limits->cache_bytes;
     for (size_t i = 0; i < store->table_count; i++) names[i] = store->tables[i].spec.name;
-    CT_TRY_GOTO(code, ct_live_create(folder, from, names, store->table_count, &tier->live, status), fail);
+    CT_TRY_GOTO(code, ct_live_create(folder, from, limits->tuning, names, store->table_count, &tier->live, status), fail);
     for (size_t i = 0; i < store->table_count; i++)
         if (store->tables[i].spec.kind == CT_TABLE_TRAINED) CT_TRY_GOTO(code, init_table(tier, i, status), fail);
     for (size_t i = 0; from && i < store->table_count; i++)
@@ -211,6 +211,21 @@ bool ct_tier_let_go(ct_tier *tier, const ct_table *table, size_t part, size_t pl
 }
 
 int64_t ct_tier_waited_ns(const ct_tier *tier) { return tier->helper ? ct_helper_waited_ns(tier->helper) : 0; }
+
+void ct_tier_disk(const ct_tier *tier, ct_store_disk *out_disk) {
+    *out_disk = (ct_store_disk){
+        .waited_ns = ct_tier_waited_ns(tier) + tier->pace.held_ns, .held_ns = tier->pace.held_ns, .longest_held_ns = tier->pace.longest_ns};
+    for (size_t i = 0; i < tier->store->table_count; i++) {
+        const tier_done *done = &tier->tables[i].done;
+        const uint32_t most = atomic_load(&done->most_runs);
+        out_disk->written_bytes += atomic_load(&done->written_bytes);
+        out_disk->writes += atomic_load(&done->writes);
+        out_disk->fetched += atomic_load(&done->fetched);
+        out_disk->fetch_ns += atomic_load(&done->fetch_ns);
+        out_disk->asked_runs += atomic_load(&done->asked_runs);
+        if (most > out_disk->most_runs) out_disk->most_runs = most;
+    }
+}
 
 ct_live *ct_tier_live(ct_tier *tier) { return tier->live; }
 

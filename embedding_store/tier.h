@@ -11,10 +11,16 @@
 #define EMBEDDING_STORE_TIER_H
 
 #include "embedding_store/record.h"
+#include "embedding_store/tuning.h"
 
-/* memory_bytes: of all of the store. cache_bytes: of the rows and their index alone; for tests, 0 = what memory_bytes leaves. folder: of
- * the live database. from: the snapshot that it begins with, or NULL; its rows and stubs are counted by the caller as outside. */
-CT_MUST_CHECK ct_code ct_tier_create(ct_store *store, uint64_t memory_bytes, uint64_t cache_bytes, const char *folder, const char *from,
+typedef struct ct_tier_limits {
+    uint64_t memory_bytes;   /* of all of the store */
+    uint64_t cache_bytes;    /* for tests: of the rows and their index alone; 0 = what memory_bytes leaves */
+    const ct_tuning *tuning; /* for tests and benchmarks: of the live database; NULL = ours */
+} ct_tier_limits;
+/* folder: of the live database. from: the snapshot that it begins with, or NULL; its rows and stubs are counted by the caller as outside.
+ */
+CT_MUST_CHECK ct_code ct_tier_create(ct_store *store, const ct_tier_limits *limits, const char *folder, const char *from,
                                      const ct_stored_table *stored, ct_status *status);
 /* For reading: as many rows as fit become resident, those first that were counted most; the others are read from `folder` when asked for.
  */
@@ -63,6 +69,7 @@ bool ct_tier_let_go(ct_tier *tier, const ct_table *table, size_t part, size_t pl
 /* After a flush: CT_INVALID where a row is not finite. */
 CT_MUST_CHECK ct_code ct_tier_check_finite(ct_tier *tier, ct_status *status);
 int64_t ct_tier_waited_ns(const ct_tier *tier);
+void ct_tier_disk(const ct_tier *tier, ct_store_disk *out_disk); /* see ct_store_disk_get */
 ct_live *ct_tier_live(ct_tier *tier);
 /* See ct_store_count_others. */
 void ct_tier_count_others(ct_tier *tier, uint64_t bytes);

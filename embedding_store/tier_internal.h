@@ -5,6 +5,7 @@
 #include "embedding_store/tier.h"
 
 typedef struct ct_helper ct_helper; /* helper.h */
+typedef struct tier_table tier_table;
 
 typedef struct tier_out_entry {
     uint64_t key;
@@ -21,6 +22,7 @@ typedef struct tier_out_part {
 /* Records on their way out, of one table, by partition. */
 typedef struct tier_out {
     ct_live *live;
+    tier_table *state; /* the table's */
     size_t table, parts;
     tier_out_part *part; /* (parts) */
     uint64_t job;        /* the helper's, that writes them */
@@ -46,7 +48,22 @@ typedef struct tier_part {
     int64_t evicted_rows, evicted_stubs; /* by a task; negative = brought in */
 } tier_part;
 
-typedef struct tier_table {
+/* What the helper has done for a table; it alone writes here. */
+typedef struct tier_done {
+    _Atomic uint32_t runs, most_runs; /* after the last write; after any */
+    atomic_bool behind;               /* is compaction, after the last write */
+    _Atomic uint64_t written_bytes, writes;
+    _Atomic int64_t fetched, fetch_ns; /* keys asked for; all of it */
+    _Atomic uint64_t asked_runs;       /* sum over these keys of the runs that there were */
+} tier_done;
+
+/* How training is held back; its own thread's. */
+typedef struct tier_pace {
+    int64_t since_ns; /* it has worked, since the end of the last wait; 0 = it has not begun */
+    int64_t held_ns, longest_ns;
+} tier_pace;
+
+struct tier_table {
     tier_part *part;       /* (partitions) */
     uint64_t sized_for;    /* keys of a batch; 0 = never */
     uint64_t sized_beside; /* what others had then */
@@ -55,11 +72,13 @@ typedef struct tier_table {
     uint64_t most_dirty;   /* bytes */
     tier_out out[2];       /* one is filled while the other is written */
     size_t next_out;
-} tier_table;
+    tier_done done;
+};
 
 typedef struct fetch {
     ct_tier_ticket *ticket;
     ct_live *live;
+    tier_done *done;
     size_t table, first;
     const ct_stored_table *layout;
 } fetch;
@@ -94,10 +113,11 @@ struct ct_tier {
     _Atomic(ct_live *) changed;
     ct_stored_table *changed_layouts; /* (table_count); NULL until there is one */
     uint64_t memory_bytes, cache_bytes;
-    uint64_t others_bytes;       /* of the limit, that the store's user has */
-    uint64_t least_bytes;        /* where the limit was too small: one that is not; else 0 */
-    size_t trained;              /* tables */
-    tier_table *tables;          /* (table_count); of trained ones */
+    uint64_t others_bytes; /* of the limit, that the store's user has */
+    uint64_t least_bytes;  /* where the limit was too small: one that is not; else 0 */
+    size_t trained;        /* tables */
+    tier_table *tables;    /* (table_count); of trained ones */
+    tier_pace pace;
     ct_stored_table *layouts;    /* (table_count): of the database's records */
     uint32_t sequence, acquired; /* numbers of the plans made, and acquired, last */
     ct_ticket *current;          /* acquired and not applied; NULL = none */
@@ -150,6 +170,8 @@ void tier_out_sort(tier_out_part *out);
 CT_MUST_CHECK ct_code tier_out_send(ct_tier *tier, tier_out *out, ct_status *status);
 /* Makes room for `rows` rows and `entries` entries. */
 CT_MUST_CHECK ct_code tier_make_room(const tier_work *work, size_t part, uint64_t rows, uint64_t entries, ct_status *status);
+/* Between two batches: waits where compaction is behind (pace.h). */
+void tier_hold_back(ct_tier *tier, size_t table);
 /* So that not too much is dirty: whether, and up to which plan, partitions write back what this plan does not ask for. */
 void tier_choose_dirty(tier_work *work);
 /* All that has changed and will not change before it is asked for again. */

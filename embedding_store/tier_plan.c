@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "embedding_store/helper.h"
 #include "embedding_store/live.h"
 #include "embedding_store/record.h"
@@ -118,6 +119,8 @@ static void fetch_job(void *context, ct_failure *failure) {
     fetch *fetch = context;
     ct_tier_ticket *mine = fetch->ticket;
     ct_status status;
+    const int64_t since = ct_clock_ns();
+    const size_t keys = mine->count + mine->rare_count;
     mine->records_used = 0;
     fetch->first = 0;
     ct_code code = ct_live_get(fetch->live, fetch->table, mine->missing, mine->count, fetched, fetch, &status);
@@ -125,6 +128,9 @@ static void fetch_job(void *context, ct_failure *failure) {
     if (code == CT_OK)
         code = ct_live_get(fetch->live, fetch->table, mine->missing + mine->count, mine->rare_count, fetched, fetch, &status);
     if (code != CT_OK) ct_failure_put(failure, &status);
+    (void)atomic_fetch_add(&fetch->done->fetched, (int64_t)keys);
+    (void)atomic_fetch_add(&fetch->done->fetch_ns, ct_clock_ns() - since);
+    (void)atomic_fetch_add(&fetch->done->asked_runs, (uint64_t)keys * atomic_load(&fetch->done->runs));
 }
 
 ct_code ct_tier_plan(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
@@ -169,7 +175,7 @@ ct_code ct_tier_plan(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
     mine->first[parts] = mine->count = n;
     find_rare(mine, state, ticket);
     tier->misses += (int64_t)n;
-    mine->fetch = (fetch){.ticket = mine, .live = tier->live, .table = number, .layout = &tier->layouts[number]};
+    mine->fetch = (fetch){.ticket = mine, .live = tier->live, .done = &state->done, .table = number, .layout = &tier->layouts[number]};
     mine->job = 0; /* nothing is missing: nothing to wait for */
     if (mine->count + mine->rare_count > 0) CT_TRY(ct_helper_submit(tier->helper, fetch_job, &mine->fetch, &mine->job, status));
     CT_TRY(tier_out_send(tier, work.out, status)); /* behind the fetch, which asks for none of these */
@@ -239,6 +245,7 @@ ct_code ct_tier_admit(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
     const ct_tier_ticket *mine = &tier->plan;
     tier_table *state = &tier->tables[table - tier->store->tables];
     CT_TRY(ct_helper_wait(tier->helper, mine->job, status));
+    tier_hold_back(tier, (size_t)(table - tier->store->tables));
     admit_work work = {.tier = tier, .ticket = ticket, .state = state, .failure = {.status = status}};
     ct_run(tier->store->pool, table->partition_count, admit_task, &work);
     CT_TRY(ct_failure_code(&work.failure));

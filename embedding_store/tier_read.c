@@ -246,7 +246,7 @@ ct_code ct_tier_create_changed(ct_tier *tier, const char *folder, ct_status *sta
         names[i] = store->tables[i].spec.name;
         ct_record_layout_read(&store->tables[i].spec, &tier->changed_layouts[i]);
     }
-    CT_TRY(ct_live_create(folder, NULL, names, store->table_count, &changed, status));
+    CT_TRY(ct_live_create(folder, NULL, NULL, names, store->table_count, &changed, status));
     atomic_store(&tier->changed, changed);
     return CT_OK;
 }

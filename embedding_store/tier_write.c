@@ -2,7 +2,9 @@
  * one of two buffers; the helper writes it while the other is filled. */
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "embedding_store/helper.h"
 #include "embedding_store/live.h"
 #include "embedding_store/record.h"
@@ -66,7 +68,18 @@ static void write_job(void *context, ct_failure *failure) {
         code = ct_live_end(out->live, &status);
     else
         ct_live_abandon(out->live);
-    if (code != CT_OK) ct_failure_put(failure, &status);
+    if (code != CT_OK) {
+        ct_failure_put(failure, &status);
+        return;
+    }
+    tier_done *done = &out->state->done;
+    ct_backlog backlog;
+    atomic_store(&done->behind, ct_live_pressure(out->live, out->table, &backlog) > 0);
+    atomic_store(&done->runs, backlog.runs);
+    if (backlog.runs > atomic_load(&done->most_runs)) atomic_store(&done->most_runs, backlog.runs);
+    for (size_t p = 0; p < out->parts; p++)
+        (void)atomic_fetch_add(&done->written_bytes, out->part[p].bytes + sizeof(uint64_t) * out->part[p].count);
+    (void)atomic_fetch_add(&done->writes, 1);
 }
 
 static bool out_any(const tier_out *out) {
@@ -86,6 +99,26 @@ ct_code tier_out_take(ct_tier *tier, tier_table *state, tier_out **out_out, ct_s
 ct_code tier_out_send(ct_tier *tier, tier_out *out, ct_status *status) {
     if (!out_any(out)) return CT_OK;
     return ct_helper_submit(tier->helper, write_job, out, &out->job, status);
+}
+
+/* --- compaction that is behind --- */
+
+void tier_hold_back(ct_tier *tier, size_t table) {
+    enum { LOOK_NS = 5000000 }; /* while it waits */
+    tier_pace *pace = &tier->pace;
+    const int64_t began = ct_clock_ns();
+    int64_t now = began, until = began;
+    for (ct_backlog backlog; atomic_load(&tier->tables[table].done.behind);) {
+        const double pressure = ct_live_pressure(tier->live, table, &backlog);
+        if (pressure < 1) until = began + ct_pace_pause_ns(pressure, pace->since_ns ? began - pace->since_ns : 0);
+        if (pressure < 1 ? now >= until : !ct_live_compacts(tier->live, table)) break;
+        const struct timespec nap = {0, pressure < 1 && until - now < LOOK_NS ? until - now : LOOK_NS};
+        (void)nanosleep(&nap, NULL); /* RocksDB's C interface tells nobody when a compaction ends */
+        now = ct_clock_ns();
+    }
+    pace->since_ns = now;
+    pace->held_ns += now - began;
+    if (now - began > pace->longest_ns) pace->longest_ns = now - began;
 }
 
 /* --- eviction --- */

@@ -208,7 +208,7 @@ static void bench_database(uint64_t rows) {
     for (size_t i = 0; i < sizeof record; i++) record[i] = (char)(i * 37);
     raw_ingest(rows, record, sizeof record, &raw);
     const int64_t since = ct_clock_ns();
-    must(ct_live_create(path_of("database"), NULL, names, 1, &live, &status));
+    must(ct_live_create(path_of("database"), NULL, NULL, names, 1, &live, &status));
     must(ct_live_begin(live, 0, &status));
     for (uint64_t i = 0; i < rows; i++) must(ct_live_put(live, spread(i, rows), record, sizeof record, &status));
     must(ct_live_end(live, &status));

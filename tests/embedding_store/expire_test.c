@@ -149,7 +149,8 @@ static void compare(const setting *s, char out_hex[CT_DIGEST_HEX_BYTES]) {
     reference_init(&reference, &spec);
     assert_ok(ct_pool_create(s->threads, &pool, &status));
     assert_ok(ct_store_create_parted(&spec, 1, CT_STORE_TRAIN, s->partition_bits, ct_device_cpu(), pool, &store, &status));
-    if (s->cache_bytes) assert_ok(ct_tier_create(store, 0, s->cache_bytes, path_of("live"), NULL, NULL, &status));
+    if (s->cache_bytes)
+        assert_ok(ct_tier_create(store, &(const ct_tier_limits){.cache_bytes = s->cache_bytes}, path_of("live"), NULL, NULL, &status));
     train(store, &reference, s, 0, BATCHES / 2);
     assert_true(reference.expired > 20);
     digest_hex(store, before);
@@ -282,7 +283,7 @@ static void test_compaction(void **unused) {
     const char *names[] = {"ids"}, *path = path_of("new.sst");
     char *error = NULL;
     assert_ok(ct_folder_create(path_of("live"), &status));
-    assert_ok(ct_database_open(&database, path_of("live"), CT_DATABASE_LIVE, names, 1, &status));
+    assert_ok(ct_database_open(&database, path_of("live"), CT_DATABASE_LIVE, NULL, names, 1, &status));
     rocksdb_envoptions_t *environment = rocksdb_envoptions_create();
     rocksdb_sstfilewriter_t *writer = rocksdb_sstfilewriter_create(environment, database.options);
     rocksdb_sstfilewriter_open(writer, path, &error);

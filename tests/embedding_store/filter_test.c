@@ -120,7 +120,8 @@ static void run(const setting *s, char out_hex[CT_DIGEST_HEX_BYTES]) {
     struct reference *with = s->expire_days ? NULL : &reference;
     assert_ok(ct_pool_create(s->threads, &pool, &status));
     assert_ok(ct_store_create_parted(&spec, 1, CT_STORE_TRAIN, s->partition_bits, ct_device_cpu(), pool, &store, &status));
-    if (s->cache_bytes) assert_ok(ct_tier_create(store, 0, s->cache_bytes, path_of("live"), NULL, NULL, &status));
+    if (s->cache_bytes)
+        assert_ok(ct_tier_create(store, &(const ct_tier_limits){.cache_bytes = s->cache_bytes}, path_of("live"), NULL, NULL, &status));
     train(store, with, s, 0, BATCHES / 2);
     digest_hex(store, before);
     assert_ok(ct_store_snapshot(store, path_of("snapshot"), &status));

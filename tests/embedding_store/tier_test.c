@@ -58,7 +58,9 @@ static void world_init(world *world, const setting *s) {
     *world = (struct world){0};
     assert_ok(ct_pool_create(s->threads, &world->pool, &status));
     assert_ok(ct_store_create_parted(&spec, 1, CT_STORE_TRAIN, s->partition_bits, ct_device_cpu(), world->pool, &world->store, &status));
-    if (s->cache_bytes) assert_ok(ct_tier_create(world->store, 0, s->cache_bytes, path_of("live"), NULL, NULL, &status));
+    if (s->cache_bytes)
+        assert_ok(
+            ct_tier_create(world->store, &(const ct_tier_limits){.cache_bytes = s->cache_bytes}, path_of("live"), NULL, NULL, &status));
     for (size_t i = 0; i < 2; i++) assert_ok(ct_ticket_create(world->store, &world->tickets[i], &status));
 }
 
