@@ -370,6 +370,7 @@ void ct_model_table_get(const ct_model *model, size_t table, ct_model_table *out
 }
 
 void ct_model_filter(const ct_model *model, ct_filter_info *out_info) { ct_store_filter_info(model->store, ID_TABLE, out_info); }
+void ct_model_disk(const ct_model *model, ct_store_disk *out_disk) { ct_store_disk_get(model->store, out_disk); }
 
 json_t *ct_model_describe(const ct_model *model) {
     json_t *tables = json_array();

@@ -55,6 +55,15 @@ static json_t *keys_json(const ct_train_result *result) {
     return json;
 }
 
+/* Of this run; a resumed one begins anew. */
+static json_t *disk_json(const ct_store_disk *disk) {
+    const double keys = disk->fetched > 0 ? (double)disk->fetched : 1;
+    return json_pack("{s:f, s:f, s:f, s:I, s:f, s:I, s:I}", "waited_seconds", (double)disk->waited_ns / 1e9, "held_back_seconds",
+                     (double)disk->held_ns / 1e9, "longest_held_back_seconds", (double)disk->longest_held_ns / 1e9, "most_runs",
+                     (json_int_t)disk->most_runs, "runs_a_fetch", (double)disk->asked_runs / keys, "fetched_keys",
+                     (json_int_t)disk->fetched, "written_bytes", (json_int_t)disk->written_bytes);
+}
+
 /* Top level: the evaluation's metrics, or the progressive ones where nothing was evaluated. */
 static ct_code metrics_json(const train_run *run, json_t **out_json, ct_status *status) {
     const ct_train_result *result = run->result;
@@ -74,6 +83,7 @@ static ct_code metrics_json(const train_run *run, json_t **out_json, ct_status *
     json_object_set_new(json, "train_seconds", json_real(result->train_seconds));
     json_object_set_new(json, "rows_per_second", json_real(result->rows_per_second));
     json_object_set_new(json, "keys", keys_json(result));
+    if (result->disk.fetched > 0) json_object_set_new(json, "disk", disk_json(&result->disk));
     json_object_set_new(json, "model", ct_model_describe(run->model));
     json_object_set_new(json, "warnings", json_deep_copy(ct_watch_said(run->watch)));
     if (run->options->init != NULL) json_object_set_new(json, "init", json_deep_copy(run->options->init));
@@ -235,6 +245,7 @@ static void count_keys(train_run *run) {
     run->result->waiting = ids.stubs;
     run->result->expired = ids.expired;
     ct_model_filter(run->model, &run->result->filter);
+    ct_model_disk(run->model, &run->result->disk);
 }
 
 ct_code run_checkpoint(train_run *run, const char *folder, ct_status *status) {

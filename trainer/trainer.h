@@ -90,6 +90,7 @@ typedef struct ct_train_result {
     int64_t publishing_ns;
     int64_t admitted, waiting, expired; /* keys: with a row; counted, without one yet; rows that expired since the training began */
     ct_filter_info filter;              /* where it counts those that wait, nobody knows how many: `waiting` means nothing */
+    ct_store_disk disk;                 /* within a limit on memory; else 0 */
     bool stopped;                       /* by the stop flag: the folder holds the model of the rows so far */
 } ct_train_result;
 

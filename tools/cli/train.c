@@ -33,6 +33,10 @@ static void print_summary(const char *out, const char *publish, int64_t epochs, 
     if (result->train_report.bad_total || result->eval_report.bad_total)
         (void)printf("bad_rows     training %" PRId64 "  evaluation %" PRId64 "\n", result->train_report.bad_total,
                      result->eval_report.bad_total);
+    if (result->disk.fetched > 0)
+        (void)printf("disk         waited_seconds %.2f  held_back_seconds %.2f  longest %.2f  most_runs %u\n",
+                     (double)result->disk.waited_ns / 1e9, (double)result->disk.held_ns / 1e9, (double)result->disk.longest_held_ns / 1e9,
+                     result->disk.most_runs);
     (void)printf("model        %s\n", out);
     if (publish != NULL) (void)printf("published    %s\n", publish);
     (void)printf("report       %s/train.html\n", out);
@@ -114,7 +118,9 @@ static void print_profile(const ct_model *model, const ct_pool *pool, const ct_t
                      "which waited %.3f s for one before\n",
                      result->saved, (double)result->longest_saving_ns / 1e9, (double)result->longest_writing_ns / 1e9,
                      (double)result->saving_waited_ns / 1e9);
-    if (profile.disk > 0) (void)printf("  %.3f s in look-up and checkpoints were spent waiting for the disk\n", (double)profile.disk / 1e9);
+    if (profile.disk > 0)
+        (void)printf("  %.3f s in look-up and checkpoints were spent waiting for the disk, of which %.3f s as compaction was behind\n",
+                     (double)profile.disk / 1e9, (double)result->disk.held_ns / 1e9);
     (void)printf("beside it    processor time of the reader's own threads\n");
     for (size_t i = 0; i < sizeof reading / sizeof *reading; i++) print_part(&reading[i], result->train_seconds);
 }
