@@ -20,6 +20,7 @@ struct ct_live {
     char *folder;
     bool scratch; /* ours: to be removed */
     ct_tuning tuning;
+    _Atomic uint64_t most_level0_bytes; /* instead of tuning's */
     ct_database database;
     rocksdb_readoptions_t *read;
     rocksdb_envoptions_t *environment;
@@ -281,8 +282,10 @@ ct_code ct_live_scan(ct_live *live, size_t table, ct_live_fn function, void *con
     return code;
 }
 
+void ct_live_bound_level0(ct_live *live, uint64_t most_bytes) { atomic_store(&live->most_level0_bytes, most_bytes); }
+
 double ct_live_pressure(ct_live *live, size_t table, ct_backlog *out_backlog) {
-    ct_backlog backlog = {0, 0, 0};
+    ct_backlog backlog = {0};
     char *text = rocksdb_property_value_cf(live->database.db, live->database.families[1 + table], "rocksdb.levelstats");
     for (const char *line = text; line; line = strchr(line, '\n')) { /* two lines of a head, then of each level: its number, files, MiB */
         line += *line == '\n';
@@ -293,11 +296,13 @@ double ct_live_pressure(ct_live *live, size_t table, ct_backlog *out_backlog) {
         backlog.runs += level ? 1 : files;
         backlog.newer_bytes += backlog.oldest_bytes;
         backlog.oldest_bytes = level ? bytes : 0;
-        if (!level) backlog.newer_bytes = bytes;
+        if (!level) backlog.newer_bytes = backlog.level0_bytes = bytes;
     }
     rocksdb_free(text);
     *out_backlog = backlog;
-    return ct_pace_pressure(&live->tuning, &backlog);
+    ct_tuning tuning = live->tuning;
+    tuning.most_level0_bytes = atomic_load(&live->most_level0_bytes);
+    return ct_pace_pressure(&tuning, &backlog);
 }
 
 static uint64_t number_of(const ct_live *live, size_t table, const char *property) {

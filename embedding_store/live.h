@@ -36,6 +36,7 @@ CT_MUST_CHECK ct_code ct_live_get(ct_live *live, size_t table, const uint64_t *k
 /* Calls `function` for all records in the order of keys. */
 CT_MUST_CHECK ct_code ct_live_scan(ct_live *live, size_t table, ct_live_fn function, void *context, ct_status *status);
 /* The backlog of the table's compaction, and the pressure that it makes. Any thread. */
+void ct_live_bound_level0(ct_live *live, uint64_t most_bytes); /* of any table */
 double ct_live_pressure(ct_live *live, size_t table, ct_backlog *out_backlog);
 /* Is a compaction at work or due? No, where none can be any more: the next write says why. */
 bool ct_live_compacts(ct_live *live, size_t table);

@@ -21,6 +21,7 @@ enum {
 
 /* Of a table's sorted files. */
 typedef struct ct_backlog {
+    uint64_t level0_bytes;              /* that compaction may make one file of, as large as it comes */
     uint32_t runs;                      /* files of level 0, and levels below it that have any */
     uint64_t newer_bytes, oldest_bytes; /* of the lowest level that has any, and of all above it */
 } ct_backlog;

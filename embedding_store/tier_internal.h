@@ -52,9 +52,10 @@ typedef struct tier_part {
 typedef struct tier_done {
     _Atomic uint32_t runs, most_runs; /* after the last write; after any */
     atomic_bool behind;               /* is compaction, after the last write */
-    _Atomic uint64_t written_bytes, writes;
-    _Atomic int64_t fetched, fetch_ns; /* keys asked for; all of it */
-    _Atomic uint64_t asked_runs;       /* sum over these keys of the runs that there were */
+    _Atomic uint64_t written_bytes, writes, written_keys;
+    _Atomic uint64_t most_level0_bytes; /* at any time */
+    _Atomic int64_t fetched, fetch_ns;  /* keys asked for; all of it */
+    _Atomic uint64_t asked_runs;        /* sum over these keys of the runs that there were */
 } tier_done;
 
 /* How training is held back; its own thread's. */
@@ -66,7 +67,7 @@ typedef struct tier_pace {
 struct tier_table {
     tier_part *part;       /* (partitions) */
     uint64_t sized_for;    /* keys of a batch; 0 = never */
-    uint64_t sized_beside; /* what others had then */
+    uint64_t sized_beside; /* what others and merging had then */
     uint64_t most_entries; /* of a partition's index */
     uint32_t most_bits;    /* its size */
     uint64_t most_dirty;   /* bytes */

@@ -3,13 +3,17 @@
 #include <stdlib.h>
 
 #include "embedding_store/filter.h"
+#include "embedding_store/live.h"
 #include "embedding_store/record.h"
 #include "embedding_store/tier_internal.h"
 
 enum {
     DATABASE_BYTES = 32 << 20, /* RocksDB's own: readers of files, the file in work, a compaction's buffers; what malloc keeps */
     DATABASE_PART = 32,        /* and of the limit: filters of larger files, while they are made */
-    OTHERS_PART = 64,          /* of the limit: steps in which what others have is counted, as each makes the cache smaller */
+    MERGE_KEY_BYTES = 11,  /* of each key of a file that compaction makes: its hash for the filter, the filter, its share of the index */
+    MERGE_BYTES = 8 << 20, /* of DATABASE_BYTES, with DATABASE_PART: for that */
+    MERGE_PART = 32,       /* of the limit: steps in which more is taken for it */
+    OTHERS_PART = 64,      /* of the limit: steps in which what others have is counted, as each makes the cache smaller */
     LEAST_INDEX_BITS = 4,
     MOST_DIRTY_BYTES = 64 << 20,
     DIRTY_PART = 8 /* of the cache, at most */
@@ -78,6 +82,27 @@ static uint64_t least_memory(const ct_tier *tier, const ct_ticket *ticket, uint6
     }
 }
 
+/* What merging the most that level 0 had so far into one file may take beyond what is kept for it in any case: compaction cuts what it
+ * writes into files of LIVE_FILE_BYTES, but for level 0, where what comes in during a long compaction of everything is merged meanwhile.
+ * Taken from the rows; not given back, since sizes should not go up and down. */
+static uint64_t merge_bytes(const ct_tier *tier, const tier_done *done) {
+    const uint64_t step = tier->memory_bytes / MERGE_PART + 1, keys = atomic_load(&done->written_keys);
+    const uint64_t kept = MERGE_BYTES + tier->memory_bytes / DATABASE_PART;
+    if (!keys || !tier->memory_bytes) return 0;
+    const double each = (double)atomic_load(&done->written_bytes) / (double)keys; /* bytes on disk are a little more */
+    const uint64_t needed = (uint64_t)((double)atomic_load(&done->most_level0_bytes) / each * MERGE_KEY_BYTES);
+    return needed > kept ? (needed - kept + step - 1) / step * step : 0;
+}
+
+/* Level 0 may have what can be merged with so much beside what is kept for it in any case. */
+static void bound_level0(ct_tier *tier, const tier_table *state, uint64_t bytes) {
+    const uint64_t keys = atomic_load(&state->done.written_keys);
+    if (!keys || !tier->memory_bytes) return;
+    const double each = (double)atomic_load(&state->done.written_bytes) / (double)keys;
+    const uint64_t kept = MERGE_BYTES + tier->memory_bytes / DATABASE_PART;
+    ct_live_bound_level0(tier->live, (uint64_t)((double)(kept + bytes) / MERGE_KEY_BYTES * each));
+}
+
 static ct_code fail_small(ct_tier *tier, const ct_ticket *ticket, uint64_t rows, uint64_t other, ct_status *status) {
     char others[64] = "";
     tier->least_bytes = least_memory(tier, ticket, rows, other);
@@ -100,14 +125,21 @@ ct_code tier_set_sizes(ct_tier *tier, const ct_ticket *ticket, ct_status *status
     const uint64_t parts = table->partition_count;
     uint64_t keys = ticket->rare_count;
     for (size_t p = 0; p < parts; p++) keys += ticket->unique_counts[p];
-    if (state->sized_for >= keys && state->sized_beside == tier->others_bytes) return CT_OK;
+    const uint64_t wanted = merge_bytes(tier, &state->done), beside = tier->others_bytes + wanted;
+    if (state->sized_for >= keys && state->sized_beside == beside) return CT_OK;
     keys = state->sized_for >= keys ? state->sized_for : keys + keys / 4; /* others may have more */
     uint64_t cache = tier->cache_bytes > tier->others_bytes ? tier->cache_bytes - tier->others_bytes : 0;
     const uint64_t other = other_bytes(tier, ticket, keys);
-    if (!tier->cache_bytes && tier->memory_bytes > other) cache = cache_of(tier->memory_bytes - other);
+    const uint64_t left = tier->memory_bytes > other ? tier->memory_bytes - other : 0, step = tier->memory_bytes / MERGE_PART + 1;
+    uint64_t merge = wanted < left / 2 ? wanted : left / 2 / step * step;
     uint32_t rows = 0;
-    divide(table, &table->partitions[0], cache / tier->trained / parts, &rows, &state->most_entries, &state->most_bits);
-    if (rows * parts < 2 * keys && !tier->cache_bytes) return fail_small(tier, ticket, 2 * keys, other, status); /* two batches */
+    for (;; merge -= step) {
+        if (!tier->cache_bytes) cache = cache_of(left - merge);
+        divide(table, &table->partitions[0], cache / tier->trained / parts, &rows, &state->most_entries, &state->most_bits);
+        if (rows * parts >= 2 * keys || !merge) break; /* two batches come first; then training is held back earlier */
+    }
+    if (rows * parts < 2 * keys && !tier->cache_bytes) return fail_small(tier, ticket, 2 * keys, other, status);
+    bound_level0(tier, state, merge < wanted ? merge : left / 2);
     for (size_t p = 0; p < parts; p++) {
         ct_partition *partition = &table->partitions[p];
         const uint32_t most = partition->rows > rows ? partition->rows : rows; /* more than there may be leave, and then it shrinks */
@@ -117,7 +149,7 @@ ct_code tier_set_sizes(ct_tier *tier, const ct_ticket *ticket, ct_status *status
         partition->most_rows = rows;
     }
     state->sized_for = keys;
-    state->sized_beside = tier->others_bytes;
+    state->sized_beside = beside;
     state->most_dirty = cache / DIRTY_PART < MOST_DIRTY_BYTES ? cache / DIRTY_PART : MOST_DIRTY_BYTES;
     return CT_OK;
 }

@@ -77,8 +77,11 @@ static void write_job(void *context, ct_failure *failure) {
     atomic_store(&done->behind, ct_live_pressure(out->live, out->table, &backlog) > 0);
     atomic_store(&done->runs, backlog.runs);
     if (backlog.runs > atomic_load(&done->most_runs)) atomic_store(&done->most_runs, backlog.runs);
-    for (size_t p = 0; p < out->parts; p++)
+    if (backlog.level0_bytes > atomic_load(&done->most_level0_bytes)) atomic_store(&done->most_level0_bytes, backlog.level0_bytes);
+    for (size_t p = 0; p < out->parts; p++) {
         (void)atomic_fetch_add(&done->written_bytes, out->part[p].bytes + sizeof(uint64_t) * out->part[p].count);
+        (void)atomic_fetch_add(&done->written_keys, out->part[p].count);
+    }
     (void)atomic_fetch_add(&done->writes, 1);
 }
 

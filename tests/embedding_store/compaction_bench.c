@@ -153,7 +153,7 @@ static void drain(const world *world) { must(ct_tier_flush(world->store->tier, &
 typedef struct window {
     int64_t batches, longest_ns;
     uint32_t most_files;
-    uint64_t most_bytes, most_kib;
+    uint64_t most_bytes, most_level0_bytes, most_kib;
 } window;
 
 /* Batches of a kind until `count` are done or `seconds` are over. */
@@ -183,6 +183,7 @@ static window train(world *world, shape shape, uint64_t count, double seconds) {
         (void)ct_live_pressure(ct_tier_live(world->store->tier), 0, &backlog);
         if (backlog.runs > window.most_files) window.most_files = backlog.runs;
         if (backlog.oldest_bytes + backlog.newer_bytes > window.most_bytes) window.most_bytes = backlog.oldest_bytes + backlog.newer_bytes;
+        if (backlog.level0_bytes > window.most_level0_bytes) window.most_level0_bytes = backlog.level0_bytes;
         const uint64_t kib = anonymous_kib();
         if (kib > window.most_kib) window.most_kib = kib;
         window.batches++;
@@ -218,6 +219,8 @@ int main(int argc, char **argv) {
         if (!world.batches[i].keys || !world.out || !world.gradients) return 1;
     }
     for (size_t i = 0; i < (size_t)N * DIM; i++) world.gradients[i] = (float)(i % 7) * 1e-4f + world.out[i];
+    for (size_t i = 0; i < 2; i++) make_batch(&world.batches[i], shape, 0, 1 << 20);
+    for (size_t i = 0; i < (size_t)N * DIM; i++) world.out[i] = 1;
     const uint64_t before_kib = anonymous_kib();
 
     (void)train(&world, FILL, (world.keys + N - 1) / N, 1e9);
@@ -234,9 +237,12 @@ int main(int argc, char **argv) {
         const window one = train(&world, shape, UINT64_MAX, seconds / WINDOWS);
         const double took = (double)(ct_clock_ns() - since) * 1e-9;
         ct_store_disk_get(world.store, &disk);
-        (void)printf("%5.1f s  %7.0f rows/s  longest batch %5.0f ms  held back %6.2f s so far  %3u runs  %6.0f MiB\n",
-                     (double)(ct_clock_ns() - began) * 1e-9, (double)one.batches * ROWS / took, (double)one.longest_ns * 1e-6,
-                     (double)(disk.held_ns - first.held_ns) * 1e-9, one.most_files, (double)one.most_bytes / 1048576);
+        (void)printf(
+            "%5.1f s  %7.0f rows/s  longest batch %5.0f ms  held back %6.2f s so far  %3u runs  %6.0f MiB, %5.0f in level 0  %4.0f MiB "
+            "anonymous\n",
+            (double)(ct_clock_ns() - began) * 1e-9, (double)one.batches * ROWS / took, (double)one.longest_ns * 1e-6,
+            (double)(disk.held_ns - first.held_ns) * 1e-9, one.most_files, (double)one.most_bytes / 1048576,
+            (double)one.most_level0_bytes / 1048576, (double)(one.most_kib - before_kib) / 1024);
         (void)fflush(stdout);
         all.batches += one.batches;
         if (one.longest_ns > all.longest_ns) all.longest_ns = one.longest_ns;
