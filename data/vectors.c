@@ -463,7 +463,7 @@ ct_code ct_vectors_shuffle(ct_vectors *vectors, uint64_t seed, ct_status *status
     return hash_content(vectors, status);
 }
 
-ct_code ct_vectors_load(const char *path, const char *ids_path, ct_vectors **out_vectors, ct_status *status) {
+ct_code ct_vectors_load(const char *path, const char *ids_path, ct_mapped *scratch, ct_vectors **out_vectors, ct_status *status) {
     ids ids = {0};
     ct_vectors *vectors = NULL;
     npy npy;
@@ -484,15 +484,18 @@ ct_code ct_vectors_load(const char *path, const char *ids_path, ct_vectors **out
     /* The product fits: the file holds that many numbers of 2 bytes or more, and its size fits 63 bits. */
     vectors = calloc(1, sizeof(*vectors));
     if (vectors != NULL) {
-        vectors->values = calloc(count * dim, sizeof(*vectors->values));
+        void *memory = NULL;
+        if (scratch != NULL) CT_TRY_GOTO(code, ct_mapped_take(scratch, count * dim * sizeof(*vectors->values), &memory, status), fail);
+        vectors->count = count;
+        vectors->dim = dim;
+        vectors->mapped = scratch != NULL;
+        vectors->values = scratch != NULL ? memory : calloc(count * dim, sizeof(*vectors->values));
         vectors->keys = calloc(count, sizeof(*vectors->keys));
     }
     if (vectors == NULL || vectors->values == NULL || vectors->keys == NULL) {
         code = ct_fail_memory(status, count * dim * sizeof(float), path);
         goto fail;
     }
-    vectors->count = count;
-    vectors->dim = dim;
     CT_TRY_GOTO(code, read_values(&npy, vectors->values, count, dim, status), fail);
     CT_TRY_GOTO(code, read_ids(ids_path, path, count, &ids, status), fail);
     CT_TRY_GOTO(code, make_keys(&ids, path, count, vectors->keys, status), fail);
@@ -510,7 +513,10 @@ fail:
 
 void ct_vectors_destroy(ct_vectors *vectors) {
     if (vectors == NULL) return;
-    free(vectors->values);
+    if (vectors->mapped)
+        ct_mapped_give(vectors->values, vectors->count * vectors->dim * sizeof(*vectors->values));
+    else
+        free(vectors->values);
     free(vectors->keys);
     free(vectors);
 }

@@ -4,17 +4,21 @@
 #define DATA_VECTORS_H
 
 #include "base/hash.h"
+#include "base/mapped.h"
 #include "base/status.h"
 
 typedef struct ct_vectors {
     size_t count, dim;
     float *values;  /* (count, dim) */
+    bool mapped;    /* values are the scratch file's */
     uint64_t *keys; /* (count): XXH3 of the id's text, seed 0, as a batch's vector column; distinct (a repeated id is CT_INVALID) */
     char content_hash[CT_DIGEST_HEX_BYTES]; /* of dim, keys and values */
 } ct_vectors;
 
-CT_MUST_CHECK ct_code ct_vectors_load(const char *path, const char *ids_path /* may be NULL */, ct_vectors **out_vectors,
-                                      ct_status *status);
+/* scratch: the values are its memory instead of the heap's, so what is anonymous are some 60 bytes a row while it is read, and 8 then; may
+ * be NULL. */
+CT_MUST_CHECK ct_code ct_vectors_load(const char *path, const char *ids_path /* may be NULL */, ct_mapped *scratch,
+                                      ct_vectors **out_vectors, ct_status *status);
 /* Deals the vectors anew among the ids, each to one, by the seed: a placebo, with the same values and no content. */
 CT_MUST_CHECK ct_code ct_vectors_shuffle(ct_vectors *vectors, uint64_t seed, ct_status *status);
 void ct_vectors_destroy(ct_vectors *vectors); /* NULL is fine */

@@ -20,7 +20,7 @@ struct ct_live {
     char *folder;
     bool scratch; /* ours: to be removed */
     ct_tuning tuning;
-    _Atomic uint64_t most_level0_bytes; /* instead of tuning's */
+    _Atomic uint64_t most_level0_bytes; /* tuning's, or where it has none, what was set later */
     ct_database database;
     rocksdb_readoptions_t *read;
     rocksdb_envoptions_t *environment;
@@ -95,6 +95,7 @@ ct_code ct_live_create(const char *folder, const char *from, const ct_tuning *tu
     ct_live *live;
     CT_TRY(live_create(folder, true, &live, status));
     if (tuning) live->tuning = *tuning;
+    atomic_store(&live->most_level0_bytes, live->tuning.most_level0_bytes);
     ct_code code;
     CT_TRY_GOTO(code, ct_folder_remove(folder, status), fail);
     CT_TRY_GOTO(code, ct_folder_create(folder, status), fail);
@@ -282,7 +283,9 @@ ct_code ct_live_scan(ct_live *live, size_t table, ct_live_fn function, void *con
     return code;
 }
 
-void ct_live_bound_level0(ct_live *live, uint64_t most_bytes) { atomic_store(&live->most_level0_bytes, most_bytes); }
+void ct_live_bound_level0(ct_live *live, uint64_t most_bytes) {
+    if (!live->tuning.most_level0_bytes) atomic_store(&live->most_level0_bytes, most_bytes);
+}
 
 double ct_live_pressure(ct_live *live, size_t table, ct_backlog *out_backlog) {
     ct_backlog backlog = {0};

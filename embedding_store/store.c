@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "device/file.h"
 #include "embedding_store/changes.h"
 #include "embedding_store/filter.h"
 #include "embedding_store/live.h"
@@ -99,8 +100,9 @@ static ct_code clean_spec(const ct_table_spec *spec, size_t number, ct_table_spe
     return CT_OK;
 }
 
-ct_code ct_store_create_parted(const ct_table_spec *tables, size_t table_count, ct_store_mode mode, uint32_t partition_bits,
-                               ct_device *device, ct_pool *pool, ct_store **out_store, ct_status *status) {
+/* beside: frozen tables are memory of a file beside it; NULL = of the device. */
+static ct_code create(const ct_table_spec *tables, size_t table_count, ct_store_mode mode, uint32_t partition_bits, ct_device *device,
+                      const char *beside, ct_pool *pool, ct_store **out_store, ct_status *status) {
     if (table_count > CT_STORE_MAX_TABLES)
         return ct_fail(status, CT_INVALID, "store: %zu tables; %d are possible", table_count, CT_STORE_MAX_TABLES);
     if (partition_bits > CT_MAX_PARTITION_BITS) return ct_fail(status, CT_INVALID, "store: 2^%u partitions", partition_bits);
@@ -130,7 +132,10 @@ ct_code ct_store_create_parted(const ct_table_spec *tables, size_t table_count, 
             goto fail;
         }
         const uint32_t state_floats = mode == CT_STORE_TRAIN ? ct_state_floats(&spec) : 0;
-        CT_TRY_GOTO(code, ct_table_init(&store->tables[i], &spec, device, partition_bits, state_floats, status), fail);
+        const bool in_file = beside && spec.kind == CT_TABLE_FROZEN;
+        if (in_file && !store->file_device) CT_TRY_GOTO(code, ct_device_file_create(beside, &store->file_device, status), fail);
+        ct_device *of = in_file ? store->file_device : device;
+        CT_TRY_GOTO(code, ct_table_init(&store->tables[i], &spec, of, partition_bits, state_floats, status), fail);
         store->table_count = i + 1;
         if (mode == CT_STORE_TRAIN && spec.filter_mib)
             CT_TRY_GOTO(code, ct_filter_create(&spec, device, &store->tables[i].filter, status), fail);
@@ -142,6 +147,11 @@ fail:
     return code;
 }
 
+ct_code ct_store_create_parted(const ct_table_spec *tables, size_t table_count, ct_store_mode mode, uint32_t partition_bits,
+                               ct_device *device, ct_pool *pool, ct_store **out_store, ct_status *status) {
+    return create(tables, table_count, mode, partition_bits, device, NULL, pool, out_store, status);
+}
+
 ct_code ct_store_create(const ct_table_spec *tables, size_t table_count, ct_device *device, ct_pool *pool, ct_store **out_store,
                         ct_status *status) {
     return ct_store_create_parted(tables, table_count, CT_STORE_TRAIN, CT_PARTITION_BITS, device, pool, out_store, status);
@@ -150,7 +160,8 @@ ct_code ct_store_create(const ct_table_spec *tables, size_t table_count, ct_devi
 ct_code ct_store_create_within(const ct_table_spec *tables, size_t table_count, const ct_store_limit *limit, ct_device *device,
                                ct_pool *pool, ct_store **out_store, ct_status *status) {
     ct_store *store;
-    CT_TRY(ct_store_create(tables, table_count, device, pool, &store, status));
+    const char *beside = limit->memory_bytes ? limit->live_folder : NULL;
+    CT_TRY(create(tables, table_count, CT_STORE_TRAIN, CT_PARTITION_BITS, device, beside, pool, &store, status));
     const ct_code code = limit->memory_bytes ? ct_tier_create(store, &(const ct_tier_limits){.memory_bytes = limit->memory_bytes},
                                                               limit->live_folder, NULL, NULL, status)
                                              : CT_OK;
@@ -171,6 +182,7 @@ void ct_store_destroy(ct_store *store) {
         ct_filter_destroy(store->tables[i].filter);
         ct_table_deinit(&store->tables[i]);
     }
+    ct_device_file_destroy(store->file_device);
     free(store->tables);
     free(store->frozen_sums);
     free(store->folder);
@@ -271,6 +283,8 @@ ct_code ct_store_share_frozen(ct_store *store, ct_store *from, ct_status *status
         if (other->spec.kind != CT_TABLE_FROZEN || other->spec.dim != table->spec.dim ||
             strcmp(other->spec.content_hash, table->spec.content_hash) != 0)
             continue;
+        if (!store->file_device != !from->file_device)
+            return ct_fail(status, CT_INVALID, "table %s: a store within a limit on memory shares it with one without", table->spec.name);
         CT_TRY(ct_table_share(table, other, status));
     }
     return CT_OK;
@@ -307,7 +321,8 @@ ct_code ct_store_open_within(const char *folder, ct_store_mode mode, const ct_st
         goto fail;
     }
     for (size_t i = 0; i < count; i++) specs[i] = stored[i].spec;
-    code = ct_store_create_parted(specs, count, mode, CT_PARTITION_BITS, device, pool, &store, status);
+    const char *beside = mode == CT_STORE_TRAIN && limit->memory_bytes ? limit->live_folder : NULL;
+    code = create(specs, count, mode, CT_PARTITION_BITS, device, beside, pool, &store, status);
     if (code == CT_INVALID) { /* it was written by a store, so it is no argument of the caller's */
         status->code = code = CT_CORRUPT;
         ct_fail_within(status, "%s/store.json", folder);

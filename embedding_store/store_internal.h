@@ -19,8 +19,9 @@ struct ct_store {
     ct_store_mode mode;
     uint32_t partition_bits;
     size_t table_count;
-    ct_table *tables; /* (table_count) */
-    ct_tier *tier;    /* NULL = all rows are in memory */
+    ct_table *tables;       /* (table_count) */
+    ct_tier *tier;          /* NULL = all rows are in memory */
+    ct_device *file_device; /* TRAIN within a limit: of the frozen tables; else NULL */
     /* CT_STORE_LOOK */
     char *folder;
     struct ct_stored_table *stored; /* (table_count) */

@@ -60,7 +60,6 @@ static uint64_t other_bytes(const ct_tier *tier, const ct_ticket *ticket, uint64
     for (size_t i = 0; i < tier->store->table_count; i++) {
         const ct_table *table = &tier->store->tables[i];
         if (table->filter) bytes += 2 * ct_filter_bytes(table->filter); /* a snapshot that is written has a copy */
-        for (size_t p = 0; p < table->partition_count && table->spec.kind == CT_TABLE_FROZEN; p++) bytes += table->partitions[p].bytes;
     }
     return bytes;
 }

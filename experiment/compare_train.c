@@ -40,8 +40,8 @@ ct_code compare_fail_arm(const arm_run *arm, uint64_t seed, ct_status *status) {
 }
 
 /* --- memory ---
- * A store counts its vectors within its limit. Vectors that models share are counted once for all of them, so each model's limit is its
- * part of what the vectors leave, and its vectors. */
+ * A store's limit is without its vectors, which are a file's memory while it trains; the trial of an arm has them whole. They are counted,
+ * once for all models that share them, and each model's limit is its part of what they leave. */
 
 static uint64_t vector_bytes(const arm_run *arm) {
     const json_t *table = NULL;
@@ -82,10 +82,6 @@ uint64_t compare_group_vectors(const compare_run *run, size_t first, size_t last
     return bytes;
 }
 
-static uint64_t limit_of(const group *group, const arm_run *arm) {
-    return group->memory_bytes > 0 ? group->memory_bytes + vector_bytes(arm) : 0;
-}
-
 static ct_code divide_memory(const compare_run *run, group *group, ct_status *status) {
     const uint64_t limit = run->options->memory_bytes, vectors = compare_group_vectors(run, group->first, group->last);
     if (limit == 0) return CT_OK;
@@ -104,7 +100,7 @@ static ct_code divide_memory(const compare_run *run, group *group, ct_status *st
 static ct_code open_model(compare_run *run, group *group, size_t index, uint32_t seed, ct_status *status) {
     const ct_compare_options *options = run->options;
     arm_run *arm = &run->arms[index];
-    const uint64_t memory_bytes = limit_of(group, arm);
+    const uint64_t memory_bytes = group->memory_bytes;
     char live[4096] = "";
     if (group->memory_bytes > 0 &&
         (size_t)snprintf(live, sizeof live, "%s/arm-%zu-seed-%u", options->scratch_folder, index, seed) >= sizeof live)
@@ -163,7 +159,7 @@ static bool trains(const arm_run *arm, uint32_t seed, uint32_t epoch) { return a
 
 /* The limit is for all models together, but a store knows its own share alone. */
 static ct_code fail_memory_limit(const compare_run *run, const group *group, const arm_run *arm, const ct_model *model, ct_status *status) {
-    const uint64_t limit = limit_of(group, arm), more = ct_model_least_memory(model) - limit;
+    const uint64_t limit = group->memory_bytes, more = ct_model_least_memory(model) - limit;
     const uint64_t least = run->options->memory_bytes + more * group->models;
     return ct_fail(status, CT_INVALID,
                    "a memory limit of %llu MiB is too small for %zu models that train at once (arm '%s' needs %llu MiB for each of its "
@@ -181,7 +177,7 @@ static ct_code train_batch(compare_run *run, group *group, const ct_batch *batch
             const int64_t began = ct_clock_ns();
             ct_model_look_ahead(arm->models[s], next, epoch);
             if (ct_model_train(arm->models[s], batch, epoch, group->logits, status) != CT_OK) {
-                if (ct_model_least_memory(arm->models[s]) > limit_of(group, arm))
+                if (ct_model_least_memory(arm->models[s]) > group->memory_bytes)
                     return fail_memory_limit(run, group, arm, arm->models[s], status);
                 return compare_fail_arm(arm, compare_seed(run, arm, s), status);
             }

@@ -73,11 +73,13 @@ typedef struct vector_files { /* by schema field */
     ct_model **owners;        /* that model */
     uint32_t *dims;
     char (*tables)[CT_TABLE_NAME_BYTES];
+    ct_mapped *scratch; /* of their values, with a limit on memory; else NULL */
 } vector_files;
 
 static void vector_files_deinit(vector_files *files, size_t fields) {
     if (files->loaded != NULL)
         for (size_t f = 0; f < fields; f++) ct_vectors_destroy(files->loaded[f]);
+    ct_mapped_destroy(files->scratch);
     free(files->loaded);
     free(files->owners);
     free(files->dims);
@@ -136,7 +138,8 @@ static ct_code vector_files_init(vector_files *files, const ct_schema *schema, c
     for (size_t f = 0; f < fields && code == CT_OK; f++) {
         const ct_field *field = &schema->fields[f];
         if (!used[f] || field->kind != CT_FIELD_VECTOR || find_owner(files, schema, options, f, centred[f])) continue;
-        code = ct_vectors_load(field->vector_path, field->vector_ids_path, &files->loaded[f], status);
+        if (options->memory_bytes > 0 && files->scratch == NULL) code = ct_mapped_create(options->live_folder, &files->scratch, status);
+        if (code == CT_OK) code = ct_vectors_load(field->vector_path, field->vector_ids_path, files->scratch, &files->loaded[f], status);
         if (code == CT_OK && shuffle != 0) code = ct_vectors_shuffle(files->loaded[f], shuffle, status);
         if (code != CT_OK) {
             code = ct_fail_within(status, "field '%s'", field->name);

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import time
 
+import bench_compaction
 import bench_limit
 import bench_serve
 
@@ -169,7 +170,8 @@ def delta(bench, results, work):
     results.add("store", f"a delta ({mib(bench.median(sizes))}) to the first answer with it, a look each 50 ms", "s", seconds, None, None, [])
 
 
-SECTIONS = collections.OrderedDict([("memory", memory), ("disk", disk), ("checkpoints", run_checkpoints), ("delta", delta), ("limit", bench_limit.limit)])
+SECTIONS = collections.OrderedDict([("memory", memory), ("disk", disk), ("checkpoints", run_checkpoints), ("delta", delta), ("limit", bench_limit.limit),
+                                    ("compaction", bench_compaction.compaction)])
 
 
 def bench(tools, results, work):

@@ -168,7 +168,7 @@ static size_t check_schema(const char *schema_path, const char *log_path, int64_
         assert_string_equal(field->name, "item_vector");
         assert_int_equal(field->of, item);
         ct_vectors *vectors;
-        assert_ok(ct_vectors_load(field->vector_path, field->vector_ids_path, &vectors, &status), &status);
+        assert_ok(ct_vectors_load(field->vector_path, field->vector_ids_path, NULL, &vectors, &status), &status);
         vector_count = vectors->count;
         sorted = malloc(vector_count * sizeof(*sorted));
         memcpy(sorted, vectors->keys, vector_count * sizeof(*sorted));

@@ -393,7 +393,7 @@ static void vectors_explain_their_share(void **state) {
         (void)write_log(&options);
         ct_vectors *vectors;
         ct_status status = CT_STATUS_INIT;
-        assert_ok(ct_vectors_load(vectors_path, ids_path, &vectors, &status), &status);
+        assert_ok(ct_vectors_load(vectors_path, ids_path, NULL, &vectors, &status), &status);
         assert_int_equal(vectors->count, options.items);
         assert_int_equal(vectors->dim, options.vector_dim);
         ct_synth_model *model = model_of(&options);

@@ -58,7 +58,7 @@ static void check_values(const ct_vectors *v) {
 static ct_vectors *load(const char *path, const char *ids_path) {
     ct_vectors *v = NULL;
     ct_status status = CT_STATUS_INIT;
-    assert_ok(ct_vectors_load(path, ids_path, &v, &status), &status);
+    assert_ok(ct_vectors_load(path, ids_path, NULL, &v, &status), &status);
     assert_non_null(v);
     return v;
 }
@@ -66,7 +66,7 @@ static ct_vectors *load(const char *path, const char *ids_path) {
 static void refuse(ct_code code, const char *path, const char *ids_path, const char *part) {
     ct_vectors *v = NULL;
     ct_status status = CT_STATUS_INIT;
-    assert_code(code, ct_vectors_load(path, ids_path, &v, &status), &status);
+    assert_code(code, ct_vectors_load(path, ids_path, NULL, &v, &status), &status);
     assert_null(v);
     assert_contains(status.message, part);
 }
@@ -299,7 +299,7 @@ static void damaged_headers(void **state) {
             path = write_bytes(folder, "damaged.npy", good, bytes);
             ct_vectors *v = NULL;
             ct_status got = CT_STATUS_INIT;
-            if (ct_vectors_load(path, NULL, &v, &got) == CT_OK) {
+            if (ct_vectors_load(path, NULL, NULL, &v, &got) == CT_OK) {
                 check_values(v);
                 ct_vectors_destroy(v);
             } else {

@@ -68,6 +68,7 @@ static ct_tuning tuning_of(char **texts, int count) {
         } else if (strcmp(texts[i], "pace=0") == 0) {
             tuning.slow_runs = tuning.slow_percent = UINT32_MAX / 2;
             tuning.most_runs = tuning.most_percent = UINT32_MAX;
+            tuning.most_level0_bytes = UINT64_MAX;
             known = true;
         }
         if (known) continue;

@@ -98,7 +98,7 @@ ct_code ct_verb_quantize(int argc, char **argv, ct_status *status) {
         code = ct_fail(status, CT_UNSUPPORTED, "%s: quantize takes ids as text, one a line", ids_path);
         goto done;
     }
-    CT_TRY_GOTO(code, ct_vectors_load(vectors_path, ids_path, &vectors, status), done);
+    CT_TRY_GOTO(code, ct_vectors_load(vectors_path, ids_path, NULL, &vectors, status), done);
     CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);
     found = malloc(vectors->count * (size_t)levels * sizeof *found);
     if (found == NULL) {
