@@ -8,7 +8,7 @@ if ! /usr/bin/python3 -c 'import numpy' 2>/dev/null; then
     echo "SKIP: wide vectors are made with NumPy"
     exit 0
 fi
-limit=64 wide=640 items=40000 # 98 MiB
+limit=40 wide=640 items=20000 # 49 MiB
 sanitized=$(ldd "$program" 2>/dev/null | grep -c 'libasan\|libtsan')
 "$program" synth --rows 2048 --items $items --vectors items.npy --schema-out log.yaml --out log.tsv >/dev/null 2>err || wrong "synth"
 head -n 1024 log.tsv >half.tsv
@@ -22,7 +22,7 @@ train() { # ARGUMENT...
     while kill -0 $child 2>/dev/null; do
         while read -r key value _; do [ "$key" = RssAnon: ] && now=$value; done 2>/dev/null <"/proc/$child/status"
         [ "${now:-0}" -gt $peak ] && peak=$now
-        read -rt 0.01 <> <(:) # a pause
+        read -rt 0.02 <> <(:) # a pause
     done
     wait $child || wrong "train $* ended with $?"
 }
@@ -70,4 +70,6 @@ address=$(sed -n 's/^listening on //p' listening)
 [ -n "$address" ] || wrong "no server: $(tail -n 1 log)"
 "$program" score --to "$address" --data half.tsv --schema log.yaml >got.txt 2>err </dev/null || wrong "score"
 cmp -s got.txt wanted.txt || wrong "serve --memory: other scores"
+kill -TERM $server
+wait $server || wrong "the server ended with $?"
 finish
