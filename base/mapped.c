@@ -63,6 +63,8 @@ ct_code ct_mapped_take(ct_mapped *mapped, size_t bytes, void **out_memory, ct_st
     const uint64_t at = atomic_fetch_add(&mapped->end, size);
     const int error = posix_fallocate(mapped->file, (off_t)at, (off_t)size); /* else a full disk would be a signal, later */
     if (error != 0) {
+        uint64_t end = at + size;
+        (void)atomic_compare_exchange_strong(&mapped->end, &end, at); /* else a hole stays, which is no harm */
         errno = error;
         return ct_fail_errno(status, "%s: a scratch file of %llu bytes", mapped->folder, (unsigned long long)(at + size));
     }

@@ -135,7 +135,7 @@ ct_code tier_set_sizes(ct_tier *tier, const ct_ticket *ticket, ct_status *status
     for (;; merge -= step) {
         if (!tier->cache_bytes) cache = cache_of(left - merge);
         divide(table, &table->partitions[0], cache / tier->trained / parts, &rows, &state->most_entries, &state->most_bits);
-        if (rows * parts >= 2 * keys || !merge) break; /* two batches come first; then training is held back earlier */
+        if (rows * parts >= 4 * keys || !merge) break; /* some batches come first; then training is held back earlier */
     }
     if (rows * parts < 2 * keys && !tier->cache_bytes) return fail_small(tier, ticket, 2 * keys, other, status);
     bound_level0(tier, state, merge < wanted ? merge : left / 2);
