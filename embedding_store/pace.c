@@ -11,7 +11,7 @@ double ct_pace_pressure(const ct_tuning *tuning, const ct_backlog *backlog) {
     const double spare = (double)((uint64_t)CT_PACE_SPARE_MIB << 20), oldest = (double)backlog->oldest_bytes / 100;
     const double by_bytes =
         between((double)backlog->newer_bytes, spare + oldest * tuning->slow_percent, 2 * spare + oldest * tuning->most_percent);
-    const double by_level0 = level0 > 0 ? between((double)backlog->level0_bytes, level0 * 3 / 4, level0) : 0;
+    const double by_level0 = level0 > 0 ? between((double)backlog->level0_bytes, level0 / 2, level0) : 0;
     return fmax(fmax(by_runs, by_bytes), by_level0);
 }
 

@@ -10,10 +10,11 @@
 enum {
     DATABASE_BYTES = 32 << 20, /* RocksDB's own: readers of files, the file in work, a compaction's buffers; what malloc keeps */
     DATABASE_PART = 32,        /* and of the limit: filters of larger files, while they are made */
-    MERGE_KEY_BYTES = 11,  /* of each key of a file that compaction makes: its hash for the filter, the filter, its share of the index */
-    MERGE_BYTES = 8 << 20, /* of DATABASE_BYTES, with DATABASE_PART: for that */
-    MERGE_PART = 32,       /* of the limit: steps in which more is taken for it */
-    OTHERS_PART = 64,      /* of the limit: steps in which what others have is counted, as each makes the cache smaller */
+    MERGE_KEY_BYTES = 6,       /* of each key of level 0. One that is merged takes 11: its hash for the filter, the filter, its share of the
+                                  index. At       most half are at a time: level 0 is merged into itself only beside a compaction of the rest. */
+    MERGE_BYTES = 8 << 20,     /* of DATABASE_BYTES, with DATABASE_PART: for that */
+    MERGE_PART = 32,           /* of the limit: steps in which more is taken for it */
+    OTHERS_PART = 64,          /* of the limit: steps in which what others have is counted, as each makes the cache smaller */
     LEAST_INDEX_BITS = 4,
     MOST_DIRTY_BYTES = 64 << 20,
     DIRTY_PART = 8 /* of the cache, at most */

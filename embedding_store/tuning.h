@@ -24,7 +24,7 @@ typedef struct ct_tuning {
      * oldest one's, beside twice SPARE. */
     uint32_t slow_runs, most_runs;
     uint32_t slow_percent, most_percent;
-    uint64_t most_level0_bytes;         /* held back from three quarters of it on; 0 = as a limit on memory sets it (tier_sizes.c) */
+    uint64_t most_level0_bytes;         /* held back from half of it on; 0 = as a limit on memory sets it (tier_sizes.c) */
     uint64_t compaction_bytes_a_second; /* a slow disk, for tests; 0 = as fast as it is */
 } ct_tuning;
 

@@ -48,7 +48,7 @@ static void test_pressure(void **unused) {
     assert_pressure(30, 9999, 1000, true, 0.5);
     ct_tuning tuning = ct_tuning_ours;
     tuning.most_level0_bytes = 100 * MIB;
-    ct_backlog backlog = {.runs = tuning.runs, .level0_bytes = 75 * MIB};
+    ct_backlog backlog = {.runs = tuning.runs, .level0_bytes = 50 * MIB};
     assert_true(ct_pace_pressure(&tuning, &backlog) <= 0);
     backlog.level0_bytes = 100 * MIB;
     assert_true(ct_pace_pressure(&tuning, &backlog) >= 1);
