@@ -1,6 +1,7 @@
 /* The load generator against a server with a fake model: every call that is due is sent and counted once, however slow the machine. */
 #include "serving/load.h"
 
+#include "base/clock.h"
 #include "tests/serving/server_fixture.h"
 
 typedef struct request {
@@ -85,6 +86,59 @@ static void test_failures(void **state) {
     free(bad.bytes);
 }
 
+/* Holds the model up once the first call is over, until many wait. */
+typedef struct stall {
+    pthread_t thread;
+    fixture *fx;
+    size_t waiting; /* when it ended */
+} stall;
+enum { STALL_CALLS = 60, STALL_RATE = 200, STALL_LIMIT_MS = 5000 };
+
+static void *stall_main(void *argument) {
+    stall *s = argument;
+    while (look(s->fx).ended[CT_OK] == 0) continue;
+    fake_model_hold(s->fx->model, true);
+    const int64_t limit = ct_clock_ns() + (int64_t)STALL_LIMIT_MS * 1000000; /* a slow machine may send few of them in time */
+    do s->waiting = look(s->fx).scoring;
+    while (s->waiting < STALL_CALLS && ct_clock_ns() < limit);
+    fake_model_hold(s->fx->model, false);
+    return NULL;
+}
+
+/* Coordinated omission: a server that stands still delays every call that is due meanwhile, not just the one that it has. Of n calls that
+ * wait when it goes on, the last one was due before that, and the others each 1/rate before the next one: so much they have waited at
+ * least. */
+static void test_stall(void **state) {
+    fixture *fx = *state;
+    start(fx, 2);
+    const request good = make_request(true);
+    const ct_load_request one = {good.bytes, good.count};
+    const ct_load_options options = {.target = fx->target,
+                                     .requests = &one,
+                                     .request_count = 1,
+                                     .seconds = 0.5,
+                                     .rate = STALL_RATE,
+                                     .deadline_ms = TIMEOUT_MS,
+                                     .connections = 1};
+    ct_load_result *result = calloc(1, sizeof *result);
+    ct_status status = CT_STATUS_INIT;
+    stall s = {.fx = fx};
+    assert_int_equal(pthread_create(&s.thread, NULL, stall_main, &s), 0);
+    MUST(ct_load_run(&options, result, &status), status);
+    assert_int_equal(pthread_join(s.thread, NULL), 0);
+    if (s.waiting < STALL_CALLS) print_message("only %zu calls waited: a slow machine\n", s.waiting);
+    assert_int_equal(result->answered.count, result->started);
+    const double apart_ns = 1e9 / STALL_RATE, n = (double)s.waiting, all = (double)result->started;
+    assert_true((double)result->answered.max_ns >= (n - 1) * apart_ns);
+    assert_true(ct_histogram_mean(&result->answered) * all >= n * (n - 1) / 2 * apart_ns);
+    for (size_t k = 1; k < s.waiting;
+         k++) /* k + 1 of them have waited for at least n - 1 - k intervals, so at most all - k - 1 calls less */
+        assert_true((double)ct_histogram_quantile(&result->answered, (all - (double)k) / all) >= (n - 1 - (double)k) * apart_ns);
+    free(result);
+    stop(fx);
+    free(good.bytes);
+}
+
 static void test_nobody_there(void **state) {
     (void)state;
     const ct_load_request empty = {(const uint8_t *)"", 0};
@@ -103,6 +157,6 @@ static void test_nobody_there(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {EACH(test_open_loop), EACH(test_failures), EACH(test_nobody_there)};
+    const struct CMUnitTest tests[] = {EACH(test_open_loop), EACH(test_failures), EACH(test_stall), EACH(test_nobody_there)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
