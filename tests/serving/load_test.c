@@ -1,6 +1,9 @@
 /* The load generator against a server with a fake model: every call that is due is sent and counted once, however slow the machine. */
 #include "serving/load.h"
 
+#include <errno.h>
+#include <time.h>
+
 #include "base/clock.h"
 #include "tests/serving/server_fixture.h"
 
@@ -86,28 +89,30 @@ static void test_failures(void **state) {
     free(bad.bytes);
 }
 
-/* Holds the model up once the first call is over, until many wait. */
+/* Holds the model up for a while, once calls of the open loop have been answered. */
+enum { STALL_RATE = 200, STALL_MS = 300 };
 typedef struct stall {
     pthread_t thread;
     fixture *fx;
-    size_t waiting; /* when it ended */
+    size_t before; /* calls that were scored before it, the very first one too, which is none of the loop's */
+    int64_t ns;
 } stall;
-enum { STALL_CALLS = 60, STALL_RATE = 200, STALL_LIMIT_MS = 5000 };
 
 static void *stall_main(void *argument) {
     stall *s = argument;
-    while (look(s->fx).ended[CT_OK] == 0) continue;
+    while (look(s->fx).ended[CT_OK] < 2) continue;
     fake_model_hold(s->fx->model, true);
-    const int64_t limit = ct_clock_ns() + (int64_t)STALL_LIMIT_MS * 1000000; /* a slow machine may send few of them in time */
-    do s->waiting = look(s->fx).scoring;
-    while (s->waiting < STALL_CALLS && ct_clock_ns() < limit);
+    const int64_t began = ct_clock_ns(), end = began + (int64_t)STALL_MS * 1000000;
+    s->before = fake_model_rows(s->fx->model);
+    const struct timespec at = {.tv_sec = end / 1000000000, .tv_nsec = end % 1000000000};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL) == EINTR) continue;
+    s->ns = ct_clock_ns() - began;
     fake_model_hold(s->fx->model, false);
     return NULL;
 }
 
-/* Coordinated omission: a server that stands still delays every call that is due meanwhile, not just the one that it has. Of n calls that
- * wait when it goes on, the last one was due before that, and the others each 1/rate before the next one: so much they have waited at
- * least. */
+/* Coordinated omission: a server that stands still delays every call that is due meanwhile, not just those that it has. The last call that
+ * was scored before was due before, so the i-th behind it was due at most i / rate after the stall began, and waits for the rest of it. */
 static void test_stall(void **state) {
     fixture *fx = *state;
     start(fx, 2);
@@ -126,14 +131,19 @@ static void test_stall(void **state) {
     assert_int_equal(pthread_create(&s.thread, NULL, stall_main, &s), 0);
     MUST(ct_load_run(&options, result, &status), status);
     assert_int_equal(pthread_join(s.thread, NULL), 0);
-    if (s.waiting < STALL_CALLS) print_message("only %zu calls waited: a slow machine\n", s.waiting);
     assert_int_equal(result->answered.count, result->started);
-    const double apart_ns = 1e9 / STALL_RATE, n = (double)s.waiting, all = (double)result->started;
-    assert_true((double)result->answered.max_ns >= (n - 1) * apart_ns);
-    assert_true(ct_histogram_mean(&result->answered) * all >= n * (n - 1) / 2 * apart_ns);
-    for (size_t k = 1; k < s.waiting;
-         k++) /* k + 1 of them have waited for at least n - 1 - k intervals, so at most all - k - 1 calls less */
-        assert_true((double)ct_histogram_quantile(&result->answered, (all - (double)k) / all) >= (n - 1 - (double)k) * apart_ns);
+    const size_t all = result->started, left = all + 1 - s.before;
+    const double apart_ns = 1e9 / STALL_RATE;
+    double sum = 0;
+    size_t delayed = 0;
+    for (size_t i = 1; i <= left && (double)i * apart_ns < (double)s.ns; i++, delayed++) {
+        const double least = (double)s.ns - (double)i * apart_ns;
+        sum += least;
+        const double at_least = (double)ct_histogram_quantile(&result->answered, (double)(all - i + 1) / (double)all);
+        if (at_least < least) fail_msg("of %zu calls the %zu slowest should have taken %g ns at least, not %g", all, i, least, at_least);
+    }
+    print_message("%zu of %zu calls were due in a stall of %.0f ms\n", delayed, all, (double)s.ns / 1e6);
+    assert_true(ct_histogram_mean(&result->answered) * (double)all >= sum);
     free(result);
     stop(fx);
     free(good.bytes);
