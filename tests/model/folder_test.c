@@ -227,7 +227,7 @@ static void every_flipped_byte_is_found(void **state) {
 
 /* A file that has two names is read once; each of them is compared with what the manifest says of it. */
 static void a_link_to_another_file_is_found(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     char *folder = saved(f, "lr", "linked"), *aside = temp_path(f->folder, "aside"), *before = NULL;
     ct_file_list list;
     size_t links = 0;
