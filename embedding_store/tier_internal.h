@@ -99,6 +99,7 @@ struct ct_tier {
     uint64_t memory_bytes, cache_bytes;
     uint64_t others_counted;     /* bytes of the limit that the store's user has */
     uint64_t least_bytes;        /* where the limit was too small: one that is not; else 0 */
+    atomic_int tickets;          /* that there are */
     size_t trained;              /* tables */
     tier_table *tables;          /* (table_count); of trained ones */
     ct_stored_table *layouts;    /* (table_count): of the database's records */
