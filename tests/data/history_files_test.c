@@ -312,7 +312,21 @@ static void a_chain_goes_on(void **state) {
     ct_schema_destroy(schema);
 }
 
-/* What is published, and asked for its digest, while a saving is at work. */
+typedef struct write_work {
+    ct_histories_saving *saving;
+    const char *path;
+    char hex[CT_DIGEST_HEX_BYTES];
+    ct_status status;
+    ct_code code;
+} write_work;
+
+static void *write_main(void *context) {
+    write_work *work = context;
+    work->code = write_saving(work->saving, work->path, work->hex, &work->status);
+    return NULL;
+}
+
+/* What is published, and asked for its digest, while a saving is at work: before it is written, or beside another thread that does. */
 static void deltas_and_savings_do_not_mind_each_other(void **state) {
     (void)state;
     ct_schema *schema = schema_of(yaml);
@@ -322,12 +336,15 @@ static void deltas_and_savings_do_not_mind_each_other(void **state) {
     size_t count = 0;
     click(set, schema, 0, USERS, 2);
     for (size_t round = 0; round < 8; round++) {
-        ct_histories_saving *saving = NULL;
         char *saved = new_folder("saved"), then[CT_DIGEST_HEX_BYTES], hex[CT_DIGEST_HEX_BYTES];
+        write_work work = {.path = saved, .status = CT_STATUS_INIT};
+        pthread_t thread;
+        const bool beside = round % 4 >= 2;
         click(set, schema, 100 * round, 60, 1);
         if (round % 2 == 0) assert_same(set[0], set[1]);
         digest_of(set[1], then);
-        assert_ok(ct_histories_saving_begin(set[0], &saving, &status), &status);
+        assert_ok(ct_histories_saving_begin(set[0], &work.saving, &status), &status);
+        if (beside) assert_int_equal(pthread_create(&thread, NULL, write_main, &work), 0);
         for (size_t half = 0; half < 2; half++) {
             click(set, schema, 100 * round + 30, 60, 1); /* half of it is to be written */
             assert_same(set[0], set[1]);
@@ -338,8 +355,12 @@ static void deltas_and_savings_do_not_mind_each_other(void **state) {
             assert_same(copy, set[1]);
             free(words);
         }
-        assert_ok(write_saving(saving, saved, hex, &status), &status);
-        assert_string_equal(hex, then);
+        if (beside)
+            assert_int_equal(pthread_join(thread, NULL), 0);
+        else
+            (void)write_main(&work);
+        assert_ok(work.code, &work.status);
+        assert_string_equal(work.hex, then);
         assert_same(set[0], set[1]);
         ct_histories *back = open_all(schema, saved);
         digest_of(back, hex);
