@@ -255,7 +255,8 @@ int main(int argc, char **argv) {
     drain(&world);
     ct_table_info info;
     ct_store_table_info(world.store, 0, &info);
-    const double rows = (double)(disk.written_bytes - first.written_bytes), fetched = (double)(disk.fetched - first.fetched);
+    const double rows = fmax(1, (double)(disk.written_bytes - first.written_bytes)),
+                 fetched = fmax(1, (double)(disk.fetched - first.fetched));
     (void)printf("rows_per_second\t%.0f\n", (double)all.batches * ROWS / took);
     (void)printf("longest_batch_ms\t%.0f\n", (double)all.longest_ns * 1e-6);
     (void)printf("held_share\t%.3f\n", (double)(disk.held_ns - first.held_ns) * 1e-9 / took);
