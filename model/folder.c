@@ -103,7 +103,7 @@ static ct_code check_version(const json_t *manifest, const char *path, ct_status
     features[0] = '\0';
     json_array_foreach(required, index, feature) {
         const char *name = json_string_value(feature);
-        if (name != NULL && strcmp(name, MODEL_HISTORIES) == 0) continue;
+        if (name != NULL && (strcmp(name, MODEL_HISTORIES) == 0 || strcmp(name, MODEL_CHAIN) == 0)) continue;
         if (used < sizeof features)
             used += (size_t)snprintf(features + used, sizeof features - used, "%s'%s'", used ? ", " : "", name == NULL ? "?" : name);
     }
@@ -173,18 +173,43 @@ static ct_code check_files_of(const char *folder, const json_t *files, const cha
     return code;
 }
 
-/* A file that is read must have been listed, else nobody has checked it. */
-static ct_code check_listed(const json_t *files, bool histories, const char *manifest_path, ct_status *status) {
-    const char *const needed[] = {"schema.yaml",       "model.yaml",     "tower.safetensors",
-                                  "tables/store.json", "tables/CURRENT", histories ? MODEL_HISTORIES : "schema.yaml"};
-    for (size_t n = 0; n < sizeof needed / sizeof *needed; n++) {
-        bool listed = false;
-        for (size_t i = 0; i < json_array_size(files) && !listed; i++) {
-            const char *name = json_string_value(json_object_get(json_array_get(files, i), "name"));
-            listed = name != NULL && strcmp(name, needed[n]) == 0;
-        }
-        if (!listed) return ct_fail(status, CT_CORRUPT, "%s: the list of files lacks '%s'", manifest_path, needed[n]);
+static bool requires(const json_t *manifest, const char *feature) {
+    const json_t *required = json_object_get(manifest, "required_features");
+    for (size_t i = 0; i < json_array_size(required); i++) {
+        const char *name = json_string_value(json_array_get(required, i));
+        if (name != NULL && strcmp(name, feature) == 0) return true;
     }
+    return false;
+}
+
+static bool is_listed(const json_t *manifest, const char *file) {
+    const json_t *files = json_object_get(manifest, "files");
+    for (size_t i = 0; i < json_array_size(files); i++) {
+        const char *name = json_string_value(json_object_get(json_array_get(files, i), "name"));
+        if (name != NULL && strcmp(name, file) == 0) return true;
+    }
+    return false;
+}
+
+/* How many files of histories are listed, one behind the other. */
+static size_t history_files(const json_t *manifest) {
+    for (size_t count = 0;; count++) {
+        char name[CT_HISTORIES_NAME_BYTES], path[sizeof MODEL_HISTORIES + sizeof name];
+        ct_histories_file_name(count, name);
+        (void)snprintf(path, sizeof path, MODEL_HISTORIES "/%s", name);
+        if (count == CT_HISTORIES_MOST_FILES || !is_listed(manifest, path)) return count;
+    }
+}
+
+/* A file that is read must have been listed, else nobody has checked it. */
+static ct_code check_listed(const json_t *manifest, const char *manifest_path, ct_status *status) {
+    const char *const needed[] = {"schema.yaml", "model.yaml", "tower.safetensors", "tables/store.json", "tables/CURRENT"};
+    for (size_t n = 0; n < sizeof needed / sizeof *needed; n++)
+        if (!is_listed(manifest, needed[n]))
+            return ct_fail(status, CT_CORRUPT, "%s: the list of files lacks '%s'", manifest_path, needed[n]);
+    if ((requires(manifest, MODEL_CHAIN) && history_files(manifest) == 0) ||
+        (requires(manifest, MODEL_HISTORIES) && !is_listed(manifest, MODEL_HISTORIES)))
+        return ct_fail(status, CT_CORRUPT, "%s: the list of files lacks the histories", manifest_path);
     return CT_OK;
 }
 
@@ -216,7 +241,7 @@ ct_code ct_model_manifest(const char *folder, bool check_files, json_t **out_man
     CT_TRY_GOTO(code, ct_json_parse(text, bytes - tail, path, &manifest, status), done);
     CT_TRY_GOTO(code, check_version(manifest, path, status), done);
     CT_TRY_GOTO(code, ct_json_get_array(manifest, "files", path, &files, status), done);
-    CT_TRY_GOTO(code, check_listed(files, json_array_size(json_object_get(manifest, "required_features")) > 0, path, status), done);
+    CT_TRY_GOTO(code, check_listed(manifest, path, status), done);
     if (check_files) code = check_files_of(folder, files, path, status);
     if (code == CT_OK) {
         *out_manifest = manifest;
@@ -321,12 +346,14 @@ static ct_code read_tower(ct_model *model, const char *path, int64_t tower_step,
     return code;
 }
 
-/* Where the folder has any. Of a model for reading they are a part of the limit: *memory_bytes is then what they leave. */
+/* Where the folder has any: a chain of files, or the one of an earlier program. Of a model for reading they are a part of the limit:
+ * *memory_bytes is then what they leave. */
 static ct_code read_histories(ct_model *model, const json_t *manifest, const char *folder, uint64_t *memory_bytes, ct_status *status) {
-    if (json_array_size(json_object_get(manifest, "required_features")) == 0) return CT_OK;
+    const bool chain = requires(manifest, MODEL_CHAIN);
+    if (!chain && !requires(manifest, MODEL_HISTORIES)) return CT_OK;
     char *path = ct_path_join(folder, MODEL_HISTORIES);
     if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
-    const ct_code code = ct_histories_open(model->schema, path, &model->histories, status);
+    const ct_code code = ct_histories_open(model->schema, path, chain ? history_files(manifest) : 0, &model->histories, status);
     free(path);
     if (code != CT_OK || model->mode != CT_MODEL_READ || *memory_bytes == 0) return code;
     const uint64_t bytes = ct_histories_bytes(model->histories);
@@ -376,6 +403,8 @@ static ct_code open_once(const char *folder, ct_model_mode mode, uint64_t memory
     CT_TRY_GOTO(code, ct_store_open_within(tables, store_modes[mode], &limit, model->device, pool, &model->store, status), done);
     CT_TRY_GOTO(code, read_layout(model, manifest, folder, status), done);
     CT_TRY_GOTO(code, check_histories(model, folder, status), done);
+    if (mode == CT_MODEL_TRAIN && memory_bytes > 0)
+        CT_TRY_GOTO(code, model_save_histories_beside(model, live_folder, folder, status), done);
     code = model_finish(model, true, status);
     if (code == CT_UNSUPPORTED && mode != CT_MODEL_TRAIN && model->precision == CT_PRECISION_BF16) {
         /* Trained in bf16, read where there is none: the same weights in fp32. ct_model_precision tells. */
