@@ -14,10 +14,10 @@
 #include "embedding_store/sorted.h"
 
 enum {
-    FILE_ROWS = 1 << 20, /* of a sorted file, about */
-    SCAN_ROWS = 1 << 16, /* a table of more is scanned by several tasks */
-    READAHEAD_BYTES = 1 << 20,
-    PAUSE_ENTRIES = 64 /* that are read between two pause points */
+    FILE_ROWS = 1 << 20,       /* of a sorted file, about */
+    SCAN_ROWS = 1 << 16,       /* a table of more is scanned by several tasks */
+    READAHEAD_BYTES = 1 << 18, /* for each file that a scan has open: some tens of them, for each task */
+    PAUSE_ENTRIES = 64         /* that are read between two pause points */
 };
 
 static ct_code open_store(ct_database *database, const char *folder, ct_database_use use, const ct_store *store, ct_status *status) {

@@ -66,6 +66,7 @@ static reply answer_chart(ct_admin *admin, const body *from);
 static reply answer_health(ct_admin *admin, const body *from);
 static reply answer_ready(ct_admin *admin, const body *from);
 static reply answer_metrics(ct_admin *admin, const body *from);
+static reply answer_reload(ct_admin *admin, const body *from);
 static ct_code begin_score(ct_admin *admin, const body *from, ct_status *status);
 static ct_code begin_feedback(ct_admin *admin, const body *from, ct_status *status);
 static reply answer_score(ct_admin *admin, const body *from);
@@ -80,6 +81,7 @@ static const route routes[] = {
     {.path = "/metrics", .method = "GET", .answer = answer_metrics},
     {.path = "/v1/score", .method = "POST", .begin = begin_score, .answer = answer_score, .needs_token = true},
     {.path = "/v1/feedback", .method = "POST", .begin = begin_feedback, .answer = answer_feedback, .needs_token = true},
+    {.path = "/v1/reload", .method = "POST", .answer = answer_reload, .needs_token = true},
 };
 enum { ROUTES = sizeof routes / sizeof *routes };
 
@@ -87,6 +89,8 @@ struct ct_admin {
     struct MHD_Daemon *daemon;
     ct_admin_tls *tls; /* NULL = plain HTTP */
     ct_server *server;
+    void (*reload)(void *context);
+    void *context;
     const char *version;
     size_t max_body_bytes, bodies_bytes;
     int port;
@@ -163,6 +167,13 @@ static reply answer_metrics(ct_admin *admin, const body *from) {
         return text_reply(MHD_HTTP_INTERNAL_SERVER_ERROR, "out of memory\n");
     }
     return (reply){.status = MHD_HTTP_OK, .type = "text/plain; version=0.0.4; charset=utf-8", .data = text, .bytes = bytes, .owned = text};
+}
+
+static reply answer_reload(ct_admin *admin, const body *from) {
+    (void)from;
+    if (!admin->reload) return error_reply(MHD_HTTP_NOT_IMPLEMENTED, "UNIMPLEMENTED", "this server reads nothing again");
+    admin->reload(admin->context);
+    return json_reply(MHD_HTTP_ACCEPTED, json_pack("{s:b}", "asked", 1));
 }
 
 /* As google.rpc.Code says. */
@@ -369,7 +380,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
         return send_reply(admin, connection, at,
                           text_reply(MHD_HTTP_NOT_FOUND,
                                      "nothing here; see /, /metrics, /healthz, /readyz, "
-                                     "and POST /v1/score and /v1/feedback\n"));
+                                     "and POST /v1/score, /v1/feedback and /v1/reload\n"));
     const bool get = strcmp(routes[at].method, MHD_HTTP_METHOD_GET) == 0;
     if (strcmp(method, routes[at].method) != 0 && !(get && strcmp(method, MHD_HTTP_METHOD_HEAD) == 0)) {
         reply wrong = text_reply(MHD_HTTP_METHOD_NOT_ALLOWED, get ? "GET only\n" : "POST only\n");
@@ -453,6 +464,8 @@ ct_code ct_admin_start(const ct_admin_options *options, ct_admin **out_admin, ct
     if (!admin) return ct_fail_memory(status, sizeof *admin, "the admin port");
     admin->server = options->server;
     admin->version = options->version;
+    admin->reload = options->reload;
+    admin->context = options->context;
     admin->max_body_bytes = options->max_body_bytes ? options->max_body_bytes : DEFAULT_MAX_BODY_BYTES;
     for (size_t r = 0; r < ROUTES; r++) admin->counts[r].path = routes[r].path;
     admin->counts[ROUTES].path = "other";

@@ -6,9 +6,10 @@
  *     GET  /metrics     the figures as Prometheus' text (serving/metrics.h)
  *     POST /v1/score    a ScoreRequest as JSON, a ScoreResponse as JSON (docs/api.md)
  *     POST /v1/feedback a FeedbackRequest as JSON, a FeedbackResponse as JSON once its events are on disk
+ *     POST /v1/reload   reads again what SIGHUP does; 202 at once, what comes of it stands in the log and in /metrics
  *
  * One thread does all of it, but scores: requests for those wait in gRPC's queue and are computed by its threads, with its limits. It is
- * for people and scripts all the same: JSON takes longer to read than a model to compute. Where the server has tokens, the two POSTs need
+ * for people and scripts all the same: JSON takes longer to read than a model to compute. Where the server has tokens, the three POSTs need
  * one, as gRPC does; the rest asks nobody who they are, with TLS or without, so it belongs on the loopback or where only those can reach it
  * that may see it. */
 #ifndef SERVING_ADMIN_H
@@ -17,10 +18,12 @@
 #include "serving/server.h"
 
 typedef struct ct_admin_options {
-    const char *listen;    /* HOST:PORT; port 0 = any free one; [::1]:PORT for IPv6 */
-    ct_server *server;     /* must outlive the admin */
-    const char *version;   /* of the program; must outlive the admin */
-    size_t max_body_bytes; /* default 8 MiB. Beyond: 413 */
+    const char *listen;            /* HOST:PORT; port 0 = any free one; [::1]:PORT for IPv6 */
+    ct_server *server;             /* must outlive the admin */
+    const char *version;           /* of the program; must outlive the admin */
+    size_t max_body_bytes;         /* default 8 MiB. Beyond: 413 */
+    void (*reload)(void *context); /* asks for it and returns; by the admin's thread. NULL = not here */
+    void *context;
     /* PEM texts, must outlive the admin; NULL certificate = plain HTTP. */
     const char *tls_certificate, *tls_key;
 } ct_admin_options;

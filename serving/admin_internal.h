@@ -38,7 +38,7 @@ CT_MUST_CHECK ct_code ct_admin_feedback(ct_server *server, ct_arena *arena, cons
 
 /* --- metrics.c --- */
 /* How often a path was asked for, by HTTP status. */
-enum { CT_HTTP_STATUSES = 11 };
+enum { CT_HTTP_STATUSES = 12 };
 typedef struct ct_http_counts {
     const char *path;
     uint64_t by_status[CT_HTTP_STATUSES]; /* as ct_http_statuses */

@@ -10,7 +10,7 @@
 #include "serving/admin_internal.h"
 #include "serving/server_internal.h"
 
-const unsigned ct_http_statuses[CT_HTTP_STATUSES] = {200, 400, 401, 404, 405, 413, 429, 500, 501, 503, 504};
+const unsigned ct_http_statuses[CT_HTTP_STATUSES] = {200, 202, 400, 401, 404, 405, 413, 429, 500, 501, 503, 504};
 
 static void head(FILE *out, const char *name, const char *type, const char *help) {
     (void)fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "serving/server_internal.h"
+#include "serving/top_k.h"
 
 ct_code ct_score_prepare(ct_server *server, ct_score_work *work, const uint8_t *data, size_t bytes, ct_status *status) {
     Clicktower__V1__ScoreRequest *r = NULL;
@@ -31,25 +32,50 @@ ct_code ct_score_prepare(ct_server *server, ct_score_work *work, const uint8_t *
     return work->derived ? CT_OK : ct_fail_memory(status, derived * sizeof(float), "a request's derived columns");
 }
 
+/* The best candidates by the first output, where the request asks for no more. *out_count: of the values of an output. */
+static ct_code choose_top(ct_score_work *work, Clicktower__V1__ScoreResponse *response, size_t *out_count, ct_status *status) {
+    const size_t rows = work->batch.rows, top = work->request->top_k < rows ? work->request->top_k : rows;
+    *out_count = rows;
+    if (top == 0) return CT_OK;
+    ct_ranked *best = ct_arena_alloc(&work->arena, top * sizeof *best);
+    response->candidates = ct_arena_alloc(&work->arena, top * sizeof *response->candidates);
+    if (!best || !response->candidates) return ct_fail_memory(status, top * sizeof *best, "an answer");
+    ct_top_k(work->logits, work->model->outputs, rows, top, best);
+    for (size_t i = 0; i < top; i++) response->candidates[i] = best[i].candidate;
+    response->n_candidates = *out_count = top;
+    return CT_OK;
+}
+
 ct_code ct_score_response(ct_score_work *work, Clicktower__V1__ScoreResponse *response, ct_status *status) {
     const ct_served_model *model = work->model;
     const size_t rows = work->batch.rows, outputs = model->outputs;
+    size_t count = 0;
     clicktower__v1__score_response__init(response);
+    CT_TRY(choose_top(work, response, &count, status));
     Clicktower__V1__Output *list = ct_arena_alloc(&work->arena, outputs * sizeof *list);
     Clicktower__V1__Output **pointers = ct_arena_alloc(&work->arena, outputs * sizeof(Clicktower__V1__Output *));
     float *values = ct_arena_alloc(&work->arena, 2 * rows * outputs * sizeof *values);
     if (!list || !pointers || !values) return ct_fail_memory(status, 2 * rows * outputs * sizeof *values, "an answer");
+    work->probabilities = values + rows * outputs;
     for (size_t o = 0; o < outputs; o++) {
-        float *logits = values + 2 * o * rows, *probabilities = logits + rows;
+        float *logits = values + o * rows, *probabilities = work->probabilities + o * rows;
         for (size_t r = 0; r < rows; r++) logits[r] = work->logits[r * outputs + o];
         ct_probabilities(logits, probabilities, rows);
         clicktower__v1__output__init(&list[o]);
         list[o].name = ct_text_data(ct_model_output_name(model->model, o));
         list[o].probabilities = probabilities;
-        list[o].n_probabilities = rows;
+        list[o].n_probabilities = count;
         list[o].logits = logits;
-        list[o].n_logits = work->request->logits ? rows : 0;
+        list[o].n_logits = work->request->logits ? count : 0;
         pointers[o] = &list[o];
+        if (response->n_candidates == 0) continue;
+        list[o].probabilities = ct_arena_alloc(&work->arena, 2 * count * sizeof(float)); /* exposures have all of them */
+        if (!list[o].probabilities) return ct_fail_memory(status, 2 * count * sizeof(float), "an answer");
+        list[o].logits = list[o].probabilities + count;
+        for (size_t i = 0; i < count; i++) {
+            list[o].probabilities[i] = probabilities[response->candidates[i]];
+            list[o].logits[i] = logits[response->candidates[i]];
+        }
     }
     response->outputs = pointers;
     response->n_outputs = outputs;
@@ -81,7 +107,7 @@ static void expose_histories(const ct_score_work *work, ct_exposure *e) {
     }
 }
 
-void ct_score_expose(ct_server *server, const ct_score_work *work, ct_code code, const Clicktower__V1__ScoreResponse *response) {
+void ct_score_expose(ct_server *server, const ct_score_work *work, ct_code code) {
     const ct_arm_choice *choice = &work->choice;
     if (!work->exposed || (code != CT_OK && !choice->in_experiment)) return;
     const ct_experiment *experiment = work->set->experiment;
@@ -99,9 +125,9 @@ void ct_score_expose(ct_server *server, const ct_score_work *work, ct_code code,
                      .request_bytes = work->packed_bytes};
     if (code == CT_OK) {
         e.rows = work->batch.rows;
-        for (size_t o = 0; o < response->n_outputs && o < CT_EXPOSURE_OUTPUTS; o++, e.output_count++) {
+        for (size_t o = 0; o < choice->model->outputs && o < CT_EXPOSURE_OUTPUTS; o++, e.output_count++) {
             e.outputs[o].name = ct_model_output_name(choice->model->model, o);
-            e.outputs[o].probabilities = response->outputs[o]->probabilities;
+            e.outputs[o].probabilities = work->probabilities + o * e.rows;
         }
         for (size_t d = 0; work->derived && d < choice->model->derived_count; d++, e.derived_count++) {
             const ct_served_derived *derived = &choice->model->derived[d];

@@ -68,7 +68,7 @@ static ct_code answer(ct_server *server, ct_score_work *work, ct_status *status)
     uint8_t *out = work->call.way->reserve(work->call.of, bytes);
     if (!out) return ct_fail_memory(status, bytes, "an answer");
     (void)clicktower__v1__score_response__pack(&response, out);
-    ct_score_expose(server, work, CT_OK, &response);
+    ct_score_expose(server, work, CT_OK);
     return CT_OK;
 }
 
@@ -151,7 +151,7 @@ static void close_call(ct_server *server, ct_score_work *work, ct_code code, ct_
         work->computed_ns = ct_clock_ns();
         code = answer(server, work, status);
     }
-    if (code != CT_OK) ct_score_expose(server, work, code, NULL);
+    if (code != CT_OK) ct_score_expose(server, work, code);
     const ct_status good = {.code = CT_OK};
     work->call.way->end(work->call.of, code == CT_OK ? &good : status);
     work->code = code;

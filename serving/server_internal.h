@@ -93,8 +93,9 @@ typedef struct ct_score_work {
     ct_arm_choice choice;
     const ct_served_model *model; /* choice.model */
     ct_batch batch;
-    float *logits;  /* (rows, outputs) */
-    float *derived; /* (derived_count, derived_stride), first `rows` of each used; NULL = not wanted */
+    float *logits;        /* (rows, outputs) */
+    float *probabilities; /* (outputs, rows), once there is an answer */
+    float *derived;       /* (derived_count, derived_stride), first `rows` of each used; NULL = not wanted */
     size_t derived_stride;
     /* shared requests only */
     struct ct_score_work *next_shared; /* under the server's lock */
@@ -197,8 +198,8 @@ void ct_score_refuse(ct_server *server, ct_score_call call, ct_code code, ct_ref
 CT_MUST_CHECK ct_code ct_score_prepare(ct_server *server, ct_score_work *work, const uint8_t *data, size_t bytes, ct_status *status);
 /* The answer, in the work's arena. */
 CT_MUST_CHECK ct_code ct_score_response(ct_score_work *work, Clicktower__V1__ScoreResponse *response, ct_status *status);
-/* Logs the request, where it is to be logged. With a code other than CT_OK the response is not looked at. */
-void ct_score_expose(ct_server *server, const ct_score_work *work, ct_code code, const Clicktower__V1__ScoreResponse *response);
+/* Logs the request, where it is to be logged: with CT_OK all its scores, also those that a top_k leaves out of the answer. */
+void ct_score_expose(ct_server *server, const ct_score_work *work, ct_code code);
 
 /* --- arms.c --- */
 /* The experiment's arms find their models. The set is not in use yet. CT_INVALID: the control's model is not there. */

@@ -124,7 +124,18 @@ def check_answer(client, rows, expected):
     logits = answer.logits["click"].astype(np.float64)
     assert np.allclose(1 / (1 + np.exp(-logits)), answer.outputs["click"], rtol=1e-5)
     assert (answer.request_id, answer.model) == ("r\u00e9", "shop")
-    assert not client.answer(rows[:1]).logits
+    assert not client.answer(rows[:1]).logits and answer.candidates.size == 0
+    # The best ones, best first; of equal ones the earlier.
+    twice = rows + rows[:100]
+    values = np.array(expected + expected[:100], dtype=np.float32)
+    order = np.argsort(-values, kind="stable")
+    for top_k in (1, 7, 499, 500, 10000):
+        answer = client.answer(twice, top_k=top_k, logits=True)
+        same(answer.outputs["click"], values[order[:top_k]])
+        assert (np.diff(answer.logits["click"]) <= 0).all() and answer.logits["click"].shape == answer.candidates.shape
+        assert (values[answer.candidates] == answer.outputs["click"]).all() and len(set(answer.candidates)) == min(top_k, 500)
+        first = [(-value, place) for value, place in zip(answer.logits["click"].tolist(), answer.candidates.tolist())]
+        assert first == sorted(first), top_k
     model, = client.models()
     assert (model.name, model.version) == ("shop", answer.model_version)
     assert sorted(feature.name for feature in model.features) == ["brand", "item", "likes", "price", "user"]
@@ -207,6 +218,8 @@ def check_experiment(models, rows, expected):
             answer = client.answer(rows[:2], unit="n", arm="old")
             assert (answer.arm, answer.assigned) == ("old", "outside") and answer.request_id
             assert client.answer(rows[:2]).assigned == "none"
+            best = client.answer(rows[:20], unit="o", request_id="best", top_k=2)
+            assert len(best.candidates) == 2
             assert client.answer(rows[:2], model="less").assigned == ""
             raises(clicktower.ScoreError, lambda: client.answer(rows[:2], arm="third"), "INVALID_ARGUMENT", "third")
             shown = [{"request_id": answer.request_id, "candidate": i, "event": "shown", "position": i + 1} for i in range(2)]
@@ -221,6 +234,10 @@ def check_experiment(models, rows, expected):
             raises(ValueError, lambda: client.feedback([click, {"requestid": "r"}]), "event 1", "requestid")
         server.terminate()
         assert server.wait() == 0
+        exposures = os.path.join(work, "exposures")
+        lines = [json.loads(line) for name in os.listdir(exposures) for line in open(os.path.join(exposures, name), encoding="utf-8")]
+        line, = (line for line in lines if line["request_id"] == "best")  # all candidates were scored, and all are logged
+        same(np.array(line["scores"]["click"], dtype=np.float32), expected["whole"][:20])
     finally:
         if server.poll() is None:
             server.kill()

@@ -141,10 +141,11 @@ def make_request(rows, **fields):
 def check_scores(server, rows):
     """JSON, written and read by protobuf's own json_format, gives what gRPC gives."""
     for model in ("first", "second", ""):
-        for size in (1, 2, 300):
-            request = make_request(rows[:size], model=model, request_id=f"r\u00e9 {size}", unit="u", logits=True)
+        for size, top_k in ((1, 0), (2, 0), (300, 0), (300, 9)):
+            request = make_request(rows[:size], model=model, request_id=f"r\u00e9 {size}", unit="u", logits=True, top_k=top_k)
             wanted = server.score(request)
-            assert len(set(wanted.outputs[0].probabilities)) > size / 3
+            assert len(wanted.candidates) == top_k and len(wanted.outputs[0].probabilities) == (top_k or size)
+            assert top_k or len(set(wanted.outputs[0].probabilities)) > size / 3
             for names in (True, False):
                 status, answer = server.post(json_format.MessageToJson(request, preserving_proto_field_name=names))
                 assert status == 200, answer

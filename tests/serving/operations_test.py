@@ -5,6 +5,7 @@ limits, Watch and reflection, clients that misbehave, the drain, and the log.
     operations_test.py CLICKTOWER [--soak=SECONDS]
 """
 import contextlib
+import http.client
 import os
 import random
 import re
@@ -220,6 +221,25 @@ def test_hangup():
     assert server.version() == digest_a
     shutil.copy(os.path.join(model_b, "schema.yaml"), home)  # found without another signal
     server.wait_version(digest_b)
+    server.stop()
+    # The admin port asks for the same, with a token where there are any.
+    tokens = os.path.join(work, "reload-tokens")
+    with open(tokens, "w") as file:
+        file.write("secret\n")
+    server = Server("--model", f"x={home}", "--admin", "127.0.0.1:0", "--token-file", tokens, token="secret")
+    admin = re.search(r"http://(\S+)/", server.process.stdout.readline()).group(1)
+
+    def reload(method="POST", **headers):
+        connection = http.client.HTTPConnection(admin, timeout=LONG)
+        connection.request(method, "/v1/reload", headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    replace(model_a)
+    assert reload()[0] == 401 and reload(Authorization="Bearer other")[0] == 401 and reload("GET", Authorization="Bearer secret")[0] == 405
+    assert server.version() == digest_b
+    assert reload(Authorization="Bearer secret") == (202, b'{"asked":true}\n')
+    server.wait_version(digest_a)
     server.stop()
     print("hangup: as documented")
 

@@ -42,7 +42,7 @@ def main():
     # What the loader finds, as ldd tells it.
     files = {os.path.realpath(path) for path in re.findall(r"=> (\S+)", run("ldd", PROGRAM))}
     libraries = {library["name"]: library for library in said["libraries"]}
-    for name in ("librocksdb", "libgrpc", "libdnnl", "libjansson", "libmicrohttpd"):
+    for name in ("librocksdb", "libgrpc", "libdnnl", "libjansson", "libmicrohttpd", "libgnutls"):
         assert libraries[name]["file"] in files and libraries[name]["file"].endswith(".so." + libraries[name]["version"]), libraries[name]
     assert libraries["libc"]["version"] == os.confstr("CS_GNU_LIBC_VERSION").split()[-1]
 

@@ -81,7 +81,7 @@ completion_knows_the_verbs() {
         COMP_WORDS=(clicktower serve --ad) COMP_CWORD=2
         _clicktower clicktower --ad
         echo "${COMPREPLY[*]}"' - "$root" >"$work/completed"
-    [ "$(cat "$work/completed")" = "$(printf 'serve\n--admin')" ] || wrong "completed: $(cat "$work/completed")"
+    [ "$(cat "$work/completed")" = "$(printf 'serve\n--admin --admin-tls-cert --admin-tls-key')" ] || wrong "completed: $(cat "$work/completed")"
 }
 # check_options WHERE WORDS...: what a file gives to `serve` is known to it.
 check_options() {

@@ -143,8 +143,9 @@ static void describe_memory(json_t *out) {
 /* Those that do our work, as they are loaded now: the version is that of the file which the loader found. */
 static int add_library(struct dl_phdr_info *info, size_t size, void *context) {
     (void)size;
-    static const char *const wanted[] = {"libcyaml",      "libdnnl",    "libgomp",   "libgrpc", "libisal",   "libjansson", "libmicrohttpd",
-                                         "libprotobuf-c", "librocksdb", "libxxhash", "libyaml", "libyaml-0", "libz",       "libzstd"};
+    static const char *const wanted[] = {"libcyaml",  "libdnnl",    "libgnutls",     "libgomp",       "libgrpc",
+                                         "libisal",   "libjansson", "libmicrohttpd", "libprotobuf-c", "librocksdb",
+                                         "libxxhash", "libyaml",    "libyaml-0",     "libz",          "libzstd"};
     const char *slash = strrchr(info->dlpi_name, '/'), *dot = slash ? strstr(slash, ".so") : NULL;
     if (!dot) return 0;
     char name[64];

@@ -1,8 +1,10 @@
 /* clicktower serve: model folders behind gRPC until SIGINT or SIGTERM; SIGHUP reads the folders again. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -46,6 +48,12 @@ static ct_code scratch_folder(const char *asked, char **out_path, ct_status *sta
     return code;
 }
 
+/* What the thread of ct_served waits for: all others have blocked it. */
+static void hang_up(void *context) {
+    (void)context;
+    (void)kill(getpid(), SIGHUP);
+}
+
 static void print_address(char *out, size_t bytes, const char *asked, int port) {
     (void)snprintf(out, bytes, "%.*s:%d", (int)(strrchr(asked, ':') - asked), asked, port);
 }
@@ -71,8 +79,9 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
          0, 0, NULL},
         {"listen", "HOST:PORT", CT_OPTION_ADDRESS, false, &listen, "0.0.0.0:PORT = every address; port 0 = any free one", 0, 0, NULL},
         {"admin", "HOST:PORT", CT_OPTION_ADDRESS, false, &admin_listen,
-         "HTTP for people and monitoring: a page, /metrics, /healthz, /readyz, POST /v1/score and POST /v1/feedback (which need a token "
-         "where gRPC does); keep it on 127.0.0.1 or where only monitoring reaches it; none by default",
+         "HTTP for people and monitoring: a page, /metrics, /healthz, /readyz, and POST /v1/score, /v1/feedback and /v1/reload (which need "
+         "a "
+         "token where gRPC does); keep it on 127.0.0.1 or where only monitoring reaches it; none by default",
          0, 0, NULL},
         {"experiment", "FILE", CT_OPTION_TEXT, false, &experiment,
          "assigns units to arms (docs/ab.md); an arm's model is the --model of that name; read again on SIGHUP", 0, 0, NULL},
@@ -208,6 +217,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
         const ct_admin_options admin_options = {.listen = admin_listen,
                                                 .server = server,
                                                 .version = CT_VERSION,
+                                                .reload = hang_up,
                                                 .tls_certificate = texts.admin_certificate,
                                                 .tls_key = texts.admin_key};
         CT_TRY_GOTO(code, ct_admin_start(&admin_options, &admin, status), done);

@@ -23,7 +23,7 @@ class ScoreError(Exception):
 
 @dataclasses.dataclass
 class Answer:
-    """What the server said. Arrays are (candidates,), float32, in the order of the candidates."""
+    """What the server said. Arrays are float32, (candidates,) in the order of the candidates; with top_k (top_k,), best first."""
 
     outputs: dict  # name -> probabilities
     logits: dict  # name -> logits; empty unless they were asked for
@@ -33,6 +33,7 @@ class Answer:
     experiment: str  # "" = the request took part in none, and so are the two below
     arm: str  # whose model gave the scores
     assigned: str  # how the unit came to it: "bucket", "ramp", "holdout", "forced", "outside", "fallback" or "none" (clicktower.proto)
+    candidates: np.ndarray  # with top_k: which candidate each value belongs to, its place in the request; else empty
 
 
 class Client:
@@ -100,7 +101,7 @@ class Client:
             request.events.add(**{name: value for name, value in event.items() if value is not None})
         return self._call(self._feedback, request, timeout).accepted
 
-    def answer(self, candidates, context=None, *, model=None, unit="", arm="", request_id="", logits=False, timeout=None):
+    def answer(self, candidates, context=None, *, model=None, unit="", arm="", request_id="", logits=False, top_k=0, timeout=None):
         """Scores candidates.
 
         candidates   a list of dicts, one for each candidate; or a dict of columns (lists, NumPy arrays); or a pandas DataFrame. Where the
@@ -110,6 +111,8 @@ class Client:
         arm          of the running experiment, where another system has chosen it
         request_id   comes back in the answer, and names the request in feedback
         logits       also return logits
+        top_k        only the values of so many candidates, those of the highest first output, best first; `candidates` of the answer says
+                     which they are. 0 = all, in the order of the candidates
 
         A number: int, float; None or NaN = missing. An id: str or int; None or NaN = the empty token. An id of several values: a list,
         oldest first unless the schema says otherwise. What the model does not use is left out. Raises ScoreError for what the server
@@ -119,7 +122,7 @@ class Client:
         if context is not None and not isinstance(context, Mapping):
             raise TypeError(f"context is {type(context).__name__}: a dict of features is wanted")
         versions, features = self._features_of(name, timeout)
-        request = api.ScoreRequest(model=name, unit=str(unit), arm=arm, request_id=request_id, logits=logits)
+        request = api.ScoreRequest(model=name, unit=str(unit), arm=arm, request_id=request_id, logits=logits, top_k=top_k)
         if isinstance(candidates, (int, np.integer)):
             request.candidate_count = int(candidates)
         else:
@@ -136,7 +139,8 @@ class Client:
         return Answer(outputs={output.name: np.array(output.probabilities, dtype=np.float32) for output in response.outputs},
                       logits={output.name: np.array(output.logits, dtype=np.float32) for output in response.outputs if output.logits},
                       model=response.model, model_version=response.model_version, request_id=response.request_id,
-                      experiment=response.experiment, arm=response.arm, assigned=response.assigned)
+                      experiment=response.experiment, arm=response.arm, assigned=response.assigned,
+                      candidates=np.array(response.candidates, dtype=np.int64))
 
     def _features_of(self, name, timeout):
         if name not in self._features:
