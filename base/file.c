@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/file_sync.h"
+#include "base/pause.h"
 
 enum { BUFFER_BYTES = 256 * 1024 };
 
@@ -186,6 +187,7 @@ ct_code ct_file_read_at(int fd, const char *path, uint64_t offset, void *to, siz
         at += n;
         offset += (uint64_t)n;
         bytes -= (size_t)n;
+        ct_pause_point();
     }
     return CT_OK;
 }
@@ -271,6 +273,7 @@ ct_code ct_file_digest(const char *path, char out_hex[CT_DIGEST_HEX_BYTES], uint
         if (n == 0) break;
         ct_digest_update(digest, buffer, (size_t)n);
         total += (uint64_t)n;
+        ct_pause_point();
     }
     ct_digest_hex(digest, out_hex);
     if (out_bytes) *out_bytes = total;

@@ -116,7 +116,33 @@ static ct_code check_version(const json_t *manifest, const char *path, ct_status
         features[0] ? " and none of these" : "");
 }
 
-static ct_code check_file(const char *folder, const json_t *file, const char *manifest_path, ct_status *status) {
+/* A file that was read. Tables of a folder and of its resume point are mostly two names of one file, which is read once. */
+typedef struct read_file {
+    dev_t device;
+    ino_t inode;
+    uint64_t bytes;
+    char hex[CT_DIGEST_HEX_BYTES];
+} read_file;
+
+/* read: (*count), what was read before; where this file is not among them, it is put there. */
+static ct_code digest_of(const char *path, read_file *read, size_t *count, const read_file **out_file, ct_status *status) {
+    struct stat info;
+    if (stat(path, &info) != 0) memset(&info, 0, sizeof info); /* reading it says why */
+    for (size_t i = 0; i < *count && info.st_nlink > 1; i++)
+        if (read[i].inode == info.st_ino && read[i].device == info.st_dev) {
+            *out_file = &read[i];
+            return CT_OK;
+        }
+    read_file *file = &read[*count];
+    *file = (read_file){.device = info.st_dev, .inode = info.st_ino};
+    CT_TRY(ct_file_digest(path, file->hex, &file->bytes, status));
+    *out_file = file;
+    ++*count;
+    return CT_OK;
+}
+
+static ct_code check_file(const char *folder, const json_t *file, const char *manifest_path, read_file *read, size_t *read_count,
+                          ct_status *status) {
     const char *name = NULL, *expected = NULL;
     int64_t bytes = 0;
     CT_TRY(ct_json_get_string(file, "name", manifest_path, &name, status));
@@ -124,16 +150,26 @@ static ct_code check_file(const char *folder, const json_t *file, const char *ma
     CT_TRY(ct_json_get_i64(file, "bytes", manifest_path, &bytes, status));
     char *path = ct_path_join(folder, name);
     if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
-    char hex[CT_DIGEST_HEX_BYTES];
-    uint64_t found = 0;
-    ct_code code = ct_file_digest(path, hex, &found, status);
+    const read_file *found = NULL;
+    ct_code code = digest_of(path, read, read_count, &found, status);
     if (code == CT_NOT_FOUND)
         code = ct_fail(status, CT_CORRUPT, "%s: the manifest lists this file, but it is missing", path);
-    else if (code == CT_OK && (found != (uint64_t)bytes || strcmp(hex, expected) != 0))
+    else if (code == CT_OK && (found->bytes != (uint64_t)bytes || strcmp(found->hex, expected) != 0))
         code = ct_fail(status, CT_CORRUPT,
                        "%s: the file is not what was written (%llu bytes, checksum %s; the manifest says %lld, %s); copy the folder again",
-                       path, (unsigned long long)found, hex, (long long)bytes, expected);
+                       path, (unsigned long long)found->bytes, found->hex, (long long)bytes, expected);
     free(path);
+    return code;
+}
+
+static ct_code check_files_of(const char *folder, const json_t *files, const char *manifest_path, ct_status *status) {
+    const size_t count = json_array_size(files);
+    size_t read_count = 0;
+    read_file *read = calloc(count + 1, sizeof *read);
+    ct_code code = read != NULL ? CT_OK : ct_fail_memory(status, count * sizeof *read, "a folder's list of files");
+    for (size_t i = 0; i < count && code == CT_OK; i++)
+        code = check_file(folder, json_array_get(files, i), manifest_path, read, &read_count, status);
+    free(read);
     return code;
 }
 
@@ -206,9 +242,7 @@ ct_code ct_model_manifest(const char *folder, bool check_files, json_t **out_man
     CT_TRY_GOTO(code, check_version(manifest, path, status), done);
     CT_TRY_GOTO(code, ct_json_get_array(manifest, "files", path, &files, status), done);
     CT_TRY_GOTO(code, check_listed(manifest, path, status), done);
-    if (check_files)
-        for (size_t i = 0; i < json_array_size(files) && code == CT_OK; i++)
-            code = check_file(folder, json_array_get(files, i), path, status);
+    if (check_files) code = check_files_of(folder, files, path, status);
     if (code == CT_OK) {
         *out_manifest = manifest;
         manifest = NULL;
