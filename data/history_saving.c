@@ -219,7 +219,8 @@ static ct_code list_units(const ct_histories_saving *saving, size_t number, ct_h
     for (size_t first = 0; first < unit_count; first += CHUNK_UNITS) {
         const size_t end = unit_count - first < CHUNK_UNITS ? unit_count : first + CHUNK_UNITS;
         if (room - count < CHUNK_UNITS) {
-            room = saving->all ? unit_count + CHUNK_UNITS : 2 * room + CHUNK_UNITS;
+            const size_t most = unit_count + CHUNK_UNITS, more_room = 2 * room + CHUNK_UNITS;
+            room = saving->all || more_room > most ? most : more_room;
             ct_history_order *more = realloc(order, room * sizeof *order);
             if (more == NULL) {
                 free(order);

@@ -26,7 +26,7 @@
  * The model keeps the histories of the rows that it learned in this pass over the log; its folder holds them.
  *
  * Outputs are named; today there is one, "click". A model folder holds
- *     manifest  schema.yaml  model.yaml  tower.safetensors  tables/  metrics.json  [texts: curve.jsonl  train.html]
+ *     manifest  schema.yaml  model.yaml  tower.safetensors  tables/  metrics.json  [histories/]  [texts: curve.jsonl  train.html]
  * where manifest (JSON, with a line of its own checksum behind it) lists every other file with its size and checksum. */
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
