@@ -142,11 +142,11 @@ INLINE void copy_rows(const float *const *tokens, const uint32_t *starts, const 
                       float *out, size_t stride, size_t dim) {
     const size_t ahead = column_count < ROWS_AHEAD ? ROWS_AHEAD / column_count : 1;
     for (size_t row = 0; row < ahead && row < rows; row++)
-        for (size_t i = 0; i < column_count; i++) __builtin_prefetch(tokens[starts[i] + row]);
+        for (size_t i = 0; i < column_count; i++) ct_prefetch(tokens[starts[i] + row]);
     for (size_t row = 0; row < rows; row++, out += stride) {
         for (size_t i = 0; i < column_count; i++) {
             const float *const *at = &tokens[starts[i] + row];
-            __builtin_prefetch(at[ahead]); /* of the last rows: of another column, or of the slack: harmless */
+            ct_prefetch(at[ahead]); /* of the last rows: of another column, or of the slack: harmless */
             memcpy(out + columns[i].output_column, at[0], dim * sizeof(float));
         }
     }
@@ -234,7 +234,7 @@ static void gather_column(const ct_ticket *ticket, const ct_key_column *column, 
     for (size_t row = first; row < first + rows; row++, out += stride) {
         const size_t value = offsets ? offsets[row] : row, end = offsets ? offsets[row + 1] : row + 1;
         const float *const *at = &tokens[start + value - (offsets ? offsets[block_first] : block_first)];
-        __builtin_prefetch(at[ROWS_AHEAD]);
+        ct_prefetch(at[ROWS_AHEAD]);
         if (!offsets && !column->weights)
             copy_values(spec, at[0], out + column->output_column);
         else

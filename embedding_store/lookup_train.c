@@ -19,7 +19,7 @@
 #include "embedding_store/saver.h"
 #include "embedding_store/tier.h"
 
-enum { INDEX_AHEAD = 16, DROP_ROWS = 256 /* drawn at a time */ };
+enum { INDEX_AHEAD = 32, DROP_ROWS = 256 /* drawn at a time */ };
 
 static inline size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -58,6 +58,42 @@ static void fill_factors(const ct_key_column *column, size_t value, size_t count
     }
 }
 
+/* Occurrences of one column in one block, from number `order` on, to their partitions' places. lists: a row has any number of keys, not
+ * one. A constant of each caller. */
+static inline __attribute__((always_inline)) void split_column(ct_ticket *ticket, size_t number, block_range range, uint32_t order,
+                                                               uint32_t *cursors, bool lists) {
+    const ct_lookup *lookup = &ticket->lookup;
+    const ct_key_column *column = &lookup->columns[number];
+    const uint32_t *offsets = column->offsets, bits = ticket->table->partition_bits;
+    const bool dropping = ticket->dropped && ticket->rare_of[number] != CT_NO_ROW, weighted = ticket->weighted;
+    uint64_t *sorted_keys = ticket->sorted_keys; /* here, since the compiler would read it anew behind each write */
+    ct_occurrence *sorted = ticket->sorted;
+    const uint64_t *keys = column->keys;
+    bool drops[DROP_ROWS] = {false};
+    for (size_t row = range.first; row < range.end; row++) {
+        const size_t value = lists ? offsets[row] : row, end = lists ? offsets[row + 1] : row + 1;
+        const size_t drawn = (row - range.first) % DROP_ROWS;
+        if (dropping && drawn == 0) draw_drops(lookup, column, row, least(DROP_ROWS, range.end - row), drops);
+        const bool dropped = drops[drawn];
+        if (weighted && value < end) fill_factors(column, value, end - value, &ticket->factors[order]);
+        for (size_t j = value; j < end; j++, order++) {
+            const uint32_t to = cursors[ct_partition_of(keys[j], bits)]++;
+            sorted_keys[to] = keys[j];
+            sorted[to] = (ct_occurrence){order, (uint32_t)row, (uint32_t)number | (dropped ? CT_OCCURRENCE_DROPPED : 0)};
+            if (!dropped) continue;
+            ticket->tokens[order] = NULL;
+            if (ticket->seen) ticket->seen[order] = (ct_seen){0, 0};
+        }
+    }
+}
+
+static void split_lists(ct_ticket *ticket, size_t number, block_range range, uint32_t order, uint32_t *cursors) {
+    split_column(ticket, number, range, order, cursors, true);
+}
+static void split_singles(ct_ticket *ticket, size_t number, block_range range, uint32_t order, uint32_t *cursors) {
+    split_column(ticket, number, range, order, cursors, false);
+}
+
 static void split_task(void *context, size_t block, size_t worker) {
     (void)worker;
     ct_ticket *ticket = context;
@@ -85,29 +121,7 @@ static void split_task(void *context, size_t block, size_t worker) {
     }
     segments[parts] = at;
 
-    for (size_t i = 0; i < columns; i++) {
-        const ct_key_column *column = &lookup->columns[i];
-        const bool dropping = ticket->dropped && ticket->rare_of[i] != CT_NO_ROW;
-        bool drops[DROP_ROWS] = {false};
-        uint32_t order = starts[i];
-        for (size_t row = range.first; row < range.end; row++) {
-            const size_t value = column->offsets ? column->offsets[row] : row, end = column->offsets ? column->offsets[row + 1] : row + 1;
-            const size_t drawn = (row - range.first) % DROP_ROWS;
-            if (dropping && drawn == 0) draw_drops(lookup, column, row, least(DROP_ROWS, range.end - row), drops);
-            if (value == end) continue;
-            const bool dropped = drops[drawn];
-            if (ticket->weighted) fill_factors(column, value, end - value, &ticket->factors[order]);
-            for (size_t j = value; j < end; j++, order++) {
-                const uint64_t key = column->keys[j];
-                const uint32_t to = cursors[ct_partition_of(key, bits)]++;
-                ticket->sorted_keys[to] = key;
-                ticket->sorted[to] = (ct_occurrence){order, (uint32_t)row, (uint32_t)i | (dropped ? CT_OCCURRENCE_DROPPED : 0)};
-                if (!dropped) continue;
-                ticket->tokens[order] = NULL;
-                if (ticket->seen) ticket->seen[order] = (ct_seen){0, 0};
-            }
-        }
-    }
+    for (size_t i = 0; i < columns; i++) (lookup->columns[i].offsets ? split_lists : split_singles)(ticket, i, range, starts[i], cursors);
 }
 
 static void unique_task(void *context, size_t part, size_t worker) {
@@ -115,6 +129,8 @@ static void unique_task(void *context, size_t part, size_t worker) {
     const size_t parts = ticket->table->partition_count, base = ticket->bases[part], total = ticket->bases[part + 1] - base;
     ct_unique *uniques = &ticket->uniques[base];
     uint32_t *unique_of = &ticket->unique_of[base];
+    const uint64_t *sorted_keys = ticket->sorted_keys;
+    const ct_occurrence *sorted = ticket->sorted;
     ct_occurrence *list = &ticket->list[base];
     ct_dedupe *dedupe = &ticket->dedupes[worker];
     ct_dedupe_entry *entries = dedupe->scratch.memory;
@@ -131,7 +147,7 @@ static void unique_task(void *context, size_t part, size_t worker) {
     for (size_t block = 0; block < ticket->blocks; block++) {
         const uint32_t *segment = &ticket->segments[block * (parts + 1) + part];
         for (uint32_t i = segment[0]; i < segment[1]; i++) {
-            const uint64_t key = ticket->sorted_keys[i];
+            const uint64_t key = sorted_keys[i];
             size_t at = ct_key_home(key, bits);
             while (entries[at].stamp == stamp && entries[at].key != key) at = (at + 1) & mask;
             if (entries[at].stamp != stamp) {
@@ -141,7 +157,7 @@ static void unique_task(void *context, size_t part, size_t worker) {
             const uint32_t unique = entries[at].unique;
             unique_of[n++] = unique;
             uniques[unique].count++;
-            uniques[unique].end += !(ticket->sorted[i].column & CT_OCCURRENCE_DROPPED); /* for now: how many */
+            uniques[unique].end += !(sorted[i].column & CT_OCCURRENCE_DROPPED); /* for now: how many */
         }
     }
     ticket->unique_counts[part] = found;
@@ -156,7 +172,7 @@ static void unique_task(void *context, size_t part, size_t worker) {
         const uint32_t *segment = &ticket->segments[block * (parts + 1) + part];
         for (uint32_t i = segment[0]; i < segment[1]; i++) {
             const uint32_t unique = unique_of[n++];
-            if (!(ticket->sorted[i].column & CT_OCCURRENCE_DROPPED)) list[uniques[unique].end++] = ticket->sorted[i];
+            if (!(sorted[i].column & CT_OCCURRENCE_DROPPED)) list[uniques[unique].end++] = sorted[i];
         }
     }
 }

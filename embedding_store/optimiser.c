@@ -7,7 +7,7 @@
 #include "base/random.h"
 #include "embedding_store/half.h"
 
-enum { LANES = 16, AHEAD = 16 };
+enum { LANES = 16, AHEAD = 32 };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -39,7 +39,7 @@ INLINE void sum(const ct_gradients *g, const ct_occurrence *o, size_t count, siz
     for (size_t i = 0; i < count; i++) {
         if (i + AHEAD < count) {
             const ct_occurrence *later = &o[i + AHEAD];
-            __builtin_prefetch(values + later->row * g->stride + g->output_column[later->column]);
+            ct_prefetch(values + later->row * g->stride + g->output_column[later->column]);
         }
         if (o[i].row >= block_end) {
             total += block;
@@ -190,7 +190,7 @@ INLINE void encode_row(const float *row, uint16_t *halves, size_t dim, const ct_
 /* --- all rows of a partition; optimiser, dim and whether there is a buffer (for rows of halves) are constants of each caller --- */
 
 INLINE void prefetch_record(const float *record, size_t floats) {
-    for (size_t i = 0; i < floats; i += LANES) __builtin_prefetch(record + i, 1);
+    for (size_t i = 0; i < floats; i += LANES) ct_prefetch(record + i);
 }
 
 INLINE void steps(ct_row_optimiser optimiser, const ct_table_spec *spec, const ct_gradients *g, const ct_unique *uniques, size_t count,
@@ -201,10 +201,10 @@ INLINE void steps(ct_row_optimiser optimiser, const ct_table_spec *spec, const c
     for (size_t i = 0; i < count; i++) {
         if (i + AHEAD < count && uniques[i + AHEAD].row != CT_NO_ROW) {
             const ct_unique *later = &uniques[i + AHEAD];
-            __builtin_prefetch(ct_slab_at(values, later->row), 1);
+            ct_prefetch(ct_slab_at(values, later->row));
             if (!stateless) prefetch_record(ct_slab_at(state, later->row), adagrad_rowwise ? 1 : state->floats);
             const ct_occurrence *o = &list[uniques[i + AHEAD - 1].end]; /* of the last one: perhaps behind the list's end, then unread */
-            if (later->end > uniques[i + AHEAD - 1].end) __builtin_prefetch(g->values + o->row * g->stride + g->output_column[o->column]);
+            if (later->end > uniques[i + AHEAD - 1].end) ct_prefetch(g->values + o->row * g->stride + g->output_column[o->column]);
         }
         const size_t end = uniques[i].end, n = end - begin;
         if (n && uniques[i].row != CT_NO_ROW) {

@@ -213,10 +213,17 @@ static inline bool ct_entry_expired(const ct_table *table, const ct_index_entry 
     return table->spec.expire_days && ((const ct_key_counts *)(const void *)(entry + 1))->day < table->oldest_day;
 }
 
-/* Of the index alone. */
+/* Brings a line of a table, or what a batch keeps beside it, near that is asked for in some 30 keys: into the second cache. The first one
+ * can wait for so few lines at a time that a random one takes half as long again, whatever the distance. */
+static inline __attribute__((always_inline)) void ct_prefetch(const void *at) { __builtin_prefetch(at, 0, 2); }
+
+/* Of the index alone: the line where the key's search begins, and the next one where it begins in the second half of a line, as some go on
+ * there. That may be behind the index's end: nothing happens then. */
 static inline __attribute__((always_inline)) void ct_table_prefetch_by(const ct_table *table, uint64_t key, uint32_t shift) {
     const ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
-    __builtin_prefetch(&partition->index[ct_key_home(key, partition->index_bits) << shift], 0, 3);
+    const char *home = (const char *)&partition->index[ct_key_home(key, partition->index_bits) << shift];
+    ct_prefetch(home);
+    ct_prefetch(home + 2 * sizeof(ct_index_entry));
 }
 
 static inline __attribute__((always_inline)) void ct_table_prefetch(const ct_table *table, uint64_t key) {
