@@ -18,7 +18,6 @@ enum { CT_FIELD_RULE_BYTES = 512 };
 void ct_field_rule(const ct_field *field, char out_rule[CT_FIELD_RULE_BYTES]);
 /* What ct_schema_column_hash is the hash of. */
 void ct_column_rule(const ct_schema *schema, size_t field, char out_rule[CT_FIELD_RULE_BYTES]);
-const char *ct_field_kind_name(ct_field_kind kind);
 static inline bool ct_field_is_multi(const ct_field *field) { return field->value_separator != 0; }
 
 CT_MUST_CHECK ct_code ct_field_weight(const ct_field *field, const char *text, size_t bytes, float *out_weight, ct_status *status);

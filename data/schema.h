@@ -36,6 +36,7 @@ typedef enum ct_field_kind {
     CT_FIELD_HISTORY,   /* the unit's last values of the id field `of`, of earlier rows (data/history.h) */
     CT_FIELD_SIMILARITY /* of the row's vector to those of the history `of`; its column holds the keys of the history's vectors */
 } ct_field_kind;
+const char *ct_field_kind_name(ct_field_kind kind); /* as schemas spell it: "label", ... */
 
 /* context: the same for all candidates of a request; candidate: its own for each. Training rows bring both. */
 typedef enum ct_side { CT_SIDE_CONTEXT, CT_SIDE_CANDIDATE } ct_side;

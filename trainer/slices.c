@@ -395,29 +395,14 @@ done:
     return code;
 }
 
-static const char *kind_name(ct_field_kind kind) {
-    switch (kind) {
-        case CT_FIELD_ID:
-            return "id";
-        case CT_FIELD_UNIT:
-            return "unit";
-        case CT_FIELD_GROUP:
-            return "group";
-        case CT_FIELD_TIME:
-            return "time";
-        default:
-            return "number";
-    }
-}
-
 ct_code ct_slices_finish(ct_slices *slices, json_t **out_json, ct_status *status) {
     json_t *all = json_array();
     ct_code code = CT_OK;
     for (size_t f = 0; f < slices->count && code == CT_OK; f++) {
         slice_field *field = &slices->fields[f];
         const ct_field *of = &slices->schema->fields[field->field];
-        json_t *object =
-            json_pack("{s:s, s:s, s:s}", "field", of->name, "kind", kind_name(of->kind), "by", field->quantiles ? "quantile" : "value");
+        json_t *object = json_pack("{s:s, s:s, s:s}", "field", of->name, "kind", ct_field_kind_name(of->kind), "by",
+                                   field->quantiles ? "quantile" : "value");
         if (json_array_append_new(all, object) != 0) {
             code = ct_fail_memory(status, 4096, "slices as JSON");
             break;

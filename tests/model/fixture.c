@@ -227,3 +227,23 @@ ct_batch *pick_rows(const ct_schema *schema, const ct_batch *from, size_t rows, 
     }
     return batch;
 }
+
+/* --- the log with what a test of it needs --- */
+
+void shop_init(shop *shop, size_t log_rows, size_t rows) {
+    shop->folder = temp_folder();
+    shop->log = shop_log(shop->folder, "train.tsv", 0, log_rows, -1);
+    char *later = shop_log(shop->folder, "later.tsv", log_rows, rows, -1);
+    shop->schema = shop_schema(shop->folder);
+    shop->pool = make_pool(2);
+    shop->rows = read_all(shop->schema, later, rows);
+    free(later);
+}
+
+void shop_deinit(shop *shop) {
+    ct_batch_destroy(shop->rows);
+    ct_schema_destroy(shop->schema);
+    ct_pool_destroy(shop->pool);
+    free(shop->log);
+    temp_remove(shop->folder);
+}

@@ -61,6 +61,16 @@ ct_schema *shop_schema(const char *folder); /* the same, loaded */
 enum { SHOP_ALIKE = SHOP_FIELDS, SHOP_ALIKE_FIELDS };
 ct_schema *shop_alike_schema(const char *folder, const ct_schema *shop);
 
+/* What a test of the log needs: trained rows as a file, and the rows that follow them (some ids are unknown) as one batch. */
+typedef struct shop {
+    char *folder, *log;
+    ct_schema *schema;
+    ct_pool *pool; /* two threads */
+    ct_batch *rows;
+} shop;
+void shop_init(shop *shop, size_t log_rows, size_t rows);
+void shop_deinit(shop *shop);
+
 /* --- short ways; each fails the test where the library does --- */
 ct_pool *make_pool(size_t threads);
 ct_model_spec *make_spec(const char *name, const char *const *sets, size_t set_count);

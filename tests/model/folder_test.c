@@ -8,45 +8,26 @@
 
 enum { LOG_ROWS = 1500, ROWS = 400, BATCH_ROWS = 256, SMALL_BYTES = 8192, SAMPLES = 60 };
 
-typedef struct fixture {
-    char *folder, *log;
-    ct_schema *schema;
-    ct_pool *pool;
-    ct_batch *rows;
-} fixture;
+static shop the_shop;
 
 static int set_up(void **state) {
-    fixture *f = calloc(1, sizeof *f);
-    assert_non_null(f);
-    f->folder = temp_folder();
-    f->log = shop_log(f->folder, "train.tsv", 0, LOG_ROWS, -1);
-    char *later = shop_log(f->folder, "later.tsv", LOG_ROWS, ROWS, -1);
-    f->schema = shop_schema(f->folder);
-    f->pool = make_pool(2);
-    f->rows = read_all(f->schema, later, ROWS);
-    free(later);
-    *state = f;
+    shop_init(&the_shop, LOG_ROWS, ROWS);
+    *state = &the_shop;
     return 0;
 }
 
 static int tear_down(void **state) {
-    fixture *f = *state;
-    ct_batch_destroy(f->rows);
-    ct_schema_destroy(f->schema);
-    ct_pool_destroy(f->pool);
-    free(f->log);
-    temp_remove(f->folder);
-    free(f);
+    shop_deinit(*state);
     return 0;
 }
 
-static ct_model *fresh(const fixture *f, const char *name) {
+static ct_model *fresh(const shop *f, const char *name) {
     const char *sets[] = {"embedding.dim=6", "vector.adapter=3", "embedding.min_count=3", "deep=[24,16]"};
     return make_model(f->schema, name, sets, strcmp(name, "lr") == 0 || strcmp(name, "fm") == 0 ? 3 : 4, 11, BATCH_ROWS, f->pool);
 }
 
 /* A saved model; malloc'd folder. */
-static char *saved(const fixture *f, const char *model_name, const char *folder_name) {
+static char *saved(const shop *f, const char *model_name, const char *folder_name) {
     char *folder = temp_path(f->folder, folder_name);
     ct_model *model = fresh(f, model_name);
     train_on(model, f->log, 0, 0, SIZE_MAX);
@@ -56,7 +37,7 @@ static char *saved(const fixture *f, const char *model_name, const char *folder_
 }
 
 static void what_is_saved_comes_back(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     static const char *const names[] = {"lr", "dnn", "dcn-v2", "fm", "deepfm", "dlrm"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char *folder = temp_path(f->folder, names[i]), before[CT_DIGEST_HEX_BYTES], after[CT_DIGEST_HEX_BYTES];
@@ -95,7 +76,7 @@ static void what_is_saved_comes_back(void **state) {
 }
 
 static void training_goes_on_as_if_never_stopped(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     for (size_t cut = 1; cut <= 5; cut += 2) {
         char *folder = temp_path(f->folder, "half"), whole[CT_DIGEST_HEX_BYTES], broken[CT_DIGEST_HEX_BYTES];
         ct_model *model = fresh(f, "dcn-v2");
@@ -116,7 +97,7 @@ static void training_goes_on_as_if_never_stopped(void **state) {
 }
 
 static void a_model_for_reading_is_only_read(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     char *folder = saved(f, "lr", "read"), *other = temp_path(f->folder, "other");
     ct_model *model = open_model(folder, CT_MODEL_READ, f->pool);
     float logits[ROWS];
@@ -149,7 +130,7 @@ static char *listing(const char *folder) {
 }
 
 static void opening_leaves_the_folder_alone(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     char *folder = saved(f, "dcn-v2", "alone"), *before = listing(folder);
     static const ct_model_mode modes[] = {CT_MODEL_READ, CT_MODEL_TRAIN};
     for (size_t i = 0; i < 2; i++) {
@@ -165,7 +146,7 @@ static void opening_leaves_the_folder_alone(void **state) {
 }
 
 static void a_moved_folder_opens(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     char *folder = saved(f, "dcn-v2", "first-place"), *elsewhere = temp_path(f->folder, "a/b"),
          *moved = temp_path(elsewhere, "second place");
     ct_model *model = open_model(folder, CT_MODEL_READ, f->pool);
@@ -199,14 +180,14 @@ static void write_bytes(const char *path, const char *data, size_t bytes) {
     assert_int_equal(fclose(file), 0);
 }
 
-static void refuse_open(const fixture *f, const char *folder, ct_code expected, const char *word) {
+static void refuse_open(const shop *f, const char *folder, ct_code expected, const char *word) {
     ct_model *model = NULL;
     assert_refused(expected, word, ct_model_open(folder, CT_MODEL_READ, NULL, f->pool, &model, &status));
     assert_null(model);
 }
 
 static void every_flipped_byte_is_found(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     char *folder = saved(f, "dcn-v2", "flipped");
     ct_file_list list;
     size_t flips = 0;
@@ -245,7 +226,7 @@ static void every_flipped_byte_is_found(void **state) {
 }
 
 static void a_missing_file_is_named(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     char *folder = saved(f, "lr", "missing"), *aside = temp_path(f->folder, "aside");
     ct_file_list list;
     assert_ok(ct_folder_list(folder, &list, &status));
@@ -294,7 +275,7 @@ static void write_manifest(const char *folder, const json_t *manifest) {
 }
 
 static void a_newer_folder_is_refused_by_name(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     char *folder = saved(f, "lr", "newer");
     json_t *good = manifest_of(folder);
     write_manifest(folder, good);
@@ -344,7 +325,7 @@ static void a_newer_folder_is_refused_by_name(void **state) {
 /* --- what stands at the name --- */
 
 static void only_a_model_is_replaced(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     char *folder = temp_path(f->folder, "taken"), *inside = temp_path(folder, "thesis.txt"), first[CT_DIGEST_HEX_BYTES],
          second[CT_DIGEST_HEX_BYTES], got[CT_DIGEST_HEX_BYTES];
     json_t *metrics = json_object();
@@ -389,7 +370,7 @@ static void only_a_model_is_replaced(void **state) {
 }
 
 static void the_folder_says_what_it_holds(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     char *folder = saved(f, "dcn-v2", "contents"), *path = temp_path(folder, "metrics.json"), *curve = temp_path(folder, "curve.jsonl");
     json_t *manifest = manifest_of(folder), *metrics = NULL;
     ct_file_list list;
@@ -420,7 +401,7 @@ static void the_folder_says_what_it_holds(void **state) {
 
 /* Equal content, equal digest; another seed, row, batch size or order is another content. */
 static void the_digest_is_of_the_content(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     char base[CT_DIGEST_HEX_BYTES], other[CT_DIGEST_HEX_BYTES];
     const char *sets[] = {"embedding.dim=3", "deep=[5]"};
     ct_model *model = make_model(f->schema, "dnn", sets, 2, 1, BATCH_ROWS, f->pool);

@@ -8,35 +8,16 @@
 
 enum { LOG_ROWS = 1500, BATCH_ROWS = 256, ROWS = 600 };
 
-typedef struct fixture {
-    char *folder, *log;
-    ct_schema *schema;
-    ct_pool *pool;
-    ct_batch *rows; /* (ROWS) that follow the trained ones: some ids are unknown */
-} fixture;
+static shop the_shop;
 
 static int set_up(void **state) {
-    fixture *f = calloc(1, sizeof *f);
-    assert_non_null(f);
-    f->folder = temp_folder();
-    f->log = shop_log(f->folder, "train.tsv", 0, LOG_ROWS, -1);
-    char *later = shop_log(f->folder, "later.tsv", LOG_ROWS, ROWS, -1);
-    f->schema = shop_schema(f->folder);
-    f->pool = make_pool(2);
-    f->rows = read_all(f->schema, later, ROWS);
-    free(later);
-    *state = f;
+    shop_init(&the_shop, LOG_ROWS, ROWS);
+    *state = &the_shop;
     return 0;
 }
 
 static int tear_down(void **state) {
-    fixture *f = *state;
-    ct_batch_destroy(f->rows);
-    ct_schema_destroy(f->schema);
-    ct_pool_destroy(f->pool);
-    free(f->log);
-    temp_remove(f->folder);
-    free(f);
+    shop_deinit(*state);
     return 0;
 }
 
@@ -61,7 +42,7 @@ enum { VARIANTS = sizeof variants / sizeof *variants };
 static bool has_deep(const char *model) { return strcmp(model, "lr") != 0 && strcmp(model, "fm") != 0; }
 
 /* NULL where the machine lacks the precision. */
-static ct_model *trained(const fixture *f, const variant *v) {
+static ct_model *trained(const shop *f, const variant *v) {
     char precision[32];
     snprintf(precision, sizeof precision, "precision=%s", v->precision);
     const char *sets[] = {
@@ -103,7 +84,7 @@ static size_t one_row(const void *context, size_t column, size_t row) {
 }
 
 static void a_row_scores_the_same_alone_and_in_a_batch(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     for (size_t i = 0; i < VARIANTS; i++) {
         const variant *v = &variants[i];
         ct_model *model = trained(f, v);
@@ -135,7 +116,7 @@ static void a_row_scores_the_same_alone_and_in_a_batch(void **state) {
 }
 
 static void the_pool_gives_the_same_bits(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     ct_model *model = trained(f, &variants[2]);
     float *expected = score_all(model, f->rows), got[ROWS];
     for (size_t threads = 1; threads <= 5; threads += 2) {
@@ -162,7 +143,7 @@ static size_t row_of_request(const void *context, size_t column, size_t row) {
     return r->constant[column] ? r->base : (r->base + row) % ROWS;
 }
 
-static void check_subset(const fixture *f, ct_model *model, ct_scorer *scorer, const request *r, size_t rows, const variant *v) {
+static void check_subset(const shop *f, ct_model *model, ct_scorer *scorer, const request *r, size_t rows, const variant *v) {
     float got[ROWS];
     ct_batch *plain = pick_rows(f->schema, f->rows, rows, row_of_request, r, NULL);
     ct_batch *shared = pick_rows(f->schema, f->rows, rows, row_of_request, r, r->constant);
@@ -184,7 +165,7 @@ static void check_subset(const fixture *f, ct_model *model, ct_scorer *scorer, c
 }
 
 static void any_columns_may_be_shared(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     for (size_t i = 0; i < VARIANTS; i++) {
         const variant *v = &variants[i];
         ct_model *model = trained(f, v);
@@ -214,7 +195,7 @@ static void any_columns_may_be_shared(void **state) {
 
 /* The derived columns of a row are the same alone, in blocks, and where its context is shared; live_test computes them anew from a log. */
 static void derived_columns_go_with_their_rows(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     enum { DERIVED = 32, STRIDE = ROWS + 5 };
     ct_model *plain_model = trained(f, &variants[2]), *model = trained(f, &variants[1]);
     assert_int_equal(ct_model_derived_count(plain_model), 0);
@@ -264,7 +245,7 @@ static void derived_columns_go_with_their_rows(void **state) {
 
 /* Where there is only one side, everything or nothing may be shared. */
 static void one_side_alone_works(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     static const char *const only[][2] = {{"features=[user, tags, age, likes, likes_text]", "context"},
                                           {"features=[item, price, spread, item_text]", "candidate"}};
     for (size_t i = 0; i < 2; i++) {
@@ -285,7 +266,7 @@ static void one_side_alone_works(void **state) {
 
 /* Without numbers, whose transform a step changes, a batch's logits before the step are those of a scorer. */
 static void training_sees_what_scoring_sees(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     for (size_t i = 0; i < VARIANTS; i++) {
         char precision[32];
         snprintf(precision, sizeof precision, "precision=%s", variants[i].precision);
@@ -316,7 +297,7 @@ static void training_sees_what_scoring_sees(void **state) {
 }
 
 static void an_absent_column_is_named(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     ct_model *model = trained(f, &variants[2]);
     ct_scorer *scorer = NULL;
     float got[ROWS];
@@ -345,7 +326,7 @@ static uint64_t sum_of(const uint64_t *counts, size_t n) {
 }
 
 static void scorers_count_their_scores_and_their_time(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     static const double bounds[] = CT_SCORE_BOUNDS;
     ct_model *model = trained(f, &variants[1]);
     float *logits = score_all(model, f->rows), got[ROWS];
@@ -399,7 +380,7 @@ static void scorers_count_their_scores_and_their_time(void **state) {
 }
 
 static void a_field_that_the_model_leaves_out_may_be_absent(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     const char *sets[] = {"features=[user, price]", "precision=fp32"};
     ct_model *model = make_model(f->schema, "lr", sets, 2, 1, BATCH_ROWS, f->pool);
     train_on(model, f->log, 0, 0, 2);
@@ -410,7 +391,7 @@ static void a_field_that_the_model_leaves_out_may_be_absent(void **state) {
 }
 
 static void training_refuses_what_it_cannot_use(void **state) {
-    const fixture *f = *state;
+    const shop *f = *state;
     const char *sets[] = {"precision=fp32"};
     ct_model *model = make_model(f->schema, "lr", sets, 1, 1, BATCH_ROWS, f->pool);
     float logits[ROWS];

@@ -76,37 +76,11 @@ done:
     return code;
 }
 
-static const char *kind_name(ct_field_kind kind) {
-    switch (kind) {
-        case CT_FIELD_LABEL:
-            return "label";
-        case CT_FIELD_WEIGHT:
-            return "weight";
-        case CT_FIELD_TIME:
-            return "time";
-        case CT_FIELD_GROUP:
-            return "group";
-        case CT_FIELD_UNIT:
-            return "unit";
-        case CT_FIELD_NUMBER:
-            return "number";
-        case CT_FIELD_ID:
-            return "id";
-        case CT_FIELD_VECTOR:
-            return "vector";
-        case CT_FIELD_HISTORY:
-            return "history";
-        case CT_FIELD_SIMILARITY:
-            return "similarity";
-    }
-    return "unknown";
-}
-
 static json_t *field_to_json(const ct_schema *schema, const ct_field *field) {
     const bool feature = field->kind == CT_FIELD_NUMBER || field->kind == CT_FIELD_ID || field->kind == CT_FIELD_VECTOR || field->derived;
     char hash[17];
     (void)snprintf(hash, sizeof hash, "%016" PRIx64, field->hash);
-    json_t *json = json_pack("{s:s, s:s}", "name", field->name, "kind", kind_name(field->kind));
+    json_t *json = json_pack("{s:s, s:s}", "name", field->name, "kind", ct_field_kind_name(field->kind));
     if (feature) (void)json_object_set_new(json, "side", json_string(field->side == CT_SIDE_CONTEXT ? "context" : "candidate"));
     if (field->column >= 0) (void)json_object_set_new(json, "column", json_integer(field->column + 1));
     if (field->column_name) (void)json_object_set_new(json, "column", json_string(field->column_name));
