@@ -5,42 +5,13 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "tests/serving/http2.h"
 #include "tests/serving/server_fixture.h"
-
-enum { HTTP2_DATA = 0, HTTP2_HEADERS = 1, HTTP2_RESET = 3, HTTP2_PING = 6, END_STREAM = 1, END_HEADERS = 4 };
-
-static size_t put_frame(uint8_t *out, int type, int flags, uint32_t stream, const void *payload, size_t bytes) {
-    const uint8_t head[9] = {(uint8_t)(bytes >> 16),  (uint8_t)(bytes >> 8),   (uint8_t)bytes,         (uint8_t)type,  (uint8_t)flags,
-                             (uint8_t)(stream >> 24), (uint8_t)(stream >> 16), (uint8_t)(stream >> 8), (uint8_t)stream};
-    memcpy(out, head, sizeof head);
-    memcpy(out + sizeof head, payload, bytes);
-    return sizeof head + bytes;
-}
-
-/* HPACK: a literal that is not indexed. */
-static size_t put_header(uint8_t *out, const char *name, const char *value) {
-    const size_t n = strlen(name), v = strlen(value);
-    out[0] = 0;
-    out[1] = (uint8_t)n;
-    memcpy(out + 2, name, n);
-    out[2 + n] = (uint8_t)v;
-    memcpy(out + 3 + n, value, v);
-    return 3 + n + v;
-}
 
 /* A Score request and, right behind it, its cancellation and a ping, in one piece. */
 static void send_and_cancel(int fd, const uint8_t *message, size_t bytes) {
-    uint8_t out[2048], headers[512], data[1024] = {0, 0, 0, (uint8_t)(bytes >> 8), (uint8_t)bytes};
-    assert_true(bytes + 5 <= sizeof data);
-    size_t h = put_header(headers, ":method", "POST"), at = 0;
-    h += put_header(headers + h, ":scheme", "http");
-    h += put_header(headers + h, ":path", SCORE);
-    h += put_header(headers + h, ":authority", "test");
-    h += put_header(headers + h, "te", "trailers");
-    h += put_header(headers + h, "content-type", "application/grpc");
-    memcpy(data + 5, message, bytes);
-    at += put_frame(out + at, HTTP2_HEADERS, END_HEADERS, 1, headers, h);
-    at += put_frame(out + at, HTTP2_DATA, END_STREAM, 1, data, bytes + 5);
+    uint8_t out[2048];
+    size_t at = put_call(out, sizeof out, 1, SCORE, message, bytes);
     at += put_frame(out + at, HTTP2_RESET, 0, 1, "\0\0\0\10", 4);
     at += put_frame(out + at, HTTP2_PING, 0, 0, "answerme", 8);
     assert_int_equal(write(fd, out, at), at);

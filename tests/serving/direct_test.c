@@ -1,0 +1,105 @@
+/* Which thread computes a call: the one that has read it, where calls come alone or are few and small (serving/threads.c). */
+#include <unistd.h>
+
+#include "tests/serving/http2.h"
+#include "tests/serving/server_fixture.h"
+
+/* A row takes the server very little, as far as it knows: the first request's many rows outweigh whatever a slow machine makes of the few
+ * that follow. */
+static void start_fast(fixture *fx) {
+    start(fx, 2);
+    ct_status status = CT_STATUS_INIT;
+    answers got = {NULL, 0};
+    MUST(score(fx, fx->schema, fx->log, LOG_ROWS, false, -1, TIMEOUT_MS, &got, &status), status);
+    free(got.values);
+    wait_until_counted(fx);
+    assert_int_equal(look(fx).direct_requests, 0);
+}
+
+static uint8_t *request(size_t rows, size_t *out_bytes) {
+    test_request r;
+    test_request_init(&r);
+    test_token(test_add(&r, true, "user"), "anna");
+    test_length(test_add(&r, true, "likes"), 0);
+    test_column *price = test_add(&r, false, "price"), *item = test_add(&r, false, "item");
+    for (size_t i = 0; i < rows; i++) {
+        test_number(price, (float)i);
+        test_integer(item, (int64_t)i);
+    }
+    r.message.candidate_count = (uint32_t)rows;
+    uint8_t *bytes = test_pack(&r, out_bytes);
+    test_request_deinit(&r);
+    return bytes;
+}
+
+/* One after the other: each is computed by the thread that has read it, alone. */
+static void test_alone(void **state) {
+    enum { CALLS = 20 };
+    fixture *fx = *state;
+    start_fast(fx);
+    const size_t before = fake_model_runs(fx->model);
+    size_t bytes = 0;
+    uint8_t *one = request(1, &bytes);
+    for (size_t i = 0; i < CALLS; i++) {
+        ct_status status = CT_STATUS_INIT;
+        MUST(raw_call(fx, SCORE, one, bytes, NULL, NULL, NULL, &status), status);
+        wait_until_counted(fx);
+    }
+    free(one);
+    const ct_server_stats stats = look(fx);
+    assert_int_equal(stats.direct_requests, CALLS);
+    assert_int_equal(stats.merged_requests, 0);
+    assert_int_equal(fake_model_runs(fx->model), before + CALLS);
+    stop(fx);
+}
+
+/* Calls that come in one piece are read together and computed together by the thread that has read them; but the first one finds an idle
+ * server and may be computed before it is known that there are others. */
+static void test_together(void **state) {
+    enum { CALLS = 12 };
+    fixture *fx = *state;
+    start_fast(fx);
+    const int fd = connect_http2(ct_server_port(fx->server));
+    uint8_t out[16384];
+    size_t at = 0, rows = 0;
+    const size_t runs = fake_model_runs(fx->model), rows_before = fake_model_rows(fx->model);
+    for (size_t i = 0; i < CALLS; i++) {
+        size_t bytes = 0;
+        uint8_t *message = request(1 + i, &bytes);
+        const size_t put = put_call(out + at, sizeof out - at, (uint32_t)(2 * i + 1), SCORE, message, bytes);
+        assert_true(put > 0);
+        at += put;
+        rows += 1 + i;
+        free(message);
+    }
+    assert_int_equal(write(fd, out, at), at);
+    while (look(fx).ended[CT_OK] < 1 + CALLS) continue;
+    wait_until_counted(fx);
+    const ct_server_stats stats = look(fx);
+    assert_int_equal(stats.direct_requests, CALLS);
+    assert_int_equal(stats.merged_groups, 1);
+    assert_in_range(stats.merged_requests, CALLS - 1, CALLS);
+    assert_int_equal(fake_model_rows(fx->model), rows_before + rows);
+    assert_int_equal(fake_model_runs(fx->model), runs + 1 + CALLS - stats.merged_requests);
+    assert_int_equal(close(fd), 0);
+    stop(fx);
+}
+
+/* A call that is not small is handed over, so that somebody goes on reading. */
+static void test_large(void **state) {
+    fixture *fx = *state;
+    start_fast(fx);
+    ct_status status = CT_STATUS_INIT;
+    size_t bytes = 0;
+    uint8_t *large = request(33, &bytes); /* one more than is computed together with others */
+    MUST(raw_call(fx, SCORE, large, bytes, NULL, NULL, NULL, &status), status);
+    wait_until_counted(fx);
+    free(large);
+    assert_int_equal(look(fx).direct_requests, 0);
+    stop(fx);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {EACH(test_alone), EACH(test_together), EACH(test_large)};
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

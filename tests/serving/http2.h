@@ -1,0 +1,45 @@
+/* HTTP/2 (RFC 7540) by hand, for what gRPC's own client would not send. */
+#ifndef TESTS_SERVING_HTTP2_H
+#define TESTS_SERVING_HTTP2_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { HTTP2_DATA = 0, HTTP2_HEADERS = 1, HTTP2_RESET = 3, HTTP2_PING = 6, END_STREAM = 1, END_HEADERS = 4 };
+
+static inline size_t put_frame(uint8_t *out, int type, int flags, uint32_t stream, const void *payload, size_t bytes) {
+    const uint8_t head[9] = {(uint8_t)(bytes >> 16),  (uint8_t)(bytes >> 8),   (uint8_t)bytes,         (uint8_t)type,  (uint8_t)flags,
+                             (uint8_t)(stream >> 24), (uint8_t)(stream >> 16), (uint8_t)(stream >> 8), (uint8_t)stream};
+    memcpy(out, head, sizeof head);
+    memcpy(out + sizeof head, payload, bytes);
+    return sizeof head + bytes;
+}
+
+/* HPACK: a literal that is not indexed. */
+static inline size_t put_header(uint8_t *out, const char *name, const char *value) {
+    const size_t n = strlen(name), v = strlen(value);
+    out[0] = 0;
+    out[1] = (uint8_t)n;
+    memcpy(out + 2, name, n);
+    out[2 + n] = (uint8_t)v;
+    memcpy(out + 3 + n, value, v);
+    return 3 + n + v;
+}
+
+/* A whole unary call; nothing, and 0, where `capacity` is too small. */
+static inline size_t put_call(uint8_t *out, size_t capacity, uint32_t stream, const char *path, const uint8_t *message, size_t bytes) {
+    uint8_t headers[512], data[1024] = {0, 0, 0, (uint8_t)(bytes >> 8), (uint8_t)bytes};
+    if (bytes + 5 > sizeof data || capacity < sizeof headers + bytes + 32) return 0;
+    size_t h = put_header(headers, ":method", "POST");
+    h += put_header(headers + h, ":scheme", "http");
+    h += put_header(headers + h, ":path", path);
+    h += put_header(headers + h, ":authority", "test");
+    h += put_header(headers + h, "te", "trailers");
+    h += put_header(headers + h, "content-type", "application/grpc");
+    memcpy(data + 5, message, bytes);
+    const size_t at = put_frame(out, HTTP2_HEADERS, END_HEADERS, stream, headers, h);
+    return at + put_frame(out + at, HTTP2_DATA, END_STREAM, stream, data, bytes + 5);
+}
+
+#endif
