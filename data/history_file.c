@@ -14,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
+#include "base/pause.h"
 #include "data/history_internal.h"
 
 #define FILE_MAX_BYTES ((size_t)1 << 36)
@@ -171,6 +172,7 @@ static ct_code take_history(words *from, const ct_schema *schema, ct_history *hi
             unit->capacity = 0;
         }
         CT_TRY(take_entries(from, history, unit, (uint32_t)count, status));
+        if (u % CT_PAUSE_ROWS == 0) ct_pause_point();
     }
     return taken == entries ? CT_OK : corrupt(from, "the entries do not add up", status);
 }
