@@ -284,3 +284,36 @@ fail:
     (void)close(fd);
     return code;
 }
+
+ct_code ct_file_copy(const char *from, const char *to, ct_status *status) {
+    ct_file_writer *writer = NULL;
+    char *buffer = malloc(BUFFER_BYTES);
+    if (!buffer) return ct_fail_memory(status, BUFFER_BYTES, from);
+    ct_code code = CT_OK;
+    const int fd = open(from, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        code = ct_fail_errno(status, "%s: cannot open", from);
+        goto fail;
+    }
+    CT_TRY_GOTO(code, ct_file_writer_open(to, &writer, status), fail);
+    for (;;) {
+        const ssize_t n = read_some(fd, buffer, BUFFER_BYTES);
+        if (n < 0) {
+            code = ct_fail_errno(status, "%s: cannot read", from);
+            goto fail;
+        }
+        if (n == 0) break;
+        CT_TRY_GOTO(code, ct_file_writer_write(writer, buffer, (size_t)n, status), fail);
+    }
+    code = ct_file_writer_commit(writer, status);
+    writer = NULL;
+fail:
+    ct_file_writer_abort(writer);
+    if (fd >= 0) (void)close(fd);
+    free(buffer);
+    return code;
+}
+
+ct_code ct_file_link(const char *from, const char *to, ct_status *status) {
+    return link(from, to) == 0 ? CT_OK : ct_file_copy(from, to, status);
+}

@@ -12,7 +12,7 @@
 
 enum {
     CT_PAUSE_WORK_NS = 200000,
-    CT_PAUSE_NS = 300000,
+    CT_PAUSE_NS = 100000,
     CT_PAUSE_ROWS = 64 /* or other things of less than a µs, between two points */
 };
 

@@ -41,12 +41,14 @@ ct_code ct_ticket_create(ct_store *store, ct_ticket **out_ticket, ct_status *sta
         free(ticket);
         return ct_fail_memory(status, sizeof *ticket->dedupes, "a ticket");
     }
+    if (store->tier) ct_tier_count_ticket(store->tier, 1);
     *out_ticket = ticket;
     return CT_OK;
 }
 
 void ct_ticket_destroy(ct_ticket *ticket) {
     if (!ticket) return;
+    if (ticket->store->tier) ct_tier_count_ticket(ticket->store->tier, -1);
     ct_tier_ticket_destroy(ticket->tier);
     for (size_t i = 0; i < ticket->dedupe_count; i++) free(ticket->dedupes[i].scratch.memory);
     for (size_t i = 0; i < sizeof ticket->scratch / sizeof *ticket->scratch; i++) free(ticket->scratch[i].memory);
@@ -223,6 +225,10 @@ ct_code ct_lookup_plan(ct_store *store, ct_ticket *ticket, const ct_lookup *look
         RESERVE(noted_bits, 23, parts);
     }
     return ticket->attends ? reserve_attention(ticket, status) : CT_OK;
+}
+
+size_t ct_store_rows_at_once(const ct_store *store, const ct_lookup *lookup) {
+    return store->tier ? ct_tier_rows_at_once(store->tier, lookup) : lookup->rows;
 }
 
 ct_code ct_store_prefetch(ct_store *store, ct_ticket *ticket, const ct_lookup *lookup, ct_status *status) {

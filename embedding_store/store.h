@@ -232,6 +232,9 @@ typedef struct ct_ticket ct_ticket;
 CT_MUST_CHECK ct_code ct_ticket_create(ct_store *store, ct_ticket **out_ticket, ct_status *status);
 void ct_ticket_destroy(ct_ticket *ticket); /* NULL is fine */
 
+/* How many rows, from the first one on, a READ lookup should have at once: 1 .. lookup->rows. Fewer than all where there is a limit on
+ * memory, which counts the rows that all tickets together bring from disk. */
+size_t ct_store_rows_at_once(const ct_store *store, const ct_lookup *lookup);
 CT_MUST_CHECK ct_code ct_store_prefetch(ct_store *store, ct_ticket *ticket, const ct_lookup *lookup, ct_status *status);
 /* TRAIN: admits, creates and counts rows; needs the previous batch's apply to be done. After a failure (memory) the store holds half a
  * batch's counts and is good for nothing but ct_store_destroy. */

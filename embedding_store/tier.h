@@ -40,6 +40,9 @@ CT_MUST_CHECK ct_code ct_tier_create_changed(ct_tier *tier, const char *folder, 
 ct_live *ct_tier_changed(ct_tier *tier); /* NULL = there is none */
 /* Its compactions may drop what has expired by the table's day. */
 void ct_tier_expire_changed(ct_tier *tier, const ct_table *table);
+/* More or fewer (by `change`) tickets share what the limit has for reading. Any thread. */
+void ct_tier_count_ticket(ct_tier *tier, int change);
+size_t ct_tier_rows_at_once(const ct_tier *tier, const ct_lookup *lookup); /* see ct_store_rows_at_once */
 /* Instead of ct_read_acquire. */
 CT_MUST_CHECK ct_code ct_tier_read(ct_tier *tier, ct_ticket *ticket, ct_status *status);
 

@@ -38,6 +38,7 @@ enum { TIER_AGES = 64 };
 typedef struct tier_part {
     uint32_t written;         /* what was touched up to here is in the database as it is */
     uint32_t dirty;           /* entries that were touched later */
+    uint32_t asked;           /* distinct keys of the batch that was planned last */
     bool to_write;            /* now */
     uint32_t ages[TIER_AGES]; /* of a choice: dirty entries, by how long they were not asked for */
     tier_day *days;           /* (day_count): all that any key has; 0 alone where the table does not expire */
@@ -49,6 +50,8 @@ typedef struct tier_part {
 typedef struct tier_table {
     tier_part *part;       /* (partitions) */
     uint64_t sized_for;    /* keys of a batch; 0 = never */
+    uint64_t sized_rows;   /* of a partition, that two batches may ask for */
+    uint64_t needed_rows;  /* that two may have asked for so far */
     uint64_t sized_beside; /* what others had then */
     uint64_t most_entries; /* of a partition's index */
     uint32_t most_bits;    /* its size */
@@ -94,8 +97,9 @@ struct ct_tier {
     _Atomic(ct_live *) changed;
     ct_stored_table *changed_layouts; /* (table_count); NULL until there is one */
     uint64_t memory_bytes, cache_bytes;
-    uint64_t others_bytes;       /* of the limit, that the store's user has */
+    uint64_t others_counted;     /* bytes of the limit that the store's user has */
     uint64_t least_bytes;        /* where the limit was too small: one that is not; else 0 */
+    atomic_int tickets;          /* that there are */
     size_t trained;              /* tables */
     tier_table *tables;          /* (table_count); of trained ones */
     ct_stored_table *layouts;    /* (table_count): of the database's records */

@@ -53,6 +53,7 @@ static void plan_task(void *context, size_t part, size_t worker) {
     }
     qsort(missing, n, sizeof *missing, by_number);
     mine->missing_counts[part] = n;
+    state->asked = (uint32_t)count;
     size_t rare = 0;
     for (size_t i = 0; i < ticket->rare_count; i++) rare += ct_partition_of(ticket->rare_keys[i], table->partition_bits) == part;
     ct_code code = tier_make_room(work, part, n + stubs + rare, n + rare, &status);

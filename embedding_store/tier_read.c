@@ -1,5 +1,6 @@
 /* Reading tables that are not all in memory: the resident rows, then the database, into the ticket's own memory. That changes nothing else
  * but the table's counters. Behind it: opening a store for reading, where the rows that were counted most become resident. */
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,16 +13,42 @@
 
 enum {
     AHEAD = 16,
-    READ_BYTES = 8 << 20 /* of the limit, beside the rows: tickets, readers of files */
+    READ_BYTES = 8 << 20, /* of the limit, beside the rows: half for tickets, half for readers of files; at least, */
+    READ_PART = 16        /* and of the limit */
 };
 
-/* --- reading --- */
+/* --- what it takes --- */
 
 /* A key that is not resident, and the occurrence that asks for it. */
 typedef struct missed {
     uint64_t key;
     uint32_t order;
 } missed;
+
+static uint64_t read_bytes(const ct_tier *tier) {
+    return tier->memory_bytes / READ_PART > READ_BYTES ? tier->memory_bytes / READ_PART : READ_BYTES;
+}
+
+void ct_tier_count_ticket(ct_tier *tier, int change) { atomic_fetch_add(&tier->tickets, change); }
+
+size_t ct_tier_rows_at_once(const ct_tier *tier, const ct_lookup *lookup) {
+    const ct_table *table = &tier->store->tables[lookup->table];
+    if (table->outside_rows + table->outside_stubs == 0 && !atomic_load(&tier->changed)) return lookup->rows;
+    uint64_t keys = 0;
+    for (size_t i = 0; i < lookup->column_count; i++) {
+        const ct_key_column *column = &lookup->columns[i];
+        const size_t rows = column->shared ? 1 : lookup->rows;
+        keys += column->offsets ? column->offsets[rows] - column->offsets[0] : rows;
+    }
+    const int tickets = atomic_load(&tier->tickets);
+    const uint64_t share = read_bytes(tier) / 2 / (uint64_t)(tickets > 1 ? tickets : 1);
+    const uint64_t bytes = keys * (ct_value_bytes(&table->spec) + sizeof(missed) + 2 * sizeof(uint64_t));
+    if (bytes <= share) return lookup->rows;
+    const uint64_t rows = share / (bytes / lookup->rows + 1);
+    return rows ? (size_t)rows : 1;
+}
+
+/* --- reading --- */
 
 static int by_key(const void *a, const void *b) {
     const missed *x = a, *y = b;
@@ -325,7 +352,7 @@ ct_code ct_tier_open(ct_store *store, uint64_t memory_bytes, const char *folder,
     }
     CT_TRY(ct_live_open(folder, CT_LIVE_POINTS, names, store->table_count, &tier->live, status));
     CT_TRY(ct_live_open(folder, CT_LIVE_SCANS, names, store->table_count, &scanned, status));
-    const uint64_t cache = memory_bytes > READ_BYTES ? memory_bytes - READ_BYTES : 0;
+    const uint64_t cache = memory_bytes > read_bytes(tier) ? memory_bytes - read_bytes(tier) : 0;
     for (size_t i = 0; i < store->table_count && code == CT_OK; i++) {
         ct_table *table = &store->tables[i];
         const ct_partition *partition = &table->partitions[0];
@@ -351,5 +378,6 @@ ct_code ct_tier_open(ct_store *store, uint64_t memory_bytes, const char *folder,
         ct_filling_deinit(&work.filling);
     }
     ct_live_close(scanned);
+    (void)malloc_trim(0); /* what the scans had is no part of the limit */
     return code;
 }

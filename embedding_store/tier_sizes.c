@@ -10,6 +10,8 @@ enum {
     DATABASE_BYTES = 32 << 20, /* RocksDB's own: readers of files, the file in work, a compaction's buffers; what malloc keeps */
     DATABASE_PART = 32,        /* and of the limit: filters of larger files, while they are made */
     OTHERS_PART = 64,          /* of the limit: steps in which what others have is counted, as each makes the cache smaller */
+    SPARE_PART = 4,            /* of what the largest batch so far needs, for larger ones; and where that is a few, a few more */
+    SPARE_LEAST = 8,
     LEAST_INDEX_BITS = 4,
     MOST_DIRTY_BYTES = 64 << 20,
     DIRTY_PART = 8 /* of the cache, at most */
@@ -49,10 +51,21 @@ static size_t ticket_bytes(const ct_ticket *ticket) {
     return bytes;
 }
 
-/* All that is not the cache, with two tickets in work and all of a batch's `keys` distinct keys missing. */
-static uint64_t other_bytes(const ct_tier *tier, const ct_ticket *ticket, uint64_t keys) {
-    uint64_t bytes = DATABASE_BYTES + tier->memory_bytes / DATABASE_PART + tier->others_bytes + tier->store->changes_bytes +
-                     2 * ticket_bytes(ticket) + keys * (2 * sizeof(uint64_t) + ct_record_bytes(ticket->table));
+/* What others have of a limit of `memory_bytes`, in its steps. */
+static uint64_t others_of(const ct_tier *tier, uint64_t memory_bytes) {
+    const uint64_t step = memory_bytes / OTHERS_PART + 1;
+    return (tier->others_counted + step - 1) / step * step;
+}
+
+/* What grows with the limit: files' filters, what others have, and the noted keys of what is published. */
+static uint64_t growing_bytes(const ct_tier *tier, uint64_t memory_bytes) {
+    const uint64_t changes = tier->store->changes_bytes ? tier->memory_bytes / tier->store->changes_bytes : 0; /* one part of so many */
+    return memory_bytes / DATABASE_PART + others_of(tier, memory_bytes) + (changes ? memory_bytes / changes : 0);
+}
+
+/* All else that is not the cache, with two tickets in work and all of a batch's `keys` distinct keys missing. */
+static uint64_t fixed_bytes(const ct_tier *tier, const ct_ticket *ticket, uint64_t keys) {
+    uint64_t bytes = DATABASE_BYTES + 2 * ticket_bytes(ticket) + keys * (2 * sizeof(uint64_t) + ct_record_bytes(ticket->table));
     for (size_t i = 0; i < tier->store->table_count; i++) {
         const ct_table *table = &tier->store->tables[i];
         if (table->filter) bytes += 2 * ct_filter_bytes(table->filter); /* a snapshot that is written has a copy */
@@ -64,50 +77,72 @@ static uint64_t other_bytes(const ct_tier *tier, const ct_ticket *ticket, uint64
 /* What leaves at once, and what is dirty, is a part of the cache beside it. */
 static uint64_t cache_of(uint64_t bytes) { return bytes / 6 * 5; }
 
-/* The least that works: of it, the cache for `rows` rows beside what else there is. */
-static uint64_t least_memory(const ct_tier *tier, const ct_ticket *ticket, uint64_t rows, uint64_t other) {
+/* The least that works: of it, the cache has `rows` rows in each partition beside what else there is. */
+static uint64_t least_memory(const ct_tier *tier, const ct_ticket *ticket, uint64_t rows, uint64_t fixed) {
     const ct_table *table = ticket->table;
-    const uint64_t fixed = other - tier->memory_bytes / DATABASE_PART;
     for (uint64_t mib = (fixed >> 20) + 1;; mib++) {
-        const uint64_t bytes = mib << 20, used = fixed + bytes / DATABASE_PART;
+        const uint64_t bytes = mib << 20, used = fixed + growing_bytes(tier, bytes);
         uint32_t each, bits;
         uint64_t entries;
         if (used >= bytes) continue;
         divide(table, &table->partitions[0], cache_of(bytes - used) / tier->trained / table->partition_count, &each, &entries, &bits);
-        if (each * table->partition_count >= rows) return bytes;
+        if (each >= rows) return bytes;
     }
 }
 
-static ct_code fail_small(ct_tier *tier, const ct_ticket *ticket, uint64_t rows, uint64_t other, ct_status *status) {
+static ct_code fail_small(ct_tier *tier, const ct_ticket *ticket, uint64_t rows, uint64_t fixed, ct_status *status) {
     char others[64] = "";
-    tier->least_bytes = least_memory(tier, ticket, rows, other);
-    if (tier->others_bytes)
+    tier->least_bytes = least_memory(tier, ticket, rows, fixed);
+    if (tier->others_counted)
         (void)snprintf(others, sizeof others, ", beside histories of %llu MiB, which grow",
-                       (unsigned long long)((tier->others_bytes + (1 << 20) - 1) >> 20));
+                       (unsigned long long)((tier->others_counted + (1 << 20) - 1) >> 20));
     return ct_fail(
         status, CT_INVALID, "a memory limit of %llu MiB is too small for batches of %zu rows%s; give %llu MiB, or smaller batches",
         (unsigned long long)(tier->memory_bytes >> 20), ticket->lookup.rows, others, (unsigned long long)(tier->least_bytes >> 20));
 }
 
-void ct_tier_count_others(ct_tier *tier, uint64_t bytes) {
-    const uint64_t step = tier->memory_bytes / OTHERS_PART + 1;
-    tier->others_bytes = (bytes + step - 1) / step * step;
+void ct_tier_count_others(ct_tier *tier, uint64_t bytes) { tier->others_counted = bytes; }
+
+/* Rows that a partition must hold at once: those of this batch and of the one before (or of another one like it), where most of them fall.
+ * with_rare: all rare rows count in each partition, which is quick. */
+static uint64_t rows_of_two(const ct_ticket *ticket, const tier_table *state, bool with_rare) {
+    const ct_table *table = ticket->table;
+    uint64_t most = 0;
+    for (size_t p = 0; p < table->partition_count; p++) {
+        uint64_t rows = ticket->unique_counts[p] + (state->sized_for ? state->part[p].asked : ticket->unique_counts[p]);
+        for (size_t i = 0; i < ticket->rare_count && !with_rare; i++)
+            rows += ct_partition_of(ticket->rare_keys[i], table->partition_bits) == p;
+        if (rows > most) most = rows;
+    }
+    return with_rare ? most + ticket->rare_count : most;
 }
+
+static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
+static uint64_t with_spare(uint64_t count) { return count + count / SPARE_PART + SPARE_LEAST; }
 
 ct_code tier_set_sizes(ct_tier *tier, const ct_ticket *ticket, ct_status *status) {
     ct_table *table = ticket->table;
     tier_table *state = &tier->tables[table - tier->store->tables];
-    const uint64_t parts = table->partition_count;
+    const uint64_t parts = table->partition_count, others = others_of(tier, tier->memory_bytes);
     uint64_t keys = ticket->rare_count;
     for (size_t p = 0; p < parts; p++) keys += ticket->unique_counts[p];
-    if (state->sized_for >= keys && state->sized_beside == tier->others_bytes) return CT_OK;
-    keys = state->sized_for >= keys ? state->sized_for : keys + keys / 4; /* others may have more */
-    uint64_t cache = tier->cache_bytes > tier->others_bytes ? tier->cache_bytes - tier->others_bytes : 0;
-    const uint64_t other = other_bytes(tier, ticket, keys);
-    if (!tier->cache_bytes && tier->memory_bytes > other) cache = cache_of(tier->memory_bytes - other);
+    const bool as_before = state->sized_for >= keys && state->sized_beside == others;
+    if (as_before && state->sized_rows >= rows_of_two(ticket, state, true)) return CT_OK;
+    const uint64_t need = larger(state->needed_rows, rows_of_two(ticket, state, false));
+    if (as_before && state->sized_rows >= need) return CT_OK;
+    uint64_t sized_for = state->sized_for >= keys ? state->sized_for : with_spare(keys);
+    uint64_t sized_rows = state->sized_rows >= need ? state->sized_rows : with_spare(need), cache = 0;
     uint32_t rows = 0;
-    divide(table, &table->partitions[0], cache / tier->trained / parts, &rows, &state->most_entries, &state->most_bits);
-    if (rows * parts < 2 * keys && !tier->cache_bytes) return fail_small(tier, ticket, 2 * keys, other, status); /* two batches */
+    for (bool again = false;; again = true) {
+        const uint64_t fixed = fixed_bytes(tier, ticket, sized_for), other = fixed + growing_bytes(tier, tier->memory_bytes);
+        cache = tier->cache_bytes > others ? tier->cache_bytes - others : 0;
+        if (!tier->cache_bytes && tier->memory_bytes > other) cache = cache_of(tier->memory_bytes - other);
+        divide(table, &table->partitions[0], cache / tier->trained / parts, &rows, &state->most_entries, &state->most_bits);
+        if (rows >= sized_rows || tier->cache_bytes) break;
+        if (again || !state->sized_for) return fail_small(tier, ticket, with_spare(need), fixed, status);
+        sized_for = larger(state->sized_for, keys); /* the first batch leaves room for larger ones; those need none */
+        sized_rows = need;
+    }
     for (size_t p = 0; p < parts; p++) {
         ct_partition *partition = &table->partitions[p];
         const uint32_t most = partition->rows > rows ? partition->rows : rows; /* more than there may be leave, and then it shrinks */
@@ -116,8 +151,10 @@ ct_code tier_set_sizes(ct_tier *tier, const ct_ticket *ticket, ct_status *status
         partition->free_rows = free_rows;
         partition->most_rows = rows;
     }
-    state->sized_for = keys;
-    state->sized_beside = tier->others_bytes;
+    state->sized_for = sized_for;
+    state->sized_rows = sized_rows;
+    state->needed_rows = need;
+    state->sized_beside = others;
     state->most_dirty = cache / DIRTY_PART < MOST_DIRTY_BYTES ? cache / DIRTY_PART : MOST_DIRTY_BYTES;
     return CT_OK;
 }

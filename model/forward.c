@@ -103,23 +103,41 @@ void write_numbers(const ct_model *model, const ct_batch *batch, size_t first, s
     }
 }
 
+void skip_rows(ct_key_column *columns, size_t count, size_t rows) {
+    for (size_t i = 0; i < count; i++) {
+        ct_key_column *column = &columns[i];
+        if (column->shared) continue;
+        if (column->offsets != NULL) {
+            column->offsets += rows;
+            continue;
+        }
+        column->keys += rows;
+        if (column->weights != NULL) column->weights += rows;
+    }
+}
+
+ct_code read_column(const ct_model *model, ct_ticket *ticket, size_t table, ct_key_column column, size_t rows, float *out, size_t stride,
+                    ct_status *status) {
+    ct_lookup lookup = {.mode = CT_LOOKUP_READ, .table = table, .block_rows = CT_TOWER_MAX_ROWS, .columns = &column, .column_count = 1};
+    for (size_t done = 0; done < rows; done += lookup.rows) {
+        lookup.rows = rows - done;
+        lookup.rows = ct_store_rows_at_once(model->store, &lookup);
+        CT_TRY(ct_store_prefetch(model->store, ticket, &lookup, status));
+        CT_TRY(ct_store_acquire(model->store, ticket, status));
+        ct_store_gather(model->store, ticket, 0, lookup.rows, false, out + done * stride, stride);
+        ct_store_release(model->store, ticket);
+        skip_rows(&column, 1, lookup.rows);
+    }
+    return CT_OK;
+}
+
 ct_code write_vectors(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
                       read_scratch *scratch, float *raw, size_t stride, ct_status *status) {
     for (size_t i = first; i < last; i++) {
         const layout_vector *vector = &model->layout.vectors[i];
         ct_key_column column = key_column(&batch->columns[vector->field], first_row);
         column.output_column = vector->raw_column;
-        const ct_lookup lookup = {.mode = CT_LOOKUP_READ,
-                                  .table = vector->table,
-                                  .rows = rows,
-                                  .block_rows = CT_TOWER_MAX_ROWS,
-                                  .columns = &column,
-                                  .column_count = 1};
-        ct_ticket *ticket = scratch->vector_tickets[i];
-        CT_TRY(ct_store_prefetch(model->store, ticket, &lookup, status));
-        CT_TRY(ct_store_acquire(model->store, ticket, status));
-        ct_store_gather(model->store, ticket, 0, rows, false, raw, stride);
-        ct_store_release(model->store, ticket);
+        CT_TRY(read_column(model, scratch->vector_tickets[i], vector->table, column, rows, raw, stride, status));
     }
     return CT_OK;
 }

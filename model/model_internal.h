@@ -202,6 +202,11 @@ void id_columns(const ct_model *model, const ct_batch *batch, size_t first, size
 /* Numbers [first, last) of rows [first_row, first_row + rows) into x. */
 void write_numbers(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
                    read_scratch *scratch, float *x, size_t stride);
+/* Columns of a READ lookup begin `rows` rows later. */
+void skip_rows(ct_key_column *columns, size_t count, size_t rows);
+/* Rows of one column of a table to out: (rows, stride), as many at once as a limit on memory allows. */
+ct_code read_column(const ct_model *model, ct_ticket *ticket, size_t table, ct_key_column column, size_t rows, float *out, size_t stride,
+                    ct_status *status);
 /* Raw vectors [first, last) into raw. */
 ct_code write_vectors(const ct_model *model, const ct_batch *batch, size_t first, size_t last, size_t first_row, size_t rows,
                       read_scratch *scratch, float *raw, size_t stride, ct_status *status);
@@ -246,8 +251,12 @@ ct_code safetensors_read(const char *path, named_tensor *tensors, size_t count, 
 enum { MODEL_FORMAT_VERSION = 1, MODEL_LEAST_READER_VERSION = 1 };
 #define MODEL_MANIFEST      "manifest"
 #define MODEL_RESUME        "resume"
-#define MODEL_HISTORIES     "histories" /* a file, and a required feature */
+#define MODEL_HISTORIES     "histories"     /* a folder of files; in folders of earlier programs one file, and a required feature */
+#define MODEL_CHAIN         "history_chain" /* a required feature: that folder */
 #define MODEL_CHECKSUM_WORD "checksum "
+
+/* The histories' part of ct_model_save_beside, which a model within a limit on memory does anyway. */
+ct_code model_save_histories_beside(ct_model *model, const char *live_folder, const char *from, ct_status *status);
 
 /* --- all that a model keeps beside its tables, by name (folder.c) --- */
 

@@ -75,6 +75,29 @@ static bool all_shared(const ct_model *model, const ct_batch *batch, const featu
     return true;
 }
 
+/* What key_columns say, rows of them at once as memory allows. */
+static ct_code write_ids(ct_scorer *scorer, const feature_range *range, size_t rows, float *x, size_t stride, ct_status *status) {
+    const ct_model *model = scorer->model;
+    ct_lookup lookup = {.mode = CT_LOOKUP_READ,
+                        .table = ID_TABLE,
+                        .block_rows = CT_TOWER_MAX_ROWS,
+                        .columns = scorer->key_columns,
+                        .column_count = range->ids[1] - range->ids[0]};
+    for (size_t done = 0; done < rows; done += lookup.rows) {
+        lookup.rows = rows - done;
+        lookup.rows = ct_store_rows_at_once(model->store, &lookup);
+        CT_TRY(ct_store_prefetch(model->store, scorer->ids, &lookup, status));
+        CT_TRY(ct_store_acquire(model->store, scorer->ids, status));
+        ct_store_gather(model->store, scorer->ids, 0, lookup.rows, false, x + done * stride, stride);
+        if (model->spec->target_stats)
+            write_target_stats(model, scorer->ids, range->ids[0], range->ids[1], 0, lookup.rows, &scorer->scratch, x + done * stride,
+                               stride);
+        ct_store_release(model->store, scorer->ids);
+        skip_rows(scorer->key_columns, lookup.column_count, lookup.rows);
+    }
+    return CT_OK;
+}
+
 static ct_code write_features(ct_scorer *scorer, const ct_batch *batch, const feature_range *range, size_t first_row, size_t rows,
                               ct_status *status) {
     ct_model *model = scorer->model;
@@ -84,18 +107,7 @@ static ct_code write_features(ct_scorer *scorer, const ct_batch *batch, const fe
     if (ids > 0) {
         write_bucket_keys(model, batch, range->ids[0], range->ids[1], first_row, rows, scorer->bucket_keys, CT_TOWER_MAX_ROWS, 0);
         id_columns(model, batch, range->ids[0], range->ids[1], first_row, scorer->bucket_keys, CT_TOWER_MAX_ROWS, scorer->key_columns);
-        const ct_lookup lookup = {.mode = CT_LOOKUP_READ,
-                                  .table = ID_TABLE,
-                                  .rows = rows,
-                                  .block_rows = CT_TOWER_MAX_ROWS,
-                                  .columns = scorer->key_columns,
-                                  .column_count = ids};
-        CT_TRY(ct_store_prefetch(model->store, scorer->ids, &lookup, status));
-        CT_TRY(ct_store_acquire(model->store, scorer->ids, status));
-        ct_store_gather(model->store, scorer->ids, 0, rows, false, x, x_stride);
-        if (model->spec->target_stats)
-            write_target_stats(model, scorer->ids, range->ids[0], range->ids[1], 0, rows, &scorer->scratch, x, x_stride);
-        ct_store_release(model->store, scorer->ids);
+        CT_TRY(write_ids(scorer, range, rows, x, x_stride, status));
     }
     write_numbers(model, batch, range->numbers[0], range->numbers[1], first_row, rows, &scorer->scratch, x, x_stride);
     CT_TRY(write_similarities(model, batch, range->similarities[0], range->similarities[1], first_row, rows, &scorer->scratch, x, x_stride,

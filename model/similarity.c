@@ -97,16 +97,7 @@ static ct_code look_up(const ct_model *model, const layout_similarity *similarit
                        ct_status *status) {
     const size_t dim = similarity->dim, padded = scratch->padded;
     const ct_key_column column = {.keys = scratch->keys};
-    const ct_lookup lookup = {.mode = CT_LOOKUP_READ,
-                              .table = similarity->table,
-                              .rows = scratch->count,
-                              .block_rows = CT_TOWER_MAX_ROWS,
-                              .columns = &column,
-                              .column_count = 1};
-    CT_TRY(ct_store_prefetch(model->store, scratch->ticket, &lookup, status));
-    CT_TRY(ct_store_acquire(model->store, scratch->ticket, status));
-    ct_store_gather(model->store, scratch->ticket, 0, scratch->count, false, scratch->vectors, padded);
-    ct_store_release(model->store, scratch->ticket);
+    CT_TRY(read_column(model, scratch->ticket, similarity->table, column, scratch->count, scratch->vectors, padded, status));
     for (size_t i = 0; i < scratch->count; i++) {
         float *vector = scratch->vectors + i * padded;
         bool there = false; /* a key without a vector reads zeros */

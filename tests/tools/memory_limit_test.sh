@@ -13,19 +13,24 @@ fi
 # 288 floats of values and 1 of state are 1,156 bytes a row; a row of the log has twelve keys that no other one has
 model=(--model dnn --set 'deep=[4]' --set embedding.dim=288 --set embedding.min_count=1 --batch 256)
 log() { echo "|'$program' synth --rows $1 --users 100000 --tail 1000000000 --tail-slope 0 --out - 2>/dev/null"; }
-# Peak of the anonymous memory of a training, in KiB, as sampled; GROUP: a cgroup that it runs in, or nothing.
-peak() { # GROUP ARGUMENT...
+# Peak of the anonymous memory of a run, in KiB, as sampled; GROUP: a cgroup that it runs in, or nothing.
+peak_of() { # GROUP ARGUMENT...
     local group=$1
     shift
-    { [ -z "$group" ] || echo $BASHPID >"$group/cgroup.procs"; exec "$program" train "${model[@]}" "$@"; } >out 2>err </dev/null &
+    { [ -z "$group" ] || echo $BASHPID >"$group/cgroup.procs"; exec "$program" "$@"; } >out 2>err </dev/null &
     local child=$! now=0 most=0 key value
     while kill -0 $child 2>/dev/null; do
         while read -r key value _; do [ "$key" = RssAnon: ] && now=$value; done 2>/dev/null <"/proc/$child/status"
         [ "${now:-0}" -gt $most ] && most=$now
         read -rt 0.02 <> <(:) # a pause, so that the sampling costs little
     done
-    wait $child || wrong "train $* ended with $?" >&2 # a subshell's: the caller sees it by the digest
+    wait $child || wrong "$* ended with $?" >&2 # a subshell's: the caller sees it by the digest
     echo $most
+}
+peak() { # GROUP ARGUMENT...: of a training
+    local group=$1
+    shift
+    peak_of "$group" train "${model[@]}" "$@"
 }
 held() { # WHAT LIMIT PEAK
     echo "  $1: $((($3 - base) / 1024)) MiB more than with a small table"
@@ -65,6 +70,12 @@ for limit in "${limits[@]}"; do
     [ -z "$group" ] || rmdir "$group"
     wanted=$(digest held)
     [ -n "$wanted" ] || wrong "$limit MiB: no digest"
+    if [ "$limit" -lt 512 ]; then # reading: rows that are not in memory, of as many threads as there may be
+        training=$base
+        base=$(peak_of "" eval --model small --data "$(log 2100)" --threads 8)
+        held "$limit MiB, eval" "$limit" "$(peak_of "" eval --model held --data "$(log 2100)" --memory "$limit" --threads 8)"
+        base=$training
+    fi
     rm -rf held
     [ "$limit" -lt 512 ] || continue
     free=$(peak "" --schema criteo --train "$(log $rows)" --out free)

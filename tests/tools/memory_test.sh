@@ -68,11 +68,25 @@ for set in "embedding.optimizer=adam embedding.min_count=2" "embedding.admission
 done
 nothing_left "runs with limits"
 
-echo "a limit that is too small has what would do"
-train 1 --model dnn --batch 4096 --train log.tsv --out small --memory 16
-has err 'a memory limit of 16 MiB is too small for batches of 4096 rows; give [0-9]+ MiB, or smaller batches$'
-least=$(sed -n 's/.*give \([0-9]*\) MiB.*/\1/p' err)
-train 0 --model dnn --batch 4096 --train log.tsv --out small --memory "${least:-1}"
+echo "a limit that is too small has what would do: the least"
+head -n 320 log.tsv >short.tsv
+# few wide rows: of small batches, by chance, many fall into one partition. What changes, and is published, counts, too.
+for kind in "4096 dnn log.tsv" "16 fm short.tsv embedding.dim=1024 embedding.min_count=1" "512 fm log.tsv embedding.dim=64 publish"; do
+    read -r rows model source settings <<<"$kind"
+    small=(--model "$model" --batch "$rows" --train "$source" --out small)
+    for one in $settings; do
+        case $one in
+            publish) small+=(--publish small.pub) ;;
+            *) small+=(--set "$one") ;;
+        esac
+    done
+    train 1 "${small[@]}" --memory 16
+    has err "a memory limit of 16 MiB is too small for batches of $rows rows; give [0-9]+ MiB, or smaller batches$"
+    least=$(sed -n 's/.*give \([0-9]*\) MiB.*/\1/p' err)
+    train 1 "${small[@]}" --memory $((${least:-1} - 1))
+    has err "too small for batches of $rows rows; give $least MiB, or smaller batches$"
+    train 0 "${small[@]}" --memory "${least:-1}"
+done
 nothing_left "a limit that is too small"
 
 echo "killed ahead of any change to the file system, and resumed: no row that was learned after the checkpoint is read"

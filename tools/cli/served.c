@@ -448,6 +448,11 @@ static void read_access(ct_served *served) {
         if (code == CT_OK) code = ct_server_set_certificate(server, texts.certificate, texts.key, texts.client_ca, &status);
         say_access("serve.certificate", code, &status);
     }
+    if (files->admin_certificate && served->options.admin) {
+        ct_code code = read;
+        if (code == CT_OK) code = ct_admin_set_certificate(served->options.admin, texts.admin_certificate, texts.admin_key, &status);
+        say_access("serve.admin_certificate", code, &status);
+    }
     ct_access_texts_deinit(&texts);
 }
 
