@@ -223,6 +223,7 @@ ct_code ct_file_read(const char *path, size_t max_bytes, char **out_data, size_t
             if (n == 0) goto end;
             used += (size_t)n;
             if (used > max_bytes) goto too_large;
+            ct_pause_point();
         }
         capacity += capacity; /* below twice max_bytes + 4096 */
     }

@@ -10,7 +10,11 @@
 
 #include <stdbool.h>
 
-enum { CT_PAUSE_WORK_NS = 200000, CT_PAUSE_NS = 300000 };
+enum {
+    CT_PAUSE_WORK_NS = 200000,
+    CT_PAUSE_NS = 100000,
+    CT_PAUSE_ROWS = 64 /* or other things of less than a µs, between two points */
+};
 
 typedef struct ct_pauses {
     bool (*wanted)(void *context); /* are others at work? Asked by several threads, once for each CT_PAUSE_WORK_NS of each */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/pause.h"
 #include "data/history_internal.h"
 
 enum { CURSOR_WORDS = 8192 };
@@ -101,6 +102,7 @@ static ct_code take_history(cursor *from, cursor *units, ct_histories *histories
             unit->capacity = 0;
         }
         CT_TRY(take_entries(from, history, unit, (uint32_t)count, status));
+        if (u % CT_PAUSE_ROWS == 0) ct_pause_point();
     }
     return taken == entries ? CT_OK : corrupt(from, "the entries do not add up", status);
 }

@@ -14,10 +14,9 @@
 #include "embedding_store/sorted.h"
 
 enum {
-    FILE_ROWS = 1 << 20,       /* of a sorted file, about */
-    SCAN_ROWS = 1 << 16,       /* a table of more is scanned by several tasks */
-    READAHEAD_BYTES = 1 << 18, /* for each file that a scan has open: some tens of them, for each task */
-    PAUSE_ENTRIES = 64         /* that are read between two pause points */
+    FILE_ROWS = 1 << 20,      /* of a sorted file, about */
+    SCAN_ROWS = 1 << 16,      /* a table of more is scanned by several tasks */
+    READAHEAD_BYTES = 1 << 18 /* for each file that a scan has open: some tens of them, for each task */
 };
 
 static ct_code open_store(ct_database *database, const char *folder, ct_database_use use, const ct_store *store, ct_status *status) {
@@ -212,7 +211,7 @@ static ct_code read_scan(const read_work *work, scan *scan, ct_status *status) {
         const uint64_t number = ct_get_be64(key);
         if (ct_partition_of(number, table->partition_bits) >= scan->end) break;
         code = read_entry(work, scan, number, value, value_bytes, status);
-        if (++entries % PAUSE_ENTRIES == 0) ct_pause_point();
+        if (++entries % CT_PAUSE_ROWS == 0) ct_pause_point();
     }
     if (code == CT_OK) code = ct_filling_end(&scan->filling, status);
     ct_filling_deinit(&scan->filling);

@@ -115,7 +115,8 @@ uint8_t *ct_rpc_channel_reserve(ct_rpc_channel *channel, size_t bytes);
 CT_MUST_CHECK ct_code ct_rpc_channel_call(ct_rpc_channel *channel, const char *path, int64_t timeout_ms, bool wait_for_server,
                                           const uint8_t **out_reply, size_t *out_bytes, ct_status *status);
 
-/* --- client: many calls at once, to one method. Calls are started by any thread and taken back by one. --- */
+/* --- client: many calls at once, to one method. Calls are started by any thread and taken back by one. Each is sent once: what is lost
+ * with its connection (CT_UNAVAILABLE) is not sent again. --- */
 
 typedef struct ct_rpc_caller ct_rpc_caller;
 typedef struct ct_rpc_result {

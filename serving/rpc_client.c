@@ -27,9 +27,11 @@ static grpc_channel_credentials *client_credentials(const ct_rpc_access *access)
     return grpc_ssl_credentials_create(access->tls_ca, access->tls_certificate && access->tls_key ? &pair : NULL, NULL, NULL);
 }
 
-/* NULL where the certificates are no PEM texts. */
-static grpc_channel *open_channel(const char *target, const ct_rpc_access *access) {
+/* `retries`: a call that was lost with its connection before the server saw it is sent once more; makes each call a quarter dearer. NULL
+ * where the certificates are no PEM texts. */
+static grpc_channel *open_channel(const char *target, const ct_rpc_access *access, bool retries) {
     grpc_arg args[] = {
+        ct_rpc_integer_arg(GRPC_ARG_ENABLE_RETRIES, retries),
         ct_rpc_integer_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, -1),
         ct_rpc_integer_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0), /* a model server is near; http_proxy is meant for the web */
         ct_rpc_integer_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
@@ -75,7 +77,7 @@ ct_code ct_rpc_channel_create(const char *target, const ct_rpc_access *access, c
         return code;
     }
     ct_rpc_start_grpc();
-    channel->channel = open_channel(target, access);
+    channel->channel = open_channel(target, access, true);
     if (!channel->channel) {
         grpc_shutdown();
         free(channel->token);
@@ -224,7 +226,7 @@ ct_code ct_rpc_caller_create(const char *target, const ct_rpc_access *access, co
     caller->queue = grpc_completion_queue_create_for_next(NULL);
     ct_code code = make_metadata(access, &caller->token, &caller->metadata, status);
     for (size_t i = 0; i < connections && code == CT_OK; i++) {
-        channels[i] = open_channel(target, access);
+        channels[i] = open_channel(target, access, false);
         if (!channels[i]) {
             code = fail_access(target, status);
             break;

@@ -1,6 +1,7 @@
 /* The server and the client over a real socket, with a model that counts and can be held up (fake_model.h). Nothing here waits for time to
  * pass: a held model makes "while it is computing" a fact. */
 #include <math.h>
+#include <sched.h>
 
 #include "base/random.h"
 #include "tests/serving/server_fixture.h"
@@ -181,10 +182,29 @@ static void test_refusals_over_the_wire(void **state) {
     stop(fx);
 }
 
+/* By which what is read beside requests knows when to pause. */
+static void test_is_busy_for_a_while(void **state) {
+    fixture *fx = *state;
+    start(fx, 2);
+    assert_false(ct_server_is_busy(fx->server));
+    ct_status status = CT_STATUS_INIT;
+    Grpc__Health__V1__HealthCheckResponse__ServingStatus serving = 0;
+    MUST(health(fx, "", &serving, &status), status);
+    assert_false(ct_server_is_busy(fx->server)); /* only Score counts */
+    for (bool busy = false; !busy;) {            /* a slow machine may see it too late */
+        answers got = {NULL, 0};
+        MUST(score(fx, fx->schema, fx->log, 1, false, 1, TIMEOUT_MS, &got, &status), status);
+        busy = ct_server_is_busy(fx->server);
+        free(got.values);
+    }
+    while (ct_server_is_busy(fx->server)) (void)sched_yield();
+    stop(fx);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         EACH(test_scores_are_those_of_the_log), EACH(test_large_request_uses_all_workers), EACH(test_answer_fields),
-        EACH(test_models_and_health),           EACH(test_refusals_over_the_wire),
+        EACH(test_models_and_health),           EACH(test_refusals_over_the_wire),         EACH(test_is_busy_for_a_while),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
