@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -18,6 +19,10 @@ struct ct_background {
     ct_pool *pool;
     pthread_t worker, watcher;
     bool may_idle, watched;
+    ct_pauses pauses;              /* what the work asks: wants_pauses */
+    bool (*wanted)(void *context); /* NULL = no pauses are made */
+    void *wanted_context;
+    atomic_bool starved; /* since the begin: it gives way no more */
     int64_t look_ns;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -55,6 +60,7 @@ static int64_t used_ns(const ct_background *background) {
 static void look(ct_background *background, double seconds) {
     const int64_t used = used_ns(background);
     if (background->working && (double)(used - background->used_ns) * 1e-9 < CT_BACKGROUND_SHARE * seconds) {
+        atomic_store(&background->starved, true);
         (void)set_policy(background->worker, SCHED_OTHER);
         ct_pool_set_policy(background->pool, SCHED_OTHER);
     }
@@ -125,25 +131,40 @@ void ct_background_destroy(ct_background *background) {
 
 ct_pool *ct_background_pool(ct_background *background) { return background->pool; }
 
+static bool wants_pauses(void *context) {
+    const ct_background *background = context;
+    return !atomic_load(&background->starved) && background->wanted(background->wanted_context);
+}
+
+void ct_background_set_pauses(ct_background *background, bool (*wanted)(void *context), void *context) {
+    background->pauses = (ct_pauses){wants_pauses, background};
+    background->wanted = wanted;
+    background->wanted_context = context;
+}
+
 /* The watcher needs the lock: a thread that holds it is an ordinary one. */
 void ct_background_begin(ct_background *background) {
-    if (!background || !background->may_idle) return;
+    if (!background) return;
+    if (background->wanted) ct_pauses_set(&background->pauses);
+    atomic_store(&background->starved, false);
     (void)pthread_mutex_lock(&background->lock);
     background->working = true;
     background->since_ns = ct_clock_ns();
     background->used_ns = used_ns(background);
-    ct_pool_set_policy(background->pool, SCHED_IDLE);
+    if (background->may_idle) ct_pool_set_policy(background->pool, SCHED_IDLE);
     (void)pthread_cond_signal(&background->changed);
     (void)pthread_mutex_unlock(&background->lock);
+    if (!background->may_idle) return;
     (void)set_policy(background->worker, SCHED_IDLE);
     (void)sched_yield(); /* to whoever has come while it had the right to go on for a while */
 }
 
 void ct_background_end(ct_background *background) {
-    if (!background || !background->may_idle) return;
-    (void)set_policy(background->worker, SCHED_OTHER);
+    if (!background) return;
+    ct_pauses_set(NULL);
+    if (background->may_idle) (void)set_policy(background->worker, SCHED_OTHER);
     (void)pthread_mutex_lock(&background->lock);
     background->working = false;
-    ct_pool_set_policy(background->pool, SCHED_OTHER);
+    if (background->may_idle) ct_pool_set_policy(background->pool, SCHED_OTHER);
     (void)pthread_mutex_unlock(&background->lock);
 }

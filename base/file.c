@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/file_sync.h"
+#include "base/pause.h"
 
 enum { BUFFER_BYTES = 256 * 1024 };
 
@@ -186,6 +187,7 @@ ct_code ct_file_read_at(int fd, const char *path, uint64_t offset, void *to, siz
         at += n;
         offset += (uint64_t)n;
         bytes -= (size_t)n;
+        ct_pause_point();
     }
     return CT_OK;
 }
@@ -271,6 +273,7 @@ ct_code ct_file_digest(const char *path, char out_hex[CT_DIGEST_HEX_BYTES], uint
         if (n == 0) break;
         ct_digest_update(digest, buffer, (size_t)n);
         total += (uint64_t)n;
+        ct_pause_point();
     }
     ct_digest_hex(digest, out_hex);
     if (out_bytes) *out_bytes = total;
@@ -279,4 +282,37 @@ fail:
     ct_digest_destroy(digest);
     (void)close(fd);
     return code;
+}
+
+ct_code ct_file_copy(const char *from, const char *to, ct_status *status) {
+    ct_file_writer *writer = NULL;
+    char *buffer = malloc(BUFFER_BYTES);
+    if (!buffer) return ct_fail_memory(status, BUFFER_BYTES, from);
+    ct_code code = CT_OK;
+    const int fd = open(from, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        code = ct_fail_errno(status, "%s: cannot open", from);
+        goto fail;
+    }
+    CT_TRY_GOTO(code, ct_file_writer_open(to, &writer, status), fail);
+    for (;;) {
+        const ssize_t n = read_some(fd, buffer, BUFFER_BYTES);
+        if (n < 0) {
+            code = ct_fail_errno(status, "%s: cannot read", from);
+            goto fail;
+        }
+        if (n == 0) break;
+        CT_TRY_GOTO(code, ct_file_writer_write(writer, buffer, (size_t)n, status), fail);
+    }
+    code = ct_file_writer_commit(writer, status);
+    writer = NULL;
+fail:
+    ct_file_writer_abort(writer);
+    if (fd >= 0) (void)close(fd);
+    free(buffer);
+    return code;
+}
+
+ct_code ct_file_link(const char *from, const char *to, ct_status *status) {
+    return link(from, to) == 0 ? CT_OK : ct_file_copy(from, to, status);
 }

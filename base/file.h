@@ -25,6 +25,10 @@ CT_MUST_CHECK ct_code ct_file_read(const char *path, size_t max_bytes, char **ou
 CT_MUST_CHECK ct_code ct_file_read_at(int fd, const char *path, uint64_t offset, void *to, size_t bytes, ct_status *status);
 CT_MUST_CHECK ct_code ct_file_write(const char *path, const void *data, size_t bytes, ct_status *status);
 CT_MUST_CHECK ct_code ct_file_digest(const char *path, char out_hex[CT_DIGEST_HEX_BYTES], uint64_t *out_bytes, ct_status *status);
+/* The same content under another name, which is written as any file is; a hard link of it, or a copy where there can be none (another file
+ * system). A link is for a file that is never changed. */
+CT_MUST_CHECK ct_code ct_file_copy(const char *from, const char *to, ct_status *status);
+CT_MUST_CHECK ct_code ct_file_link(const char *from, const char *to, ct_status *status);
 
 /* --- paths and folders --- */
 bool ct_path_exists(const char *path);

@@ -13,6 +13,18 @@ void ct_hash128(const void *data, size_t bytes, uint64_t seed, uint64_t out_hash
     out_hash[1] = hash.high64;
 }
 
+void ct_sum_add(ct_sum *sum, uint64_t key, const void *record, size_t bytes) {
+    uint64_t hash[2];
+    ct_hash128(record, bytes, key, hash);
+    for (size_t i = 0; i < 2; i++) sum->word[i] += hash[i];
+}
+
+void ct_sum_take(ct_sum *sum, uint64_t key, const void *record, size_t bytes) {
+    uint64_t hash[2];
+    ct_hash128(record, bytes, key, hash);
+    for (size_t i = 0; i < 2; i++) sum->word[i] -= hash[i];
+}
+
 /* ct_digest is xxHash's own state under our name. */
 static XXH3_state_t *state_of(ct_digest *digest) { return (XXH3_state_t *)(void *)digest; }
 

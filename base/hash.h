@@ -8,6 +8,14 @@ uint64_t ct_hash64(const void *data, size_t bytes, uint64_t seed);
 
 void ct_hash128(const void *data, size_t bytes, uint64_t seed, uint64_t out_hash[2]);
 
+/* A sum of records' hashes: what a set of them holds, in whatever order, whatever its files look like. A change takes the old record's out
+ * and puts the new one's in. */
+typedef struct ct_sum {
+    uint64_t word[2];
+} ct_sum;
+void ct_sum_add(ct_sum *sum, uint64_t key, const void *record, size_t bytes);
+void ct_sum_take(ct_sum *sum, uint64_t key, const void *record, size_t bytes);
+
 enum { CT_DIGEST_HEX_BYTES = 33 }; /* 32 hex digits and NUL */
 
 /* A running 128-bit digest. Not for secrets. */

@@ -3,9 +3,9 @@
  * gate when none is left, and waits until nobody is inside. So a worker that wakes late finds the gate closed or another run's number, and
  * a run never waits for a sleeping thread.
  *
- * function, context and tasks are written by the caller before the gate opens (release) and read only by workers that entered (acquire).
- * `lock` guards sleeping and the two conditions; the gate opens under it, so that no wake-up is lost. `run_lock` serialises callers and is
- * taken first. A task that calls ct_pool_run on its own pool would wait for itself for ever: don't.
+ * function, context, tasks and pauses are written by the caller before the gate opens (release) and read only by workers that entered
+ * (acquire). `lock` guards sleeping and the two conditions; the gate opens under it, so that no wake-up is lost. `run_lock` serialises
+ * callers and is taken first. A task that calls ct_pool_run on its own pool would wait for itself for ever: don't.
  *
  * Threads spin for some microseconds before they sleep, since training runs several lists of tasks in a step of some milliseconds; they
  * don't where there are more threads than processors. */
@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/pause.h"
 
 enum { MAX_THREADS = 1024, SPIN_NS = 20000 };
 
@@ -44,6 +45,7 @@ struct ct_pool {
     _Alignas(64) ct_task_fn function;
     void *context;
     size_t tasks;
+    const ct_pauses *pauses; /* the caller's */
 
     size_t threads; /* with the caller */
     size_t started; /* threads in workers that run */
@@ -104,6 +106,7 @@ static void *worker_main(void *argument) {
             inside = atomic_compare_exchange_weak_explicit(&pool->gate, &gate, gate + 1, memory_order_acquire, memory_order_relaxed);
         if (!inside) continue; /* it was over before we came */
         last_run = GATE_RUN(gate);
+        ct_pauses_set(pool->pauses);
         take_tasks(pool, self->number);
         gate = atomic_fetch_sub_explicit(&pool->gate, 1, memory_order_release) - 1;
         if (!(gate & GATE_OPEN) && GATE_INSIDE(gate) == 0) { /* the caller may sleep */
@@ -235,6 +238,7 @@ void ct_pool_run(ct_pool *pool, size_t tasks, ct_task_fn function, void *context
     pool->function = function;
     pool->context = context;
     pool->tasks = tasks;
+    pool->pauses = ct_pauses_get();
     atomic_store_explicit(&pool->next_task, 0, memory_order_relaxed);
 
     (void)pthread_mutex_lock(&pool->lock);

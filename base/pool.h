@@ -1,6 +1,7 @@
 /* Thread pool: runs a fixed list of tasks on a fixed number of threads. The tasks are numbered and the split of the work into tasks
  * never depends on the number of threads, so results don't either. ct_pool_run is a barrier; the caller works too, as worker 0. One run
- * at a time for each pool (a second caller waits). No allocation in ct_pool_run. Tasks are taken from one atomic counter. */
+ * at a time for each pool (a second caller waits). No allocation in ct_pool_run. Tasks are taken from one atomic counter, and
+ * make the pauses of their caller (base/pause.h). */
 #ifndef BASE_POOL_H
 #define BASE_POOL_H
 

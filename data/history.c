@@ -54,11 +54,10 @@ ct_history_unit *ct_history_unit_of(ct_history *history, uint64_t key) {
     return unit;
 }
 
-bool ct_history_unit_reserve(ct_history *history, ct_history_unit *unit, uint32_t count) {
+bool ct_history_unit_reserve(ct_history *history, ct_history_unit *unit, uint32_t count, uint32_t capacity) {
     if (unit->begin + count <= unit->capacity) return true;
     const uint32_t used = unit->end - unit->begin;
     if (count > unit->capacity - unit->capacity / 4) { /* else moving to the front makes room for many more */
-        const uint32_t capacity = count < FIRST_ENTRIES ? FIRST_ENTRIES : 2 * count;
         ct_history_entry *entries = malloc(capacity * sizeof *entries);
         if (entries == NULL) return false;
         if (used > 0) memcpy(entries, unit->entries + unit->begin, used * sizeof *entries);
@@ -74,6 +73,17 @@ bool ct_history_unit_reserve(ct_history *history, ct_history_unit *unit, uint32_
     return true;
 }
 
+bool ct_history_unit_change(ct_histories *histories, size_t number, ct_history_unit *unit) {
+    if (unit->changed == histories->period && !unit->summed) return true; /* not the first time */
+    if (histories->saving != NULL && !ct_histories_keep(histories, number, unit)) return false;
+    const uint32_t count = unit->end - unit->begin;
+    if (unit->summed) ct_sum_take(&histories->list[number].sum, unit->key, unit->entries + unit->begin, count * sizeof *unit->entries);
+    unit->summed = 0;
+    if (unit->changed <= histories->written) histories->changed_bytes += 2 * sizeof(uint64_t) + (count + 1) * sizeof *unit->entries;
+    unit->changed = histories->period & CT_HISTORY_PERIODS;
+    return true;
+}
+
 /* Where the entries of `when` or later begin. */
 static uint32_t before(const ct_history_unit *unit, int64_t when) {
     uint32_t at = unit->end;
@@ -84,14 +94,14 @@ static uint32_t before(const ct_history_unit *unit, int64_t when) {
 static bool enter(ct_histories *histories, size_t number, uint64_t unit_key, const ct_history_entry *entry) {
     ct_history *history = &histories->list[number];
     ct_history_unit *unit = ct_history_unit_of(history, unit_key);
-    if (unit == NULL || (histories->saving != NULL && !ct_histories_keep(histories, number, unit))) return false;
-    if (!ct_history_unit_reserve(history, unit, unit->end - unit->begin + 1)) return false;
+    if (unit == NULL || !ct_history_unit_change(histories, number, unit)) return false;
+    const uint32_t count = unit->end - unit->begin + 1;
+    if (!ct_history_unit_reserve(history, unit, count, count < FIRST_ENTRIES ? FIRST_ENTRIES : 2 * count)) return false;
     uint32_t at = unit->end;
     while (at > unit->begin && unit->entries[at - 1].when > entry->when) at--; /* only a late one stands before others */
     memmove(unit->entries + at + 1, unit->entries + at, (unit->end - at) * sizeof *entry);
     unit->entries[at] = *entry;
     unit->end++;
-    unit->changed = true;
     const uint32_t earlier = before(unit, unit->entries[unit->end - 1].when);
     if (earlier - unit->begin > history->max_values) unit->begin = earlier - history->max_values;
     return true;
@@ -117,7 +127,8 @@ ct_code ct_histories_create(const ct_schema *schema, ct_histories **out_historie
                                 .unit = ct_schema_find_kind(schema, CT_FIELD_UNIT),
                                 .time = ct_schema_find_kind(schema, CT_FIELD_TIME),
                                 .label = ct_schema_find_kind(schema, CT_FIELD_LABEL),
-                                .list = list};
+                                .list = list,
+                                .period = 1};
     (void)pthread_mutex_init(&histories->mutex, NULL);
     (void)pthread_cond_init(&histories->saved, NULL);
     for (size_t f = 0; f < schema->field_count; f++) {
@@ -146,9 +157,11 @@ void ct_histories_clear(ct_histories *histories) {
         history->slots = NULL;
         history->unit_count = history->unit_capacity = history->slot_count = 0;
         history->bytes = 0;
+        history->sum = (ct_sum){{0, 0}};
     }
     histories->rows = histories->late = 0;
-    histories->cleared = true;
+    histories->cleared = histories->period;
+    histories->once = false;
     (void)pthread_mutex_unlock(&histories->mutex);
 }
 
@@ -157,6 +170,7 @@ void ct_histories_destroy(ct_histories *histories) {
     ct_histories_clear(histories);
     (void)pthread_mutex_destroy(&histories->mutex);
     (void)pthread_cond_destroy(&histories->saved);
+    free(histories->chain.folder);
     free(histories->list);
     free(histories);
 }
@@ -172,7 +186,7 @@ ct_code ct_histories_copy(const ct_histories *from, ct_histories **out_histories
             const ct_history_unit *unit = &history->units[u];
             const uint32_t used = unit->end - unit->begin;
             ct_history_unit *to = ct_history_unit_of(&copy->list[h], unit->key);
-            if (to == NULL || !ct_history_unit_reserve(&copy->list[h], to, used)) {
+            if (to == NULL || !ct_history_unit_reserve(&copy->list[h], to, used, 2 * used)) {
                 ct_histories_destroy(copy);
                 return ct_fail_memory(status, used * sizeof *to->entries, "a copy of the histories");
             }
@@ -319,6 +333,7 @@ static bool take_row(ct_histories *histories, ct_batch *filled, const to_fill *l
 static void lock_for_rows(ct_histories *histories) {
     (void)pthread_mutex_lock(&histories->mutex);
     ct_histories_wait_for_room(histories);
+    histories->once = false;
 }
 
 ct_code ct_histories_live(ct_histories *histories, ct_batch *batch, ct_status *status) {

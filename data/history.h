@@ -37,10 +37,10 @@ int64_t ct_histories_late(const ct_histories *histories); /* rows that entered, 
 size_t ct_histories_units(const ct_histories *histories); /* of all histories */
 uint64_t ct_histories_bytes(const ct_histories *histories);
 
-/* --- what has changed, for deltas (history_file.c; docs/file-formats.md) --- */
+/* --- what has changed, for deltas (history_write.c, history_read.c; docs/file-formats.md) --- */
 /* The units that have changed since the histories were made, read, or their changes forgotten, with all of their entries; all units where
  * they were cleared meanwhile. out_words: malloc'd, 64 bits each. */
-CT_MUST_CHECK ct_code ct_histories_changes(const ct_histories *histories, uint64_t **out_words, size_t *out_count, ct_status *status);
+CT_MUST_CHECK ct_code ct_histories_changes(ct_histories *histories, uint64_t **out_words, size_t *out_count, ct_status *status);
 void ct_histories_forget_changes(ct_histories *histories);
 /* Takes histories on by such words. `path`: for messages. CT_CORRUPT where they are none; then the histories are good for nothing but
  * ct_histories_destroy. */
@@ -56,18 +56,30 @@ void ct_histories_retire(ct_histories *from, ct_histories *next);
 /* or nobody has read `next`: it is freed. NULL is fine. */
 void ct_histories_drop(ct_histories *next);
 
-/* --- a file (history_file.c, history_saving.c; docs/file-formats.md) --- */
+/* --- files (history_saving.c, history_read.c; docs/file-formats.md) ---
+ * A folder holds a chain of files: the first one all units of its moment, each further one those that had changed since the one before. */
+enum { CT_HISTORIES_MOST_FILES = 64, CT_HISTORIES_NAME_BYTES = 8 };
+void ct_histories_file_name(size_t number, char out_name[CT_HISTORIES_NAME_BYTES]); /* from 0 */
+/* From here on what is saved costs what has changed since the last time: files stay in `folder`, scratch that is the caller's, best on the
+ * file system of what is saved, and each saving has links to them. from: the folder that they were opened from and have not changed since,
+ * or NULL. Without, or once more: nothing happens. */
+CT_MUST_CHECK ct_code ct_histories_save_beside(ct_histories *histories, const char *folder, const char *from, ct_status *status);
 /* What they hold now is to be written, while rows may enter or all be cleared (nothing else): one at a time, a second one waits. Rows wait
  * too, where they have changed much before it was written. */
 typedef struct ct_histories_saving ct_histories_saving;
 CT_MUST_CHECK ct_code ct_histories_saving_begin(ct_histories *histories, ct_histories_saving **out_saving, ct_status *status);
-/* Any thread, once. Feeds the digest as ct_histories_digest would have done then. */
-CT_MUST_CHECK ct_code ct_histories_saving_write(ct_histories_saving *saving, const char *path, ct_digest *digest, ct_status *status);
+/* Any thread, once: makes the new folder `folder`. Feeds the digest as ct_histories_digest would have done then. */
+CT_MUST_CHECK ct_code ct_histories_saving_write(ct_histories_saving *saving, const char *folder, ct_digest *digest, ct_status *status);
 void ct_histories_saving_end(ct_histories_saving *saving);   /* any thread, before the histories go; NULL is fine */
 uint64_t ct_histories_saving_bytes(ct_histories *histories); /* that saving takes at most beside ct_histories_bytes */
-/* CT_CORRUPT where the file is not what such a schema's histories write. */
-CT_MUST_CHECK ct_code ct_histories_open(const ct_schema *schema, const char *path, ct_histories **out_histories, ct_status *status);
-/* Feeds what a file of them as they are now has. */
-CT_MUST_CHECK ct_code ct_histories_digest(const ct_histories *histories, ct_digest *digest, ct_status *status);
+/* From so many files of the folder `path`, read with next to no memory beside what comes of it; 0 files: `path` is a file that an earlier
+ * program has written. The caller has checked that they are what was written; CT_CORRUPT where that is not what such a schema's histories
+ * write. */
+CT_MUST_CHECK ct_code ct_histories_open(const ct_schema *schema, const char *path, size_t files, ct_histories **out_histories,
+                                        ct_status *status);
+/* What they hold, as they are now. Where they are those of an earlier program's file, which no row has entered: as it was then, unless it
+ * is said that it is to be the new one. */
+CT_MUST_CHECK ct_code ct_histories_digest(ct_histories *histories, ct_digest *digest, ct_status *status);
+void ct_histories_digest_anew(ct_histories *histories);
 
 #endif

@@ -1,12 +1,18 @@
 /* Histories as they were at one moment, written while more rows enter. The moment itself costs nothing: units are only added behind those
- * that there were, and whoever is about to change one of those first keeps a copy of its entries. Are all histories cleared meanwhile, what
- * there was is handed over whole. Copies are bounded; beyond, rows wait for the writer.
+ * that there were, and whoever is about to change one of those first keeps a copy of its entries, if they are to be written. Are all
+ * histories cleared meanwhile, what there was is handed over whole. Copies are bounded; beyond, rows wait for the writer.
+ *
+ * What is written. A saving's folder holds a chain of files, links to those that stay in a scratch folder: the first one has all units of
+ * its moment, each further one those that had changed since the one before (ct_history_unit.changed tells which). All are written anew
+ * where there is no chain, where all began anew, where the chain has CT_HISTORIES_MOST_FILES files, and where what has changed would weigh
+ * more than the first file. So the chain weighs at most about twice what all units weigh, opening reads no more than that, and over time no
+ * more than about twice of what has changed is written. After a failure the next saving writes all.
  *
  * Threads. One lock: rows enter a batch at a time, the writer takes some KiB of entries at a time. */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "base/file.h"
 #include "data/history_internal.h"
 
 enum {
@@ -21,10 +27,12 @@ enum {
 typedef struct kept_unit {
     ct_history_entry *entries;
     uint32_t unit, count;
+    bool summed;
 } kept_unit;
 
 typedef struct saved_history {
     size_t unit_count;
+    ct_sum sum;             /* of what was summed at the moment, then also of what was written since */
     ct_history_unit *units; /* where the histories were cleared meanwhile: they are ours; else NULL */
     kept_unit *kept;        /* (kept_count) */
     uint32_t *slots;        /* (room, a power of two): number + 1 of one kept, 0 = free; linear probing by the unit's number */
@@ -34,22 +42,34 @@ typedef struct saved_history {
 struct ct_histories_saving {
     ct_histories *histories;
     int64_t rows;
+    bool all, written;  /* all units go into the file; it is there */
+    uint32_t since, at; /* periods: the units that have changed later than `since`, and not later than `at` */
     uint64_t kept_bytes, most_kept_bytes, moved_bytes;
     saved_history list[];
 };
 
-/* A unit in the order of the file. */
-typedef struct ordered_unit {
-    uint64_t key;
-    uint32_t unit, count; /* of its entries */
-} ordered_unit;
-
 static void lock(ct_histories *histories) { (void)pthread_mutex_lock(&histories->mutex); }
 static void unlock(ct_histories *histories) { (void)pthread_mutex_unlock(&histories->mutex); }
 
+/* malloc'd */
+static char *file_path(const char *folder, size_t number) {
+    char name[CT_HISTORIES_NAME_BYTES];
+    ct_histories_file_name(number, name);
+    return ct_path_join(folder, name);
+}
+
+static ct_code link_file(const char *from, const char *to, size_t number, ct_status *status) {
+    char *source = file_path(from, number), *target = file_path(to, number);
+    const ct_code code =
+        source == NULL || target == NULL ? ct_fail_memory(status, strlen(from), "a path") : ct_file_link(source, target, status);
+    free(source);
+    free(target);
+    return code;
+}
+
 /* --- whoever changes them, in the lock --- */
 
-static uint32_t *kept_slot(const saved_history *saved, uint32_t unit) {
+static uint32_t *kept_slot(const saved_history *saved, uint32_t unit) { /* there is room */
     size_t at = (size_t)(unit * UINT64_C(0x9E3779B97F4A7C15) >> 32) & (saved->room - 1);
     while (saved->slots[at] != 0 && saved->kept[saved->slots[at] - 1].unit != unit) at = (at + 1) & (saved->room - 1);
     return &saved->slots[at];
@@ -69,20 +89,24 @@ static bool kept_grow(saved_history *saved) {
     return true;
 }
 
-bool ct_histories_keep(ct_histories *histories, size_t number, ct_history_unit *unit) {
+/* Of a unit that there was at the moment, and that has not changed since. */
+static bool is_asked_for(const ct_histories_saving *saving, const ct_history_unit *unit) {
+    return saving->all || unit->changed > saving->since;
+}
+
+bool ct_histories_keep(ct_histories *histories, size_t number, const ct_history_unit *unit) {
     ct_histories_saving *saving = histories->saving;
     saved_history *saved = &saving->list[number];
     const size_t at = (size_t)(unit - histories->list[number].units);
-    if (saved->units != NULL || at >= saved->unit_count || unit->kept) return true;
+    if (saved->units != NULL || at >= saved->unit_count || unit->changed > saving->at || !is_asked_for(saving, unit)) return true;
     if (2 * saved->kept_count == saved->room && !kept_grow(saved)) return false;
     const uint32_t count = unit->end - unit->begin;
     ct_history_entry *entries = malloc((count + 1) * sizeof *entries);
     if (entries == NULL) return false;
     if (count > 0) memcpy(entries, unit->entries + unit->begin, count * sizeof *entries);
-    saved->kept[saved->kept_count++] = (kept_unit){entries, (uint32_t)at, count};
+    saved->kept[saved->kept_count++] = (kept_unit){entries, (uint32_t)at, count, unit->summed};
     *kept_slot(saved, (uint32_t)at) = (uint32_t)saved->kept_count;
     saving->kept_bytes += (count + 1) * sizeof *entries + sizeof *saved->kept + 2 * sizeof *saved->slots;
-    unit->kept = true;
     return true;
 }
 
@@ -101,9 +125,24 @@ bool ct_histories_move_units(ct_histories *histories, size_t number) {
     return true;
 }
 
-/* --- the writer --- */
+/* --- the moment --- */
+
+ct_code ct_histories_save_beside(ct_histories *histories, const char *folder, const char *from, ct_status *status) {
+    ct_history_chain *chain = &histories->chain;
+    if (chain->folder != NULL) return CT_OK;
+    ct_code code = ct_folder_create(folder, status);
+    for (size_t i = 0; i < chain->files && from != NULL && code == CT_OK; i++) code = link_file(from, folder, i, status);
+    if (code != CT_OK) return code;
+    if (from == NULL) chain->files = 0;
+    lock(histories);
+    for (size_t h = 0; h < histories->count; h++) (void)ct_history_sum(histories, &histories->list[h]); /* of what is not written again */
+    unlock(histories);
+    chain->folder = strdup(folder);
+    return chain->folder != NULL ? CT_OK : ct_fail_memory(status, strlen(folder), "a path");
+}
 
 ct_code ct_histories_saving_begin(ct_histories *histories, ct_histories_saving **out_saving, ct_status *status) {
+    const ct_history_chain *chain = &histories->chain;
     ct_histories_saving *saving = calloc(1, sizeof *saving + histories->count * sizeof *saving->list);
     if (saving == NULL) return ct_fail_memory(status, histories->count * sizeof *saving->list, "histories to be saved");
     lock(histories);
@@ -111,7 +150,15 @@ ct_code ct_histories_saving_begin(ct_histories *histories, ct_histories_saving *
     saving->histories = histories;
     saving->rows = histories->rows;
     saving->most_kept_bytes = ct_histories_most_kept_bytes(histories);
-    for (size_t h = 0; h < histories->count; h++) saving->list[h].unit_count = histories->list[h].unit_count;
+    saving->all = chain->folder == NULL || chain->files == 0 || chain->files == CT_HISTORIES_MOST_FILES ||
+                  histories->cleared > histories->written || chain->other_bytes + histories->changed_bytes > chain->first_bytes;
+    saving->since = histories->written;
+    saving->at = histories->written = histories->period++;
+    histories->changed_bytes = 0;
+    for (size_t h = 0; h < histories->count; h++) {
+        saving->list[h].unit_count = histories->list[h].unit_count;
+        saving->list[h].sum = histories->list[h].sum;
+    }
     histories->saving = saving;
     unlock(histories);
     *out_saving = saving;
@@ -135,103 +182,168 @@ uint64_t ct_histories_saving_bytes(ct_histories *histories) {
     return bytes;
 }
 
-/* In the lock: the unit's entries as they were. */
-static const ct_history_entry *entries_of(const saved_history *saved, const ct_history_unit *units, uint32_t unit, uint32_t *out_count) {
-    if (units[unit].kept) {
-        const kept_unit *kept = &saved->kept[*kept_slot(saved, unit) - 1];
-        *out_count = kept->count;
-        return kept->entries;
-    }
-    *out_count = units[unit].end - units[unit].begin;
-    return units[unit].entries + units[unit].begin;
-}
+/* --- the writer --- */
 
-static const ct_history_unit *units_of(const ct_histories_saving *saving, size_t number) {
+static ct_history_unit *units_of(const ct_histories_saving *saving, size_t number) {
     return saving->list[number].units != NULL ? saving->list[number].units : saving->histories->list[number].units;
 }
 
-static int by_key(const void *left, const void *right) {
-    const ordered_unit *a = left, *b = right;
-    return (a->key > b->key) - (a->key < b->key);
+/* A unit as it was at the moment. */
+typedef struct unit_then {
+    const ct_history_entry *entries;
+    uint32_t count;
+    bool summed;
+    ct_history_unit *now; /* NULL where it has changed since */
+} unit_then;
+
+/* In the lock; false: it is not to be written. */
+static bool unit_of_then(const ct_histories_saving *saving, size_t number, uint32_t unit, unit_then *out) {
+    const saved_history *saved = &saving->list[number];
+    ct_history_unit *now = &units_of(saving, number)[unit];
+    if (now->changed <= saving->at) {
+        *out = (unit_then){now->entries + now->begin, now->end - now->begin, now->summed, now};
+        return is_asked_for(saving, now);
+    }
+    const uint32_t slot = saved->room > 0 ? *kept_slot(saved, unit) : 0;
+    if (slot == 0) return false;
+    *out = (unit_then){saved->kept[slot - 1].entries, saved->kept[slot - 1].count, saved->kept[slot - 1].summed, NULL};
+    return true;
 }
 
-static uint64_t list_units(ct_histories_saving *saving, size_t number, ordered_unit *order) {
-    const saved_history *saved = &saving->list[number];
-    uint64_t entries = 0;
-    for (size_t first = 0; first < saved->unit_count; first += CHUNK_UNITS) {
-        const size_t end = saved->unit_count - first < CHUNK_UNITS ? saved->unit_count : first + CHUNK_UNITS;
+/* Those that are to be written, in the order of appearance. out_order: malloc'd. */
+static ct_code list_units(const ct_histories_saving *saving, size_t number, ct_history_order **out_order, size_t *out_count,
+                          ct_status *status) {
+    const size_t unit_count = saving->list[number].unit_count;
+    size_t count = 0, room = 0;
+    ct_history_order *order = NULL;
+    for (size_t first = 0; first < unit_count; first += CHUNK_UNITS) {
+        const size_t end = unit_count - first < CHUNK_UNITS ? unit_count : first + CHUNK_UNITS;
+        if (room - count < CHUNK_UNITS) {
+            room = saving->all ? unit_count + CHUNK_UNITS : 2 * room + CHUNK_UNITS;
+            ct_history_order *more = realloc(order, room * sizeof *order);
+            if (more == NULL) {
+                free(order);
+                return ct_fail_memory(status, room * sizeof *order, "histories to be saved");
+            }
+            order = more;
+        }
         lock(saving->histories);
-        const ct_history_unit *units = units_of(saving, number);
         for (size_t u = first; u < end; u++) {
-            order[u] = (ordered_unit){.key = units[u].key, .unit = (uint32_t)u};
-            (void)entries_of(saved, units, (uint32_t)u, &order[u].count);
-            entries += order[u].count;
+            unit_then then;
+            if (unit_of_then(saving, number, (uint32_t)u, &then))
+                order[count++] = (ct_history_order){units_of(saving, number)[u].key, (uint32_t)u, then.count};
         }
         unlock(saving->histories);
     }
-    qsort(order, saved->unit_count, sizeof *order, by_key);
-    return entries;
+    *out_order = order;
+    *out_count = count;
+    return CT_OK;
 }
 
-static ct_code put(ct_file_writer *writer, ct_digest *digest, const void *bytes, size_t count, ct_status *status) {
-    ct_digest_update(digest, bytes, count);
-    return ct_file_writer_write(writer, bytes, count, status);
+/* In the lock: into the saving's sum, and into that of the histories, where they have it still. */
+static void sum_up(ct_histories_saving *saving, size_t number, uint64_t key, const unit_then *then) {
+    saved_history *saved = &saving->list[number];
+    ct_sum hash = {{0, 0}};
+    if (then->summed) return;
+    ct_history_sum_add(&hash, key, then->entries, then->count);
+    for (size_t n = 0; n < 2; n++) saved->sum.word[n] += hash.word[n];
+    if (then->now == NULL || saved->units != NULL) return;
+    for (size_t n = 0; n < 2; n++) saving->histories->list[number].sum.word[n] += hash.word[n];
+    then->now->summed = 1;
 }
 
-static ct_code put_entries(ct_histories_saving *saving, size_t number, const ordered_unit *order, ct_file_writer *writer, ct_digest *digest,
+static ct_code put_entries(ct_histories_saving *saving, size_t number, const ct_history_order *order, size_t count, ct_history_sink *to,
                            ct_status *status) {
-    const saved_history *saved = &saving->list[number];
     size_t room = CHUNK_ENTRIES;
     ct_code code = CT_OK;
     ct_history_entry *chunk = malloc(room * sizeof *chunk);
     if (chunk == NULL) return ct_fail_memory(status, room * sizeof *chunk, "histories to be saved");
-    for (size_t u = 0; u < saved->unit_count && code == CT_OK;) {
-        if (order[u].count > room) {
+    for (size_t i = 0; i < count && code == CT_OK;) {
+        if (order[i].count > room) {
             free(chunk);
-            room = order[u].count;
+            room = order[i].count;
             chunk = malloc(room * sizeof *chunk);
             if (chunk == NULL) return ct_fail_memory(status, room * sizeof *chunk, "histories to be saved");
         }
         size_t used = 0;
         lock(saving->histories);
-        const ct_history_unit *units = units_of(saving, number);
-        for (; u < saved->unit_count && used + order[u].count <= room; u++) {
-            uint32_t count;
-            const ct_history_entry *entries = entries_of(saved, units, order[u].unit, &count);
-            if (count > 0) memcpy(chunk + used, entries, count * sizeof *chunk);
-            used += count;
+        for (; i < count && used + order[i].count <= room; i++) {
+            unit_then then;
+            (void)unit_of_then(saving, number, order[i].unit, &then);
+            if (then.count > 0) memcpy(chunk + used, then.entries, then.count * sizeof *chunk);
+            used += then.count;
+            sum_up(saving, number, order[i].key, &then);
         }
         unlock(saving->histories);
-        code = put(writer, digest, chunk, used * sizeof *chunk, status);
+        code = ct_history_put(to, chunk, used * sizeof *chunk / sizeof(uint64_t), status);
     }
     free(chunk);
     return code;
 }
 
-static ct_code put_history(ct_histories_saving *saving, size_t number, ct_file_writer *writer, ct_digest *digest, ct_status *status) {
-    const size_t count = saving->list[number].unit_count;
+static ct_code put_history(ct_histories_saving *saving, size_t number, ct_history_sink *to, ct_status *status) {
     const uint64_t hash = saving->histories->schema->fields[saving->histories->list[number].field].hash;
-    ordered_unit *order = malloc((count + 1) * sizeof *order);
-    if (order == NULL) return ct_fail_memory(status, count * sizeof *order, "histories to be saved");
-    const uint64_t entries = list_units(saving, number, order);
-    ct_code code = put(writer, digest, (const uint64_t[]){hash, count, entries}, 3 * sizeof(uint64_t), status);
-    for (size_t u = 0; u < count && code == CT_OK; u++)
-        code = put(writer, digest, (const uint64_t[]){order[u].key, order[u].count}, 2 * sizeof(uint64_t), status);
-    if (code == CT_OK) code = put_entries(saving, number, order, writer, digest, status);
+    ct_history_order *order = NULL;
+    size_t count = 0;
+    CT_TRY(list_units(saving, number, &order, &count, status));
+    ct_code code = ct_history_put_units(to, hash, order, count, status);
+    if (code == CT_OK) code = put_entries(saving, number, order, count, to, status);
     free(order);
     return code;
 }
 
-ct_code ct_histories_saving_write(ct_histories_saving *saving, const char *path, ct_digest *digest, ct_status *status) {
-    ct_file_writer *writer = NULL;
-    uint64_t words[3] = {0, (uint64_t)saving->rows, saving->histories->count};
-    memcpy(words, CT_HISTORY_MAGIC, sizeof words[0]);
-    CT_TRY(ct_file_writer_open(path, &writer, status));
-    ct_code code = put(writer, digest, words, sizeof words, status);
-    for (size_t h = 0; h < saving->histories->count && code == CT_OK; h++) code = put_history(saving, h, writer, digest, status);
-    if (code == CT_OK) return ct_file_writer_commit(writer, status);
-    ct_file_writer_abort(writer);
+static ct_code write_file(ct_histories_saving *saving, const char *path, uint64_t *out_bytes, ct_status *status) {
+    ct_history_sink to = {0};
+    CT_TRY(ct_file_writer_open(path, &to.writer, status));
+    ct_code code = ct_history_put_head(&to, saving->rows, saving->histories->count, saving->all, status);
+    for (size_t h = 0; h < saving->histories->count && code == CT_OK; h++) code = put_history(saving, h, &to, status);
+    *out_bytes = ct_file_writer_position(to.writer);
+    if (code == CT_OK) return ct_file_writer_commit(to.writer, status);
+    ct_file_writer_abort(to.writer);
     return code;
+}
+
+/* The chain has one file more, or begins anew. */
+static ct_code extend(ct_histories_saving *saving, ct_status *status) {
+    ct_history_chain *chain = &saving->histories->chain;
+    const size_t number = saving->all ? 0 : chain->files;
+    uint64_t bytes = 0;
+    char *path = file_path(chain->folder, number);
+    if (path == NULL) return ct_fail_memory(status, strlen(chain->folder), "a path");
+    const ct_code code = write_file(saving, path, &bytes, status);
+    free(path);
+    CT_TRY(code);
+    for (size_t i = 1; i < chain->files && saving->all; i++) { /* what folders need of it, they have links to */
+        path = file_path(chain->folder, i);
+        if (path != NULL) (void)unlink(path);
+        free(path);
+    }
+    chain->files = number + 1;
+    chain->first_bytes = saving->all ? bytes : chain->first_bytes;
+    chain->other_bytes = saving->all ? 0 : chain->other_bytes + bytes;
+    return CT_OK;
+}
+
+ct_code ct_histories_saving_write(ct_histories_saving *saving, const char *folder, ct_digest *digest, ct_status *status) {
+    const ct_histories *histories = saving->histories;
+    const ct_history_chain *chain = &histories->chain;
+    uint64_t bytes;
+    CT_TRY(ct_folder_create(folder, status));
+    if (chain->folder != NULL) {
+        CT_TRY(extend(saving, status));
+        for (size_t i = 0; i < chain->files; i++) CT_TRY(link_file(chain->folder, folder, i, status));
+    } else {
+        char *path = file_path(folder, 0);
+        const ct_code code = path == NULL ? ct_fail_memory(status, strlen(folder), "a path") : write_file(saving, path, &bytes, status);
+        free(path);
+        CT_TRY(code);
+    }
+    saving->written = true;
+    ct_history_digest_head(digest, saving->rows, histories->count);
+    for (size_t h = 0; h < histories->count; h++)
+        ct_history_digest(digest, histories->schema->fields[histories->list[h].field].hash, saving->list[h].unit_count,
+                          &saving->list[h].sum);
+    return CT_OK;
 }
 
 void ct_histories_saving_end(ct_histories_saving *saving) {
@@ -239,10 +351,7 @@ void ct_histories_saving_end(ct_histories_saving *saving) {
     ct_histories *histories = saving->histories;
     const size_t count = histories->count;
     lock(histories);
-    for (size_t h = 0; h < count; h++) {
-        const saved_history *saved = &saving->list[h];
-        for (size_t i = 0; i < saved->kept_count && saved->units == NULL; i++) histories->list[h].units[saved->kept[i].unit].kept = false;
-    }
+    if (!saving->written) histories->chain.files = 0; /* it lacks what was to be written */
     histories->saving = NULL;
     (void)pthread_cond_broadcast(&histories->saved);
     unlock(histories); /* from here on they may go */

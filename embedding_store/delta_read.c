@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
+#include "base/pause.h"
 #include "base/text.h"
 #include "embedding_store/delta_internal.h"
 #include "embedding_store/filter.h"
@@ -196,6 +197,7 @@ static ct_code scan_section(const ct_delta *delta, const ct_delta_section *secti
         CT_TRY(scan_block(delta, section, at, block + 8, bytes, count, &any, &last, function, context, status));
         at += 8 + bytes + 8;
         records += count;
+        ct_pause_point();
     }
     if (at == section->offset + section->bytes && records == section->records) return CT_OK;
     return ct_fail(status, CT_CORRUPT, "%s: table %s has %lld records in %llu bytes, the description says %lld in %llu", delta->path,

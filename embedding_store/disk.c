@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
+#include "base/pause.h"
 #include "embedding_store/database.h"
 #include "embedding_store/record.h"
 #include "embedding_store/sorted.h"
@@ -15,7 +16,8 @@
 enum {
     FILE_ROWS = 1 << 20, /* of a sorted file, about */
     SCAN_ROWS = 1 << 16, /* a table of more is scanned by several tasks */
-    READAHEAD_BYTES = 1 << 20
+    READAHEAD_BYTES = 1 << 20,
+    PAUSE_ENTRIES = 64 /* that are read between two pause points */
 };
 
 static ct_code open_store(ct_database *database, const char *folder, ct_database_use use, const ct_store *store, ct_status *status) {
@@ -198,6 +200,7 @@ static ct_code read_scan(const read_work *work, scan *scan, ct_status *status) {
     rocksdb_iterator_t *iterator = rocksdb_create_iterator_cf(work->database->db, work->options, work->database->families[1 + scan->table]);
     scan->filling = (ct_filling){.table = &work->store->tables[scan->table], .stored = &work->stored[scan->table]};
     char first[8];
+    size_t entries = 0;
     ct_put_be64(first, table->partition_bits ? (uint64_t)scan->first << (64 - table->partition_bits) : 0);
     for (rocksdb_iter_seek(iterator, first, sizeof first); rocksdb_iter_valid(iterator) && code == CT_OK; rocksdb_iter_next(iterator)) {
         size_t key_bytes, value_bytes;
@@ -209,6 +212,7 @@ static ct_code read_scan(const read_work *work, scan *scan, ct_status *status) {
         const uint64_t number = ct_get_be64(key);
         if (ct_partition_of(number, table->partition_bits) >= scan->end) break;
         code = read_entry(work, scan, number, value, value_bytes, status);
+        if (++entries % PAUSE_ENTRIES == 0) ct_pause_point();
     }
     if (code == CT_OK) code = ct_filling_end(&scan->filling, status);
     ct_filling_deinit(&scan->filling);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pause.h"
 #include "embedding_store/delta_internal.h"
 #include "embedding_store/live.h"
 #include "embedding_store/sorted.h"
@@ -235,6 +236,7 @@ static ct_code make_room(ct_following *following, const ct_store *overlay, const
         for (size_t p = 0; p < table->partition_count; p++) {
             const struct needs *need = &needs[i * table->partition_count + p];
             CT_TRY(ct_partition_grow_aside(table, &table->partitions[p], need->entries, need->rows, &following->retired[i], status));
+            ct_pause_point();
         }
     }
     return CT_OK;
@@ -426,6 +428,7 @@ static ct_code settle_table(ct_following *following, size_t number, ct_status *s
                 CT_TRY(settle_entry(table, &table->partitions[p], from, entry, before, status));
         }
         if (table->oldest_day > before) CT_TRY(settle_expired(table, &table->partitions[p], before, status));
+        ct_pause_point();
     }
     return CT_OK;
 }

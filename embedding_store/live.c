@@ -45,15 +45,6 @@ static ct_code open_database(ct_live *live, ct_database_use use, const char *con
     return CT_OK;
 }
 
-static ct_code copy_file(const char *from, const char *to, ct_status *status) {
-    char *data;
-    size_t bytes;
-    CT_TRY(ct_file_read(from, SIZE_MAX / 2, &data, &bytes, status));
-    const ct_code code = ct_file_write(to, data, bytes, status);
-    free(data);
-    return code;
-}
-
 /* A sorted file is never changed, so a link is as good as a copy; the others are small. */
 static ct_code take_over(const char *from, const char *folder, ct_status *status) {
     ct_file_list list;
@@ -65,8 +56,8 @@ static ct_code take_over(const char *from, const char *folder, ct_status *status
         char *source = ct_path_join(from, list.names[i]), *target = ct_path_join(folder, list.names[i]);
         if (!source || !target)
             code = ct_fail_memory(status, strlen(from), "a path");
-        else if (!(end && strcmp(end, ".sst") == 0 && link(source, target) == 0))
-            code = copy_file(source, target, status);
+        else
+            code = end && strcmp(end, ".sst") == 0 ? ct_file_link(source, target, status) : ct_file_copy(source, target, status);
         free(source);
         free(target);
     }

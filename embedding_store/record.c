@@ -38,18 +38,6 @@ size_t ct_record_encode(const ct_table *table, const ct_partition *partition, co
     return n + ct_value_bytes(&table->spec);
 }
 
-void ct_sum_add(ct_sum *sum, uint64_t key, const char *record, size_t bytes) {
-    uint64_t hash[2];
-    ct_hash128(record, bytes, key, hash);
-    for (size_t i = 0; i < 2; i++) sum->word[i] += hash[i];
-}
-
-void ct_sum_take(ct_sum *sum, uint64_t key, const char *record, size_t bytes) {
-    uint64_t hash[2];
-    ct_hash128(record, bytes, key, hash);
-    for (size_t i = 0; i < 2; i++) sum->word[i] -= hash[i];
-}
-
 void ct_sum_add_entry(ct_sum *sum, const ct_table *table, const ct_partition *partition, const ct_index_entry *entry) {
     char record[CT_RECORD_MAX_BYTES];
     ct_sum_add(sum, entry->key, record, ct_record_encode(table, partition, entry, record));

@@ -13,15 +13,7 @@ enum { CT_RECORD_MAX_BYTES = 3 * CT_TABLE_MAX_DIM * sizeof(float) + 32 /* Adam's
 size_t ct_record_bytes(const ct_table *table);
 /* entry: in the partition's index. Returns the record's size. */
 size_t ct_record_encode(const ct_table *table, const ct_partition *partition, const ct_index_entry *entry, char *out);
-/* The sum of records' hashes: what a table holds, in whatever order, whatever its files look like. A change takes the old record's out and
- * puts the new one's in. */
-struct ct_sum {
-    uint64_t word[2];
-};
-/* record: as ct_record_encode makes it. */
-void ct_sum_add(ct_sum *sum, uint64_t key, const char *record, size_t bytes);
-void ct_sum_take(ct_sum *sum, uint64_t key, const char *record, size_t bytes);
-/* entry: in the partition's index. */
+/* The record that ct_record_encode makes of an entry in the partition's index, into a sum or out of it. */
 void ct_sum_add_entry(ct_sum *sum, const ct_table *table, const ct_partition *partition, const ct_index_entry *entry);
 void ct_sum_take_entry(ct_sum *sum, const ct_table *table, const ct_partition *partition, const ct_index_entry *entry);
 /* digest.c: what a table's digest is of, beside its spec. */

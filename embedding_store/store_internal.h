@@ -11,7 +11,6 @@ typedef struct ct_live ct_live;               /* live.h */
 typedef struct ct_changes ct_changes;         /* changes.h */
 typedef struct ct_saver ct_saver;             /* saver.h */
 typedef struct ct_snapshot_turn ct_snapshot_turn;
-typedef struct ct_sum ct_sum; /* record.h */
 
 struct ct_store {
     ct_device *device;

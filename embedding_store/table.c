@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pause.h"
 #include "base/random.h"
 #include "embedding_store/half.h"
 #include "embedding_store/optimiser.h"
@@ -216,6 +217,7 @@ static void drop_partitions(ct_table *table) {
         free(partition->touched);
         free(partition->free_rows);
         free(partition->marks);
+        ct_pause_point();
     }
     free(table->partitions);
     if (table->sorted_memory) ct_table_release(table, table->sorted_memory->memory, table->sorted_memory->bytes);

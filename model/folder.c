@@ -103,7 +103,7 @@ static ct_code check_version(const json_t *manifest, const char *path, ct_status
     features[0] = '\0';
     json_array_foreach(required, index, feature) {
         const char *name = json_string_value(feature);
-        if (name != NULL && strcmp(name, MODEL_HISTORIES) == 0) continue;
+        if (name != NULL && (strcmp(name, MODEL_HISTORIES) == 0 || strcmp(name, MODEL_CHAIN) == 0)) continue;
         if (used < sizeof features)
             used += (size_t)snprintf(features + used, sizeof features - used, "%s'%s'", used ? ", " : "", name == NULL ? "?" : name);
     }
@@ -116,7 +116,33 @@ static ct_code check_version(const json_t *manifest, const char *path, ct_status
         features[0] ? " and none of these" : "");
 }
 
-static ct_code check_file(const char *folder, const json_t *file, const char *manifest_path, ct_status *status) {
+/* A file that was read. Tables of a folder and of its resume point are mostly two names of one file, which is read once. */
+typedef struct read_file {
+    dev_t device;
+    ino_t inode;
+    uint64_t bytes;
+    char hex[CT_DIGEST_HEX_BYTES];
+} read_file;
+
+/* read: (*count), what was read before; where this file is not among them, it is put there. */
+static ct_code digest_of(const char *path, read_file *read, size_t *count, const read_file **out_file, ct_status *status) {
+    struct stat info;
+    if (stat(path, &info) != 0) memset(&info, 0, sizeof info); /* reading it says why */
+    for (size_t i = 0; i < *count && info.st_nlink > 1; i++)
+        if (read[i].inode == info.st_ino && read[i].device == info.st_dev) {
+            *out_file = &read[i];
+            return CT_OK;
+        }
+    read_file *file = &read[*count];
+    *file = (read_file){.device = info.st_dev, .inode = info.st_ino};
+    CT_TRY(ct_file_digest(path, file->hex, &file->bytes, status));
+    *out_file = file;
+    ++*count;
+    return CT_OK;
+}
+
+static ct_code check_file(const char *folder, const json_t *file, const char *manifest_path, read_file *read, size_t *read_count,
+                          ct_status *status) {
     const char *name = NULL, *expected = NULL;
     int64_t bytes = 0;
     CT_TRY(ct_json_get_string(file, "name", manifest_path, &name, status));
@@ -124,31 +150,66 @@ static ct_code check_file(const char *folder, const json_t *file, const char *ma
     CT_TRY(ct_json_get_i64(file, "bytes", manifest_path, &bytes, status));
     char *path = ct_path_join(folder, name);
     if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
-    char hex[CT_DIGEST_HEX_BYTES];
-    uint64_t found = 0;
-    ct_code code = ct_file_digest(path, hex, &found, status);
+    const read_file *found = NULL;
+    ct_code code = digest_of(path, read, read_count, &found, status);
     if (code == CT_NOT_FOUND)
         code = ct_fail(status, CT_CORRUPT, "%s: the manifest lists this file, but it is missing", path);
-    else if (code == CT_OK && (found != (uint64_t)bytes || strcmp(hex, expected) != 0))
+    else if (code == CT_OK && (found->bytes != (uint64_t)bytes || strcmp(found->hex, expected) != 0))
         code = ct_fail(status, CT_CORRUPT,
                        "%s: the file is not what was written (%llu bytes, checksum %s; the manifest says %lld, %s); copy the folder again",
-                       path, (unsigned long long)found, hex, (long long)bytes, expected);
+                       path, (unsigned long long)found->bytes, found->hex, (long long)bytes, expected);
     free(path);
     return code;
 }
 
-/* A file that is read must have been listed, else nobody has checked it. */
-static ct_code check_listed(const json_t *files, bool histories, const char *manifest_path, ct_status *status) {
-    const char *const needed[] = {"schema.yaml",       "model.yaml",     "tower.safetensors",
-                                  "tables/store.json", "tables/CURRENT", histories ? MODEL_HISTORIES : "schema.yaml"};
-    for (size_t n = 0; n < sizeof needed / sizeof *needed; n++) {
-        bool listed = false;
-        for (size_t i = 0; i < json_array_size(files) && !listed; i++) {
-            const char *name = json_string_value(json_object_get(json_array_get(files, i), "name"));
-            listed = name != NULL && strcmp(name, needed[n]) == 0;
-        }
-        if (!listed) return ct_fail(status, CT_CORRUPT, "%s: the list of files lacks '%s'", manifest_path, needed[n]);
+static ct_code check_files_of(const char *folder, const json_t *files, const char *manifest_path, ct_status *status) {
+    const size_t count = json_array_size(files);
+    size_t read_count = 0;
+    read_file *read = calloc(count + 1, sizeof *read);
+    ct_code code = read != NULL ? CT_OK : ct_fail_memory(status, count * sizeof *read, "a folder's list of files");
+    for (size_t i = 0; i < count && code == CT_OK; i++)
+        code = check_file(folder, json_array_get(files, i), manifest_path, read, &read_count, status);
+    free(read);
+    return code;
+}
+
+static bool requires(const json_t *manifest, const char *feature) {
+    const json_t *required = json_object_get(manifest, "required_features");
+    for (size_t i = 0; i < json_array_size(required); i++) {
+        const char *name = json_string_value(json_array_get(required, i));
+        if (name != NULL && strcmp(name, feature) == 0) return true;
     }
+    return false;
+}
+
+static bool is_listed(const json_t *manifest, const char *file) {
+    const json_t *files = json_object_get(manifest, "files");
+    for (size_t i = 0; i < json_array_size(files); i++) {
+        const char *name = json_string_value(json_object_get(json_array_get(files, i), "name"));
+        if (name != NULL && strcmp(name, file) == 0) return true;
+    }
+    return false;
+}
+
+/* How many files of histories are listed, one behind the other. */
+static size_t history_files(const json_t *manifest) {
+    for (size_t count = 0;; count++) {
+        char name[CT_HISTORIES_NAME_BYTES], path[sizeof MODEL_HISTORIES + sizeof name];
+        ct_histories_file_name(count, name);
+        (void)snprintf(path, sizeof path, MODEL_HISTORIES "/%s", name);
+        if (count == CT_HISTORIES_MOST_FILES || !is_listed(manifest, path)) return count;
+    }
+}
+
+/* A file that is read must have been listed, else nobody has checked it. */
+static ct_code check_listed(const json_t *manifest, const char *manifest_path, ct_status *status) {
+    const char *const needed[] = {"schema.yaml", "model.yaml", "tower.safetensors", "tables/store.json", "tables/CURRENT"};
+    for (size_t n = 0; n < sizeof needed / sizeof *needed; n++)
+        if (!is_listed(manifest, needed[n]))
+            return ct_fail(status, CT_CORRUPT, "%s: the list of files lacks '%s'", manifest_path, needed[n]);
+    if ((requires(manifest, MODEL_CHAIN) && history_files(manifest) == 0) ||
+        (requires(manifest, MODEL_HISTORIES) && !is_listed(manifest, MODEL_HISTORIES)))
+        return ct_fail(status, CT_CORRUPT, "%s: the list of files lacks the histories", manifest_path);
     return CT_OK;
 }
 
@@ -180,10 +241,8 @@ ct_code ct_model_manifest(const char *folder, bool check_files, json_t **out_man
     CT_TRY_GOTO(code, ct_json_parse(text, bytes - tail, path, &manifest, status), done);
     CT_TRY_GOTO(code, check_version(manifest, path, status), done);
     CT_TRY_GOTO(code, ct_json_get_array(manifest, "files", path, &files, status), done);
-    CT_TRY_GOTO(code, check_listed(files, json_array_size(json_object_get(manifest, "required_features")) > 0, path, status), done);
-    if (check_files)
-        for (size_t i = 0; i < json_array_size(files) && code == CT_OK; i++)
-            code = check_file(folder, json_array_get(files, i), path, status);
+    CT_TRY_GOTO(code, check_listed(manifest, path, status), done);
+    if (check_files) code = check_files_of(folder, files, path, status);
     if (code == CT_OK) {
         *out_manifest = manifest;
         manifest = NULL;
@@ -287,12 +346,14 @@ static ct_code read_tower(ct_model *model, const char *path, int64_t tower_step,
     return code;
 }
 
-/* Where the folder has any. Of a model for reading they are a part of the limit: *memory_bytes is then what they leave. */
+/* Where the folder has any: a chain of files, or the one of an earlier program. Of a model for reading they are a part of the limit:
+ * *memory_bytes is then what they leave. */
 static ct_code read_histories(ct_model *model, const json_t *manifest, const char *folder, uint64_t *memory_bytes, ct_status *status) {
-    if (json_array_size(json_object_get(manifest, "required_features")) == 0) return CT_OK;
+    const bool chain = requires(manifest, MODEL_CHAIN);
+    if (!chain && !requires(manifest, MODEL_HISTORIES)) return CT_OK;
     char *path = ct_path_join(folder, MODEL_HISTORIES);
     if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
-    const ct_code code = ct_histories_open(model->schema, path, &model->histories, status);
+    const ct_code code = ct_histories_open(model->schema, path, chain ? history_files(manifest) : 0, &model->histories, status);
     free(path);
     if (code != CT_OK || model->mode != CT_MODEL_READ || *memory_bytes == 0) return code;
     const uint64_t bytes = ct_histories_bytes(model->histories);
@@ -342,6 +403,8 @@ static ct_code open_once(const char *folder, ct_model_mode mode, uint64_t memory
     CT_TRY_GOTO(code, ct_store_open_within(tables, store_modes[mode], &limit, model->device, pool, &model->store, status), done);
     CT_TRY_GOTO(code, read_layout(model, manifest, folder, status), done);
     CT_TRY_GOTO(code, check_histories(model, folder, status), done);
+    if (mode == CT_MODEL_TRAIN && memory_bytes > 0)
+        CT_TRY_GOTO(code, model_save_histories_beside(model, live_folder, folder, status), done);
     code = model_finish(model, true, status);
     if (code == CT_UNSUPPORTED && mode != CT_MODEL_TRAIN && model->precision == CT_PRECISION_BF16) {
         /* Trained in bf16, read where there is none: the same weights in fp32. ct_model_precision tells. */

@@ -262,6 +262,7 @@ ct_code ct_model_create(const ct_schema *schema, const ct_model_spec *spec, cons
     }
     if (model->layout.histories && !options->no_histories)
         CT_TRY_GOTO(code, ct_histories_create(model->schema, &model->histories, status), done);
+    if (model->memory_bytes > 0) CT_TRY_GOTO(code, model_save_histories_beside(model, options->live_folder, NULL, status), done);
     *out_model = model;
 done:
     vector_files_deinit(&files, schema->field_count);

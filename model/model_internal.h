@@ -251,8 +251,12 @@ ct_code safetensors_read(const char *path, named_tensor *tensors, size_t count, 
 enum { MODEL_FORMAT_VERSION = 1, MODEL_LEAST_READER_VERSION = 1 };
 #define MODEL_MANIFEST      "manifest"
 #define MODEL_RESUME        "resume"
-#define MODEL_HISTORIES     "histories" /* a file, and a required feature */
+#define MODEL_HISTORIES     "histories"     /* a folder of files; in folders of earlier programs one file, and a required feature */
+#define MODEL_CHAIN         "history_chain" /* a required feature: that folder */
 #define MODEL_CHECKSUM_WORD "checksum "
+
+/* The histories' part of ct_model_save_beside, which a model within a limit on memory does anyway. */
+ct_code model_save_histories_beside(ct_model *model, const char *live_folder, const char *from, ct_status *status);
 
 /* --- all that a model keeps beside its tables, by name (folder.c) --- */
 

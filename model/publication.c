@@ -167,7 +167,10 @@ ct_code ct_publication_end(const char *folder, ct_published *out_end, ct_status 
 
 enum { CHANGES_PART = 32 /* of the memory limit, for the keys that have changed */ };
 
-void ct_model_expect_deltas(ct_model *model) { ct_store_expect_changes(model->store, model->memory_bytes / CHANGES_PART); }
+void ct_model_expect_deltas(ct_model *model) {
+    if (model->histories != NULL) ct_histories_digest_anew(model->histories); /* that of what is published */
+    ct_store_expect_changes(model->store, model->memory_bytes / CHANGES_PART);
+}
 
 ct_code ct_model_track_changes(ct_model *model, ct_status *status) {
     if (model->histories != NULL) ct_histories_forget_changes(model->histories);

@@ -129,7 +129,7 @@ static ct_code write_manifest(const ct_model_saving *saving, const char *digest,
         json_object_set_new(vectors, model->schema->fields[model->layout.similarities[i].vector_field].name,
                             json_string(model->layout.similarities[i].table_name));
     json_t *required = json_array();
-    if (saving->histories != NULL) json_array_append_new(required, json_string(MODEL_HISTORIES));
+    if (saving->histories != NULL) json_array_append_new(required, json_string(MODEL_CHAIN));
     /* clang-format off */
     json_t *manifest = json_pack("{s:s, s:i, s:i, s:o, s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s, s:s, s:[s], s:o, s:o}",
         "format", "clicktower-model", "version", MODEL_FORMAT_VERSION, "least_reader_version", MODEL_LEAST_READER_VERSION, "required_features", required,
@@ -335,10 +335,23 @@ ct_code ct_model_save(ct_model *model, const char *folder, const json_t *metrics
     return ct_model_save_texts(model, folder, metrics, &(const ct_model_text){"curve.jsonl", curve}, 1, NULL, NULL, status);
 }
 
+/* In the store's scratch folder, which is removed with the store. */
+ct_code model_save_histories_beside(ct_model *model, const char *live_folder, const char *from, ct_status *status) {
+    if (model->histories == NULL) return CT_OK;
+    char *folder = ct_path_join(live_folder, MODEL_HISTORIES), *files = from != NULL ? ct_path_join(from, MODEL_HISTORIES) : NULL;
+    const ct_code code = folder == NULL || (from != NULL && files == NULL)
+                             ? ct_fail_memory(status, strlen(live_folder), "a path")
+                             : ct_histories_save_beside(model->histories, folder, files, status);
+    free(folder);
+    free(files);
+    return code;
+}
+
 ct_code ct_model_save_beside(ct_model *model, const char *live_folder, const char *from, ct_status *status) {
     char *tables = from != NULL ? ct_path_join(from, "tables") : NULL;
     if (from != NULL && tables == NULL) return ct_fail_memory(status, strlen(from), "a path");
-    const ct_code code = ct_store_save_beside(model->store, live_folder, tables, status);
+    ct_code code = ct_store_save_beside(model->store, live_folder, tables, status);
     free(tables);
+    if (code == CT_OK) code = model_save_histories_beside(model, live_folder, from, status);
     return code;
 }

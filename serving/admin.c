@@ -11,6 +11,7 @@
 
 #include "base/chart_js.h"
 #include "serving/admin_internal.h"
+#include "serving/admin_tls.h"
 #include "serving/server_internal.h"
 
 enum {
@@ -84,6 +85,7 @@ enum { ROUTES = sizeof routes / sizeof *routes };
 
 struct ct_admin {
     struct MHD_Daemon *daemon;
+    ct_admin_tls *tls; /* NULL = plain HTTP */
     ct_server *server;
     const char *version;
     size_t max_body_bytes, bodies_bytes;
@@ -311,6 +313,18 @@ static void receive(ct_admin *admin, body *into, const char *data, size_t bytes)
     into->bytes += bytes;
 }
 
+/* libmicrohttpd has made the connection's session with the certificate of the start. */
+static void on_connection(void *context, struct MHD_Connection *connection, void **mine, enum MHD_ConnectionNotificationCode what) {
+    ct_admin *admin = context;
+    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+        const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+        *mine = info ? ct_admin_tls_begin(admin->tls, (gnutls_session_t)info->tls_session) : NULL;
+    } else if (*mine) {
+        ct_admin_tls_end(admin->tls, *mine);
+        *mine = NULL;
+    }
+}
+
 static void on_completed(void *context, struct MHD_Connection *connection, void **request, enum MHD_RequestTerminationCode why) {
     (void)connection, (void)why;
     ct_admin *admin = context;
@@ -414,7 +428,21 @@ static ct_code listen_on(const char *address, int *out_fd, ct_status *status) {
     return CT_OK;
 }
 
+static struct MHD_Daemon *start_daemon(ct_admin *admin, int fd, const char *certificate, const char *key) {
+    const struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)certificate},
+                                         {MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)(uintptr_t)key},
+                                         {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(uintptr_t)CT_ADMIN_TLS_PRIORITIES},
+                                         {MHD_OPTION_NOTIFY_CONNECTION, (intptr_t)on_connection, admin},
+                                         {MHD_OPTION_END, 0, NULL}};
+    const struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};
+    return MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO | MHD_ALLOW_SUSPEND_RESUME | (admin->tls ? MHD_USE_TLS : 0), 0,
+                            NULL, NULL, on_request, admin, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, admin,
+                            MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
+                            MHD_OPTION_ARRAY, admin->tls ? tls : none, MHD_OPTION_END);
+}
+
 static void admin_free(ct_admin *admin) {
+    ct_admin_tls_destroy(admin->tls);
     (void)pthread_cond_destroy(&admin->idle);
     (void)pthread_mutex_destroy(&admin->lock);
     free(admin);
@@ -429,8 +457,11 @@ ct_code ct_admin_start(const ct_admin_options *options, ct_admin **out_admin, ct
     for (size_t r = 0; r < ROUTES; r++) admin->counts[r].path = routes[r].path;
     admin->counts[ROUTES].path = "other";
     int fd = -1;
-    const ct_code code = listen_on(options->listen, &fd, status);
+    ct_code code = CT_OK;
+    if (options->tls_certificate) code = ct_admin_tls_create(options->tls_certificate, options->tls_key, &admin->tls, status);
+    if (code == CT_OK) code = listen_on(options->listen, &fd, status);
     if (code != CT_OK) {
+        ct_admin_tls_destroy(admin->tls);
         free(admin);
         return code;
     }
@@ -440,10 +471,7 @@ ct_code ct_admin_start(const ct_admin_options *options, ct_admin **out_admin, ct
     sigset_t all, before; /* signals are for the program's own threads */
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    admin->daemon =
-        MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, admin,
-                         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, admin, MHD_OPTION_CONNECTION_LIMIT,
-                         (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS, MHD_OPTION_END);
+    admin->daemon = start_daemon(admin, fd, options->tls_certificate, options->tls_key);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!admin->daemon) {
         (void)close(fd);
@@ -452,6 +480,11 @@ ct_code ct_admin_start(const ct_admin_options *options, ct_admin **out_admin, ct
     }
     *out_admin = admin;
     return CT_OK;
+}
+
+ct_code ct_admin_set_certificate(ct_admin *admin, const char *certificate, const char *key, ct_status *status) {
+    if (!admin->tls) return ct_fail(status, CT_INVALID, "the admin port began without TLS");
+    return ct_admin_tls_set(admin->tls, certificate, key, status);
 }
 
 int ct_admin_port(const ct_admin *admin) { return admin->port; }

@@ -9,8 +9,8 @@
  *
  * One thread does all of it, but scores: requests for those wait in gRPC's queue and are computed by its threads, with its limits. It is
  * for people and scripts all the same: JSON takes longer to read than a model to compute. Where the server has tokens, the two POSTs need
- * one, as gRPC does; the rest asks nobody who they are,
- * so it belongs on the loopback or where only those can reach it that may see it. */
+ * one, as gRPC does; the rest asks nobody who they are, with TLS or without, so it belongs on the loopback or where only those can reach it
+ * that may see it. */
 #ifndef SERVING_ADMIN_H
 #define SERVING_ADMIN_H
 
@@ -21,11 +21,16 @@ typedef struct ct_admin_options {
     ct_server *server;     /* must outlive the admin */
     const char *version;   /* of the program; must outlive the admin */
     size_t max_body_bytes; /* default 8 MiB. Beyond: 413 */
+    /* PEM texts, must outlive the admin; NULL certificate = plain HTTP. */
+    const char *tls_certificate, *tls_key;
 } ct_admin_options;
 
 typedef struct ct_admin ct_admin;
-/* Answers when it returns. A port in use: CT_UNAVAILABLE naming the address. */
+/* Answers when it returns. A port in use: CT_UNAVAILABLE naming the address. A certificate that can't be used: CT_INVALID. */
 CT_MUST_CHECK ct_code ct_admin_start(const ct_admin_options *options, ct_admin **out_admin, ct_status *status);
+/* New connections are shown this certificate from now on; those that are there stay. PEM texts, copied. Only where it began with one.
+ * CT_INVALID, and nothing changed, where they can't be used. */
+CT_MUST_CHECK ct_code ct_admin_set_certificate(ct_admin *admin, const char *certificate, const char *key, ct_status *status);
 int ct_admin_port(const ct_admin *admin);
 /* Ends what is being answered, closes all connections; NULL is fine. */
 void ct_admin_stop(ct_admin *admin);

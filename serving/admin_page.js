@@ -2,7 +2,7 @@
 "use strict";
 (function () {
   const PERIOD_MS = 2000, WINDOW_MS = 30000, KEPT = 150;
-  const COLOURS = ["#2563a8", "#c2410c", "#15803d", "#7c3aed"];
+  const COLOURS = ["#2563a8", "#c2410c", "#15803d", "#7c3aed", "#0e7490", "#be185d", "#854d0e", "#475569"];
   const GRID = "#e5e9ee";
   const history = []; // readings, oldest first: {at, series}
 
@@ -64,7 +64,9 @@
     if (seconds < 7200) return Math.round(seconds / 60) + " min";
     return seconds < 172800 ? Math.round(seconds / 3600) + " h" : Math.round(seconds / 86400) + " days";
   }
-  // rows: arrays of texts and numbers; the first is the head.
+  // A number, or the text of one: with a unit, or "–" for none.
+  const isFigure = (value) => typeof value === "number" || /^(–|[\d.,]+( \S+)?)$/.test(value);
+  // rows: arrays of texts and numbers; the first is the head. The first column names the row.
   function table(id, rows) {
     const element = document.getElementById(id);
     element.replaceChildren();
@@ -74,7 +76,7 @@
         const cell = r ? line.insertCell() : line.appendChild(document.createElement("th"));
         const sample = r ? value : (rows[1] || [])[c];
         cell.textContent = typeof value === "number" ? value.toLocaleString("en") : value;
-        if (typeof sample === "number") cell.className = "number";
+        if (c && sample !== undefined && isFigure(sample)) cell.className = "number";
       });
     });
   }
@@ -188,17 +190,17 @@
 
   function drawScores(series) {
     const models = all(series, "clicktower_model_info").map((s) => s.labels.model);
-    scoresChart.data.datasets = models.map((model, i) => {
+    const datasets = [], means = [];
+    models.forEach((model, i) => {
       const list = buckets(series, "clicktower_scores", { model }), total = list.reduce((n, b) => n + b.count, 0);
       scoresChart.data.labels = list.map((b) => (b.bound === Infinity ? "1" : String(b.bound)));
-      return { label: model, backgroundColor: COLOURS[i % COLOURS.length], data: list.map((b) => (total ? (100 * b.count) / total : 0)) };
+      if (!total) return;
+      datasets.push({ label: model, backgroundColor: COLOURS[i % COLOURS.length], data: list.map((b) => (100 * b.count) / total) });
+      means.push(model + ": mean " + number(sum(series, "clicktower_scores_sum", { model }) / total, 4) + " of " + total.toLocaleString("en"));
     });
+    scoresChart.data.datasets = datasets;
     scoresChart.update();
-    const means = models.map((model) => {
-      const count = sum(series, "clicktower_scores_count", { model });
-      return model + ": " + (count ? "mean " + number(sum(series, "clicktower_scores_sum", { model }) / count, 4) + " of " + count.toLocaleString("en") : "none yet");
-    });
-    show("scores-note", "Since the models were loaded. " + means.join("; "));
+    show("scores-note", "Since the models were loaded. " + (means.join("; ") || "There are none yet."));
   }
 
   // Of what was shown: how many clicks the scores expected, and how many came. A point is a bucket of the score.

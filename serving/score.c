@@ -203,6 +203,7 @@ void ct_score_begin(ct_server *server, ct_score_work *work, ct_score_call call, 
     work->derived = NULL;
     work->set = server->set;
     work->set->users++;
+    atomic_store_explicit(&server->begun_ns, now_ns, memory_order_relaxed);
     observe(&server->stats.waited, now_ns - arrived_ns);
 }
 

@@ -19,6 +19,7 @@ enum {
     MAX_QUEUE_BYTES = 256 * 1024 * 1024,
     HELD_CALLS = 256, /* refusals that may be held back; and how many a second for each thread go out at once */
     REFUSALS_PER_S = 1000,
+    BUSY_NS = 100000000,
     SPARE_SLOTS = 64 + HELD_CALLS, /* calls that are being refused or answered */
     OTHER_SLOTS = 8,
     FEEDBACK_SLOTS = 320, /* what may wait to be written, and what is being refused */
@@ -216,6 +217,10 @@ void ct_server_stats_get(ct_server *server, ct_server_stats *out_stats) {
     out_stats->no_token = refusals.no_token;
     out_stats->peer_limit = refusals.peer_limit;
     out_stats->no_method = refusals.no_method;
+}
+
+bool ct_server_is_busy(const ct_server *server) {
+    return ct_clock_ns() - atomic_load_explicit(&server->begun_ns, memory_order_relaxed) < BUSY_NS;
 }
 
 bool ct_server_is_draining(ct_server *server) {

@@ -104,6 +104,8 @@ CT_MUST_CHECK ct_code ct_server_set_certificate(ct_server *server, const char *c
 /* Would a call with this `authorization` (NULL = none) be let in? The admin port asks. */
 bool ct_server_allows(ct_server *server, const char *authorization);
 void ct_server_stats_get(ct_server *server, ct_server_stats *out_stats);
+/* Was a request begun in the last tenth of a second? Takes no lock. */
+bool ct_server_is_busy(const ct_server *server);
 /* Does it go down (Health says NOT_SERVING)? */
 bool ct_server_is_draining(ct_server *server);
 /* From now on as at the beginning of ct_server_stop: Health says NOT_SERVING, new requests are refused. */

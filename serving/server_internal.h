@@ -141,6 +141,7 @@ struct ct_server {
     size_t scoring;            /* Score requests taken and not yet answered */
     int64_t company_ns;        /* when a Score request last came while another was there */
     bool draining;
+    atomic_int_least64_t begun_ns; /* when the last Score request was; read without the lock */
     ct_health *health;
     ct_exposures *exposures;     /* NULL = none; has a lock of its own, and so has the next */
     ct_feedback *feedback;       /* NULL = none */

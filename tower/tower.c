@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "base/hash.h"
+#include "base/pause.h"
 #include "base/random.h"
 #include "tower/tower_internal.h"
 
@@ -21,7 +22,10 @@ void *ct_tower_memory(size_t bytes) {
     void *memory = aligned_alloc(alignment, rounded);
     if (memory == NULL) return NULL;
     if (alignment == CT_HUGE_BYTES) (void)madvise(memory, rounded, MADV_HUGEPAGE); /* a hint: its failure changes nothing */
-    memset(memory, 0, rounded);
+    for (size_t done = 0; done < rounded; done += CT_HUGE_BYTES) {
+        memset((char *)memory + done, 0, rounded - done < CT_HUGE_BYTES ? rounded - done : CT_HUGE_BYTES);
+        ct_pause_point();
+    }
     return memory;
 }
 

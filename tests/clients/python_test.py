@@ -154,6 +154,19 @@ def check_refusals(client, rows):
     raises(TypeError, lambda: client.score([rows[0], dict(rows[1], brand=True)]), "brand", "row 1", "True")
     raises(TypeError, lambda: client.score([rows[0], 3]), "candidate 1", "dict")
     raises(ValueError, lambda: client.score({"item": [1, 2], "brand": ["a"]}), "item", "2", "brand", "1")
+    # One value where one for each candidate is wanted: the letters of a text are no candidates.
+    raises(TypeError, lambda: client.score({"item": [1, 2, 3], "brand": "abc"}), "brand", "abc", "each candidate")
+    raises(TypeError, lambda: client.score({"item": 17}), "item", "17", "each candidate")
+    raises(TypeError, lambda: client.score(None), "candidates", "None")
+    raises(TypeError, lambda: client.score("abc"), "candidates", "abc")
+    raises(TypeError, lambda: client.score(rows[:1], ["user"]), "context", "list")
+    raises(ValueError, lambda: client.score([rows[0], dict(rows[1], brand="\ud800")]), "brand", "row 1", "surrogate")
+    # An integer beyond 64 bits with a sign goes as text: good for an id of text, refused by name where the schema says integer.
+    for large in ([2**64 - 1], np.array([2**64 - 1], dtype=np.uint64)):
+        columns = {name: [value] for name, value in rows[1].items()}
+        same(client.score(dict(columns, brand=large)), client.score(dict(columns, brand=["18446744073709551615"])))
+        raises(clicktower.ScoreError, lambda: client.score(dict(columns, item=large)), "INVALID_ARGUMENT", "item", "18446744073709551615")
+    same(client.score(dict(columns, brand=np.array([7], dtype=np.uint64))), client.score(dict(columns, brand=["7"])))
     with clicktower.Client("127.0.0.1:1", options=OPTIONS) as nobody:
         raises(clicktower.ScoreError, lambda: nobody.score(rows), "UNAVAILABLE")
 
@@ -180,13 +193,13 @@ def check_experiment(models, rows, expected):
     """Two arms that need different features: the client sends what both need, passes on what the server says, and brings feedback."""
     file, folder = os.path.join(work, "experiment.yaml"), os.path.join(work, "feedback")
     with open(file, "w") as out:
-        out.write("name: ranker\narms: [{name: old, model: whole}, {name: new, model: less}]\nforced: [{unit: o, arm: old}, {unit: n, arm: new}]\n")
+        out.write("name: ranker\narms: [{name: old, model: whole}, {name: new, model: less}]\nforced: [{unit: o, arm: old}, {unit: n, arm: new}, {unit: '7', arm: new}]\n")
     server = subprocess.Popen([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--queue-ms", "600000", "--model", *[f"{name}={path}" for name, path in models.items()],
                                "--experiment", file, "--exposures", os.path.join(work, "exposures"), "--feedback", folder],
                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         with clicktower.Client(server.stdout.readline().split()[-1], timeout=600, options=OPTIONS) as client:
-            for unit, arm, model in (("o", "old", "whole"), ("n", "new", "less")):
+            for unit, arm, model in (("o", "old", "whole"), ("n", "new", "less"), (7, "new", "less")):
                 answer = client.answer(rows, unit=unit)
                 assert (answer.experiment, answer.arm, answer.assigned, answer.model) == ("ranker", arm, "forced", model), answer
                 same(answer.outputs["click"], expected[model])

@@ -225,6 +225,39 @@ static void every_flipped_byte_is_found(void **state) {
     free(folder);
 }
 
+/* A file that has two names is read once; each of them is compared with what the manifest says of it. */
+static void a_link_to_another_file_is_found(void **state) {
+    const shop *f = *state;
+    char *folder = saved(f, "lr", "linked"), *aside = temp_path(f->folder, "aside"), *before = NULL;
+    ct_file_list list;
+    size_t links = 0;
+    assert_ok(ct_folder_list(folder, &list, &status));
+    for (size_t i = 0; i < list.count; i++) {
+        char *path = temp_path(folder, list.names[i]);
+        struct stat info;
+        assert_int_equal(stat(path, &info), 0);
+        if (strcmp(list.names[i], "manifest") == 0 || info.st_size == 0) {
+            free(path);
+            continue;
+        }
+        if (before) {
+            assert_int_equal(rename(path, aside), 0);
+            assert_int_equal(link(before, path), 0);
+            refuse_open(f, folder, CT_CORRUPT, path);
+            assert_int_equal(rename(aside, path), 0);
+            links++;
+        }
+        free(before);
+        before = path;
+    }
+    assert_true(links >= 6);
+    ct_file_list_deinit(&list);
+    ct_model_destroy(open_model(folder, CT_MODEL_READ, f->pool));
+    free(before);
+    free(folder);
+    free(aside);
+}
+
 static void a_missing_file_is_named(void **state) {
     const shop *f = *state;
     char *folder = saved(f, "lr", "missing"), *aside = temp_path(f->folder, "aside");
@@ -428,6 +461,7 @@ int main(void) {
                                        cmocka_unit_test(opening_leaves_the_folder_alone),
                                        cmocka_unit_test(a_moved_folder_opens),
                                        cmocka_unit_test(every_flipped_byte_is_found),
+                                       cmocka_unit_test(a_link_to_another_file_is_found),
                                        cmocka_unit_test(a_missing_file_is_named),
                                        cmocka_unit_test(a_newer_folder_is_refused_by_name),
                                        cmocka_unit_test(only_a_model_is_replaced),

@@ -138,6 +138,28 @@ def check_calibration(driver, url):
             assert any(abs(p["x"] - cells[2] / cells[0]) < 1e-5 and abs(p["y"] - cells[1] / cells[0]) < 1e-9 for cells in mine), (p, mine)
 
 
+LAYOUT = """
+const broken = [...document.querySelectorAll("td.number, .tile b")].filter((cell) => {
+  const range = document.createRange();
+  range.selectNodeContents(cell);
+  return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1;
+});
+const root = document.documentElement;
+return [broken.map((cell) => cell.innerText), root.scrollWidth <= root.clientWidth, document.querySelectorAll("td.number").length];
+"""
+
+
+def check_layout(driver, width):
+    """No figure is broken over lines; only tables scroll sideways, never the page."""
+    height = driver.get_window_size()["height"]
+    driver.set_window_size(width, height)
+    wait_for(driver, lambda d: d.execute_script("return window.innerWidth") <= width)
+    seen = readings(driver)
+    wait_for(driver, lambda d: readings(d) > seen)
+    broken, fits, figures = driver.execute_script(LAYOUT)
+    assert not broken and fits and figures > 30, (width, broken, fits, figures)
+
+
 def check(driver, url, program, address, rows, screenshot):
     driver.get(url)
     wait_for(driver, lambda d: readings(d) >= 1)
@@ -200,6 +222,8 @@ def check(driver, url, program, address, rows, screenshot):
     check_calibration(driver, url)
     counts = driver.execute_script(COLOURS, "calibration-chart")
     assert all(pixels_of(counts, colour) > 20 for colour in (LINE, SECOND)), "the calibration chart has no points"
+    check_layout(driver, 480)
+    check_layout(driver, 1280)
     errors = [entry["message"] for entry in driver.get_log("browser")
               if entry["level"] in ("SEVERE", "WARNING") and "favicon" not in entry["message"]]
     assert not errors, errors

@@ -469,6 +469,10 @@ def test_bad_clients():
     for data, expected in codes.items():
         code, details = server.code(SCORE, data, api.ScoreResponse)
         assert code == expected, (data[:20], code, details)
+    good = request(1)  # a token is bytes, as in a log
+    next(column for column in [*good.context, *good.candidates] if column.tokens).tokens[0] = "a-marker"
+    code, details = server.code(SCORE, good.SerializeToString().replace(b"a-marker", b"\xff-marker"), api.ScoreResponse)
+    assert code == grpc.StatusCode.OK, (code, details)
     twice = request(2)
     twice.candidates.add(name=ids[0]).tokens.extend(["a", "b"])
     code, details = server.code(SCORE, twice, api.ScoreResponse)

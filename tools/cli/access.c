@@ -88,17 +88,27 @@ ct_code ct_access_files_read(const ct_access_files *files, ct_access_texts *out_
     *out_texts = (ct_access_texts){.token_count = 0};
     if (!files->certificate != !files->key) return ct_fail(status, CT_USAGE, "--tls-cert and --tls-key belong together: give both");
     if (files->client_ca && !files->certificate) return ct_fail(status, CT_USAGE, "--tls-client-ca needs --tls-cert and --tls-key");
+    if (!files->admin_certificate != !files->admin_key)
+        return ct_fail(status, CT_USAGE, "--admin-tls-cert and --admin-tls-key belong together: give both");
     CT_TRY(ct_read_pem(files->certificate, &out_texts->certificate, status));
     CT_TRY(ct_read_pem(files->key, &out_texts->key, status));
     CT_TRY(ct_read_pem(files->client_ca, &out_texts->client_ca, status));
+    CT_TRY(ct_read_pem(files->admin_certificate, &out_texts->admin_certificate, status));
+    CT_TRY(ct_read_pem(files->admin_key, &out_texts->admin_key, status));
     return files->tokens ? ct_read_tokens(files->tokens, &out_texts->tokens, &out_texts->token_count, status) : CT_OK;
+}
+
+static void free_secret(char *text) {
+    if (text) explicit_bzero(text, strlen(text));
+    free(text);
 }
 
 void ct_access_texts_deinit(ct_access_texts *texts) {
     free(texts->certificate);
-    if (texts->key) explicit_bzero(texts->key, strlen(texts->key));
-    free(texts->key);
+    free_secret(texts->key);
     free(texts->client_ca);
+    free(texts->admin_certificate);
+    free_secret(texts->admin_key);
     ct_free_tokens(texts->tokens, texts->token_count);
     *texts = (ct_access_texts){.token_count = 0};
 }

@@ -32,9 +32,11 @@ void ct_access_deinit(ct_access *access); /* zeroed is fine */
 /* What a server's options name: NULL = none. */
 typedef struct ct_access_files {
     const char *certificate, *key, *client_ca, *tokens;
+    const char *admin_certificate, *admin_key;
 } ct_access_files;
 typedef struct ct_access_texts {
     char *certificate, *key, *client_ca;
+    char *admin_certificate, *admin_key;
     char **tokens;
     size_t token_count;
 } ct_access_texts;

@@ -163,7 +163,12 @@ static void put_go_columns(FILE *out, const char *name, column_message *const *c
 void ct_example_print_go(FILE *out, const ct_example *example) {
     const Clicktower__V1__ScoreRequest *r = example->request;
     (void)fprintf(out,
-                  "// protoc --go_out=. --go-grpc_out=. clicktower.proto makes the package clicktower/v1.\n"
+                  "// Scores one request. To run it as main.go in a folder of its own, beside clicktower.proto:\n"
+                  "//\n"
+                  "//\tgo mod init clicktower\n"
+                  "//\tprotoc --go_out=. --go_opt=module=clicktower --go-grpc_out=. --go-grpc_opt=module=clicktower clicktower.proto\n"
+                  "//\tgo mod tidy\n"
+                  "//\tgo run .\n"
                   "package main\n\n"
                   "import (\n"
                   "\t\"context\"\n"

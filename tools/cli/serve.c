@@ -114,6 +114,12 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
         {"tls-key", "FILE", CT_OPTION_TEXT, false, &files.key, "of that certificate (PEM)", 0, 0, NULL},
         {"tls-client-ca", "FILE", CT_OPTION_TEXT, false, &files.client_ca,
          "clients must show a certificate that one of these has signed (PEM)", 0, 0, NULL},
+        {"admin-tls-cert", "FILE", CT_OPTION_TEXT, false, &files.admin_certificate,
+         "speak HTTPS on the admin port, with this certificate (PEM, with its chain; it may be that of --tls-cert); it and its key are "
+         "read "
+         "again on SIGHUP",
+         0, 0, NULL},
+        {"admin-tls-key", "FILE", CT_OPTION_TEXT, false, &files.admin_key, "of that certificate (PEM)", 0, 0, NULL},
         {"token-file", "FILE", CT_OPTION_TEXT, false, &files.tokens,
          "requests must bring one of its lines as `authorization: Bearer TOKEN`; read again on SIGHUP", 0, 0, NULL},
     };
@@ -143,6 +149,10 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
     CT_TRY_GOTO(code, ct_access_files_read(&files, &texts, status), done);
+    if (files.admin_certificate && !admin_listen) {
+        code = ct_fail(status, CT_USAGE, "--admin-tls-cert and --admin-tls-key are for the port of --admin HOST:PORT: give it, too");
+        goto done;
+    }
     ct_served_block_signals();
     (void)ct_stop_on_signals();
     allow_many_files();
@@ -194,18 +204,23 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
                 server_options.model_count, ct_pool_threads(pool), texts.certificate ? texts.client_ca ? "mutual" : "yes" : "no",
                 texts.token_count, (long long)((ct_clock_ns() - started) / 1000000));
     ct_served_log(served);
-    const ct_served_options served_options = {
-        .server = server, .look_seconds = look, .files = files, .exposures = exposures, .feedback = feedback};
-    CT_TRY_GOTO(code, ct_served_start(served, &served_options, status), done);
     if (admin_listen) {
-        const ct_admin_options admin_options = {.listen = admin_listen, .server = server, .version = CT_VERSION};
+        const ct_admin_options admin_options = {.listen = admin_listen,
+                                                .server = server,
+                                                .version = CT_VERSION,
+                                                .tls_certificate = texts.admin_certificate,
+                                                .tls_key = texts.admin_key};
         CT_TRY_GOTO(code, ct_admin_start(&admin_options, &admin, status), done);
         char admin_quoted[256];
         print_address(admin_address, sizeof admin_address, admin_listen, ct_admin_port(admin));
-        ct_log_line(CT_LOG_INFO, "serve.admin", "address=%s", ct_log_quote(admin_address, admin_quoted, sizeof admin_quoted));
+        ct_log_line(CT_LOG_INFO, "serve.admin", "address=%s tls=%s", ct_log_quote(admin_address, admin_quoted, sizeof admin_quoted),
+                    texts.admin_certificate ? "yes" : "no");
     }
+    const ct_served_options served_options = {
+        .server = server, .admin = admin, .look_seconds = look, .files = files, .exposures = exposures, .feedback = feedback};
+    CT_TRY_GOTO(code, ct_served_start(served, &served_options, status), done);
     (void)printf("listening on %s\n", address);
-    if (admin) (void)printf("admin on http://%s/\n", admin_address);
+    if (admin) (void)printf("admin on http%s://%s/\n", texts.admin_certificate ? "s" : "", admin_address);
     CT_TRY_GOTO(code, ct_flush_results(status), done);
 
     const char *signal = ct_stop_wait();

@@ -448,6 +448,11 @@ static void read_access(ct_served *served) {
         if (code == CT_OK) code = ct_server_set_certificate(server, texts.certificate, texts.key, texts.client_ca, &status);
         say_access("serve.certificate", code, &status);
     }
+    if (files->admin_certificate && served->options.admin) {
+        ct_code code = read;
+        if (code == CT_OK) code = ct_admin_set_certificate(served->options.admin, texts.admin_certificate, texts.admin_key, &status);
+        say_access("serve.admin_certificate", code, &status);
+    }
     ct_access_texts_deinit(&texts);
 }
 
@@ -542,12 +547,15 @@ void ct_served_block_signals(void) {
     (void)pthread_sigmask(SIG_BLOCK, &hangup, NULL);
 }
 
+static bool is_busy(void *server) { return ct_server_is_busy(server); }
+
 /* What is read beside requests must not make them wait. A failure only means that the pool does not give way. */
 static void give_way(ct_served *served) {
     const double look_seconds = 1;
     ct_status ignored = CT_STATUS_INIT;
     if (ct_background_create(ct_pool_threads(served->pool), look_seconds, &served->later, &ignored) != CT_OK) return;
     served->pool = ct_background_pool(served->later);
+    ct_background_set_pauses(served->later, is_busy, served->options.server);
     for (size_t i = 0; i < served->count; i++)
         if (served->folders[i].followed) ct_followed_set_pool(served->folders[i].followed, served->pool);
 }

@@ -5,7 +5,7 @@
 #define TOOLS_CLI_SERVED_H
 
 #include "base/pool.h"
-#include "serving/server.h"
+#include "serving/admin.h"
 #include "tools/cli/access.h"
 #include "tools/cli/options.h"
 
@@ -29,6 +29,7 @@ void ct_served_log(const ct_served *served);
 
 typedef struct ct_served_options {
     ct_server *server;
+    ct_admin *admin;         /* NULL = none; must outlive ct_served_stop */
     double look_seconds;     /* at folders of versions */
     ct_access_files files;   /* read again on SIGHUP */
     ct_exposures *exposures; /* NULL = none; and so the next */

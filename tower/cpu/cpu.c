@@ -3,6 +3,10 @@
 
 #include <stdlib.h>
 
+#include "base/pause.h"
+
+enum { PIECE_ROWS = 64 }; /* of a weight, that are packed at a time */
+
 static ct_code create(ct_tower *tower, ct_status *status) {
     const ct_precision asked = tower->options.precision;
     if (asked == CT_PRECISION_BF16 && !ct_products_bf16_possible()) {
@@ -34,12 +38,20 @@ static void destroy(ct_tower *tower) {
     tower->backend = NULL;
 }
 
+static void pack_layer(const ct_cpu *cpu, const ct_cpu_weights *weights, size_t l) {
+    const ct_cpu_layer *layer = &cpu->layers[l];
+    for (size_t i = 0; i < layer->part_count; ++i) {
+        const size_t k = layer->parts[i].k;
+        for (size_t row = 0; row < k; row += PIECE_ROWS) {
+            ct_cpu_pack_part(cpu, weights, l, i, row, k - row < PIECE_ROWS ? k : row + PIECE_ROWS);
+            ct_pause_point();
+        }
+    }
+}
+
 static void pack_set(const ct_tower *tower, const ct_cpu_weights *weights) {
     const ct_cpu *cpu = ct_cpu_of(tower);
-    for (size_t l = 0; l < cpu->layer_count; ++l) {
-        const ct_cpu_layer *layer = &cpu->layers[l];
-        for (size_t i = 0; i < layer->part_count; ++i) ct_cpu_pack_part(cpu, weights, l, i, 0, layer->parts[i].k);
-    }
+    for (size_t l = 0; l < cpu->layer_count; ++l) pack_layer(cpu, weights, l);
     ct_cpu_pack_small(tower, weights);
 }
 

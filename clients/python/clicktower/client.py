@@ -106,7 +106,7 @@ class Client:
         candidates   a list of dicts, one for each candidate; or a dict of columns (lists, NumPy arrays); or a pandas DataFrame. Where the
                      model needs nothing of the candidates, the number of them
         context      a dict of what holds for all candidates; any feature may stand here
-        unit         whom the request is for; the running experiment chooses its arm, and so the model, unless the request names one
+        unit         whom the request is for, a str or an int; the running experiment chooses its arm, and so the model, unless the request names one
         arm          of the running experiment, where another system has chosen it
         request_id   comes back in the answer, and names the request in feedback
         logits       also return logits
@@ -116,8 +116,10 @@ class Client:
         refuses, ValueError or TypeError, with feature and row, for values that can't be sent.
         """
         name = self.model if model is None else model
+        if context is not None and not isinstance(context, Mapping):
+            raise TypeError(f"context is {type(context).__name__}: a dict of features is wanted")
         versions, features = self._features_of(name, timeout)
-        request = api.ScoreRequest(model=name, unit=unit, arm=arm, request_id=request_id, logits=logits)
+        request = api.ScoreRequest(model=name, unit=str(unit), arm=arm, request_id=request_id, logits=logits)
         if isinstance(candidates, (int, np.integer)):
             request.candidate_count = int(candidates)
         else:
@@ -163,11 +165,17 @@ def _columns(candidates):
     """{name: values} and the number of rows."""
     if isinstance(candidates, Mapping):
         columns = dict(candidates)
+        for name, values in columns.items():
+            if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
+                raise TypeError(f"column '{name}' is {values!r}: a list or an array with a value for each candidate is wanted "
+                                "(what holds for all of them belongs into the context; one candidate is a list of one dict)")
     elif hasattr(candidates, "columns") and hasattr(candidates, "iloc"):  # a DataFrame, without needing pandas
         columns = {str(name): candidates[name].to_numpy() for name in candidates.columns}
         if not columns:
             return {}, len(candidates)
     else:
+        if isinstance(candidates, (str, bytes)) or not hasattr(candidates, "__iter__"):
+            raise TypeError(f"candidates is {candidates!r}: a list of dicts, a dict of columns, a DataFrame or a number is wanted")
         rows = list(candidates)
         for number, row in enumerate(rows):
             if not isinstance(row, Mapping):
@@ -183,7 +191,7 @@ def _columns(candidates):
 def _encode(column, feature, values):
     if feature.kind == "number":
         _encode_numbers(column, values)
-    elif isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iu":
+    elif isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "iu" and values.dtype != np.uint64:
         column.integers.extend(values.tolist())
     elif isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind == "U":
         column.tokens.extend(values.tolist())
@@ -212,10 +220,14 @@ def _encode_numbers(column, values):
 
 def _encode_ids(column, values):
     """values: (value, row), the row for messages."""
-    if all(isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_)) for value, _ in values):
+    if all(isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_)) and -2**63 <= value < 2**63 for value, _ in values):
         column.integers.extend(int(value) for value, _ in values)
-    else:
-        column.tokens.extend(_token(column.name, value, row) for value, row in values)
+        return
+    for value, row in values:
+        try:
+            column.tokens.append(_token(column.name, value, row))
+        except UnicodeEncodeError as error:
+            raise ValueError(f"feature '{column.name}', row {row}: {value!r} is no text: {error}") from None
 
 
 def _token(name, value, row):

@@ -1,0 +1,625 @@
+/* Histories in files: a chain costs what has changed, and holds what one file of everything would; what began anew, what failed, what is
+ * damaged, what an earlier program wrote; opening takes next to no memory beside what comes of it. */
+#include <pthread.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "data/history.h"
+#include "tests/data/rows.h"
+
+static char *folder;
+
+/* Row: label, user, item, time. */
+static const char yaml[] =
+    "name: h\nformat: {columns: 4}\nfields:\n"
+    "  - {name: click, kind: label, column: 1}\n"
+    "  - {name: user, kind: unit, column: 2}\n"
+    "  - {name: item, kind: id, column: 3, type: integer}\n"
+    "  - {name: liked, kind: history, of: item, clicked: true, max: 5}\n"
+    "  - {name: seen, kind: history, of: item, max: 9}\n"
+    "  - {name: when, kind: time, column: 4}\n";
+enum { OF_ITEM = 2, OF_LIKED, OF_SEEN, HISTORIES = 2, USERS = 2000, PART = USERS / 100, HEAD = 4 /* words */ };
+
+static ct_histories *create(const ct_schema *schema) {
+    ct_histories *histories = NULL;
+    ct_status status = CT_STATUS_INIT;
+    assert_ok(ct_histories_create(schema, &histories, &status), &status);
+    return histories;
+}
+
+static void enter(ct_histories *histories, const ct_schema *schema, const char *path) {
+    ct_reader *reader = NULL;
+    ct_batch *batch = NULL;
+    ct_status status = CT_STATUS_INIT;
+    ct_code code;
+    const ct_reader_options options = options_of(&path, 1, 500);
+    assert_ok(ct_reader_open(schema, &options, &reader, &status), &status);
+    while ((code = ct_reader_next(reader, &batch, &status)) == CT_OK) {
+        assert_ok(ct_histories_add(histories, batch, &status), &status);
+        ct_reader_release(reader, batch);
+    }
+    assert_int_equal(code, CT_END);
+    ct_reader_close(reader);
+}
+
+/* Users [first, first + count) click `each` items, later than anything before, and enter all of `set` (a NULL ends it). */
+static void click(ct_histories *const *set, const ct_schema *schema, size_t first, size_t count, size_t each) {
+    static unsigned long time = 10000000;
+    text t = {0};
+    for (size_t i = 0; i < each; i++, time++)
+        for (size_t u = first; u < first + count; u++) text_add(&t, "1\tu%zu\t%lu\t%lu\n", u % USERS, (time * 7 + u) % 5000, time);
+    char *path = write_bytes(folder, "clicks.tsv", t.bytes, t.size);
+    for (; *set != NULL; set++) enter(*set, schema, path);
+    free(t.bytes);
+    free(path);
+}
+
+static void digest_of(ct_histories *histories, char out_hex[CT_DIGEST_HEX_BYTES]) {
+    ct_digest *digest = NULL;
+    ct_status status = CT_STATUS_INIT;
+    assert_ok(ct_digest_create(&digest, &status), &status);
+    assert_ok(ct_histories_digest(histories, digest, &status), &status);
+    ct_digest_hex(digest, out_hex);
+    ct_digest_destroy(digest);
+}
+
+static void assert_same(ct_histories *a, ct_histories *b) {
+    char one[CT_DIGEST_HEX_BYTES], other[CT_DIGEST_HEX_BYTES];
+    digest_of(a, one);
+    digest_of(b, other);
+    assert_string_equal(one, other);
+}
+
+static ct_code write_saving(ct_histories_saving *saving, const char *path, char out_hex[CT_DIGEST_HEX_BYTES], ct_status *status) {
+    ct_digest *digest = NULL;
+    assert_ok(ct_digest_create(&digest, status), status);
+    const ct_code code = ct_histories_saving_write(saving, path, digest, status);
+    ct_digest_hex(digest, out_hex);
+    ct_digest_destroy(digest);
+    ct_histories_saving_end(saving);
+    return code;
+}
+
+static void save(ct_histories *histories, const char *path) {
+    ct_histories_saving *saving = NULL;
+    char hex[CT_DIGEST_HEX_BYTES], now[CT_DIGEST_HEX_BYTES];
+    ct_status status = CT_STATUS_INIT;
+    assert_ok(ct_histories_saving_begin(histories, &saving, &status), &status);
+    assert_ok(write_saving(saving, path, hex, &status), &status);
+    digest_of(histories, now);
+    assert_string_equal(hex, now);
+}
+
+static char *file_of(const char *path, size_t number) {
+    char name[CT_HISTORIES_NAME_BYTES];
+    ct_histories_file_name(number, name);
+    return temp_path(path, name);
+}
+
+static struct stat stat_of(const char *path, size_t number) {
+    struct stat info;
+    char *file = file_of(path, number);
+    if (stat(file, &info) != 0) fail_msg("%s is not there", file);
+    free(file);
+    return info;
+}
+
+static size_t count_files(const char *path) {
+    for (size_t count = 0;; count++) {
+        char *file = file_of(path, count);
+        const bool there = ct_path_exists(file);
+        free(file);
+        if (!there) return count;
+    }
+}
+
+static ct_histories *open_all(const ct_schema *schema, const char *path) {
+    ct_histories *histories = NULL;
+    ct_status status = CT_STATUS_INIT;
+    assert_ok(ct_histories_open(schema, path, count_files(path), &histories, &status), &status);
+    return histories;
+}
+
+/* Units of each history in a file, read as the format is written down, and whether all that was before is gone. */
+static void look(const char *path, size_t number, uint64_t out_units[HISTORIES], bool *out_all) {
+    char *file = file_of(path, number), *bytes = NULL;
+    size_t size = 0;
+    ct_status status = CT_STATUS_INIT;
+    assert_ok(ct_file_read(file, SIZE_MAX / 2, &bytes, &size, &status), &status);
+    const uint64_t *words = (const uint64_t *)(const void *)bytes;
+    assert_memory_equal(bytes, "CTHISTD\n", 8);
+    assert_int_equal(words[2], HISTORIES);
+    *out_all = words[3] != 0;
+    size_t at = HEAD;
+    for (size_t h = 0; h < HISTORIES; h++) {
+        out_units[h] = words[at + 1];
+        at += 3 + 2 * words[at + 1] + 3 * words[at + 2];
+    }
+    assert_int_equal(8 * at, size);
+    free(bytes);
+    free(file);
+}
+
+static char *new_folder(const char *name) {
+    char *path = temp_path(folder, name);
+    ct_status status = CT_STATUS_INIT;
+    assert_ok(ct_folder_remove(path, &status), &status);
+    return path;
+}
+
+static ct_histories *create_beside(const ct_schema *schema, const char *scratch) {
+    ct_histories *histories = create(schema);
+    char *path = new_folder(scratch);
+    ct_status status = CT_STATUS_INIT;
+    assert_ok(ct_histories_save_beside(histories, path, NULL, &status), &status);
+    free(path);
+    return histories;
+}
+
+static void a_file_holds_what_has_changed(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(yaml);
+    ct_histories *set[] = {create_beside(schema, "scratch"), create(schema), NULL}, *back = NULL; /* the second one is never saved */
+    char *saved[3] = {new_folder("a"), new_folder("b"), new_folder("c")};
+    uint64_t units[HISTORIES];
+    bool all = false;
+    click(set, schema, 0, USERS, 5);
+    save(set[0], saved[0]);
+    assert_int_equal(count_files(saved[0]), 1);
+    look(saved[0], 0, units, &all);
+    assert_true(all && units[0] == USERS && units[1] == USERS);
+    click(set, schema, 300, PART, 1);
+    save(set[0], saved[1]);
+    assert_int_equal(count_files(saved[1]), 2);
+    look(saved[1], 1, units, &all);
+    assert_true(!all && units[0] == PART && units[1] == PART);
+    const struct stat first = stat_of(saved[0], 0), again = stat_of(saved[1], 0), change = stat_of(saved[1], 1);
+    assert_true(first.st_ino == again.st_ino && first.st_dev == again.st_dev);
+    assert_in_range(change.st_size, 1, first.st_size * 2 / 100); /* with one entry more each */
+    save(set[0], saved[2]);                                      /* nothing has changed */
+    assert_int_equal(count_files(saved[2]), 3);
+    assert_int_equal(stat_of(saved[2], 2).st_size, 8 * (HEAD + 3 * HISTORIES));
+    for (size_t i = 0; i < 3; i++) {
+        back = open_all(schema, saved[i]);
+        if (i > 0) assert_same(back, set[1]);
+        ct_histories_destroy(back);
+        free(saved[i]);
+    }
+    ct_histories_destroy(set[0]);
+    ct_histories_destroy(set[1]);
+    ct_schema_destroy(schema);
+}
+
+/* Many changes, of a percent and of one unit: what is written stays in proportion, what a folder has is bounded, and it always holds all.
+ */
+static void a_chain_stays_short(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(yaml);
+    static const struct {
+        size_t units, rounds, anew;              /* each round; of them all is written so often */
+    } ways[] = {{1, 66, 2}, {10 * PART, 25, 3}}; /* by the number of files; by their bytes: ten rounds or so are a whole */
+    for (size_t way = 0; way < sizeof ways / sizeof *ways; way++) {
+        ct_histories *set[] = {create_beside(schema, "scratch"), create(schema), NULL};
+        char *saved = new_folder("saved"), *before = new_folder("before");
+        click(set, schema, 0, USERS, 10); /* as long as they get: a later one pushes out the first */
+        uint64_t written = 0, whole = 0;
+        size_t anew = 0;
+        for (size_t round = 0; round < ways[way].rounds; round++) {
+            ct_status status = CT_STATUS_INIT;
+            uint64_t chain = 0;
+            click(set, schema, round * 31, ways[way].units, 1);
+            save(set[0], saved);
+            const size_t files = count_files(saved);
+            assert_in_range(files, 1, CT_HISTORIES_MOST_FILES);
+            for (size_t i = 0; i < files; i++) chain += (uint64_t)stat_of(saved, i).st_size;
+            written += (uint64_t)stat_of(saved, files - 1).st_size;
+            whole = (uint64_t)stat_of(saved, 0).st_size;
+            anew += files == 1;
+            assert_in_range(chain, whole, 2 * whole);
+            if (round % 12 == 11) {
+                ct_histories *back = open_all(schema, saved);
+                assert_same(back, set[1]);
+                ct_histories_destroy(back);
+            }
+            assert_ok(ct_folder_remove(before, &status), &status);
+            assert_int_equal(rename(saved, before), 0);
+        }
+        assert_int_equal(anew, ways[way].anew);
+        const uint64_t changed = ways[way].rounds * ways[way].units * whole / USERS;
+        assert_in_range(written, anew * whole,
+                        anew * whole + changed + changed / 10 + 100 * ways[way].rounds); /* whole each time, it would be whole * rounds */
+        char *scratch = temp_path(folder, "scratch");
+        assert_int_equal(count_files(scratch), count_files(before)); /* it keeps no more */
+        free(scratch);
+        free(saved);
+        free(before);
+        ct_histories_destroy(set[0]);
+        ct_histories_destroy(set[1]);
+    }
+    ct_schema_destroy(schema);
+}
+
+static void what_began_anew_begins_a_chain(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(yaml);
+    ct_histories *set[] = {create_beside(schema, "scratch"), create(schema), NULL};
+    uint64_t units[HISTORIES];
+    bool all = false;
+    for (int round = 0; round < 3; round++) { /* cleared before, between two savings, and while one is written */
+        ct_histories_saving *saving = NULL;
+        char *a = new_folder("a"), *b = new_folder("b"), *c = new_folder("c"), then[CT_DIGEST_HEX_BYTES], hex[CT_DIGEST_HEX_BYTES];
+        ct_status status = CT_STATUS_INIT;
+        click(set, schema, 0, USERS, 3);
+        save(set[0], a);
+        click(set, schema, 7, 11, 1);
+        digest_of(set[0], then);
+        assert_ok(ct_histories_saving_begin(set[0], &saving, &status), &status);
+        for (size_t i = 0; i < 2; i++) ct_histories_clear(set[i]);
+        click(set, schema, 40, 50, 2);
+        assert_ok(write_saving(saving, b, hex, &status), &status);
+        assert_string_equal(hex, then);
+        assert_int_equal(count_files(b), 2);
+        ct_histories *back = open_all(schema, b);
+        digest_of(back, hex);
+        assert_string_equal(hex, then);
+        ct_histories_destroy(back);
+        save(set[0], c);
+        assert_int_equal(count_files(c), 1);
+        look(c, 0, units, &all);
+        assert_true(all && units[0] == 50 && units[1] == 50);
+        back = open_all(schema, c);
+        assert_same(back, set[1]);
+        ct_histories_destroy(back);
+        free(a);
+        free(b);
+        free(c);
+    }
+    ct_histories_destroy(set[0]);
+    ct_histories_destroy(set[1]);
+    ct_schema_destroy(schema);
+}
+
+/* A run that goes on takes the chain up; without the folder that they came from, it begins one. */
+static void a_chain_goes_on(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(yaml);
+    ct_histories *set[] = {create_beside(schema, "scratch"), NULL};
+    char *a = new_folder("a"), *b = new_folder("b");
+    ct_status status = CT_STATUS_INIT;
+    click(set, schema, 0, USERS, 4);
+    save(set[0], a);
+    click(set, schema, 5, PART, 1);
+    save(set[0], b);
+    for (int with = 0; with < 2; with++) {
+        char *scratch = new_folder("second"), *c = new_folder("c");
+        ct_histories *on[] = {open_all(schema, b), NULL}, *back = NULL;
+        assert_ok(ct_histories_save_beside(on[0], scratch, with ? b : NULL, &status), &status);
+        click(on, schema, 900, PART, 1);
+        save(on[0], c);
+        assert_int_equal(count_files(c), with ? 3 : 1);
+        back = open_all(schema, c);
+        assert_same(back, on[0]);
+        ct_histories_destroy(back);
+        ct_histories_destroy(on[0]);
+        free(scratch);
+        free(c);
+    }
+    free(a);
+    free(b);
+    ct_histories_destroy(set[0]);
+    ct_schema_destroy(schema);
+}
+
+typedef struct write_work {
+    ct_histories_saving *saving;
+    const char *path;
+    char hex[CT_DIGEST_HEX_BYTES];
+    ct_status status;
+    ct_code code;
+} write_work;
+
+static void *write_main(void *context) {
+    write_work *work = context;
+    work->code = write_saving(work->saving, work->path, work->hex, &work->status);
+    return NULL;
+}
+
+/* What is published, and asked for its digest, while a saving is at work: before it is written, or beside another thread that does. */
+static void deltas_and_savings_do_not_mind_each_other(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(yaml);
+    ct_histories *set[] = {create_beside(schema, "scratch"), create(schema), NULL}, *copy = create(schema);
+    ct_status status = CT_STATUS_INIT;
+    uint64_t *words = NULL;
+    size_t count = 0;
+    click(set, schema, 0, USERS, 2);
+    for (size_t round = 0; round < 8; round++) {
+        char *saved = new_folder("saved"), then[CT_DIGEST_HEX_BYTES], hex[CT_DIGEST_HEX_BYTES];
+        write_work work = {.path = saved, .status = CT_STATUS_INIT};
+        pthread_t thread;
+        const bool beside = round % 4 >= 2;
+        click(set, schema, 100 * round, 60, 1);
+        if (round % 2 == 0) assert_same(set[0], set[1]);
+        digest_of(set[1], then);
+        assert_ok(ct_histories_saving_begin(set[0], &work.saving, &status), &status);
+        if (beside) assert_int_equal(pthread_create(&thread, NULL, write_main, &work), 0);
+        for (size_t half = 0; half < 2; half++) {
+            click(set, schema, 100 * round + 30, 60, 1); /* half of it is to be written */
+            assert_same(set[0], set[1]);
+            assert_ok(ct_histories_changes(set[0], &words, &count, &status), &status);
+            ct_histories_forget_changes(set[0]);
+            if (half == 1 || round > 0) assert_in_range(count, 1, HEAD + HISTORIES * (3 + 140 * (2 + 3 * 10)));
+            assert_ok(ct_histories_apply(copy, words, count, "words", &status), &status);
+            assert_same(copy, set[1]);
+            free(words);
+        }
+        if (beside)
+            assert_int_equal(pthread_join(thread, NULL), 0);
+        else
+            (void)write_main(&work);
+        assert_ok(work.code, &work.status);
+        assert_string_equal(work.hex, then);
+        assert_same(set[0], set[1]);
+        ct_histories *back = open_all(schema, saved);
+        digest_of(back, hex);
+        assert_string_equal(hex, then);
+        ct_histories_destroy(back);
+        free(saved);
+    }
+    ct_histories_destroy(copy);
+    ct_histories_destroy(set[0]);
+    ct_histories_destroy(set[1]);
+    ct_schema_destroy(schema);
+}
+
+static void after_a_failure_all_is_written(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(yaml);
+    ct_histories *set[] = {create_beside(schema, "scratch"), create(schema), NULL};
+    char *a = new_folder("a"), *file = write_text(folder, "file", "no folder"), *inside = temp_path(file, "inside");
+    ct_histories_saving *saving = NULL;
+    ct_status status = CT_STATUS_INIT;
+    char hex[CT_DIGEST_HEX_BYTES];
+    click(set, schema, 0, USERS, 4);
+    save(set[0], a);
+    for (int way = 0; way < 3; way++) { /* it can't be linked; not be written; was never asked for */
+        char *b = new_folder("b"), *scratch = temp_path(folder, "scratch"), *away = temp_path(folder, "away");
+        click(set, schema, 100, PART, 1);
+        assert_ok(ct_histories_saving_begin(set[0], &saving, &status), &status);
+        if (way == 1) assert_int_equal(rename(scratch, away), 0);
+        if (way == 2)
+            ct_histories_saving_end(saving);
+        else
+            assert_true(write_saving(saving, way == 0 ? inside : b, hex, &status) != CT_OK);
+        if (way == 1) assert_int_equal(rename(away, scratch), 0);
+        status = (ct_status)CT_STATUS_INIT;
+        click(set, schema, 200, PART, 1);
+        assert_ok(ct_folder_remove(b, &status), &status);
+        save(set[0], b);
+        assert_int_equal(count_files(b), 1);
+        ct_histories *back = open_all(schema, b);
+        assert_same(back, set[1]);
+        ct_histories_destroy(back);
+        free(b);
+        free(scratch);
+        free(away);
+    }
+    free(a);
+    free(file);
+    free(inside);
+    ct_histories_destroy(set[0]);
+    ct_histories_destroy(set[1]);
+    ct_schema_destroy(schema);
+}
+
+/* A file of an earlier program is all words of the first one of a chain but the fourth, under another name. Its digest was that of its
+ * bytes. */
+static void an_earlier_file_is_a_chain_of_one(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(yaml);
+    ct_histories *set[] = {create(schema), NULL, NULL}, *old = NULL;
+    char *a = new_folder("a"), *first = NULL, *bytes = NULL, hex[CT_DIGEST_HEX_BYTES], got[CT_DIGEST_HEX_BYTES];
+    ct_digest *digest = NULL;
+    ct_status status = CT_STATUS_INIT;
+    size_t size = 0;
+    click(set, schema, 0, 500, 4);
+    save(set[0], a);
+    first = file_of(a, 0);
+    assert_ok(ct_file_read(first, SIZE_MAX / 2, &bytes, &size, &status), &status);
+    memcpy(bytes, "CTHIST1\n", 8);
+    memmove(bytes + 24, bytes + 32, size - 32);
+    size -= 8;
+    char *file = write_bytes(folder, "histories", bytes, size);
+    assert_ok(ct_digest_create(&digest, &status), &status);
+    ct_digest_update(digest, bytes, size);
+    ct_digest_hex(digest, hex);
+    ct_digest_destroy(digest);
+    assert_ok(ct_histories_open(schema, file, 0, &old, &status), &status);
+    digest_of(old, got);
+    assert_string_equal(got, hex);
+    ct_histories_digest_anew(old);
+    assert_same(old, set[0]);
+    ct_histories_destroy(old);
+    assert_ok(ct_histories_open(schema, file, 0, &old, &status), &status);
+    set[1] = old;
+    click(set, schema, 30, 80, 2); /* rows have entered */
+    assert_same(old, set[0]);
+    char *scratch = new_folder("scratch"), *b = new_folder("b");
+    assert_ok(ct_histories_save_beside(old, scratch, folder, &status), &status);
+    save(old, b);
+    assert_int_equal(count_files(b), 1);
+    ct_histories_destroy(old);
+    for (size_t cut = 0; cut < size; cut += 1 + size / 50) {
+        char *short_file = write_bytes(folder, "histories", bytes, cut);
+        assert_code(CT_CORRUPT, ct_histories_open(schema, short_file, 0, &old, &status), &status);
+        free(short_file);
+    }
+    ct_histories_destroy(set[0]);
+    free(scratch);
+    free(a);
+    free(b);
+    free(first);
+    free(file);
+    free(bytes);
+    ct_schema_destroy(schema);
+}
+
+static void what_is_damaged_is_refused(void **state) {
+    (void)state;
+    enum { FILES = 3 };
+    ct_schema *schema = schema_of(yaml);
+    ct_histories *set[] = {create_beside(schema, "scratch"), NULL}, *bad = NULL;
+    ct_status status = CT_STATUS_INIT;
+    char *saved = NULL, *bytes[FILES];
+    size_t sizes[FILES];
+    click(set, schema, 0, 400, 3);
+    for (size_t i = 0; i < FILES; i++) {
+        free(saved);
+        saved = new_folder("saved");
+        save(set[0], saved);
+        click(set, schema, 10 * i, 4, 1);
+    }
+    char *broken = new_folder("broken");
+    assert_ok(ct_folder_create(broken, &status), &status);
+    for (size_t i = 0; i < FILES; i++) {
+        char *file = file_of(saved, i);
+        assert_ok(ct_file_read(file, SIZE_MAX / 2, &bytes[i], &sizes[i], &status), &status);
+        free(file);
+    }
+    for (size_t i = 0; i < FILES; i++) { /* the file that is damaged */
+        char name[FILES][CT_HISTORIES_NAME_BYTES];
+        for (size_t k = 0; k < FILES; k++) {
+            ct_histories_file_name(k, name[k]);
+            free(write_bytes(broken, name[k], bytes[k], sizes[k]));
+        }
+        bad = open_all(schema, broken);
+        ct_histories_destroy(bad);
+        char *file = temp_path(broken, name[i]);
+        for (size_t cut = 0; cut < sizes[i]; cut += 1 + sizes[i] / 20) {
+            free(write_bytes(broken, name[i], bytes[i], cut));
+            assert_code(CT_CORRUPT, ct_histories_open(schema, broken, FILES, &bad, &status), &status);
+            assert_contains(status.message, file);
+            assert_contains(status.message, "copy the folder again");
+        }
+        for (size_t at = 0; at < sizes[i] && at < 360; at += 3) { /* no crash, whatever stands there */
+            bytes[i][at] = (char)(bytes[i][at] ^ 0x41);
+            free(write_bytes(broken, name[i], bytes[i], sizes[i]));
+            if (ct_histories_open(schema, broken, FILES, &bad, &status) == CT_OK) ct_histories_destroy(bad);
+            bytes[i][at] = (char)(bytes[i][at] ^ 0x41);
+        }
+        const size_t wrong = i == 0 ? 1 : 0; /* the first one in the place of another, and the other way round */
+        free(write_bytes(broken, name[i], bytes[wrong], sizes[wrong]));
+        assert_code(CT_CORRUPT, ct_histories_open(schema, broken, FILES, &bad, &status), &status);
+        assert_contains(status.message, file);
+        assert_int_equal(remove(file), 0);
+        assert_code(CT_NOT_FOUND, ct_histories_open(schema, broken, FILES, &bad, &status), &status);
+        assert_contains(status.message, file);
+        free(file);
+    }
+    ct_schema *another = schema_of(yaml);
+    another->fields[OF_SEEN].hash++;
+    assert_code(CT_CORRUPT, ct_histories_open(another, saved, FILES, &bad, &status), &status);
+    ct_schema_destroy(another);
+    for (size_t i = 0; i < FILES; i++) free(bytes[i]);
+    free(saved);
+    free(broken);
+    ct_histories_destroy(set[0]);
+    ct_schema_destroy(schema);
+}
+
+/* --- memory --- */
+
+static size_t mapped_bytes(void) {
+    size_t pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (file == NULL || fscanf(file, "%zu", &pages) != 1) pages = 0;
+    if (file != NULL) (void)fclose(file);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* In a process of its own: opens the folder within so many bytes more than there are (0 = any), and says what they take. */
+static bool open_within(const ct_schema *schema, const char *path, size_t files, size_t room, uint64_t *out_bytes) {
+    int ends[2], state = 0;
+    assert_int_equal(pipe(ends), 0);
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        ct_histories *histories = NULL;
+        ct_status status = CT_STATUS_INIT;
+        const rlim_t most = mapped_bytes() + room;
+        const struct rlimit limit = {most, most};
+        if (room > 0 && setrlimit(RLIMIT_AS, &limit) != 0) _exit(2);
+        const ct_code code = ct_histories_open(schema, path, files, &histories, &status);
+        const uint64_t bytes = code == CT_OK ? ct_histories_bytes(histories) : 0;
+        _exit(code == CT_OK && write(ends[1], &bytes, sizeof bytes) == sizeof bytes ? 0 : 1);
+    }
+    (void)close(ends[1]);
+    const bool read_it = read(ends[0], out_bytes, sizeof *out_bytes) == sizeof *out_bytes;
+    (void)close(ends[0]);
+    assert_int_equal(waitpid(child, &state, 0), child);
+    return read_it && WIFEXITED(state) && WEXITSTATUS(state) == 0;
+}
+
+/* 20,000 users in a file, a tenth of them in a second one; by another process, as what it has freed would be room for the others. */
+static bool make_large(const ct_schema *schema, const char *first, const char *second) {
+    int state = 0;
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        ct_histories *set[] = {create_beside(schema, "scratch"), NULL};
+        text t = {0};
+        for (size_t u = 0; u < 10 * USERS; u++)
+            for (size_t i = 0; i < 7; i++) text_add(&t, "1\tu%zu\t%zu\t%zu\n", u, u, 100 * u + i);
+        char *path = write_bytes(folder, "large.tsv", t.bytes, t.size);
+        enter(set[0], schema, path);
+        save(set[0], first);
+        click(set, schema, 0, USERS, 1); /* later than any row there */
+        save(set[0], second);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &state, 0), child);
+    return WIFEXITED(state) && WEXITSTATUS(state) == 0;
+}
+
+static void opening_takes_what_they_take(void **state) {
+    (void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    printf("SKIP: a sanitizer's memory is not the program's\n");
+#else
+    ct_schema *schema = schema_of(yaml);
+    char *a = new_folder("a"), *b = new_folder("b");
+    uint64_t bytes = 0, again = 0;
+    assert_true(make_large(schema, a, b));
+    assert_int_equal(count_files(b), 2);
+    const size_t file = (size_t)stat_of(b, 0).st_size;
+    assert_true(open_within(schema, b, 2, 0, &bytes));
+    assert_true(bytes > 6 << 20 && file > 5 << 20);
+    const size_t beside = (2 << 20) + bytes / 8; /* cursors, growing lists, what malloc keeps */
+    assert_true(beside < file);
+    assert_true(open_within(schema, b, 2, bytes + beside, &again));
+    assert_int_equal(again, bytes);
+    assert_false(open_within(schema, b, 2, bytes - (2 << 20), &again)); /* the limit is one */
+    free(a);
+    free(b);
+    ct_schema_destroy(schema);
+#endif
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(opening_takes_what_they_take), /* first, as its children have the memory that there was */
+        cmocka_unit_test(a_file_holds_what_has_changed),
+        cmocka_unit_test(a_chain_stays_short),
+        cmocka_unit_test(what_began_anew_begins_a_chain),
+        cmocka_unit_test(a_chain_goes_on),
+        cmocka_unit_test(deltas_and_savings_do_not_mind_each_other),
+        cmocka_unit_test(after_a_failure_all_is_written),
+        cmocka_unit_test(an_earlier_file_is_a_chain_of_one),
+        cmocka_unit_test(what_is_damaged_is_refused)};
+    folder = temp_folder();
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    temp_remove(folder);
+    return failed;
+}
