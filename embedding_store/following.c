@@ -433,8 +433,6 @@ static ct_code settle_table(ct_following *following, size_t number, ct_status *s
     return CT_OK;
 }
 
-bool ct_following_is_settled(const ct_following *following) { return !following->staged && !following->now->overlay; }
-
 ct_code ct_following_settle(ct_following *following, ct_status *status) {
     ct_store *store = following->store;
     if (following->staged) take_over(following);

@@ -33,6 +33,5 @@ void ct_following_drop(ct_following *following);
 /* Nobody reads the view before any more. A failure (memory, disk) leaves the overlay in its place: all is still right, but nothing can be
  * staged. A disk may have room later: call it again until it is settled. */
 CT_MUST_CHECK ct_code ct_following_settle(ct_following *following, ct_status *status);
-bool ct_following_is_settled(const ct_following *following);
 
 #endif

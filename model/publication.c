@@ -463,5 +463,3 @@ ct_code ct_follower_settle(ct_follower *follower, ct_status *status) {
     follower->models[1 - follower->now]->store = ct_follower_model(follower)->store; /* its own is gone */
     return code;
 }
-
-bool ct_follower_is_settled(const ct_follower *follower) { return ct_following_is_settled(follower->following); }

@@ -95,6 +95,5 @@ CT_MUST_CHECK ct_code ct_follower_stage(ct_follower *follower, const ct_delta *d
 void ct_follower_drop(ct_follower *follower); /* instead of settle: nobody has read it */
 /* Nobody reads the model before any more. On failure the new one is read all the same, but none can be staged; call it again. */
 CT_MUST_CHECK ct_code ct_follower_settle(ct_follower *follower, ct_status *status);
-bool ct_follower_is_settled(const ct_follower *follower);
 
 #endif
