@@ -23,6 +23,8 @@ struct ct_following {
     char *scratch;         /* a folder for what finds no room; NULL = there is none */
     bool staged_outside;   /* of the staged delta: keys that memory has not go to the database */
     uint64_t used_bytes, staged_bytes;
+    uint32_t before[CT_STORE_MAX_TABLES]; /* of what is being settled: the tables' oldest days before it */
+    bool failed;                          /* it is in memory by half */
 };
 
 /* --- views --- */
@@ -219,10 +221,9 @@ static ct_code make_room(ct_following *following, const ct_store *overlay, const
     ct_store *store = following->store;
     uint64_t bytes = needed(following, overlay, false, needs);
     following->staged_outside = following->room_bytes && following->scratch && following->used_bytes + bytes > following->room_bytes;
-    if (following->staged_outside) {
-        if (!ct_tier_changed(store->tier)) CT_TRY(ct_tier_create_changed(store->tier, following->scratch, status));
+    if (following->staged_outside)
         bytes = needed(following, overlay, true, needs);
-    } else if (following->room_bytes && following->used_bytes + bytes > following->room_bytes)
+    else if (following->room_bytes && following->used_bytes + bytes > following->room_bytes)
         return ct_fail(
             status, CT_EXHAUSTED,
             "%s: the rows that deltas have changed and that were not in memory need %llu KiB, and the memory limit leaves %llu KiB "
@@ -275,7 +276,7 @@ static void tell_sizes(ct_store *view, const ct_store *overlay, const ct_delta *
 
 ct_code ct_following_stage(ct_following *following, const ct_delta *delta, ct_store **out_view, ct_status *status) {
     if (following->staged) return ct_fail(status, CT_INVALID, "%s: another delta was staged and not settled", ct_delta_path(delta));
-    if (following->now->overlay) return ct_fail(status, CT_INVALID, "%s: the delta before could not be settled", ct_delta_path(delta));
+    if (following->now->overlay) return ct_fail(status, CT_INVALID, "%s: the delta before is not settled", ct_delta_path(delta));
     const ct_store *store = following->store;
     ct_store *overlay = NULL;
     view *staged = NULL;
@@ -393,7 +394,8 @@ static ct_code settle_outside(ct_following *following, const ct_store *overlay, 
     return code;
 }
 
-ct_code ct_following_settle(ct_following *following, ct_status *status) {
+/* The staged view is what is read from now on. */
+static void take_over(ct_following *following) {
     ct_store *store = following->store;
     view *staged = following->staged;
     view_destroy(following->now); /* without an overlay: that is old_overlay */
@@ -402,31 +404,52 @@ ct_code ct_following_settle(ct_following *following, ct_status *status) {
     following->used_bytes += following->staged_bytes;
     ct_store_destroy(following->old_overlay);
     following->old_overlay = NULL;
-    for (size_t i = 0; i < store->table_count; i++) ct_retired_release(&following->retired[i], &store->tables[i]);
     for (size_t i = 0; i < store->table_count; i++) {
         ct_table *table = &store->tables[i];
         const ct_table *seen = &staged->store.tables[i];
-        const uint32_t before = table->oldest_day;
+        ct_retired_release(&following->retired[i], table);
+        following->before[i] = table->oldest_day;
         table->counted_epoch = seen->counted_epoch;
         table->expired = seen->expired;
         table->stored_stubs = seen->stored_stubs;
         ct_table_set_day(table, seen->first_day, seen->day);
-        if (following->staged_outside) CT_TRY(settle_outside(following, staged->overlay, i, before, status));
-        if (store->tier) ct_tier_expire_changed(store->tier, table);
-        for (size_t p = 0; p < table->partition_count; p++) {
-            const ct_partition *from = &staged->overlay->tables[i].partitions[p];
-            for (size_t place = 0; place < (size_t)1 << from->index_bits; place++) {
-                ct_index_entry *entry = ct_partition_entry(from, place);
-                if (entry->slot == CT_SLOT_EMPTY) continue;
-                if (!following->staged_outside || in_memory(&table->partitions[p], entry, before))
-                    CT_TRY(settle_entry(table, &table->partitions[p], from, entry, before, status));
-            }
-            if (table->oldest_day > before) CT_TRY(settle_expired(table, &table->partitions[p], before, status));
-            ct_pause_point();
-        }
     }
-    atomic_store(&staged->store.overlay, NULL);
-    following->old_overlay = staged->overlay;
-    staged->overlay = NULL;
+}
+
+static ct_code settle_table(ct_following *following, size_t number, ct_status *status) {
+    ct_table *table = &following->store->tables[number];
+    const uint32_t before = following->before[number];
+    for (size_t p = 0; p < table->partition_count; p++) {
+        const ct_partition *from = &following->now->overlay->tables[number].partitions[p];
+        for (size_t place = 0; place < (size_t)1 << from->index_bits; place++) {
+            ct_index_entry *entry = ct_partition_entry(from, place);
+            if (entry->slot == CT_SLOT_EMPTY) continue;
+            if (!following->staged_outside || in_memory(&table->partitions[p], entry, before))
+                CT_TRY(settle_entry(table, &table->partitions[p], from, entry, before, status));
+        }
+        if (table->oldest_day > before) CT_TRY(settle_expired(table, &table->partitions[p], before, status));
+        ct_pause_point();
+    }
+    return CT_OK;
+}
+
+ct_code ct_following_settle(ct_following *following, ct_status *status) {
+    ct_store *store = following->store;
+    if (following->staged) take_over(following);
+    const ct_store *overlay = following->now->overlay;
+    if (!overlay) return CT_OK;
+    if (following->failed) return ct_fail(status, CT_INVALID, "a delta could not be put into memory; begin anew with a later base");
+    /* The disk first: where that fails, nothing has changed, and all of it may be tried again. */
+    if (following->staged_outside && !ct_tier_changed(store->tier)) CT_TRY(ct_tier_create_changed(store->tier, following->scratch, status));
+    for (size_t i = 0; i < store->table_count; i++) {
+        if (following->staged_outside) CT_TRY(settle_outside(following, overlay, i, following->before[i], status));
+        if (store->tier) ct_tier_expire_changed(store->tier, &store->tables[i]);
+    }
+    following->failed = true;
+    for (size_t i = 0; i < store->table_count; i++) CT_TRY(settle_table(following, i, status));
+    following->failed = false;
+    atomic_store(&following->now->store.overlay, NULL);
+    following->old_overlay = following->now->overlay;
+    following->now->overlay = NULL;
     return CT_OK;
 }

@@ -30,8 +30,8 @@ ct_store *ct_following_view(const ct_following *following); /* the newest one; f
 CT_MUST_CHECK ct_code ct_following_stage(ct_following *following, const ct_delta *delta, ct_store **out_view, ct_status *status);
 /* Instead of settle: the staged view was never read. */
 void ct_following_drop(ct_following *following);
-/* Nobody reads the view before any more. A failure (memory, disk) leaves the overlay in its place: all is still right, but the next stage
- * says so. */
+/* Nobody reads the view before any more. A failure (memory, disk) leaves the overlay in its place: all is still right, but nothing can be
+ * staged. A disk may have room later: call it again until it is settled. */
 CT_MUST_CHECK ct_code ct_following_settle(ct_following *following, ct_status *status);
 
 #endif

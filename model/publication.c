@@ -451,12 +451,14 @@ void ct_follower_drop(ct_follower *follower) {
 }
 
 ct_code ct_follower_settle(ct_follower *follower, ct_status *status) {
-    ct_model *before = ct_follower_model(follower);
-    follower->now = 1 - follower->now;
-    follower->sequence = follower->staged_sequence;
-    follower->staged = false;
-    if (before->histories != NULL) ct_histories_retire(before->histories, ct_follower_model(follower)->histories);
-    before->histories = NULL;
+    if (follower->staged) {
+        ct_model *before = ct_follower_model(follower);
+        follower->now = 1 - follower->now;
+        follower->sequence = follower->staged_sequence;
+        follower->staged = false;
+        if (before->histories != NULL) ct_histories_retire(before->histories, ct_follower_model(follower)->histories);
+        before->histories = NULL;
+    }
     const ct_code code = ct_following_settle(follower->following, status);
     follower->models[1 - follower->now]->store = ct_follower_model(follower)->store; /* its own is gone */
     return code;

@@ -93,7 +93,7 @@ int64_t ct_follower_sequence(const ct_follower *follower); /* -1 = the base does
 /* The model behind the delta, which must follow; for whoever asks from now on. On failure everything is as before. */
 CT_MUST_CHECK ct_code ct_follower_stage(ct_follower *follower, const ct_delta *delta, ct_model **out_model, ct_status *status);
 void ct_follower_drop(ct_follower *follower); /* instead of settle: nobody has read it */
-/* Nobody reads the model before any more. */
+/* Nobody reads the model before any more. On failure the new one is read all the same, but none can be staged; call it again. */
 CT_MUST_CHECK ct_code ct_follower_settle(ct_follower *follower, ct_status *status);
 
 #endif

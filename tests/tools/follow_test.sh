@@ -18,9 +18,10 @@ base() { printf '%s/base-%012d' "$1" "$2"; }
 
 . "$root/tests/tools/timed_log.sh"
 
+within=() # a program that the server is started by
 serve() { # ARGUMENT...: a server in the background; its log is in log
     rm -f listening log # of the one before
-    "$program" serve "$@" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --look-seconds 0.05 --queue-ms 600000 >listening 2>log </dev/null &
+    "${within[@]}" "$program" serve "$@" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --look-seconds 0.05 --queue-ms 600000 >listening 2>log </dev/null &
     server=$!
     children+=("$server")
     until grep -q '^admin on' listening; do
@@ -227,6 +228,34 @@ killed() {
     stop
 }
 run_case killed
+
+# The disk of --scratch is full: what is there is served, it is said once, and it goes on when there is room.
+full_disk() {
+    cat >small.sh <<'END'
+mount -t tmpfs -o size=16k tmpfs scratch || exit 77
+(exec 3<>room; read -rt 600 -u 3 && mount -o remount,size=64m scratch) >/dev/null 2>&1 &
+exec "$@"
+END
+    rm -rf stage scratch
+    mkdir stage scratch
+    mkfifo room
+    cp -r "$(base pub 0)" stage/
+    unshare --user --map-root-user --mount mount -t tmpfs tmpfs scratch || { echo "  SKIP: nothing can be mounted here"; return; }
+    within=(unshare --user --map-root-user --mount bash small.sh)
+    serve --follow m=stage --memory 1 --scratch scratch || return
+    within=()
+    arrives pub 1
+    logged 'level=error .*result=not_yet .*sequence=1 .*no further delta is taken until this one has found its place: scratch/.*No space left'
+    arrives pub 2
+    answers_as "$(at 1)" "a full disk"
+    [ "$(metric 'clicktower_deltas_total{model="m",result="refused"}')" = 0 ] || wrong "a full disk: refused in /metrics"
+    echo >room
+    logged 'result=done .*sequence=2 '
+    answers_as "$(at 2)" "room again"
+    [ "$(count result=not_yet)" -eq 1 ] || wrong "a full disk is said more than once"
+    stop
+}
+run_case full_disk
 
 # Requests that never end, beside a training that publishes as fast as it can: none fails.
 live() {

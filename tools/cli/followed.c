@@ -21,7 +21,8 @@ struct ct_followed {
     ct_server *server; /* NULL = nothing is served yet */
     ct_followed_swap_fn swap;
     void *swap_context;
-    char *said; /* the path that was called not complete last */
+    bool unsettled; /* the delta that is served */
+    char *said;     /* the path that was called not complete last */
     struct {
         char *path;
         int64_t changed_ns; /* as it stood then; 0 = it was not there */
@@ -105,6 +106,19 @@ static void count_applied(ct_followed *f, const ct_delta_facts *facts, const int
                 (double)(at[1] - at[0]) * 1e-6, (double)(at[2] - at[1]) * 1e-6, (double)(at[3] - at[2]) * 1e-6);
 }
 
+/* The delta that is served takes its place. It may fail (a full disk in scratch): no other one is taken then, and each look tries again. */
+static bool settle(ct_followed *f) {
+    ct_status status = CT_STATUS_INIT;
+    const bool before = f->unsettled;
+    f->unsettled = ct_follower_settle(f->follower, &status) != CT_OK;
+    if (!f->unsettled) return true;
+    (void)ct_fail_within(&status, "no further delta is taken until this one has found its place");
+    f->stats.not_yet++;
+    if (!before) log_line(f, CT_LOG_ERROR, "not_yet", status.message);
+    tell(f);
+    return false;
+}
+
 static ct_code take_delta(ct_followed *f, const char *path, ct_status *status) {
     ct_delta *delta = NULL;
     ct_delta_facts facts;
@@ -126,10 +140,10 @@ static ct_code take_delta(ct_followed *f, const char *path, ct_status *status) {
         f->stats.newest_seconds = seconds_since(facts.newest_row_ms);
     }
     at[2] = ct_clock_ns();
-    code = ct_follower_settle(f->follower, status);
+    (void)settle(f); /* else it is tried again before the next one */
     at[3] = ct_clock_ns();
     count_applied(f, &facts, at);
-    return code;
+    return CT_OK;
 }
 
 /* --- a base --- */
@@ -158,6 +172,7 @@ static ct_code take_base(ct_followed *f, const char *path, ct_status *status) {
     }
     ct_follower_close(f->follower);
     f->follower = next;
+    f->unsettled = false;
     f->stats.bases++;
     tell(f);
     char version[CT_DIGEST_HEX_BYTES], name[256];
@@ -199,7 +214,7 @@ static char *choose(const ct_followed *f, const ct_publication *list, bool *out_
     const int64_t sequence = ct_follower_sequence(f->follower), next = sequence >= 0 ? sequence + 1 : find_next(f, list);
     *out_base = false;
     *out_gap = -1;
-    if (next >= 0 && has(list->deltas, list->delta_count, next)) {
+    if (!f->unsettled && next >= 0 && has(list->deltas, list->delta_count, next)) {
         char *path = ct_publication_delta(f->publication, next);
         if (!path || !is_refused(f, path, false)) return path;
         free(path); /* a later base is a way out */
@@ -242,6 +257,7 @@ static bool step(ct_followed *f) {
         if (!f->said) remember(&f->said, f->publication);
         return false;
     }
+    if (f->unsettled) (void)settle(f);
     char *path = choose(f, &list, &base, &gap);
     ct_publication_deinit(&list);
     if (!path) {
