@@ -130,7 +130,7 @@ static void raw_ingest(uint64_t rows, const char *record, size_t bytes, double *
     char key[8], *error = NULL;
     const int64_t since = ct_clock_ns();
     must(ct_folder_create(path_of("raw"), &status));
-    must(ct_database_open(&database, path_of("raw"), CT_DATABASE_NEW, names, 1, &status));
+    must(ct_database_open(&database, path_of("raw"), CT_DATABASE_NEW, NULL, names, 1, &status));
     rocksdb_envoptions_t *environment = rocksdb_envoptions_create();
     rocksdb_sstfilewriter_t *writer = rocksdb_sstfilewriter_create(environment, database.options);
     const char *path = path_of("raw/new.sst");
@@ -153,7 +153,7 @@ static void raw_scan(uint64_t rows) {
     ct_database database;
     const char *const names[] = {"ids"};
     uint64_t found = 0, sum = 0;
-    must(ct_database_open(&database, path_of("raw"), CT_DATABASE_SCAN, names, 1, &status));
+    must(ct_database_open(&database, path_of("raw"), CT_DATABASE_SCAN, NULL, names, 1, &status));
     rocksdb_readoptions_t *options = rocksdb_readoptions_create();
     rocksdb_readoptions_set_verify_checksums(options, 1);
     rocksdb_readoptions_set_readahead_size(options, 1 << 20);
@@ -173,7 +173,7 @@ static void raw_scan(uint64_t rows) {
 static double raw_reads(const uint64_t *keys) {
     ct_database database;
     const char *const names[] = {"ids"};
-    must(ct_database_open(&database, path_of("raw"), CT_DATABASE_READ, names, 1, &status));
+    must(ct_database_open(&database, path_of("raw"), CT_DATABASE_READ, NULL, names, 1, &status));
     rocksdb_readoptions_t *options = rocksdb_readoptions_create();
     rocksdb_readoptions_set_verify_checksums(options, 1);
     char bytes[GET_KEYS][8], *errors[GET_KEYS];
