@@ -113,7 +113,6 @@ typedef struct ct_worker {
     pthread_t thread;
     ct_score_work *works[CT_SERVE_GROUP_CALLS];
     size_t work_count;                   /* calls at hand: the first ones of works */
-    size_t trifles;                      /* those of them that were taken as such (threads.c) */
     ct_arena arena;                      /* of what is computed together, and of messages of other methods */
     size_t rows_done;                    /* since its present work began */
     bool idle;                           /* it leads and waits: what comes first may be computed at once */
@@ -140,7 +139,6 @@ struct ct_server {
     double rate_rows, rate_ns; /* of late: rows that were computed, and how long threads took for them */
     ct_hold hold;              /* the leader's, without the lock */
     size_t scoring;            /* Score requests taken and not yet answered */
-    size_t trifles;            /* those of them that are in work as such (threads.c) */
     int64_t company_ns;        /* when a Score request last came while another was there */
     bool draining;
     atomic_int_least64_t begun_ns; /* when the last Score request was; read without the lock */

@@ -5,8 +5,9 @@
  *
  * But where there is nothing else to do than a few calls that take little (TRIFLE_NS each, TRIFLES_NS together, as far as is known), the
  * leader computes them itself, all together, and goes on leading. What comes meanwhile is read when they are answered, again all together.
- * To let another thread lead costs two switches and a wake-up, and then two threads are in gRPC at once, whose locks bring in a third one
- * of its own; and the sooner calls are taken, the fewer are computed together. Of more than HELP_NS another thread takes half.
+ * To let another thread lead costs two switches and a wake-up, and then two threads are in gRPC at once, whose locks make a third one of
+ * the lot; and the sooner calls are taken, the fewer are computed together. Where calls come faster than one thread can answer them, there
+ * are soon more than a few, and the threads share the work.
  *
  * A short call that comes alone is computed by the leader even at once, in the middle of its poll: to wake another thread to lead would
  * take about as long as the call does. What comes meanwhile waits for that time (SHORT_NS at most, as far as is known), and for a while
@@ -33,7 +34,6 @@ enum {
     SHORT_NS = 200000,
     TRIFLE_NS = 100000,
     TRIFLES_NS = 1000000,
-    HELP_NS = 300000,
     COMPANY_NS = 1000000,
     WATCH_NS = 100000
 };
@@ -73,24 +73,19 @@ static double work_ns(const ct_server *server, size_t rows) {
     return (double)rows * server->queue.row_ns * (double)(server->thread_count - 1);
 }
 
-/* Under lock. Are the calls that wait, with others that were so when they were taken, all that there is to do, each of them little, and
- * together no more than the leader may be away? */
+/* Under lock. Are the calls that wait all that there is to do, each of them little, and together no more than the leader may be away? */
 static bool are_trifles(const ct_server *server) {
-    const size_t count = server->queue.count, rows = server->queue.rows;
-    if (count == 0 || server->scoring != count + server->trifles || !is_small(ct_queue_peek(&server->queue))) return false;
-    const double ns = work_ns(server, rows);
-    return ns > 0 && ns <= TRIFLE_NS * (double)count && work_ns(server, rows + server->trifles) <= TRIFLES_NS;
+    const double ns = work_ns(server, server->queue.rows);
+    return server->queue.count && server->scoring == server->queue.count && is_small(ct_queue_peek(&server->queue)) && ns > 0 &&
+           ns <= TRIFLES_NS && ns <= TRIFLE_NS * (double)server->queue.count;
 }
 
-/* Under lock. The next call, and, where it is small, those behind it that are, too; but other threads that are free get their part, of
- * trifles one of them a half of many. */
-static bool take_group(ct_worker *worker) {
+/* Under lock. The next call, and, where it is small, those behind it that are, too; but where `share`, other threads that are free get
+ * their part. */
+static bool take_group(ct_worker *worker, bool share) {
     ct_server *server = worker->server;
     const int64_t now = ct_clock_ns();
-    const bool trifles = are_trifles(server);
-    size_t takers = server->waiting > 1 ? server->waiting : 1;
-    if (trifles) takers = server->waiting && work_ns(server, server->queue.rows) > HELP_NS ? 2 : 1;
-    const size_t most = (server->queue.count + takers - 1) / takers;
+    const size_t takers = share && server->waiting > 1 ? server->waiting : 1, most = (server->queue.count + takers - 1) / takers;
     size_t rows = 0;
     worker->work_count = 0;
     while (worker->work_count < CT_SERVE_GROUP_CALLS) {
@@ -106,15 +101,12 @@ static bool take_group(ct_worker *worker) {
         if (alone) break;
     }
     if (!has_plenty(server)) (void)pthread_cond_signal(&server->hungry);
-    worker->trifles = trifles ? worker->work_count : 0;
     return worker->work_count > 0;
 }
 
 /* Under lock, which is given back meanwhile. Helps with a shared request, or computes the calls at hand. */
 static void work(ct_worker *worker, ct_score_work *shared) {
     ct_server *server = worker->server;
-    const size_t trifles = shared ? 0 : worker->trifles;
-    server->trifles += trifles;
     (void)pthread_mutex_unlock(&server->lock);
     const int64_t began = ct_clock_ns();
     worker->rows_done = 0;
@@ -123,7 +115,6 @@ static void work(ct_worker *worker, ct_score_work *shared) {
     else
         ct_score_run(worker);
     (void)pthread_mutex_lock(&server->lock);
-    server->trifles -= trifles;
     note_work(server, worker, began);
 }
 
@@ -189,10 +180,9 @@ static void lead(ct_worker *worker) {
     ct_server *server = worker->server;
     ct_rpc_polled polled = CT_RPC_NOTHING;
     while (polled != CT_RPC_STOPPED && (server->queue.count == 0 || server->waiting == 0 || are_trifles(server))) {
-        const bool trifles = are_trifles(server) && take_group(worker), plenty = has_plenty(server);
+        const bool trifles = are_trifles(server) && take_group(worker, false), plenty = has_plenty(server);
         if (trifles) {
             server->stats.direct_requests += worker->work_count;
-            if (server->queue.count) (void)pthread_cond_signal(&server->work);
             work(worker, NULL);
         }
         (void)pthread_mutex_unlock(&server->lock);
@@ -301,7 +291,7 @@ static bool score_at_once(ct_worker *leader, const ct_queue_entry *entry) {
     if (at_once) {
         server->scoring++;
         server->stats.direct_requests++;
-        leader->work_count = leader->trifles = 1;
+        leader->work_count = 1;
         ct_score_begin(server, leader->works[0], call_of(entry), now, now);
         work(leader, NULL);
     }
@@ -346,8 +336,8 @@ void *ct_worker_main(void *argument) {
         if (!server->leading) {
             server->leading = true;
             lead(worker);
-            if (!server->stopped && take_group(worker)) work(worker, NULL);
-        } else if ((shared = ct_share_find(server)) || take_group(worker)) {
+            if (!server->stopped && take_group(worker, true)) work(worker, NULL);
+        } else if ((shared = ct_share_find(server)) || take_group(worker, true)) {
             work(worker, shared);
         } else {
             server->waiting++;
