@@ -22,7 +22,7 @@ struct ct_snapshot {
     json_t *manifest; /* store.json; NULL = nothing is left to be written */
     ct_table_state states[CT_STORE_MAX_TABLES];
     ct_filter *filters[CT_STORE_MAX_TABLES]; /* copies, of tables that have one */
-    bool linking; /* the helper has snapshot's folder in work, or will */
+    bool linking;                            /* the helper has snapshot's folder in work, or will */
 };
 
 /* Whose turn it is to write snapshots. */
