@@ -110,8 +110,8 @@ static void put_requests(FILE *out, ct_server *server, const ct_server_stats *st
     one(out, "clicktower_merged_requests_total", "counter", "Requests that were computed together with others.",
         (double)stats->merged_requests);
     one(out, "clicktower_merged_groups_total", "counter", "Groups of requests that were computed together.", (double)stats->merged_groups);
-    one(out, "clicktower_direct_requests_total", "counter", "Requests that were computed by the thread that had read them.",
-        (double)stats->direct_requests);
+    one(out, "clicktower_direct_requests_total", "counter",
+        "Requests that came alone and were computed at once by the thread that had read them.", (double)stats->direct_requests);
     one(out, "clicktower_queue_requests", "gauge", "Requests that wait now.", (double)stats->queued);
     one(out, "clicktower_queue_limit_requests", "gauge", "Requests that may wait.", (double)stats->queue_calls);
     one(out, "clicktower_active_requests", "gauge", "Requests taken and not yet answered, those that wait included.",

@@ -67,7 +67,7 @@ typedef struct ct_server_stats {
     uint64_t no_token, peer_limit, no_method;                    /* calls of any method that were refused before they were looked at */
     char last_message[CT_SERVER_CODES][CT_SERVER_MESSAGE_BYTES]; /* what was said the last time, by how requests ended */
     uint64_t merged_groups, merged_requests;                     /* forwards of several requests, and the requests that they were of */
-    uint64_t direct_requests;                                    /* computed by the thread that had read them */
+    uint64_t direct_requests;                                    /* computed at once by the thread that had read them */
     ct_latency_histogram latency;                                /* of answered requests, from arrival to answer */
     ct_latency_histogram waited;                                 /* of requests whose work began, from arrival to then */
     /* The stages behind that: message to batch; look-ups and products (where requests are computed together, each has all of it); and

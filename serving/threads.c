@@ -3,14 +3,8 @@
  * another thread is free, the leader lets that one lead and computes; else it goes on polling. So somebody always reads the network,
  * answers Health and notices who has gone, and gRPC's polling is never passed around among threads that all wait for it.
  *
- * But where there is nothing else to do than a few calls that take little (TRIFLE_NS each, TRIFLES_NS together, as far as is known), the
- * leader computes them itself, all together, and goes on leading. What comes meanwhile is read when they are answered, again all together.
- * To let another thread lead costs two switches and a wake-up, and then two threads are in gRPC at once, whose locks make a third one of
- * the lot; and the sooner calls are taken, the fewer are computed together. Where calls come faster than one thread can answer them, there
- * are soon more than a few, and the threads share the work.
- *
- * A short call that comes alone is computed by the leader even at once, in the middle of its poll: to wake another thread to lead would
- * take about as long as the call does. What comes meanwhile waits for that time (SHORT_NS at most, as far as is known), and for a while
+ * But a short call that comes alone is computed by the leader at once, in the middle of its poll: to wake another thread to lead would take
+ * about as long as the call does. What comes meanwhile waits for that time (SHORT_NS at most, as far as is known), and for a while
  * (COMPANY_NS) after calls were there together nothing is done so. Where the client asked again within WATCH_NS of its answer, the leader
  * looks for the next call for so long before it sleeps: falling asleep and being woken take a good part of such a call's time.
  *
@@ -32,8 +26,6 @@ enum {
     HOLD_NS = 50000000,
     RATE_ROWS = 8192,
     SHORT_NS = 200000,
-    TRIFLE_NS = 100000,
-    TRIFLES_NS = 1000000,
     COMPANY_NS = 1000000,
     WATCH_NS = 100000
 };
@@ -68,30 +60,17 @@ static void note_work(ct_server *server, const ct_worker *worker, int64_t began_
 
 static bool is_small(const ct_queue_entry *entry) { return entry->rows <= CT_SERVE_MERGE_ROWS && entry->bytes <= CT_SERVE_MERGE_BYTES; }
 
-/* Under lock. What so many rows take a thread, as far as is known; 0 = it is not. */
-static double work_ns(const ct_server *server, size_t rows) {
-    return (double)rows * server->queue.row_ns * (double)(server->thread_count - 1);
-}
-
-/* Under lock. Are the calls that wait all that there is to do, each of them little, and together no more than the leader may be away? */
-static bool are_trifles(const ct_server *server) {
-    const double ns = work_ns(server, server->queue.rows);
-    return server->queue.count && server->scoring == server->queue.count && is_small(ct_queue_peek(&server->queue)) && ns > 0 &&
-           ns <= TRIFLES_NS && ns <= TRIFLE_NS * (double)server->queue.count;
-}
-
-/* Under lock. The next call, and, where it is small, those behind it that are, too; but where `share`, other threads that are free get
- * their part. */
-static bool take_group(ct_worker *worker, bool share) {
+/* Under lock. The next call, and, where it is small, those behind it that are, too; but other threads that are free get their part. */
+static bool take_group(ct_worker *worker) {
     ct_server *server = worker->server;
     const int64_t now = ct_clock_ns();
-    const size_t takers = share && server->waiting > 1 ? server->waiting : 1, most = (server->queue.count + takers - 1) / takers;
+    const size_t share = server->waiting > 1 ? (server->queue.count + server->waiting - 1) / server->waiting : server->queue.count;
     size_t rows = 0;
     worker->work_count = 0;
     while (worker->work_count < CT_SERVE_GROUP_CALLS) {
         const ct_queue_entry *next = ct_queue_peek(&server->queue);
         if (!next) break;
-        const bool joins = is_small(next) && rows + next->rows <= CT_SERVE_BLOCK_ROWS && worker->work_count < most;
+        const bool joins = is_small(next) && rows + next->rows <= CT_SERVE_BLOCK_ROWS && worker->work_count < share;
         if (worker->work_count && !joins) break;
         const bool alone = !is_small(next);
         rows += next->rows;
@@ -179,16 +158,10 @@ static ct_rpc_polled watch(ct_worker *worker) {
 static void lead(ct_worker *worker) {
     ct_server *server = worker->server;
     ct_rpc_polled polled = CT_RPC_NOTHING;
-    while (polled != CT_RPC_STOPPED && (server->queue.count == 0 || server->waiting == 0 || are_trifles(server))) {
-        const bool trifles = are_trifles(server) && take_group(worker, false), plenty = has_plenty(server);
-        if (trifles) {
-            server->stats.direct_requests += worker->work_count;
-            work(worker, NULL);
-        }
+    while (polled != CT_RPC_STOPPED && (server->queue.count == 0 || server->waiting == 0)) {
+        const bool plenty = has_plenty(server);
         (void)pthread_mutex_unlock(&server->lock);
-        if (trifles) {
-            (void)read_all(worker, &polled, FEW_QUIET_POLLS);
-        } else if (plenty) {
+        if (plenty) {
             const bool all = read_all(worker, &polled, QUIET_POLLS);
             (void)tend_queue(server);
             if (all) nap(server);
@@ -336,8 +309,8 @@ void *ct_worker_main(void *argument) {
         if (!server->leading) {
             server->leading = true;
             lead(worker);
-            if (!server->stopped && take_group(worker, true)) work(worker, NULL);
-        } else if ((shared = ct_share_find(server)) || take_group(worker, true)) {
+            if (!server->stopped && take_group(worker)) work(worker, NULL);
+        } else if ((shared = ct_share_find(server)) || take_group(worker)) {
             work(worker, shared);
         } else {
             server->waiting++;
