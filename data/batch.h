@@ -26,9 +26,10 @@ typedef struct ct_column {
 
 typedef struct ct_batch {
     size_t rows;
-    int64_t first_row;   /* global number of row 0 in this pass over the log */
-    bool tail;           /* of a reader: at the log's end, and would be another batch if the log were longer */
-    size_t column_count; /* the schema's field_count */
+    int64_t first_row;            /* global number of row 0 in this pass over the log */
+    int64_t oldest_ms, newest_ms; /* of a reader: when the first and the last of its rows came, since 1970; shuffled, of their window */
+    bool tail;                    /* of a reader: at the log's end, and would be another batch if the log were longer */
+    size_t column_count;          /* the schema's field_count */
     ct_column *columns;
     size_t row_capacity;
 } ct_batch;

@@ -40,7 +40,8 @@ static inline size_t ct_column_values(const ct_column *column, size_t rows) { re
 char *ct_source_name_of(const char *path);
 /* Reading from a pipe or a terminal gives up with CT_CANCELLED soon after one of the flags becomes true; either may be NULL. */
 void ct_source_set_stop(ct_source *source, const atomic_bool *first, const atomic_bool *second);
-/* Has a pipe or a terminal nothing to read for a short while? False for what does not block. */
-bool ct_source_is_quiet(ct_source *source);
+/* Whether what was read since then (ct_clock_ns) should go on: of a pipe that brings nothing for 20 ms, or for as long too little. So a row
+ * of a stream is late by 20 ms at most, however slowly or steadily rows come. */
+bool ct_source_should_go_on(ct_source *source, int64_t since_ns);
 
 #endif

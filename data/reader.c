@@ -122,6 +122,7 @@ static ct_code read_chunk(ct_reader *reader, ct_chunk *c, ct_status *status) {
         if (code != CT_END) {
             c->source = reader->source_next;
             c->is_block = reader->blocks != NULL;
+            c->read_ms = ct_clock_unix_ms();
             return code;
         }
         end_source(reader);

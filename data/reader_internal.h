@@ -22,7 +22,8 @@ typedef struct ct_chunk {
     ct_row_layout layout;
     ct_rows rows; /* of a text after it was parsed; of a block at once */
     bool is_block;
-    ct_code code; /* CT_OK: there are rows; else the log ends here, or a failure with its status */
+    int64_t read_ms; /* when, since 1970 */
+    ct_code code;    /* CT_OK: there are rows; else the log ends here, or a failure with its status */
     ct_status status;
     bool parsed; /* under lock */
 } ct_chunk;

@@ -106,8 +106,11 @@ static ct_code put_rows(ct_reader *reader, const ct_chunk *c, size_t until, bool
         if (reader->options.max_rows >= 0 && (int64_t)count > reader->options.max_rows - reader->report.rows) {
             count = (size_t)(reader->options.max_rows - reader->report.rows);
         }
-        reader->filling->batch->rows = reader->rows;
-        CT_TRY(ct_batch_append(reader->filling->batch, c->rows.batch, reader->put_row, count, status));
+        ct_batch *batch = reader->filling->batch;
+        batch->rows = reader->rows;
+        if (batch->rows == 0) batch->oldest_ms = c->read_ms;
+        batch->newest_ms = c->read_ms;
+        CT_TRY(ct_batch_append(batch, c->rows.batch, reader->put_row, count, status));
         reader->put_row += count;
         CT_TRY(count_good(reader, count, status));
     }

@@ -88,6 +88,8 @@ static void fill(ct_shuffle *shuffle) {
     shuffle->end_code = shuffle->options.next(shuffle->options.source, &batch, &shuffle->end_status);
     if (shuffle->end_code != CT_OK) return;
     shuffle->end_code = reserve(shuffle, window, batch->rows, &shuffle->end_status);
+    if (window->rows == 0) window->oldest_ms = batch->oldest_ms;
+    window->newest_ms = batch->newest_ms;
     if (shuffle->end_code == CT_OK) shuffle->end_code = ct_batch_append(window, batch, 0, batch->rows, &shuffle->end_status);
     shuffle->options.release(shuffle->options.source, batch);
 }
@@ -132,6 +134,8 @@ ct_code ct_shuffle_next(ct_shuffle *shuffle, ct_batch **out_batch, ct_status *st
     const size_t left = window->rows - shuffle->at, count = left < shuffle->options.batch_rows ? left : shuffle->options.batch_rows;
     CT_TRY(ct_batch_gather(free->batch, window, shuffle->order + shuffle->at, count, status));
     free->batch->first_row = shuffle->rows;
+    free->batch->oldest_ms = window->oldest_ms;
+    free->batch->newest_ms = window->newest_ms;
     free->batch->tail = window->rows < shuffle->options.window_rows;
     free->held = true;
     shuffle->held++;

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "data/block_file.h"
 #include "data/source_internal.h"
 
@@ -37,9 +38,11 @@ static ct_code wait_readable(ct_source *source, ct_status *status) {
     }
 }
 
-bool ct_source_is_quiet(ct_source *source) {
+bool ct_source_should_go_on(ct_source *source, int64_t since_ns) {
     struct pollfd descriptor = {.fd = source->fd, .events = POLLIN};
-    return source->may_block && !source->at_end && source->input_at == source->input_end && poll(&descriptor, 1, QUIET_MS) == 0;
+    if (!source->may_block || source->at_end) return false;
+    const int64_t left_ms = QUIET_MS - (ct_clock_ns() - since_ns) / 1000000;
+    return left_ms <= 0 || (source->input_at == source->input_end && poll(&descriptor, 1, (int)left_ms) == 0);
 }
 
 /* Reads once into `buffer`; 0 bytes at the end. How a command ended is learned here, so that what cut its output is told, not that it is

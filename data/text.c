@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "data/rows.h"
 
 enum { LINE_TOO_LONG = CT_LINE_MAX_BYTES + 2 }; /* so many bytes without a newline, one of which may be a carriage return */
@@ -40,6 +41,7 @@ static void skip(ct_text_cutter *cutter, char *buffer, size_t *used) {
 /* Fills the buffer; `*out_whole`: bytes of whole lines, `*out_used`: of all that was read. */
 static ct_code read_lines(ct_text_cutter *cutter, ct_text *text, size_t wanted, size_t *out_whole, size_t *out_used, ct_status *status) {
     size_t used = *out_used, whole = 0, got;
+    int64_t since_ns = 0; /* when the first of them came */
     for (;;) {
         if (used >= wanted && whole) break;
         if (used >= LINE_TOO_LONG && !whole) {
@@ -65,13 +67,14 @@ static ct_code read_lines(ct_text_cutter *cutter, ct_text *text, size_t wanted, 
         }
         size_t searched = used;
         used += got;
+        if (since_ns == 0) since_ns = ct_clock_ns();
         if (cutter->skipping) {
             skip(cutter, text->buffer, &used);
             searched = 0;
         }
         const char *newline = used > searched ? memrchr(text->buffer + searched, '\n', used - searched) : NULL;
         if (newline) whole = (size_t)(newline + 1 - text->buffer);
-        if (whole && ct_source_is_quiet(cutter->source)) break;
+        if (whole && ct_source_should_go_on(cutter->source, since_ns)) break;
     }
     *out_whole = whole;
     *out_used = used;

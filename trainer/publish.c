@@ -311,13 +311,13 @@ void publisher_waits(publisher *publisher, bool waits) {
         (void)pthread_mutex_lock(&publisher->lock);
 }
 
-ct_code publisher_batch(publisher *publisher, int64_t read_unix_ms, ct_status *status) {
+ct_code publisher_batch(publisher *publisher, const ct_batch *batch, ct_status *status) {
     if (publisher->failed.code != CT_OK) {
         *status = publisher->failed;
         return status->code;
     }
-    if (publisher->oldest_ms == 0) publisher->oldest_ms = read_unix_ms;
-    publisher->newest_ms = read_unix_ms;
+    if (publisher->oldest_ms == 0) publisher->oldest_ms = batch->oldest_ms;
+    publisher->newest_ms = batch->newest_ms;
     if (publisher->catching_up) {
         const int64_t rows = ct_model_rows(publisher->model);
         char digest[CT_DIGEST_HEX_BYTES] = "";

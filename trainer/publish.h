@@ -12,8 +12,8 @@ ct_code publisher_create(ct_model *model, const ct_trainer *trainer, const ct_tr
 void publisher_destroy(publisher *publisher); /* NULL is fine */
 /* The run waits for rows, or no longer does: between the two the model is the publisher's. */
 void publisher_waits(publisher *publisher, bool waits);
-/* A batch was learned, which was read at that time. Publishes where it is due. */
-ct_code publisher_batch(publisher *publisher, int64_t read_unix_ms, ct_status *status);
+/* A reader's batch was learned. Publishes where it is due. */
+ct_code publisher_batch(publisher *publisher, const ct_batch *batch, ct_status *status);
 /* Behind the last batch: what has not been published yet. */
 ct_code publisher_finish(publisher *publisher, ct_status *status);
 int64_t publisher_ns(const publisher *publisher); /* spent on it so far */

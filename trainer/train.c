@@ -55,7 +55,7 @@ static ct_code train_batch(train_run *run, const ct_batch *batch, uint32_t epoch
     }
     CT_TRY(step(run, batch, epoch, status));
     run->fingerprint = run_fingerprint(run->fingerprint, batch);
-    if (run->publisher != NULL) CT_TRY(publisher_batch(run->publisher, run->batch_ms, status));
+    if (run->publisher != NULL) CT_TRY(publisher_batch(run->publisher, batch, status));
     if (options->checkpoint_rows == 0 || tail || ct_model_rows(run->model) < run->next_checkpoint) return CT_OK;
     if (ct_watch_astray(run->watch)) return CT_OK; /* the last good one stays */
     while (run->next_checkpoint <= ct_model_rows(run->model)) run->next_checkpoint += options->checkpoint_rows;
@@ -110,12 +110,9 @@ static ct_code train_epoch(train_run *run, uint32_t epoch, ct_status *status) {
         return code;
     }
     code = next_batch(run, reader, &batch, status);
-    int64_t next_ms = ct_clock_unix_ms();
     while (code == CT_OK) {
         ct_status next_status = CT_STATUS_INIT;
-        run->batch_ms = next_ms;
         const ct_code next_code = next_batch(run, reader, &next, &next_status);
-        next_ms = ct_clock_unix_ms();
         bool skip = false;
         code = skip_batch(run, batch, epoch, &skip, status);
         ct_model_look_ahead(run->model, next_code == CT_OK && !skip ? next : NULL, epoch);

@@ -31,7 +31,6 @@ typedef struct train_run {
     ct_trainer *trainer;
     ct_watch *watch;
     publisher *publisher; /* NULL = nothing is published */
-    int64_t batch_ms;     /* when the batch at work was read, since 1970 */
     char *out;            /* the out folder, without slashes behind it */
     ct_progress progress;
     int64_t started_ns;

@@ -2,8 +2,12 @@
 #include "data/reader.h"
 
 #include <pthread.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "tests/data/rows.h"
 
 static char *folder;
@@ -32,6 +36,96 @@ static void test_pipe_pauses(void **state) {
     (void)close(ends[1]);
     assert_ok(ct_reader_next(reader, &batch, &status), &status);
     assert_true(batch->rows == 1 && ct_column_f32(&batch->columns[0])[0] == 50.0f);
+    ct_reader_close(reader);
+    assert_true(dup2(kept, 0) == 0);
+    (void)close(kept);
+    ct_schema_destroy(schema);
+}
+
+static struct {
+    int to;
+    atomic_bool stop;
+    size_t lines;
+} steady;
+enum { STEADY_MOST = 20000 };
+
+static void *write_steadily(void *unused) {
+    const struct timespec nap = {.tv_nsec = 1000000};
+    while (!atomic_load(&steady.stop) && steady.lines < STEADY_MOST && write(steady.to, "1000000\n", 8) == 8) {
+        steady.lines++;
+        (void)nanosleep(&nap, NULL);
+    }
+    return unused;
+}
+
+/* Rows of a pipe that never pauses come out, though they are far from a chunk. */
+static void test_pipe_steady(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(one_number);
+    ct_status status = CT_STATUS_INIT;
+    ct_reader *reader = NULL;
+    ct_batch *batch;
+    pthread_t writer;
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    const int kept = dup(0);
+    assert_true(kept >= 0 && dup2(ends[0], 0) == 0);
+    (void)close(ends[0]);
+    ct_reader_options options = options_of((const char *const[]){"-"}, 1, 4);
+    options.chunk_bytes = 8 * STEADY_MOST;
+    steady.to = ends[1];
+    assert_int_equal(pthread_create(&writer, NULL, write_steadily, NULL), 0);
+    assert_ok(ct_reader_open(schema, &options, &reader, &status), &status);
+    for (int i = 0; i < 3; i++) {
+        assert_ok(ct_reader_next(reader, &batch, &status), &status);
+        ct_reader_release(reader, batch);
+    }
+    atomic_store(&steady.stop, true);
+    assert_int_equal(pthread_join(writer, NULL), 0);
+    assert_true(steady.lines < STEADY_MOST);
+    (void)close(ends[1]);
+    ct_reader_close(reader);
+    assert_true(dup2(kept, 0) == 0);
+    (void)close(kept);
+    ct_schema_destroy(schema);
+}
+
+/* When a batch's rows came: of a pipe that pauses in the middle of a batch, its first ones came before the pause. The reader's thread may
+ * be slow to read them, so one batch of many must show it. */
+static void test_read_times(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(one_number);
+    ct_status status = CT_STATUS_INIT;
+    ct_reader *reader = NULL;
+    ct_batch *batch;
+    int ends[2], waiting;
+    bool shown = false;
+    assert_int_equal(pipe(ends), 0);
+    const int kept = dup(0);
+    assert_true(kept >= 0 && dup2(ends[0], 0) == 0);
+    (void)close(ends[0]);
+    const ct_reader_options options = options_of((const char *const[]){"-"}, 1, 4);
+    assert_ok(ct_reader_open(schema, &options, &reader, &status), &status);
+    for (int i = 0; i < 200 && !shown; i++) {
+        const int64_t before = ct_clock_unix_ms();
+        assert_int_equal(write(ends[1], "100000001\n100000002\n", 20), 20);
+        do {
+            assert_int_equal(ioctl(0, FIONREAD, &waiting), 0);
+            (void)sched_yield();
+        } while (waiting > 0);
+        const int64_t read = ct_clock_unix_ms();
+        while (ct_clock_unix_ms() <= read + 50) (void)sched_yield(); /* the reader waits for more for 20 ms */
+        const int64_t behind = ct_clock_unix_ms();
+        assert_int_equal(write(ends[1], "3\n4\n", 4), 4);
+        assert_ok(ct_reader_next(reader, &batch, &status), &status);
+        assert_int_equal(batch->rows, 4);
+        assert_true(batch->oldest_ms >= before && batch->oldest_ms <= batch->newest_ms);
+        assert_true(batch->newest_ms >= behind && batch->newest_ms <= ct_clock_unix_ms());
+        shown = batch->oldest_ms < behind;
+        ct_reader_release(reader, batch);
+    }
+    assert_true(shown);
+    (void)close(ends[1]);
     ct_reader_close(reader);
     assert_true(dup2(kept, 0) == 0);
     (void)close(kept);
@@ -212,8 +306,9 @@ static void test_close_early(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pipe_pauses), cmocka_unit_test(test_held), cmocka_unit_test(test_corrupt),
-        cmocka_unit_test(test_open),        cmocka_unit_test(test_stop), cmocka_unit_test(test_close_early),
+        cmocka_unit_test(test_pipe_pauses), cmocka_unit_test(test_pipe_steady), cmocka_unit_test(test_read_times),
+        cmocka_unit_test(test_held),        cmocka_unit_test(test_corrupt),     cmocka_unit_test(test_open),
+        cmocka_unit_test(test_stop),        cmocka_unit_test(test_close_early),
     };
     folder = temp_folder();
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
