@@ -474,6 +474,9 @@ def test_bad_clients():
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     wanted = 10000 if files == resource.RLIM_INFINITY else min(10000, files - 500)
+    with open(program, "rb") as file:  # the thread sanitizer takes a lock for each thing that gRPC frees: thousands that end at once take minutes
+        if b"__tsan_init" in file.read():
+            wanted = min(wanted, 1000)
     for _ in range(wanted):
         connect(PREFACE)
     print(f"{wanted} idle connections")
