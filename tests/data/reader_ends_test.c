@@ -12,6 +12,22 @@
 
 static char *folder;
 
+/* From now on standard input is a pipe, whose other end is *out_to; returns what it was before. */
+static int read_from_pipe(int *out_to) {
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    const int before = dup(0);
+    assert_true(before >= 0 && dup2(ends[0], 0) == 0);
+    (void)close(ends[0]);
+    *out_to = ends[1];
+    return before;
+}
+
+static void read_again_from(int before) {
+    assert_true(dup2(before, 0) == 0);
+    (void)close(before);
+}
+
 /* Rows that a pipe brings come out though it stays open. */
 static void test_pipe_pauses(void **state) {
     (void)state;
@@ -19,26 +35,22 @@ static void test_pipe_pauses(void **state) {
     ct_status status = CT_STATUS_INIT;
     ct_reader *reader = NULL;
     ct_batch *batch;
-    int ends[2];
-    assert_int_equal(pipe(ends), 0);
-    const int kept = dup(0);
-    assert_true(kept >= 0 && dup2(ends[0], 0) == 0);
-    (void)close(ends[0]);
+    int to;
+    const int kept = read_from_pipe(&to);
     const ct_reader_options options = options_of((const char *const[]){"-"}, 1, 4);
     assert_ok(ct_reader_open(schema, &options, &reader, &status), &status);
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(write(ends[1], "1000\n2000\n3000\n4000\n50", 22), 22);
+        assert_int_equal(write(to, "1000\n2000\n3000\n4000\n50", 22), 22);
         assert_ok(ct_reader_next(reader, &batch, &status), &status);
         assert_int_equal(batch->rows, 4);
         assert_true(ct_column_f32(&batch->columns[0])[0] == (i ? 501000.0f : 1000.0f));
         ct_reader_release(reader, batch);
     }
-    (void)close(ends[1]);
+    (void)close(to);
     assert_ok(ct_reader_next(reader, &batch, &status), &status);
     assert_true(batch->rows == 1 && ct_column_f32(&batch->columns[0])[0] == 50.0f);
     ct_reader_close(reader);
-    assert_true(dup2(kept, 0) == 0);
-    (void)close(kept);
+    read_again_from(kept);
     ct_schema_destroy(schema);
 }
 
@@ -66,14 +78,11 @@ static void test_pipe_steady(void **state) {
     ct_reader *reader = NULL;
     ct_batch *batch;
     pthread_t writer;
-    int ends[2];
-    assert_int_equal(pipe(ends), 0);
-    const int kept = dup(0);
-    assert_true(kept >= 0 && dup2(ends[0], 0) == 0);
-    (void)close(ends[0]);
+    int to;
+    const int kept = read_from_pipe(&to);
     ct_reader_options options = options_of((const char *const[]){"-"}, 1, 4);
     options.chunk_bytes = 8 * STEADY_MOST;
-    steady.to = ends[1];
+    steady.to = to;
     assert_int_equal(pthread_create(&writer, NULL, write_steadily, NULL), 0);
     assert_ok(ct_reader_open(schema, &options, &reader, &status), &status);
     for (int i = 0; i < 3; i++) {
@@ -83,10 +92,9 @@ static void test_pipe_steady(void **state) {
     atomic_store(&steady.stop, true);
     assert_int_equal(pthread_join(writer, NULL), 0);
     assert_true(steady.lines < STEADY_MOST);
-    (void)close(ends[1]);
+    (void)close(to);
     ct_reader_close(reader);
-    assert_true(dup2(kept, 0) == 0);
-    (void)close(kept);
+    read_again_from(kept);
     ct_schema_destroy(schema);
 }
 
@@ -98,17 +106,14 @@ static void test_read_times(void **state) {
     ct_status status = CT_STATUS_INIT;
     ct_reader *reader = NULL;
     ct_batch *batch;
-    int ends[2], waiting;
+    int to, waiting;
     bool shown = false;
-    assert_int_equal(pipe(ends), 0);
-    const int kept = dup(0);
-    assert_true(kept >= 0 && dup2(ends[0], 0) == 0);
-    (void)close(ends[0]);
+    const int kept = read_from_pipe(&to);
     const ct_reader_options options = options_of((const char *const[]){"-"}, 1, 4);
     assert_ok(ct_reader_open(schema, &options, &reader, &status), &status);
     for (int i = 0; i < 200 && !shown; i++) {
         const int64_t before = ct_clock_unix_ms();
-        assert_int_equal(write(ends[1], "100000001\n100000002\n", 20), 20);
+        assert_int_equal(write(to, "100000001\n100000002\n", 20), 20);
         do {
             assert_int_equal(ioctl(0, FIONREAD, &waiting), 0);
             (void)sched_yield();
@@ -116,7 +121,7 @@ static void test_read_times(void **state) {
         const int64_t read = ct_clock_unix_ms();
         while (ct_clock_unix_ms() <= read + 50) (void)sched_yield(); /* the reader waits for more for 20 ms */
         const int64_t behind = ct_clock_unix_ms();
-        assert_int_equal(write(ends[1], "3\n4\n", 4), 4);
+        assert_int_equal(write(to, "3\n4\n", 4), 4);
         assert_ok(ct_reader_next(reader, &batch, &status), &status);
         assert_int_equal(batch->rows, 4);
         assert_true(batch->oldest_ms >= before && batch->oldest_ms <= batch->newest_ms);
@@ -125,10 +130,9 @@ static void test_read_times(void **state) {
         ct_reader_release(reader, batch);
     }
     assert_true(shown);
-    (void)close(ends[1]);
+    (void)close(to);
     ct_reader_close(reader);
-    assert_true(dup2(kept, 0) == 0);
-    (void)close(kept);
+    read_again_from(kept);
     ct_schema_destroy(schema);
 }
 
@@ -248,11 +252,8 @@ static void *set_flag(void *flag) {
 static void test_stop(void **state) {
     (void)state;
     ct_schema *schema = schema_of(one_number);
-    int ends[2];
-    assert_int_equal(pipe(ends), 0);
-    const int kept = dup(0);
-    assert_true(kept >= 0 && dup2(ends[0], 0) == 0);
-    (void)close(ends[0]);
+    int to;
+    const int kept = read_from_pipe(&to);
     for (int kind = 0; kind < 3; kind++) {
         ct_status status = CT_STATUS_INIT;
         ct_reader *reader = NULL;
@@ -267,16 +268,15 @@ static void test_stop(void **state) {
         if (kind == 1) assert_int_equal(pthread_join(thread, NULL), 0);
         ct_reader_close(reader);
     }
-    assert_int_equal(write(ends[1], "1\n2\n3", 5), 5);
-    (void)close(ends[1]);
+    assert_int_equal(write(to, "1\n2\n3", 5), 5);
+    (void)close(to);
     ct_status status = CT_STATUS_INIT;
     rows r;
     const ct_reader_options options = options_of((const char *const[]){"-"}, 1, 2);
     assert_ok(rows_read(schema, &options, &r, &status), &status);
     assert_int_equal(r.rows, 3);
     rows_free(&r);
-    assert_true(dup2(kept, 0) == 0);
-    (void)close(kept);
+    read_again_from(kept);
     ct_schema_destroy(schema);
 }
 
