@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "data/history.h"
+#include "tests/data/histories.h"
 #include "tests/data/rows.h"
 
 static char *folder;
@@ -54,15 +55,6 @@ static void click(ct_histories *const *set, const ct_schema *schema, size_t firs
     for (; *set != NULL; set++) enter(*set, schema, path);
     free(t.bytes);
     free(path);
-}
-
-static void digest_of(ct_histories *histories, char out_hex[CT_DIGEST_HEX_BYTES]) {
-    ct_digest *digest = NULL;
-    ct_status status = CT_STATUS_INIT;
-    assert_ok(ct_digest_create(&digest, &status), &status);
-    assert_ok(ct_histories_digest(histories, digest, &status), &status);
-    ct_digest_hex(digest, out_hex);
-    ct_digest_destroy(digest);
 }
 
 static void assert_same(ct_histories *a, ct_histories *b) {

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include "tests/data/histories.h"
 #include "tests/data/rows.h"
 
 static char *folder;
@@ -241,15 +242,6 @@ static void block_files_give_the_same(void **state) {
     free(block);
     free(all);
     ct_schema_destroy(schema);
-}
-
-static void digest_of(ct_histories *histories, char out_hex[CT_DIGEST_HEX_BYTES]) {
-    ct_digest *digest = NULL;
-    ct_status status = CT_STATUS_INIT;
-    assert_ok(ct_digest_create(&digest, &status), &status);
-    assert_ok(ct_histories_digest(histories, digest, &status), &status);
-    ct_digest_hex(digest, out_hex);
-    ct_digest_destroy(digest);
 }
 
 static void write_files(ct_histories *histories, const char *path) {
