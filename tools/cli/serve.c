@@ -79,9 +79,8 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
          0, 0, NULL},
         {"listen", "HOST:PORT", CT_OPTION_ADDRESS, false, &listen, "0.0.0.0:PORT = every address; port 0 = any free one", 0, 0, NULL},
         {"admin", "HOST:PORT", CT_OPTION_ADDRESS, false, &admin_listen,
-         "HTTP for people and monitoring: a page, /metrics, /healthz, /readyz, and POST /v1/score, /v1/feedback and /v1/reload (which need "
-         "a "
-         "token where gRPC does); keep it on 127.0.0.1 or where only monitoring reaches it; none by default",
+         "HTTP for people and monitoring: a page, /metrics, /healthz, /readyz, and POST /v1/score, /v1/feedback and /v1/reload (which "
+         "need a token where gRPC does); keep it on 127.0.0.1 or where only monitoring reaches it; none by default",
          0, 0, NULL},
         {"experiment", "FILE", CT_OPTION_TEXT, false, &experiment,
          "assigns units to arms (docs/ab.md); an arm's model is the --model of that name; read again on SIGHUP", 0, 0, NULL},
@@ -124,9 +123,8 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
         {"tls-client-ca", "FILE", CT_OPTION_TEXT, false, &files.client_ca,
          "clients must show a certificate that one of these has signed (PEM)", 0, 0, NULL},
         {"admin-tls-cert", "FILE", CT_OPTION_TEXT, false, &files.admin_certificate,
-         "speak HTTPS on the admin port, with this certificate (PEM, with its chain; it may be that of --tls-cert); it and its key are "
-         "read "
-         "again on SIGHUP",
+         "speak HTTPS on the admin port, with this certificate (PEM, with its chain; it may be that of --tls-cert); it and its key "
+         "are read again on SIGHUP",
          0, 0, NULL},
         {"admin-tls-key", "FILE", CT_OPTION_TEXT, false, &files.admin_key, "of that certificate (PEM)", 0, 0, NULL},
         {"token-file", "FILE", CT_OPTION_TEXT, false, &files.tokens,
