@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/socket.h>
 
 enum { HTTP2_DATA = 0, HTTP2_HEADERS = 1, HTTP2_RESET = 3, HTTP2_PING = 6, END_STREAM = 1, END_HEADERS = 4 };
 
@@ -14,6 +15,14 @@ static inline size_t put_frame(uint8_t *out, int type, int flags, uint32_t strea
     memcpy(out, head, sizeof head);
     memcpy(out + sizeof head, payload, bytes);
     return sizeof head + bytes;
+}
+
+/* The next whole frame: its head, and up to `capacity` bytes of what is in it. Returns the latter's bytes; SIZE_MAX: there is none. */
+static inline size_t read_frame(int fd, uint8_t head[9], uint8_t *out, size_t capacity) {
+    if (recv(fd, head, 9, MSG_WAITALL) != 9) return SIZE_MAX;
+    const size_t bytes = (size_t)head[0] << 16 | (size_t)head[1] << 8 | head[2];
+    if (bytes > capacity || (bytes && recv(fd, out, bytes, MSG_WAITALL) != (ssize_t)bytes)) return SIZE_MAX;
+    return bytes;
 }
 
 /* HPACK: a literal that is not indexed. */
