@@ -36,7 +36,7 @@ void ct_score_work_reset(ct_score_work *work, size_t keep_bytes) {
 static ct_code check_wanted(const ct_score_call *call, ct_status *status) {
     const ct_code code = call->way->why_unwanted(call->of, ct_clock_ns());
     if (code == CT_OK) return CT_OK;
-    return ct_fail(status, code, code == CT_DEADLINE ? "the deadline has passed" : "the client has cancelled");
+    return ct_fail(status, code, code == CT_DEADLINE ? "the deadline has passed" : "the client has cancelled, or has sent no message");
 }
 
 static ct_code decode(ct_server *server, ct_score_work *work, ct_status *status) {
@@ -188,7 +188,7 @@ void ct_score_refuse(ct_server *server, ct_score_call call, ct_code code, ct_ref
     ct_status status;
     status.code = code;
     const char *text = code == CT_DEADLINE      ? "the deadline has passed"
-                       : code == CT_CANCELLED   ? "the client has cancelled"
+                       : code == CT_CANCELLED   ? "the client has cancelled, or has sent no message"
                        : code == CT_UNAVAILABLE ? "the server is going down"
                                                 : busy[why];
     memcpy(status.message, text, strlen(text) + 1);

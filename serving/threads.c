@@ -85,7 +85,7 @@ static bool is_short(const ct_server *server, const ct_queue_entry *entry) {
 
 static bool is_crowded(const ct_server *server) { return server->crowded_until_ns && ct_clock_ns() < server->crowded_until_ns; }
 
-/* Under lock. Is the next call one that the leader computes? */
+/* Under lock. */
 static bool is_short_next(const ct_server *server) {
     return server->queue.count && is_short(server, ct_queue_peek(&server->queue)) && !is_crowded(server);
 }
@@ -328,10 +328,10 @@ static void lead(ct_worker *worker) {
     for (;;) {
         send_computed(server);
         if (polled == CT_RPC_STOPPED) break;
-        if (is_short_next(server))
-            lead_short(worker, &polled);
-        else if (server->queue.count && server->waiting)
-            break;
+        const bool a_thread_may = server->queue.count && server->waiting;
+        if (a_thread_may && !is_short_next(server)) break;
+        if (a_thread_may)
+            lead_short(worker, &polled); /* in the place of one that waits: no more compute at once than may */
         else
             read_calls(worker, &polled);
     }
