@@ -296,6 +296,7 @@ static void lead_short(ct_worker *worker, ct_rpc_polled *polled) {
     work(worker, true);
     (void)pthread_mutex_unlock(&server->lock);
     (void)read_all(worker, polled, FEW_QUIET_POLLS);
+    (void)tend_queue(server);
     (void)pthread_mutex_lock(&server->lock);
 }
 
