@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "embedding_store/delta.h"
 #include "tools/cli/served.h"
+#include "tools/cli/versions.h"
 
 struct ct_followed {
     const char *name, *publication;
@@ -161,7 +162,7 @@ static ct_code open_base(ct_followed *f, const char *path, ct_follower **out_fol
 static ct_code take_base(ct_followed *f, const char *path, ct_status *status) {
     ct_follower *next = NULL;
     int64_t newest = 0;
-    CT_TRY(ct_served_check_complete(path, &newest, status));
+    CT_TRY(ct_version_check_complete(path, &newest, status));
     CT_TRY(open_base(f, path, &next, status));
     if (f->swap) {
         const ct_code code = f->swap(f->swap_context, ct_follower_model(next), status);
