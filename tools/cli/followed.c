@@ -266,7 +266,7 @@ static bool step(ct_followed *f) {
         return false;
     }
     const ct_code code = base ? take_base(f, path, &status) : take_delta(f, path, &status);
-    if (code != CT_OK) say_why(f, path, base, &status);
+    if (code != CT_OK && code != CT_CANCELLED) say_why(f, path, base, &status); /* the server goes down */
     free(path);
     return code == CT_OK;
 }

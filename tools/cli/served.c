@@ -123,12 +123,13 @@ static ct_code open_model(const ct_served *served, const char *folder, ct_model 
                          : ct_model_open_within(folder, CT_MODEL_READ, served->memory_bytes, NULL, NULL, served->pool, out_model, status);
 }
 
-/* Opens a model folder. CT_NOT_FOUND: it is not complete yet; any other failure: it is broken. *out_newest as above. */
+/* Opens a model folder. CT_NOT_FOUND: it is not complete yet; CT_CANCELLED: the server goes down; any other failure: it is broken.
+ * *out_newest: when a file of it changed last. */
 static ct_code open_folder(const ct_served *served, const char *folder, ct_model **out_model, int64_t *out_newest, ct_status *status) {
     *out_newest = 0;
     ct_code code = ct_version_check_complete(folder, out_newest, status);
     if (code == CT_OK) code = open_model(served, folder, out_model, status);
-    if (code == CT_OK || code == CT_NOT_FOUND) return code;
+    if (code == CT_OK || code == CT_NOT_FOUND || code == CT_CANCELLED) return code;
     const int64_t newest_before = *out_newest;
     ct_status ignored = CT_STATUS_INIT;
     (void)ct_version_check_complete(folder, out_newest, &ignored);
@@ -177,9 +178,9 @@ static ct_code open_version(ct_served *served, served_folder *f, ct_model **out_
         int64_t newest = 0;
         const ct_code opened = known_broken ? CT_CORRUPT : open_folder(served, folder, out_model, &newest, &why);
         free(folder);
-        if (opened == CT_OK) {
-            *out_version = versions[i];
-            code = CT_OK;
+        if (opened == CT_OK) *out_version = versions[i];
+        if (opened == CT_OK || opened == CT_CANCELLED) {
+            code = opened;
             break;
         }
         if (known_broken) {
@@ -200,7 +201,7 @@ static ct_code open_version(ct_served *served, served_folder *f, ct_model **out_
     return code;
 }
 
-/* CT_OK, CT_END (nothing new), CT_NOT_FOUND (not complete yet), or the folder is broken. */
+/* CT_OK, CT_END (nothing new), CT_NOT_FOUND (not complete yet), CT_CANCELLED, or the folder is broken. */
 static ct_code open_one(ct_served *served, size_t i, bool anew, ct_model **out_model, int64_t *out_version, ct_status *status) {
     served_folder *f = &served->folders[i];
     int64_t newest = 0;
@@ -267,7 +268,9 @@ static void look(ct_served *served, bool anew) {
         } else if (code != CT_END && !f->versions) {
             const bool needed = served->models[i].model != NULL; /* else it was never there, and keeps nobody waiting */
             if (needed) all = false;
-            if (code == CT_NOT_FOUND) {
+            if (code == CT_CANCELLED) {
+                /* nobody wants to know */
+            } else if (code == CT_NOT_FOUND) {
                 say_not_yet(served, f, 0, status.message);
                 if (needed) served->again = true;
             } else {
@@ -394,7 +397,7 @@ static ct_code open_first(ct_served *served, size_t i, ct_model **out_model, ct_
     f->version = -1;
     const ct_code code =
         f->versions ? open_version(served, f, out_model, &f->version, status) : open_model(served, f->folder, out_model, status);
-    if (code == CT_OK || !ct_experiment_file_can_spare(&served->experiment, f->name)) return code;
+    if (code == CT_OK || code == CT_CANCELLED || !ct_experiment_file_can_spare(&served->experiment, f->name)) return code;
     say_refused(served, f, status->message);
     *status = (ct_status)CT_STATUS_INIT;
     *out_model = NULL;
@@ -479,7 +482,7 @@ static void give_way(ct_served *served) {
     ct_status ignored = CT_STATUS_INIT;
     if (ct_background_create(ct_pool_threads(served->pool), look_seconds, &served->later, &ignored) != CT_OK) return;
     served->pool = ct_background_pool(served->later);
-    ct_background_set_pauses(served->later, is_busy, served->options.server);
+    ct_background_set_pauses(served->later, is_busy, served->options.server, &served->stop);
     for (size_t i = 0; i < served->count; i++)
         if (served->folders[i].followed) ct_followed_set_pool(served->folders[i].followed, served->pool);
 }
@@ -497,6 +500,7 @@ static ct_code load(ct_served *served, size_t i, ct_status *status) {
     ct_model_destroy(code == CT_OK ? early : whole);
     (void)malloc_trim(0);
     CT_TRY(code);
+    if (whole) log_model(served, i);
     if (whole)
         ct_log_line(CT_LOG_INFO, "serve.load", "result=done model=%s ms=%lld", ct_log_quote(served->folders[i].name, name, sizeof name),
                     (long long)((ct_clock_ns() - began) / 1000000));
@@ -510,18 +514,23 @@ static ct_code load(ct_served *served, size_t i, ct_status *status) {
  * requests a second were answered; else it took 11. */
 static ct_code load_all(ct_served *served) {
     ct_code code = CT_OK;
+    ct_status failure = CT_STATUS_INIT;
     char name[256], quoted[2 * CT_STATUS_MESSAGE_BYTES];
     ct_log_line(CT_LOG_INFO, "serve.load", "result=begun models=%zu", served->there_count);
     served->early = false;
-    for (size_t i = 0; i < served->count && code == CT_OK && !atomic_load(&served->stop); i++) {
+    const ct_pauses none = {.given_up = &served->stop};
+    ct_pauses_set(&none);
+    for (size_t i = 0; i < served->count && code == CT_OK; i++) {
         if (!served->models[i].model) continue;
-        code = load(served, i, &served->failure);
-        if (code == CT_OK) continue;
+        code = load(served, i, &failure);
+        if (code == CT_OK || code == CT_CANCELLED) continue;
         ct_server_count_refused_swap(served->options.server);
         ct_log_line(CT_LOG_ERROR, "serve.load", "result=refused model=%s reason=%s",
-                    ct_log_quote(served->folders[i].name, name, sizeof name), ct_log_quote(served->failure.message, quoted, sizeof quoted));
+                    ct_log_quote(served->folders[i].name, name, sizeof name), ct_log_quote(failure.message, quoted, sizeof quoted));
+        served->failure = failure;
         ct_stop_ask();
     }
+    ct_pauses_set(NULL);
     return code;
 }
 
