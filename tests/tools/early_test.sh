@@ -7,7 +7,7 @@ exec 2>/dev/null # what bash says of killed children
 /usr/bin/python3 -c 'import xxhash' || { echo "SKIP: manifests are written anew with Debian's python3-xxhash"; exit 0; }
 
 model=(--model dcn-v2 --set 'deep=[16]' --set embedding.dim=4 --set cross.layers=1 --batch 256)
-"$program" synth --rows 6000 --seed 3 --out log.tsv >/dev/null 2>err || wrong "synth"
+"$program" synth --rows 4000 --seed 3 --out log.tsv >/dev/null 2>err || wrong "synth"
 head -n 300 log.tsv >asked.tsv
 "$program" train --schema criteo "${model[@]}" --set embedding.target_stats=true --train log.tsv --out plain >out 2>err || wrong "train"
 /usr/bin/python3 "$root/tests/tools/history_log.py" . || wrong "the log"
@@ -30,7 +30,11 @@ text = json.dumps(manifest)
 open(sys.argv[1], "w").write(text + "\nchecksum " + xxhash.xxh3_128_hexdigest(text) + "\n")
 END
 }
-let_go() { : >"$1/tables/held.sst"; }
+let_go() { # FOLDER
+    waiting="somebody to read all files of $1; the log ends with: $(tail -n 3 log)"
+    : >"$1/tables/held.sst"
+    waiting=
+}
 held_copy() { # FOLDER COPY
     rm -rf "$2"
     cp -r "$1" "$2"
@@ -73,6 +77,12 @@ logged() { # PATTERN: waits until the log has it
     done
     waiting=
 }
+refused() { # waits until the log says what came of the load
+    waiting="an end of the load"
+    until grep -qE 'event=serve.load result=(done|refused)' log; do read -rt 0.05 <> <(:); done
+    waiting=
+    grep -q 'event=serve.load result=refused' log || { wrong "it was not refused: $(tail -n 2 log)"; return 1; }
+}
 get() { /usr/bin/python3 - "$admin$1" <<'END'
 import sys, urllib.error, urllib.request
 try:
@@ -93,7 +103,7 @@ early_as_later() {
     local folder schema data memory
     for memory in 0 9; do
         for folder in plain units; do
-            case $folder in plain) schema=criteo data=asked.tsv ;; *) schema=derived.yaml data=test.tsv ;; esac
+            case $folder$memory in plain0) schema=criteo data=asked.tsv ;; units*) schema=derived.yaml data=test.tsv ;; *) continue ;; esac
             held_copy $folder held
             serve --model m=held --memory $memory || continue
             logged 'event=serve.load result=begun models=1$'
@@ -125,6 +135,7 @@ damaged() {
     has err 'bad/tables: Corruption: block checksum mismatch'
     [ "$(wc -l <got.txt)" -lt 300 ] && cmp -s got.txt <(head -n "$(wc -l <got.txt)" plain.txt) || wrong "wrong scores"
     let_go bad
+    refused || return
     ends 1
     has log 'level=error event=serve.load result=refused model="bad" reason=".*\.sst: the file is not what was written'
     has <(tail -n 1 log) '^clicktower serve: .*\.sst: the file is not what was written'
@@ -142,6 +153,10 @@ refuses() {
     expect 1 '\.sst: the file is not what was written \([0-9]+ bytes; the manifest says [0-9]+\)' serve --model bad --listen 127.0.0.1:0 --answer-early
     rm "$(sorted_file bad)"
     expect 1 '\.sst: the manifest lists this file, but it is missing' serve --model bad --listen 127.0.0.1:0 --answer-early
+    # A whole file of another training, of the same length.
+    "$program" train --schema criteo "${model[@]}" --seed 2 --set embedding.target_stats=true --train log.tsv --out other >out 2>err || wrong "train"
+    cp "$(sorted_file other)" "$(sorted_file plain | sed 's/^plain/bad/')"
+    expect 1 'bad/tables: Corruption: Mismatch in unique ID on table file' serve --model bad --listen 127.0.0.1:0 --answer-early
     expect 2 'answer-early does not go with --follow' serve --model plain --follow plain=pub --answer-early
 }
 run_case refuses
@@ -167,6 +182,22 @@ versions() {
     ends 0
 }
 run_case versions
+
+# An arm whose folder is damaged falls to the control once that is found, as it does at a start.
+arms() {
+    held_copy plain bad
+    flip "$(sorted_file bad)" 1000
+    printf '%s\n' 'name: x' 'salt: s' 'arms:' '  - {name: a, weight: 50, model: old}' '  - {name: b, weight: 50, model: new}' >x.yaml
+    serve --model old=plain new=bad --experiment x.yaml || return
+    is_metric 'clicktower_experiment_arm_info{experiment="x",arm="b",model="new",control="false",served="true"}' 1 "early"
+    let_go bad
+    logged 'event=serve.arm .*arm="b".* note='
+    is_metric 'clicktower_experiment_arm_info{experiment="x",arm="b",model="new",control="false",served="false"}' 1 "later"
+    answers criteo asked.tsv plain.txt "the control"
+    kill -TERM $server
+    ends 0
+}
+run_case arms
 
 # Stopped in the middle: it ends as it does at any time, and reads no further.
 stops() {
