@@ -307,8 +307,10 @@ static void read_calls(ct_worker *worker, ct_rpc_polled *polled) {
     server->asleep = true;
     (void)pthread_mutex_unlock(&server->lock);
     if (plenty) {
+        ct_rpc_together_begin(); /* what is refused */
         const bool all = read_all(worker, polled, QUIET_POLLS);
         (void)tend_queue(server);
+        ct_rpc_together_end();
         if (all) nap(server);
     } else {
         worker->idle = true;
