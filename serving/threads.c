@@ -174,12 +174,14 @@ static void send_computed(ct_server *server) {
 static void leave_to_leader(ct_worker *worker) {
     ct_server *server = worker->server;
     while (worker->work_count) {
-        ct_score_work **last = &worker->works[worker->work_count - 1], *other = server->free_work;
+        const size_t i = worker->work_count - 1;
+        ct_score_work **last = &worker->works[i], *other = server->free_work;
         ct_status ignored = CT_STATUS_INIT;
         if (other)
             server->free_work = other->next_free;
         else if (ct_score_work_create(&other, &ignored) != CT_OK)
             return;
+        if (i) ct_score_work_reset(other, CT_SERVE_KEPT_SMALL_BYTES); /* a large request may have had it */
         (*last)->next_free = server->computed;
         server->computed = *last;
         *last = other;
