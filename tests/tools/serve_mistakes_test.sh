@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# What somebody does wrong who starts a server or asks one: what can be said before models are loaded is said before.
+. tests/frame.sh
+
+make_files() {
+    expect 0 "" synth --rows 1000 --seed 3 --out log.tsv
+    expect 0 "" train --schema criteo --model lr --batch 512 --train log.tsv --out model
+    cp -r model damaged # whoever begins to load it says so
+    echo nonsense >damaged/tower.safetensors
+    expect 1 "damaged/tower.safetensors: the file is not what was written" serve --listen 127.0.0.1:0 --model damaged
+}
+
+# Starts a server on free ports; sets $child, $address and $admin.
+start_server() {
+    rm -f ready
+    mkfifo ready
+    "$program" serve --listen 127.0.0.1:0 --admin 127.0.0.1:0 --queue-ms 600000 "$@" >ready 2>serve.err </dev/null &
+    child=$!
+    children+=("$child")
+    exec 7<ready
+    read -r address <&7
+    read -r admin <&7
+    exec 7<&-
+    address=${address#listening on }
+    admin=${admin#admin on http://}
+    admin=${admin%/}
+    [[ $address == 127.0.0.1:* && $admin == 127.0.0.1:* ]] || wrong "the server says '$address', '$admin': $(tail -n 1 serve.err)"
+}
+stop_server() {
+    kill -TERM "$child"
+    wait "$child"
+    code=$?
+    [ $code -eq 0 ] || wrong "serve ended with $code: $(tail -n 1 serve.err)"
+}
+
+addresses_are_tried_before_models_are_loaded() {
+    local taken
+    start_server --model model
+    for taken in "$address" "$admin"; do
+        expect 1 "cannot listen on $taken: the port is in use; stop the other program" serve --model damaged --listen "$taken"
+        expect 1 "cannot listen on $taken: the port is in use; stop the other program" \
+            serve --model damaged --listen 127.0.0.1:0 --admin "$taken"
+    done
+    stop_server
+    # Documentation's own addresses are nobody's.
+    expect 1 "cannot listen on 192.0.2.1:8501: it is no address of this machine" \
+        serve --model damaged --listen 127.0.0.1:0 --admin 192.0.2.1:8501
+    expect 2 "--listen and --admin are both $address: give one of them another port" \
+        serve --model damaged --listen "$address" --admin "$address"
+    expect 2 "--admin is '127.0.0.1:65536': give HOST:PORT" serve --model damaged --admin 127.0.0.1:65536
+}
+
+who_may_call_is_read_before_models_are_loaded() {
+    local name
+    : >empty
+    printf '# only a remark\n' >remark
+    head -c 300 /dev/zero | tr '\0' a >long
+    printf '\nshort\n' | cat - long >tokens
+    expect 1 "empty has no token: write one a line" serve --model damaged --token-file empty
+    expect 1 "remark has no token: write one a line" serve --model damaged --token-file remark
+    expect 1 "tokens:3: a token of 300 bytes: at most 256" serve --model damaged --token-file tokens
+    seq 1 1100 >tokens
+    expect 1 "tokens:1025: more than 1024 tokens" serve --model damaged --token-file tokens
+    if ! command -v openssl >/dev/null; then
+        echo "SKIP: no openssl to make certificates with"
+        return
+    fi
+    for name in one other; do
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout $name.key -out $name.pem -subj /CN=localhost \
+            2>openssl.err || wrong "openssl: $(tail -n 1 openssl.err)"
+    done
+    expect 1 "one.pem, other.key: .*key does not belong to the certificate" serve --model damaged --tls-cert one.pem --tls-key other.key
+    expect 1 "one.pem, other.key: the admin port's TLS certificate and key can't be used: " \
+        serve --model damaged --admin 127.0.0.1:0 --admin-tls-cert one.pem --admin-tls-key other.key
+}
+
+run_case make_files
+run_case addresses_are_tried_before_models_are_loaded
+run_case who_may_call_is_read_before_models_are_loaded
+finish
