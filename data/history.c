@@ -73,6 +73,16 @@ bool ct_history_unit_reserve(ct_history *history, ct_history_unit *unit, uint32_
     return true;
 }
 
+uint64_t ct_history_opened_bytes(const ct_history *history) {
+    const uint64_t units = history->unit_count;
+    uint64_t capacity = FIRST_SLOTS, slots = FIRST_SLOTS;
+    if (units == 0) return 0;
+    while (capacity < units) capacity *= 2;
+    while (slots < 2 * units) slots *= 2;
+    return capacity * sizeof *history->units + slots * sizeof *history->slots + history->entry_count * sizeof(ct_history_entry) +
+           units * MALLOC_BYTES;
+}
+
 bool ct_history_unit_change(ct_histories *histories, size_t number, ct_history_unit *unit) {
     if (unit->changed == histories->period && !unit->summed) return true; /* not the first time */
     if (histories->saving != NULL && !ct_histories_keep(histories, number, unit)) return false;
@@ -102,8 +112,10 @@ static bool enter(ct_histories *histories, size_t number, uint64_t unit_key, con
     memmove(unit->entries + at + 1, unit->entries + at, (unit->end - at) * sizeof *entry);
     unit->entries[at] = *entry;
     unit->end++;
+    history->entry_count++;
     const uint32_t earlier = before(unit, unit->entries[unit->end - 1].when);
     if (earlier - unit->begin > history->max_values) unit->begin = earlier - history->max_values;
+    history->entry_count -= count - (unit->end - unit->begin);
     return true;
 }
 
@@ -156,7 +168,7 @@ void ct_histories_clear(ct_histories *histories) {
         history->units = NULL;
         history->slots = NULL;
         history->unit_count = history->unit_capacity = history->slot_count = 0;
-        history->bytes = 0;
+        history->bytes = history->entry_count = 0;
         history->sum = (ct_sum){{0, 0}};
     }
     histories->rows = histories->late = 0;
@@ -192,6 +204,7 @@ ct_code ct_histories_copy(const ct_histories *from, ct_histories **out_histories
             }
             if (used > 0) memcpy(to->entries, unit->entries + unit->begin, used * sizeof *to->entries);
             to->end = used;
+            copy->list[h].entry_count += used;
         }
     }
     *out_histories = copy;

@@ -100,6 +100,7 @@ CT_MUST_CHECK ct_code ct_store_open(const char *folder, ct_store_mode mode, ct_d
  * their pages the kernel's. CT_INVALID, with the least that works, at the first batch that it is too small for.
  * live_folder: TRAIN only: for that database, scratch: made anew, removed by destroy, best on the file system of the snapshots, which are
  * then hard links. With a limit one batch may be prefetched ahead, after the acquire of the one before. */
+enum { CT_STORE_LEAST_READ_MIB = 4 }; /* the least limit that READ keeps; below, it takes what it needs */
 typedef struct ct_store_limit {
     uint64_t memory_bytes;
     const char *live_folder;

@@ -74,7 +74,14 @@ who_may_call_is_read_before_models_are_loaded() {
         serve --model damaged --admin 127.0.0.1:0 --admin-tls-cert one.pem --admin-tls-key other.key
 }
 
+a_limit_on_memory_has_a_least_one() {
+    expect 2 "--memory is '3': reading rows from disk takes more; give at least 4, or 0" serve --model damaged --memory 3
+    expect 2 "--memory is '5': reading rows from disk takes more; give at least 6, or 0" serve --follow nothing --memory 5
+    expect 2 "--memory is '1': reading rows from disk takes more; give at least 4, or 0" eval --model damaged --data log.tsv --memory 1
+}
+
 run_case make_files
+run_case a_limit_on_memory_has_a_least_one
 run_case addresses_are_tried_before_models_are_loaded
 run_case who_may_call_is_read_before_models_are_loaded
 finish

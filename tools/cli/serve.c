@@ -166,6 +166,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_access_texts texts = {0};
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
+    CT_TRY_GOTO(code, ct_check_read_memory(memory, follows.count > 0, status), done);
     CT_TRY_GOTO(code, ct_access_files_read(&files, &texts, status), done);
     if (files.admin_certificate && !admin_listen) {
         code = ct_fail(status, CT_USAGE, "--admin-tls-cert and --admin-tls-key are for the port of --admin HOST:PORT: give it, too");
