@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pause.h"
 #include "data/history_internal.h"
 #include "data/internal.h"
 
@@ -179,6 +180,14 @@ void ct_histories_clear(ct_histories *histories) {
 
 void ct_histories_destroy(ct_histories *histories) {
     if (histories == NULL) return;
+    for (size_t h = 0; h < histories->count; h++) { /* here in pieces, as a server may replace millions of units beside requests */
+        ct_history *history = &histories->list[h];
+        for (size_t u = 0; u < history->unit_count; u++) {
+            free(history->units[u].entries);
+            if (u % CT_PAUSE_ROWS == 0) ct_pause_point();
+        }
+        history->unit_count = 0;
+    }
     ct_histories_clear(histories);
     (void)pthread_mutex_destroy(&histories->mutex);
     (void)pthread_cond_destroy(&histories->saved);
