@@ -80,8 +80,23 @@ a_limit_on_memory_has_a_least_one() {
     expect 2 "--memory is '1': reading rows from disk takes more; give at least 4, or 0" eval --model damaged --data log.tsv --memory 1
 }
 
+a_client_says_why_there_is_no_connection() {
+    start_server --model model
+    expect 1 "127.0.0.1:1: no connection \\(.*Connection refused\\); is there a gRPC server at this port, without TLS" \
+        score --to 127.0.0.1:1 --data log.tsv --timeout 0.1
+    expect 1 "$admin: no connection \\(.*\\); is there a gRPC server at this port" score --to "$admin" --data log.tsv --timeout 0.1
+    expect 1 "$admin: no connection \\(.*\\); is there a gRPC server at this port" \
+        score --to "$admin" --data log.tsv --schema criteo --timeout 60
+    if [ -e one.pem ]; then
+        expect 1 "$address: no connection \\(.*\\); is there a gRPC server at this port, with TLS and a certificate" \
+            score --to "$address" --data log.tsv --tls-ca one.pem --timeout 0.1
+    fi
+    stop_server
+}
+
 run_case make_files
 run_case a_limit_on_memory_has_a_least_one
 run_case addresses_are_tried_before_models_are_loaded
 run_case who_may_call_is_read_before_models_are_loaded
+run_case a_client_says_why_there_is_no_connection
 finish
