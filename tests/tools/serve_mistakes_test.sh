@@ -80,6 +80,13 @@ a_limit_on_memory_has_a_least_one() {
     expect 2 "--memory is '1': reading rows from disk takes more; give at least 4, or 0" eval --model damaged --data log.tsv --memory 1
 }
 
+options_that_do_not_fit_are_refused() {
+    expect 1 "--follow model: is a model folder, not one of .train --publish.: give it as --model" serve --listen 127.0.0.1:0 --follow model
+    expect 1 "--follow model: is a model folder, not one of .train --publish.: give it as --model" \
+        serve --listen 127.0.0.1:0 --model model --follow model
+    expect 2 "--exposure-sample is for what --exposures DIR logs: give that, too" serve --model damaged --exposure-sample 0.5
+}
+
 a_client_says_why_there_is_no_connection() {
     start_server --model model
     expect 1 "127.0.0.1:1: no connection \\(.*Connection refused\\); is there a gRPC server at this port, without TLS" \
@@ -98,5 +105,6 @@ run_case make_files
 run_case a_limit_on_memory_has_a_least_one
 run_case addresses_are_tried_before_models_are_loaded
 run_case who_may_call_is_read_before_models_are_loaded
+run_case options_that_do_not_fit_are_refused
 run_case a_client_says_why_there_is_no_connection
 finish

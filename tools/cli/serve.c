@@ -172,6 +172,10 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
         code = ct_fail(status, CT_USAGE, "--admin-tls-cert and --admin-tls-key are for the port of --admin HOST:PORT: give it, too");
         goto done;
     }
+    if (exposure_sample < 1 && !exposures_folder) {
+        code = ct_fail(status, CT_USAGE, "--exposure-sample is for what --exposures DIR logs: give that, too");
+        goto done;
+    }
     ct_served_block_signals();
     (void)ct_stop_on_signals();
     allow_many_files();
