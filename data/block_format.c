@@ -18,12 +18,14 @@ const char *ct_column_type_name(ct_column_type type) { return type == CT_TYPE_F3
 
 bool ct_block_file_is(const char *first_bytes, size_t count) { return count >= 8 && memcmp(first_bytes, CT_BLOCK_MAGIC, 8) == 0; }
 
+#define AGAIN "; copy the file, or convert the log, again"
+
 static ct_code read_exactly(ct_source *source, void *to, size_t bytes, const char *what, ct_status *status) {
     size_t done = 0;
     while (done < bytes) {
         size_t got;
         const ct_code code = ct_source_read(source, (char *)to + done, bytes - done, &got, status);
-        if (code == CT_END) return ct_fail(status, CT_CORRUPT, "%s: cut: the file ends inside %s", ct_source_name(source), what);
+        if (code == CT_END) return ct_fail(status, CT_CORRUPT, "%s: cut: the file ends inside %s" AGAIN, ct_source_name(source), what);
         if (code != CT_OK) return code;
         done += got;
     }
@@ -51,7 +53,7 @@ static ct_code read_growing(ct_block_scan *scan, size_t used, uint64_t bytes, co
 }
 
 static ct_code fail_header(const ct_block_scan *scan, const char *what, ct_status *status) {
-    return ct_fail(status, CT_CORRUPT, "%s: corrupt header: %s", ct_source_name(scan->source), what);
+    return ct_fail(status, CT_CORRUPT, "%s: corrupt header: %s" AGAIN, ct_source_name(scan->source), what);
 }
 
 static bool parse_hex64(const char *text, uint64_t *out_value) {
@@ -155,7 +157,8 @@ void ct_block_scan_deinit(ct_block_scan *scan) {
 }
 
 static ct_code fail_block(const ct_block_scan *scan, const char *what, ct_status *status) {
-    return ct_fail(status, CT_CORRUPT, "%s: block %llu: %s", ct_source_name(scan->source), (unsigned long long)scan->blocks + 1, what);
+    return ct_fail(status, CT_CORRUPT, "%s: block %llu: %s" AGAIN, ct_source_name(scan->source), (unsigned long long)scan->blocks + 1,
+                   what);
 }
 
 /* Cuts the payload into columns; false where they do not fill it exactly. */
@@ -196,13 +199,13 @@ static ct_code read_end(ct_block_scan *scan, const unsigned char tag[4], ct_stat
     memcpy(end, tag, 4);
     CT_TRY(read_exactly(scan->source, end + 4, 16, "its end", status));
     if (ct_get_le64(end + 12) != ct_hash64(end, 12, 0))
-        return ct_fail(status, CT_CORRUPT, "%s: the checksum of its end does not fit", name);
+        return ct_fail(status, CT_CORRUPT, "%s: the checksum of its end does not fit" AGAIN, name);
     if (ct_get_le64(end + 4) != scan->rows) {
-        return ct_fail(status, CT_CORRUPT, "%s: its end tells of %llu rows, but it holds %llu", name,
+        return ct_fail(status, CT_CORRUPT, "%s: its end tells of %llu rows, but it holds %llu" AGAIN, name,
                        (unsigned long long)ct_get_le64(end + 4), (unsigned long long)scan->rows);
     }
     const ct_code code = ct_source_read(scan->source, end, 1, &got, status);
-    if (code == CT_OK) return ct_fail(status, CT_CORRUPT, "%s: garbage behind its end", name);
+    if (code == CT_OK) return ct_fail(status, CT_CORRUPT, "%s: garbage behind its end" AGAIN, name);
     return code;
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pause.h"
 #include "data/history_internal.h"
 #include "data/internal.h"
 
@@ -73,6 +74,16 @@ bool ct_history_unit_reserve(ct_history *history, ct_history_unit *unit, uint32_
     return true;
 }
 
+uint64_t ct_history_opened_bytes(const ct_history *history) {
+    const uint64_t units = history->unit_count;
+    uint64_t capacity = FIRST_SLOTS, slots = FIRST_SLOTS;
+    if (units == 0) return 0;
+    while (capacity < units) capacity *= 2;
+    while (slots < 2 * units) slots *= 2;
+    return capacity * sizeof *history->units + slots * sizeof *history->slots + history->entry_count * sizeof(ct_history_entry) +
+           units * MALLOC_BYTES;
+}
+
 bool ct_history_unit_change(ct_histories *histories, size_t number, ct_history_unit *unit) {
     if (unit->changed == histories->period && !unit->summed) return true; /* not the first time */
     if (histories->saving != NULL && !ct_histories_keep(histories, number, unit)) return false;
@@ -102,8 +113,10 @@ static bool enter(ct_histories *histories, size_t number, uint64_t unit_key, con
     memmove(unit->entries + at + 1, unit->entries + at, (unit->end - at) * sizeof *entry);
     unit->entries[at] = *entry;
     unit->end++;
+    history->entry_count++;
     const uint32_t earlier = before(unit, unit->entries[unit->end - 1].when);
     if (earlier - unit->begin > history->max_values) unit->begin = earlier - history->max_values;
+    history->entry_count -= count - (unit->end - unit->begin);
     return true;
 }
 
@@ -156,7 +169,7 @@ void ct_histories_clear(ct_histories *histories) {
         history->units = NULL;
         history->slots = NULL;
         history->unit_count = history->unit_capacity = history->slot_count = 0;
-        history->bytes = 0;
+        history->bytes = history->entry_count = 0;
         history->sum = (ct_sum){{0, 0}};
     }
     histories->rows = histories->late = 0;
@@ -167,6 +180,14 @@ void ct_histories_clear(ct_histories *histories) {
 
 void ct_histories_destroy(ct_histories *histories) {
     if (histories == NULL) return;
+    for (size_t h = 0; h < histories->count; h++) { /* here in pieces, as a server may replace millions of units beside requests */
+        ct_history *history = &histories->list[h];
+        for (size_t u = 0; u < history->unit_count; u++) {
+            free(history->units[u].entries);
+            if (u % CT_PAUSE_ROWS == 0) ct_pause_point();
+        }
+        history->unit_count = 0;
+    }
     ct_histories_clear(histories);
     (void)pthread_mutex_destroy(&histories->mutex);
     (void)pthread_cond_destroy(&histories->saved);
@@ -192,6 +213,7 @@ ct_code ct_histories_copy(const ct_histories *from, ct_histories **out_histories
             }
             if (used > 0) memcpy(to->entries, unit->entries + unit->begin, used * sizeof *to->entries);
             to->end = used;
+            copy->list[h].entry_count += used;
         }
     }
     *out_histories = copy;

@@ -70,6 +70,8 @@ typedef struct ct_histories_saving ct_histories_saving;
 CT_MUST_CHECK ct_code ct_histories_saving_begin(ct_histories *histories, ct_histories_saving **out_saving, ct_status *status);
 /* Any thread, once: makes the new folder `folder`. Feeds the digest as ct_histories_digest would have done then. */
 CT_MUST_CHECK ct_code ct_histories_saving_write(ct_histories_saving *saving, const char *folder, ct_digest *digest, ct_status *status);
+/* ct_histories_bytes of those that will be opened from it; a few more where units got shorter from one file to the next. */
+uint64_t ct_histories_saving_opened_bytes(const ct_histories_saving *saving);
 void ct_histories_saving_end(ct_histories_saving *saving);   /* any thread, before the histories go; NULL is fine */
 uint64_t ct_histories_saving_bytes(ct_histories *histories); /* that saving takes at most beside ct_histories_bytes */
 /* From so many files of the folder `path`, read with next to no memory beside what comes of it; 0 files: `path` is a file that an earlier

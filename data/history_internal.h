@@ -37,8 +37,9 @@ typedef struct ct_history {
     size_t unit_count, unit_capacity;
     uint32_t *slots; /* (slot_count, a power of two): unit + 1, 0 = free; linear probing by the unit's key */
     size_t slot_count;
-    ct_sum sum;     /* of the hashes of the units that are summed */
-    uint64_t bytes; /* of all of these, with what malloc adds to each list of entries */
+    uint64_t entry_count; /* of all units */
+    ct_sum sum;           /* of the hashes of the units that are summed */
+    uint64_t bytes;       /* of all of these, with what malloc adds to each list of entries */
 } ct_history;
 
 /* The files that a saving's folder has links to: file 0 holds all units of its moment, each other one those that had changed since the one
@@ -74,6 +75,8 @@ struct ct_histories {
 ct_history_unit *ct_history_unit_of(ct_history *history, uint64_t key);
 /* Room for `count` entries of one of its units from the begin on; `capacity` (>= count) where new memory is needed. */
 bool ct_history_unit_reserve(ct_history *history, ct_history_unit *unit, uint32_t count, uint32_t capacity);
+/* Bytes of a history of these units and entries that was just read. */
+uint64_t ct_history_opened_bytes(const ct_history *history);
 /* In the lock, ahead of any change of one of history `number`'s units: false when out of memory. */
 bool ct_history_unit_change(ct_histories *histories, size_t number, ct_history_unit *unit);
 

@@ -95,6 +95,7 @@ static ct_code take_history(cursor *from, cursor *units, ct_histories *histories
         ct_history_unit *unit = ct_history_unit_of(history, key);
         if (unit == NULL || !ct_history_unit_change(histories, number, unit)) return ct_fail_memory(status, sizeof *unit, "histories");
         taken += count;
+        history->entry_count += count - (unit->end - unit->begin);
         unit->begin = unit->end = 0;
         if (from->from->shares) {
             unit->entries = NULL;

@@ -44,7 +44,7 @@ struct ct_histories_saving {
     int64_t rows;
     bool all, written;  /* all units go into the file; it is there */
     uint32_t since, at; /* periods: the units that have changed later than `since`, and not later than `at` */
-    uint64_t kept_bytes, most_kept_bytes, moved_bytes;
+    uint64_t kept_bytes, most_kept_bytes, moved_bytes, opened_bytes;
     saved_history list[];
 };
 
@@ -158,12 +158,15 @@ ct_code ct_histories_saving_begin(ct_histories *histories, ct_histories_saving *
     for (size_t h = 0; h < histories->count; h++) {
         saving->list[h].unit_count = histories->list[h].unit_count;
         saving->list[h].sum = histories->list[h].sum;
+        saving->opened_bytes += ct_history_opened_bytes(&histories->list[h]);
     }
     histories->saving = saving;
     unlock(histories);
     *out_saving = saving;
     return CT_OK;
 }
+
+uint64_t ct_histories_saving_opened_bytes(const ct_histories_saving *saving) { return saving->opened_bytes; }
 
 uint64_t ct_histories_most_kept_bytes(const ct_histories *histories) {
     const uint64_t part = ct_histories_bytes(histories) / KEPT_PART;

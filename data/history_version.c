@@ -15,6 +15,7 @@ static ct_code copy_units(const ct_history *from, ct_history *to, ct_status *sta
     memcpy(to->slots, from->slots, from->slot_count * sizeof *to->slots);
     to->unit_count = to->unit_capacity = from->unit_count;
     to->slot_count = from->slot_count;
+    to->entry_count = from->entry_count;
     for (size_t u = 0; u < to->unit_count; u++) to->units[u].changed = to->units[u].summed = 0;
     return CT_OK;
 }

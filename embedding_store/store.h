@@ -102,6 +102,7 @@ CT_MUST_CHECK ct_code ct_store_open(const char *folder, ct_store_mode mode, ct_d
  * then hard links. With a limit one batch may be prefetched ahead, after the acquire of the one before.
  * all_on_disk: READ only: no row is read at opening, so it takes little time; each is read, with the checksum of its block, when it is
  * asked for. How many there are is believed as store.json says. */
+enum { CT_STORE_LEAST_READ_MIB = 4 }; /* the least limit that READ keeps; below, it takes what it needs */
 typedef struct ct_store_limit {
     uint64_t memory_bytes;
     const char *live_folder;

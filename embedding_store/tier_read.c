@@ -13,7 +13,7 @@
 
 enum {
     AHEAD = 16,
-    READ_BYTES = 8 << 20, /* of the limit, beside the rows: half for tickets, half for readers of files; at least, */
+    READ_BYTES = 8 << 20, /* of the limit, or all of it, beside the rows: half for tickets, half for readers of files; at least, */
     READ_PART = 16        /* and of the limit */
 };
 
@@ -26,7 +26,8 @@ typedef struct missed {
 } missed;
 
 static uint64_t read_bytes(const ct_tier *tier) {
-    return tier->memory_bytes / READ_PART > READ_BYTES ? tier->memory_bytes / READ_PART : READ_BYTES;
+    const uint64_t bytes = tier->memory_bytes / READ_PART > READ_BYTES ? tier->memory_bytes / READ_PART : READ_BYTES;
+    return bytes < tier->memory_bytes ? bytes : tier->memory_bytes;
 }
 
 void ct_tier_count_ticket(ct_tier *tier, int change) { atomic_fetch_add(&tier->tickets, change); }

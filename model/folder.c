@@ -374,6 +374,26 @@ static ct_code read_tower(ct_model *model, const char *path, int64_t tower_step,
     return code;
 }
 
+/* Histories of so many bytes and the least that reading tables takes must be within the limit, of which one part of `parts` is not for that
+ * (0 = none). Whoever takes a limit from somebody refuses one below that least; here it stands for the whole. */
+static ct_code check_read_limit(const char *folder, uint64_t histories_bytes, uint64_t memory_bytes, unsigned parts, ct_status *status) {
+    const uint64_t mib = 1 << 20, given = memory_bytes / mib, histories = (histories_bytes + mib - 1) / mib;
+    const uint64_t least = histories + CT_STORE_LEAST_READ_MIB, needed = parts > 0 ? (least * parts + parts - 2) / (parts - 1) : least;
+    if (histories == 0 || given >= needed) return CT_OK;
+    return ct_fail(status, CT_INVALID,
+                   "%s: a memory limit of %llu MiB is too small to read the model, whose histories take %llu MiB; give %llu MiB", folder,
+                   (unsigned long long)given, (unsigned long long)histories, (unsigned long long)needed);
+}
+
+ct_code model_check_read_limit(const char *folder, uint64_t memory_bytes, unsigned parts, ct_status *status) {
+    json_t *manifest = NULL;
+    if (memory_bytes == 0) return CT_OK;
+    CT_TRY(ct_model_manifest(folder, false, &manifest, status));
+    const json_int_t bytes = json_integer_value(json_object_get(manifest, "histories_bytes")); /* 0 in older folders */
+    json_decref(manifest);
+    return check_read_limit(folder, bytes > 0 ? (uint64_t)bytes : 0, memory_bytes, parts, status);
+}
+
 /* Where the folder has any: a chain of files, or the one of an earlier program. Of a model for reading they are a part of the limit:
  * *memory_bytes is then what they leave. */
 static ct_code read_histories(ct_model *model, const json_t *manifest, const char *folder, uint64_t *memory_bytes, ct_status *status) {
@@ -385,9 +405,7 @@ static ct_code read_histories(ct_model *model, const json_t *manifest, const cha
     free(path);
     if (code != CT_OK || model->mode != CT_MODEL_READ || *memory_bytes == 0) return code;
     const uint64_t bytes = ct_histories_bytes(model->histories);
-    if (bytes >= *memory_bytes)
-        return ct_fail(status, CT_INVALID, "%s: a memory limit of %llu MiB is too small for its histories; give %llu MiB", folder,
-                       (unsigned long long)(*memory_bytes >> 20), (unsigned long long)(bytes >> 20) + 1);
+    CT_TRY(check_read_limit(folder, bytes, *memory_bytes, 0, status));
     *memory_bytes -= bytes;
     return CT_OK;
 }
@@ -432,6 +450,7 @@ static ct_code open_once(const char *folder, const opening *how, ct_model **out_
         [CT_MODEL_TRAIN] = CT_STORE_TRAIN, [CT_MODEL_LOOK] = CT_STORE_LOOK, [CT_MODEL_READ] = CT_STORE_READ};
     model->device = how->device != NULL ? how->device : ct_device_cpu();
     model->pool = how->pool;
+    if (how->mode == CT_MODEL_READ) CT_TRY_GOTO(code, model_check_read_limit(folder, how->memory_bytes, 0, status), done);
     CT_TRY_GOTO(code, read_manifest(folder, how->early ? CHECK_EARLY : CHECK_ALL, &manifest, status), done);
     CT_TRY_GOTO(code, ct_file_read(schema, TEXT_MAX_BYTES, &text, &bytes, status), done);
     CT_TRY_GOTO(code, ct_schema_parse(text, bytes, schema, &model->schema, status), done);

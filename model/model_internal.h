@@ -256,6 +256,9 @@ enum { MODEL_FORMAT_VERSION = 1, MODEL_LEAST_READER_VERSION = 1 };
 #define MODEL_CHAIN         "history_chain" /* a required feature: that folder */
 #define MODEL_CHECKSUM_WORD "checksum "
 
+/* Is a limit (0 = none) enough to read the folder within, where one part of `parts` of it is for something else (0 = none)? Reads nothing
+ * but the manifest. CT_INVALID says how much is. */
+ct_code model_check_read_limit(const char *folder, uint64_t memory_bytes, unsigned parts, ct_status *status);
 /* The histories' part of ct_model_save_beside, which a model within a limit on memory does anyway. */
 ct_code model_save_histories_beside(ct_model *model, const char *live_folder, const char *from, ct_status *status);
 

@@ -384,6 +384,7 @@ ct_code ct_follower_open(const char *folder, uint64_t memory_bytes, const char *
     ct_follower *follower = calloc(1, sizeof *follower);
     if (follower == NULL) return ct_fail_memory(status, sizeof *follower, "a model that follows");
     CT_TRY_GOTO(code, ct_publication_sequence(folder, &follower->sequence, status), fail);
+    CT_TRY_GOTO(code, model_check_read_limit(folder, memory_bytes, ROOM_PART, status), fail);
     CT_TRY_GOTO(code, ct_model_open_within(folder, CT_MODEL_READ, memory_bytes - room, NULL, NULL, pool, &follower->models[0], status),
                 fail);
     follower->store = follower->models[0]->store;

@@ -142,6 +142,8 @@ static ct_code write_manifest(const ct_model_saving *saving, const char *digest,
     for (size_t i = 0; i < list.count && code == CT_OK; i++) code = add_file(files, folder, list.names[i], &model->prints, &prints, status);
     if (code != CT_OK) goto done;
     json_object_set_new(manifest, "digest", json_string(digest));
+    if (saving->histories != NULL)
+        json_object_set_new(manifest, "histories_bytes", json_integer((json_int_t)ct_histories_saving_opened_bytes(saving->histories)));
     text = json_dumps(manifest, JSON_INDENT(2));
     path = ct_path_join(folder, MODEL_MANIFEST);
     if (text == NULL || path == NULL) {

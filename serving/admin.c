@@ -1,8 +1,6 @@
 /* The admin port: sockets and paths; libmicrohttpd speaks HTTP. Its one thread runs everything here but start, stop and wait_over, so
  * only what these share is locked. */
-#include <errno.h>
 #include <microhttpd.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <string.h>
@@ -12,14 +10,14 @@
 #include "base/chart_js.h"
 #include "serving/admin_internal.h"
 #include "serving/admin_tls.h"
+#include "serving/listen.h"
 #include "serving/server_internal.h"
 
 enum {
     DEFAULT_MAX_BODY_BYTES = 8 * 1024 * 1024,
     ALL_BODIES_BYTES = 64 * 1024 * 1024, /* of all requests that are being received */
     CONNECTIONS = 128,
-    IDLE_SECONDS = 30,
-    BACKLOG = 64
+    IDLE_SECONDS = 30
 };
 
 typedef struct reply {
@@ -407,38 +405,6 @@ static int bound_port(int fd) {
     return ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&address)->sin6_port : ((struct sockaddr_in *)&address)->sin_port);
 }
 
-static ct_code listen_on(const char *address, int *out_fd, ct_status *status) {
-    const char *colon = strrchr(address, ':');
-    if (!colon || colon == address) return ct_fail(status, CT_INVALID, "address \"%s\" is not HOST:PORT", address);
-    const bool bracketed = address[0] == '[' && colon[-1] == ']';
-    char host[256];
-    (void)snprintf(host, sizeof host, "%.*s", (int)(colon - address) - 2 * bracketed, address + bracketed);
-    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-    struct addrinfo *found = NULL;
-    const int lookup = getaddrinfo(host, colon + 1, &hints, &found);
-    if (lookup != 0) return ct_fail(status, CT_UNAVAILABLE, "cannot listen on %s: %s", address, gai_strerror(lookup));
-    int error = 0, fd = -1;
-    for (const struct addrinfo *a = found; a && fd < 0; a = a->ai_next) {
-        const int on = 1;
-        fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0) {
-            error = errno;
-            continue;
-        }
-        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-        if (bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0) break;
-        error = errno;
-        (void)close(fd);
-        fd = -1;
-    }
-    freeaddrinfo(found);
-    if (fd < 0)
-        return ct_fail(status, CT_UNAVAILABLE, "cannot listen on %s: %s", address,
-                       error == EADDRINUSE ? "the port is in use; stop the other program or choose another port" : strerror(error));
-    *out_fd = fd;
-    return CT_OK;
-}
-
 static struct MHD_Daemon *start_daemon(ct_admin *admin, int fd, const char *certificate, const char *key) {
     const struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)certificate},
                                          {MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)(uintptr_t)key},
@@ -472,7 +438,7 @@ ct_code ct_admin_start(const ct_admin_options *options, ct_admin **out_admin, ct
     int fd = -1;
     ct_code code = CT_OK;
     if (options->tls_certificate) code = ct_admin_tls_create(options->tls_certificate, options->tls_key, &admin->tls, status);
-    if (code == CT_OK) code = listen_on(options->listen, &fd, status);
+    if (code == CT_OK) code = ct_listen(options->listen, &fd, status);
     if (code != CT_OK) {
         ct_admin_tls_destroy(admin->tls);
         free(admin);
@@ -492,6 +458,13 @@ ct_code ct_admin_start(const ct_admin_options *options, ct_admin **out_admin, ct
         return ct_fail(status, CT_UNAVAILABLE, "cannot serve HTTP on %s: libmicrohttpd does not start", options->listen);
     }
     *out_admin = admin;
+    return CT_OK;
+}
+
+ct_code ct_admin_check_certificate(const char *certificate, const char *key, ct_status *status) {
+    ct_admin_tls *tls = NULL;
+    CT_TRY(ct_admin_tls_create(certificate, key, &tls, status));
+    ct_admin_tls_destroy(tls);
     return CT_OK;
 }
 

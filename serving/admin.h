@@ -31,6 +31,8 @@ typedef struct ct_admin_options {
 typedef struct ct_admin ct_admin;
 /* Answers when it returns. A port in use: CT_UNAVAILABLE naming the address. A certificate that can't be used: CT_INVALID. */
 CT_MUST_CHECK ct_code ct_admin_start(const ct_admin_options *options, ct_admin **out_admin, ct_status *status);
+/* Could ct_admin_start use these? CT_INVALID says what is wrong with them. */
+CT_MUST_CHECK ct_code ct_admin_check_certificate(const char *certificate, const char *key, ct_status *status);
 /* New connections are shown this certificate from now on; those that are there stay. PEM texts, copied. Only where it began with one.
  * CT_INVALID, and nothing changed, where they can't be used. */
 CT_MUST_CHECK ct_code ct_admin_set_certificate(ct_admin *admin, const char *certificate, const char *key, ct_status *status);

@@ -51,6 +51,8 @@ enum { CT_RPC_MAX_TOKENS = 1024, CT_RPC_TOKEN_BYTES = 256 };
 CT_MUST_CHECK ct_code ct_rpc_server_set_tokens(ct_rpc_server *server, const char *const *tokens, size_t count, ct_status *status);
 /* Would a call with this `authorization` (NULL = none) be let in? For those who come another way. */
 bool ct_rpc_server_allows(ct_rpc_server *server, const char *authorization);
+/* Could a server begin with these? PEM texts, client_ca may be NULL. CT_INVALID says what is wrong. */
+CT_MUST_CHECK ct_code ct_rpc_check_certificate(const char *certificate, const char *key, const char *client_ca, ct_status *status);
 /* New connections are shown this certificate from now on; those that are there stay. PEM texts, copied. Only where the server began with
  * TLS, and with a client_ca where it began with one. CT_INVALID, and nothing changed, where they can't be used. One caller at a time. */
 CT_MUST_CHECK ct_code ct_rpc_server_set_certificate(ct_rpc_server *server, const char *certificate, const char *key, const char *client_ca,

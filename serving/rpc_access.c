@@ -225,6 +225,16 @@ static ct_code check_certificate(const tls_texts *texts, ct_status *status) {
                           "the TLS certificate, key or client CA is no PEM text, or the key does not belong to the certificate");
 }
 
+ct_code ct_rpc_check_certificate(const char *certificate, const char *key, const char *client_ca, ct_status *status) {
+    tls_texts texts;
+    CT_TRY(texts_copy(certificate, key, client_ca, &texts, status));
+    ct_rpc_start_grpc();
+    const ct_code code = check_certificate(&texts, status);
+    grpc_shutdown();
+    texts_deinit(&texts);
+    return code;
+}
+
 tls_source *tls_source_create(void) {
     tls_source *source = calloc(1, sizeof *source);
     if (source) (void)pthread_mutex_init(&source->lock, NULL);

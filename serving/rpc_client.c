@@ -19,6 +19,7 @@ struct ct_rpc_channel {
     char *token; /* "Bearer ..."; NULL = none */
     grpc_metadata metadata;
     char target[300];
+    bool tls;
 };
 
 static grpc_channel_credentials *client_credentials(const ct_rpc_access *access) {
@@ -71,6 +72,7 @@ ct_code ct_rpc_channel_create(const char *target, const ct_rpc_access *access, c
     ct_rpc_channel *channel = calloc(1, sizeof *channel);
     if (!channel) return ct_fail_memory(status, sizeof *channel, "a client");
     (void)snprintf(channel->target, sizeof channel->target, "%s", target);
+    channel->tls = access && access->tls_ca;
     const ct_code code = make_metadata(access, &channel->token, &channel->metadata, status);
     if (code != CT_OK) {
         free(channel);
@@ -111,6 +113,21 @@ uint8_t *ct_rpc_channel_reserve(ct_rpc_channel *channel, size_t bytes) {
     return GRPC_SLICE_START_PTR(channel->request);
 }
 
+/* What ended a call. Where no connection came about, gRPC's own words are long, and don't say what to look at. */
+static ct_code fail_call(const ct_rpc_channel *channel, grpc_status_code code, grpc_slice details, ct_status *status) {
+    static const char unconnected[] = "failed to connect to all addresses", last[] = "last error: ";
+    char text[700];
+    char *said = grpc_slice_to_c_string(details);
+    const bool connected = strncmp(said, unconnected, sizeof unconnected - 1) != 0;
+    const char *why = connected ? NULL : strstr(said, last);
+    if (why) why += sizeof last - 1;
+    ct_text_show(why ? why : said, strlen(why ? why : said), text, sizeof text);
+    gpr_free(said);
+    if (connected) return ct_fail(status, ct_rpc_code_from_grpc(code), "%s: %s", channel->target, text);
+    return ct_fail(status, CT_UNAVAILABLE, "%s: no connection (%s); is there a gRPC server at this port, %s?", channel->target, text,
+                   channel->tls ? "with TLS and a certificate that the CA has signed for this host" : "without TLS (else give a CA)");
+}
+
 ct_code ct_rpc_channel_call(ct_rpc_channel *channel, const char *path, int64_t timeout_ms, bool wait_for_server, const uint8_t **out_reply,
                             size_t *out_bytes, ct_status *status) {
     const gpr_timespec deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(timeout_ms, GPR_TIMESPAN));
@@ -149,11 +166,7 @@ ct_code ct_rpc_channel_call(ct_rpc_channel *channel, const char *path, int64_t t
         /* The deadline ends the call, so this ends too. */
         (void)grpc_completion_queue_next(channel->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
         if (code != GRPC_STATUS_OK) {
-            char text[700];
-            char *said = grpc_slice_to_c_string(details);
-            ct_text_show(said, strlen(said), text, sizeof text);
-            gpr_free(said);
-            result = ct_fail(status, ct_rpc_code_from_grpc(code), "%s: %s", channel->target, text);
+            result = fail_call(channel, code, details, status);
         } else {
             grpc_byte_buffer_reader reader;
             if (answer && grpc_byte_buffer_reader_init(&reader, answer)) {

@@ -1,15 +1,12 @@
 /* The server's life: methods, listening, events, the end. What happens to a call is in rpc_call.c. */
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/condition.h"
+#include "serving/listen.h"
 #include "serving/rpc_internal.h"
 
 enum {
@@ -129,27 +126,11 @@ ct_code ct_rpc_server_create(const ct_rpc_method *methods, size_t method_count, 
 }
 
 /* Why could the port not be had? gRPC only says that it could not. */
-static ct_code listen_failure(const char *address, const char *host, int port, ct_status *status) {
-    char service[16];
-    (void)snprintf(service, sizeof service, "%d", port);
-    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
-    struct addrinfo *found = NULL;
-    const int lookup = getaddrinfo(host, service, &hints, &found);
-    if (lookup != 0) return ct_fail(status, CT_UNAVAILABLE, "cannot listen on %s: %s", address, gai_strerror(lookup));
-    int error = 0;
-    for (const struct addrinfo *a = found; a && !error; a = a->ai_next) {
-        const int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        if (fd < 0) continue;
-        const int on = 1;
-        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-        if (bind(fd, a->ai_addr, a->ai_addrlen) != 0 || listen(fd, 1) != 0) error = errno;
-        (void)close(fd);
-    }
-    freeaddrinfo(found);
-    if (error == EADDRINUSE)
-        return ct_fail(status, CT_UNAVAILABLE, "cannot listen on %s: the port is in use; stop the other program or choose another port",
-                       address);
-    return ct_fail(status, CT_UNAVAILABLE, "cannot listen on %s: %s", address, error ? strerror(error) : "gRPC refuses the address");
+static ct_code listen_failure(const char *address, ct_status *status) {
+    int fd = -1;
+    CT_TRY(ct_listen(address, &fd, status));
+    (void)close(fd);
+    return ct_fail(status, CT_UNAVAILABLE, "cannot listen on %s: gRPC refuses the address", address);
 }
 
 ct_code ct_rpc_server_listen(ct_rpc_server *server, const char *address, ct_status *status) {
@@ -157,7 +138,7 @@ ct_code ct_rpc_server_listen(ct_rpc_server *server, const char *address, ct_stat
     int port = 0;
     CT_TRY(ct_rpc_split_address(address, host, &port, status));
     const int bound = grpc_server_add_http2_port(server->server, address, server->credentials);
-    if (bound == 0) return listen_failure(address, host, port, status);
+    if (bound == 0) return listen_failure(address, status);
     grpc_server_start(server->server);
     server->port = bound;
     server->listening = true;

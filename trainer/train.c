@@ -198,8 +198,10 @@ static ct_code train_epochs(train_run *run, ct_status *status) {
     const uint32_t patience = run->options->early_stop;
     for (uint32_t epoch = run->first_epoch; epoch < run->options->epochs && (patience == 0 || worse < patience); epoch++) {
         const ct_code code = train_epoch(run, epoch, status);
-        if (code == CT_CANCELLED && ct_model_rows(run->model) > run->rows_before) {
+        const bool outgrew = code == CT_INVALID && ct_model_least_memory(run->model) > 0; /* ahead of any change by that batch */
+        if ((code == CT_CANCELLED || outgrew) && ct_model_rows(run->model) > run->rows_before) {
             run->result->stopped = true;
+            if (outgrew) run->result->outgrew = *status;
             *status = (ct_status)CT_STATUS_INIT;
             return CT_OK;
         }

@@ -91,11 +91,12 @@ typedef struct ct_train_result {
     int64_t admitted, waiting, expired; /* keys: with a row; counted, without one yet; rows that expired since the training began */
     ct_filter_info filter;              /* where it counts those that wait, nobody knows how many: `waiting` means nothing */
     ct_store_disk disk;                 /* within a limit on memory; else 0 */
-    bool stopped;                       /* by the stop flag: the folder holds the model of the rows so far */
+    bool stopped;                       /* by the stop flag, or as it says: the folder holds the model of the rows so far */
+    ct_status outgrew;                  /* why: a batch, or the histories, outgrew the limit on memory; CT_OK = it is not that */
 } ct_train_result;
 
-/* The whole run; ends with a model folder. A stop (the reader's flag) ends with a folder of the rows learned so far, or none where there
- * are none (CT_CANCELLED). */
+/* The whole run; ends with a model folder. A stop (the reader's flag), or a limit on memory that was enough until then, ends with a folder
+ * of the rows learned so far, or none where there are none (CT_CANCELLED, CT_INVALID). */
 CT_MUST_CHECK ct_code ct_train(ct_model *model, const ct_train_options *options, ct_train_result *out_result, ct_status *status);
 
 #endif

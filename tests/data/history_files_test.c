@@ -74,14 +74,17 @@ static ct_code write_saving(ct_histories_saving *saving, const char *path, char 
     return code;
 }
 
-static void save(ct_histories *histories, const char *path) {
+/* Returns what they will take that are opened from it, as is said before. */
+static uint64_t save(ct_histories *histories, const char *path) {
     ct_histories_saving *saving = NULL;
     char hex[CT_DIGEST_HEX_BYTES], now[CT_DIGEST_HEX_BYTES];
     ct_status status = CT_STATUS_INIT;
     assert_ok(ct_histories_saving_begin(histories, &saving, &status), &status);
+    const uint64_t opened_bytes = ct_histories_saving_opened_bytes(saving);
     assert_ok(write_saving(saving, path, hex, &status), &status);
     digest_of(histories, now);
     assert_string_equal(hex, now);
+    return opened_bytes;
 }
 
 static char *file_of(const char *path, size_t number) {
@@ -150,32 +153,58 @@ static ct_histories *create_beside(const ct_schema *schema, const char *scratch)
     return histories;
 }
 
+/* Entries of one time are kept until a later one comes, then all of them but the newest few go at once. */
+static void what_opening_takes_is_known_before(void **state) {
+    (void)state;
+    ct_schema *schema = schema_of(yaml);
+    ct_histories *set[] = {create(schema), NULL};
+    char *saved = new_folder("saved");
+    for (size_t round = 0; round < 2; round++) {
+        ct_status status = CT_STATUS_INIT;
+        text t = {0};
+        for (size_t i = 0; i < (round == 0 ? 40 : 1); i++) text_add(&t, "1\tu\t%zu\t%zu\n", i, 5 + round);
+        char *path = write_bytes(folder, "clicks.tsv", t.bytes, t.size);
+        enter(set[0], schema, path);
+        const uint64_t opened_bytes = save(set[0], saved);
+        ct_histories *back = open_all(schema, saved);
+        assert_int_equal(ct_histories_bytes(back), opened_bytes);
+        ct_histories_destroy(back);
+        assert_ok(ct_folder_remove(saved, &status), &status);
+        free(t.bytes);
+        free(path);
+    }
+    free(saved);
+    ct_histories_destroy(set[0]);
+    ct_schema_destroy(schema);
+}
+
 static void a_file_holds_what_has_changed(void **state) {
     (void)state;
     ct_schema *schema = schema_of(yaml);
     ct_histories *set[] = {create_beside(schema, "scratch"), create(schema), NULL}, *back = NULL; /* the second one is never saved */
     char *saved[3] = {new_folder("a"), new_folder("b"), new_folder("c")};
-    uint64_t units[HISTORIES];
+    uint64_t units[HISTORIES], opened_bytes[3];
     bool all = false;
     click(set, schema, 0, USERS, 5);
-    save(set[0], saved[0]);
+    opened_bytes[0] = save(set[0], saved[0]);
     assert_int_equal(count_files(saved[0]), 1);
     look(saved[0], 0, units, &all);
     assert_true(all && units[0] == USERS && units[1] == USERS);
     click(set, schema, 300, PART, 1);
-    save(set[0], saved[1]);
+    opened_bytes[1] = save(set[0], saved[1]);
     assert_int_equal(count_files(saved[1]), 2);
     look(saved[1], 1, units, &all);
     assert_true(!all && units[0] == PART && units[1] == PART);
     const struct stat first = stat_of(saved[0], 0), again = stat_of(saved[1], 0), change = stat_of(saved[1], 1);
     assert_true(first.st_ino == again.st_ino && first.st_dev == again.st_dev);
     assert_in_range(change.st_size, 1, first.st_size * 2 / 100); /* with one entry more each */
-    save(set[0], saved[2]);                                      /* nothing has changed */
+    opened_bytes[2] = save(set[0], saved[2]);                    /* nothing has changed */
     assert_int_equal(count_files(saved[2]), 3);
     assert_int_equal(stat_of(saved[2], 2).st_size, 8 * (HEAD + 3 * HISTORIES));
     for (size_t i = 0; i < 3; i++) {
         back = open_all(schema, saved[i]);
         if (i > 0) assert_same(back, set[1]);
+        assert_int_equal(ct_histories_bytes(back), opened_bytes[i]);
         ct_histories_destroy(back);
         free(saved[i]);
     }
@@ -202,7 +231,7 @@ static void a_chain_stays_short(void **state) {
             ct_status status = CT_STATUS_INIT;
             uint64_t chain = 0;
             click(set, schema, round * 31, ways[way].units, 1);
-            save(set[0], saved);
+            const uint64_t opened_bytes = save(set[0], saved);
             const size_t files = count_files(saved);
             assert_in_range(files, 1, CT_HISTORIES_MOST_FILES);
             for (size_t i = 0; i < files; i++) chain += (uint64_t)stat_of(saved, i).st_size;
@@ -213,6 +242,7 @@ static void a_chain_stays_short(void **state) {
             if (round % 12 == 11) {
                 ct_histories *back = open_all(schema, saved);
                 assert_same(back, set[1]);
+                assert_int_equal(ct_histories_bytes(back), opened_bytes);
                 ct_histories_destroy(back);
             }
             assert_ok(ct_folder_remove(before, &status), &status);
@@ -608,6 +638,7 @@ static void opening_takes_what_they_take(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opening_takes_what_they_take), /* first, as its children have the memory that there was */
+        cmocka_unit_test(what_opening_takes_is_known_before),
         cmocka_unit_test(a_file_holds_what_has_changed),
         cmocka_unit_test(a_chain_stays_short),
         cmocka_unit_test(what_began_anew_begins_a_chain),

@@ -65,23 +65,30 @@ as_it_stands() { find "$1" -printf '%p %s %T@ %C@\n' | sort; }
 publish whole pub --publish-rows 2048 --checkpoint-rows 2048 --keep 99 --set embedding.min_count=2 --set embedding.target_stats=true
 last=$("$program" inspect pub | sed -n 's/^sequence //p')
 [ "$last" -eq 5 ] || wrong "$last deltas"
-at() { [ "$1" -eq "$last" ] && echo whole || echo whole.checkpoints/rows-$((2048 * ($1 + 1))); }
+# Rows so wide that those of the first delta find no room in the least limit.
+"$program" train --schema criteo --model dnn --set 'deep=[4]' --set embedding.dim=256 --batch 256 --train log.tsv --out wide --publish wide.pub \
+    --publish-rows 2048 --checkpoint-rows 2048 --keep 99 >out 2>err </dev/null || wrong "train wide"
+at() { # NUMBER [OUT]: the folder of that moment
+    [ "$1" -eq "$last" ] && echo "${2:-whole}" || echo "${2:-whole}.checkpoints/rows-$((2048 * ($1 + 1)))"
+}
 
 follows() {
-    local start before n
+    local start before n out pub
     export TMPDIR=$PWD
-    for start in "--follow m=stage" "--follow m=stage --memory 1 --scratch scratch" "--model m=base --follow stage" "--model m=base other=whole --follow m=stage --memory 10"; do
+    for start in "--follow m=stage" "--follow m=stage --memory 6 --scratch scratch" "--model m=base --follow stage" "--model m=base other=whole --follow m=stage --memory 10"; do
         rm -rf stage base
         mkdir stage
-        cp -r "$(base pub 0)" stage/
-        cp -r "$(base pub 0)" base
+        out=whole pub=pub
+        case $start in *--scratch*) out=wide pub=wide.pub ;; esac
+        cp -r "$(base $pub 0)" stage/
+        cp -r "$(base $pub 0)" base
         # shellcheck disable=SC2086
         serve $start || continue
-        answers_as "$(at 0)" "$start: the base"
+        answers_as "$(at 0 $out)" "$start: the base"
         for n in 1 2 3 4 5; do
-            arrives pub $n
-            logged "result=done model=\"m\" sequence=$n version=$(digest "$(at $n)") "
-            answers_as "$(at $n)" "$start: delta $n"
+            arrives $pub $n
+            logged "result=done model=\"m\" sequence=$n version=$(digest "$(at $n $out)") "
+            answers_as "$(at $n $out)" "$start: delta $n"
             before=$(as_it_stands stage)
         done
         [ "$(metric 'clicktower_deltas_total{model="m",result="applied"}')" = 5 ] || wrong "$start: not 5 applied in /metrics"
@@ -105,7 +112,7 @@ expires() {
     rm -rf pub3 timed timed.checkpoints
     "$program" train "${timed[@]}" --set embedding.min_count=2 --out timed --publish pub3 --publish-rows 1024 --checkpoint-rows 1024 --keep 99 >out 2>err </dev/null || wrong "train"
     tail -n 1200 timed.tsv >late.tsv
-    for memory in 0 1; do
+    for memory in 0 6; do
         rm -rf stage
         mkdir stage
         cp -r "$(base pub3 0)" stage/
@@ -239,19 +246,19 @@ END
     rm -rf stage scratch
     mkdir stage scratch
     mkfifo room
-    cp -r "$(base pub 0)" stage/
+    cp -r "$(base wide.pub 0)" stage/
     unshare --user --map-root-user --mount mount -t tmpfs tmpfs scratch || { echo "  SKIP: nothing can be mounted here"; return; }
     within=(unshare --user --map-root-user --mount bash small.sh)
-    serve --follow m=stage --memory 1 --scratch scratch || return
+    serve --follow m=stage --memory 6 --scratch scratch || return
     within=()
-    arrives pub 1
+    arrives wide.pub 1
     logged 'level=error .*result=not_yet .*sequence=1 .*no further delta is taken until this one has found its place: scratch/.*No space left'
-    arrives pub 2
-    answers_as "$(at 1)" "a full disk"
+    arrives wide.pub 2
+    answers_as "$(at 1 wide)" "a full disk"
     [ "$(metric 'clicktower_deltas_total{model="m",result="refused"}')" = 0 ] || wrong "a full disk: refused in /metrics"
     echo >room
     logged 'result=done .*sequence=2 '
-    answers_as "$(at 2)" "room again"
+    answers_as "$(at 2 wide)" "room again"
     [ "$(count result=not_yet)" -eq 1 ] || wrong "a full disk is said more than once"
     stop
 }

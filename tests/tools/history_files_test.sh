@@ -124,5 +124,31 @@ files_that_are_damaged_are_refused() {
     grep -q "histories/60: the manifest does not list it" err || wrong "a stray file is not said"
 }
 
-for case in checkpoints_cost_what_has_changed kills_lose_nothing files_that_are_damaged_are_refused; do run_case $case; done
+# What the histories take stands in the manifest, so nobody reads them who has no room for them: not even their checksums.
+a_limit_that_is_too_small_is_refused_before_they_are_read() {
+    local verb
+    train --out held --publish pub || wrong "held"
+    cp -r held unread
+    printf x | dd of=unread/histories/00 bs=1 seek=1000 conv=notrunc status=none
+    cp -r pub/base-000000000000 unread.base
+    printf x | dd of=unread.base/histories/00 bs=1 seek=1000 conv=notrunc status=none
+    for verb in "eval --data log.tsv" serve; do
+        # shellcheck disable=SC2086 # the words of $verb
+        for folder in held unread; do
+            expect 1 "$folder: a memory limit of 4 MiB is too small to read the model, whose histories take 1 MiB; give 5 MiB$" \
+                $verb --model $folder --memory 4
+        done
+        # shellcheck disable=SC2086
+        expect 1 "unread/histories/00: the file is not what was written" $verb --model unread --memory 5
+    done
+    expect 1 "a memory limit of 6 MiB is too small to read the model, whose histories take 1 MiB; give 7 MiB$" \
+        serve --model held=unread.base --follow held=pub --memory 6
+    expect 1 "histories/00: the file is not what was written" serve --model held=unread.base --follow held=pub --memory 7
+    "$program" eval --model held --data log.tsv --predictions wanted.txt >out 2>err || wrong "eval"
+    "$program" eval --model held --data log.tsv --predictions got.txt --memory 5 >out 2>err || wrong "eval --memory 5: $(tail -n 1 err)"
+    cmp -s wanted.txt got.txt || wrong "eval --memory 5: other predictions"
+}
+
+for case in checkpoints_cost_what_has_changed kills_lose_nothing files_that_are_damaged_are_refused \
+    a_limit_that_is_too_small_is_refused_before_they_are_read; do run_case $case; done
 finish

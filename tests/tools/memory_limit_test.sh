@@ -55,6 +55,7 @@ make_group() {
     cat synth.yaml
     for of in C2 C4 C6; do echo "  - {name: past_$of, kind: history, of: $of, max: 20}"; done
 } >histories.yaml
+base=$(peak "" --schema criteo --train "$(log 1)" --out one)
 base=$(peak "" --schema criteo --train "$(log 256)" --out small)
 for limit in "${limits[@]}"; do
     rows=$((limit * 750)) # 12 keys each: more than ten times the limit
@@ -74,6 +75,9 @@ for limit in "${limits[@]}"; do
         training=$base
         base=$(peak_of "" eval --model small --data "$(log 2100)" --threads 8)
         held "$limit MiB, eval" "$limit" "$(peak_of "" eval --model held --data "$(log 2100)" --memory "$limit" --threads 8)"
+        base=$(peak_of "" eval --model one --data "$(log 2100)" --threads 8)
+        held "the least limit, eval" 4 "$(peak_of "" eval --model held --data "$(log 2100)" --memory 4 --threads 8)"
+        expect 2 "--memory is '3': reading rows from disk takes more; give at least 4, or 0" eval --model held --data "$(log 1)" --memory 3
         base=$training
     fi
     rm -rf held

@@ -89,6 +89,36 @@ for kind in "4096 dnn log.tsv" "16 fm short.tsv embedding.dim=1024 embedding.min
 done
 nothing_left "a limit that is too small"
 
+echo "later batches that outgrow the limit: what was learned is kept, and goes on"
+awk 'BEGIN {
+    srand(3)
+    for (r = 0; r < 1024; r++) {
+        line = int(rand() * 1.3)
+        for (i = 0; i < 13; i++) line = line "\t" int(rand() * 50)
+        for (i = 0; i < 26; i++) line = line "\t" sprintf("%x", int(rand() * (r < 512 ? 20 : 100000)))
+        print line
+    }
+}' >grow.tsv
+grow=(--model dnn --set 'deep=[8]' --set embedding.dim=256 --set embedding.min_count=1 --batch 256)
+train 0 "${grow[@]}" --train grow.tsv --out whole
+train 1 "${grow[@]}" --train grow.tsv --out grown --memory 16
+least=$(sed -n 's/.*give \([0-9]*\) MiB.*/\1/p' err)
+train 1 "${grow[@]}" --train grow.tsv --out grown --memory "${least:-1}"
+has err "too small for batches of 256 rows; give [0-9]+ MiB, or smaller batches; grown holds the model of the first 512 rows, .* --resume and more memory$"
+[ "$(wc -l <err)" -eq 1 ] || wrong "other lines: $(cat err)"
+kept=$(digest grown)
+head -n 512 grow.tsv >half.tsv
+train 0 "${grow[@]}" --train half.tsv --out half
+same "$kept" "$(digest half)" "what was kept"
+train 1 "${grow[@]}" --train grow.tsv --out grown --memory "${least:-1}" --resume # nothing new
+same "$(digest grown)" "$kept" "what was kept, in vain gone on with"
+for ((tries = 0; tries < 4; tries++)); do
+    least=$(sed -n 's/.*give \([0-9]*\) MiB.*/\1/p' err)
+    "$program" train --schema criteo "${grow[@]}" --train grow.tsv --out grown --memory "${least:-1}" --resume >out 2>err </dev/null && break
+done
+same "$(digest grown)" "$(digest whole)" "gone on with enough"
+nothing_left "outgrown"
+
 echo "killed ahead of any change to the file system, and resumed: no row that was learned after the checkpoint is read"
 crash=(--model dnn --set 'deep=[8]' --set embedding.dim=16 --batch 64 --checkpoint-rows 1024 --memory 40)
 train 0 "${crash[@]}" --train log.tsv --out killed

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "serving/admin.h"
 
 enum { MAX_FILE_BYTES = 1 << 20 };
 
@@ -36,16 +37,23 @@ ct_code ct_read_tokens(const char *path, char ***out_tokens, size_t *out_count, 
     for (size_t i = 0; i < bytes; i++) lines += text[i] == '\n';
     char **tokens = calloc(lines, sizeof *tokens);
     ct_code code = tokens ? CT_OK : ct_fail_memory(status, lines * sizeof *tokens, "tokens");
+    size_t line = 0;
     for (char *at = text, *next = NULL; code == CT_OK && at; at = next) {
+        line++;
         next = strchr(at, '\n');
         if (next) *next++ = '\0';
         at += strspn(at, " \t");
         size_t length = strcspn(at, "\r");
         while (length && (at[length - 1] == ' ' || at[length - 1] == '\t')) length--;
         if (length == 0 || at[0] == '#') continue;
-        tokens[count] = strndup(at, length);
-        if (!tokens[count]) code = ct_fail_memory(status, length, "a token");
-        if (tokens[count]) count++;
+        if (length > CT_RPC_TOKEN_BYTES)
+            code = ct_fail(status, CT_INVALID, "%s:%zu: a token of %zu bytes: at most %d", path, line, length, CT_RPC_TOKEN_BYTES);
+        else if (count == CT_RPC_MAX_TOKENS)
+            code = ct_fail(status, CT_INVALID, "%s:%zu: more than %d tokens", path, line, CT_RPC_MAX_TOKENS);
+        else if (!(tokens[count] = strndup(at, length)))
+            code = ct_fail_memory(status, length, "a token");
+        else
+            count++;
     }
     explicit_bzero(text, bytes);
     free(text);
@@ -96,6 +104,15 @@ ct_code ct_access_files_read(const ct_access_files *files, ct_access_texts *out_
     CT_TRY(ct_read_pem(files->admin_certificate, &out_texts->admin_certificate, status));
     CT_TRY(ct_read_pem(files->admin_key, &out_texts->admin_key, status));
     return files->tokens ? ct_read_tokens(files->tokens, &out_texts->tokens, &out_texts->token_count, status) : CT_OK;
+}
+
+ct_code ct_access_texts_check(const ct_access_files *files, const ct_access_texts *texts, ct_status *status) {
+    if (files->certificate && ct_rpc_check_certificate(texts->certificate, texts->key, texts->client_ca, status) != CT_OK)
+        return ct_fail_within(status, "%s, %s%s%s", files->certificate, files->key, files->client_ca ? ", " : "",
+                              files->client_ca ? files->client_ca : "");
+    if (files->admin_certificate && ct_admin_check_certificate(texts->admin_certificate, texts->admin_key, status) != CT_OK)
+        return ct_fail_within(status, "%s, %s", files->admin_certificate, files->admin_key);
+    return CT_OK;
 }
 
 static void free_secret(char *text) {

@@ -42,6 +42,8 @@ typedef struct ct_access_texts {
 } ct_access_texts;
 /* CT_USAGE where files that belong together are not. The texts are zeroed, or to be freed in failure, too. */
 CT_MUST_CHECK ct_code ct_access_files_read(const ct_access_files *files, ct_access_texts *out_texts, ct_status *status);
+/* Could a server begin with these? CT_INVALID names the files and says what is wrong. */
+CT_MUST_CHECK ct_code ct_access_texts_check(const ct_access_files *files, const ct_access_texts *texts, ct_status *status);
 void ct_access_texts_deinit(ct_access_texts *texts); /* zeroed is fine; wipes what is secret */
 
 /* A PEM file; caller frees. NULL path: NULL. */

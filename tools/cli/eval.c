@@ -125,6 +125,7 @@ ct_code ct_verb_eval(int argc, char **argv, ct_status *status) {
     prediction_sink sink = {0};
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
+    CT_TRY_GOTO(code, ct_check_read_memory(memory, false, status), done);
     CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&data}, 1, 1, status), done);
     CT_TRY_GOTO(code, ct_check_output("json", json_path, data.items, data.count, status), done);
     CT_TRY_GOTO(code, ct_check_output("predictions", predictions_path, data.items, data.count, status), done);

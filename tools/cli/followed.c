@@ -309,6 +309,8 @@ static ct_code open_newest(ct_followed *f, ct_status *status) {
 
 ct_code ct_followed_open(const char *name, const char *folder, const char *publication, uint64_t memory_bytes, const char *scratch,
                          ct_pool *pool, ct_followed **out_followed, ct_status *status) {
+    if (ct_model_folder_is(publication))
+        return ct_fail(status, CT_INVALID, "--follow %s: is a model folder, not one of `train --publish`: give it as --model", publication);
     ct_followed *f = calloc(1, sizeof *f);
     if (!f) return ct_fail_memory(status, sizeof *f, "a model that follows");
     f->name = name;

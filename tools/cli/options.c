@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "embedding_store/store.h"
 
 enum { FIRST_KEY = 0x100, HELP_KEY = 0x4000, MAX_OPTIONS = 64, SHOWN_BYTES = 200 };
 
@@ -305,6 +306,14 @@ ct_code ct_command_parse(const ct_command *command, int argc, char **argv, ct_st
         return ct_fail(status, CT_USAGE, "give one %s, not %zu: see clicktower %s --help", command->arguments, command->words->count,
                        command->verb);
     return CT_OK;
+}
+
+ct_code ct_check_read_memory(int64_t mib, bool follows, ct_status *status) {
+    const int64_t least = follows ? CT_STORE_LEAST_READ_MIB * 3 / 2 : CT_STORE_LEAST_READ_MIB; /* a quarter is for what deltas change */
+    if (mib == 0 || mib >= least) return CT_OK;
+    return ct_fail(status, CT_USAGE,
+                   "--memory is '%lld': reading rows from disk takes more; give at least %lld, or 0 to have all in memory", (long long)mib,
+                   (long long)least);
 }
 
 /* Edit distance (Levenshtein); words beyond 31 bytes are far from everything. */

@@ -80,4 +80,7 @@ const char *ct_closest_name(const char *word, const char *const *names, size_t c
 /* Standard input can be read once: CT_USAGE where "-" stands more than once in the lists, or where `passes` > 1. NULL lists are fine. */
 CT_MUST_CHECK ct_code ct_check_standard_input(const ct_text_list *const *lists, size_t list_count, int64_t passes, ct_status *status);
 
+/* CT_USAGE where the --memory (0 = no limit) of a verb that reads models, or follows one, is less than that takes. */
+CT_MUST_CHECK ct_code ct_check_read_memory(int64_t mib, bool follows, ct_status *status);
+
 #endif

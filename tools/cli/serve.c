@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "serving/admin.h"
+#include "serving/listen.h"
 #include "tools/cli/access.h"
 #include "tools/cli/cli.h"
 #include "tools/cli/served.h"
@@ -56,6 +57,16 @@ static void hang_up(void *context) {
 
 static void print_address(char *out, size_t bytes, const char *asked, int port) {
     (void)snprintf(out, bytes, "%.*s:%d", (int)(strrchr(asked, ':') - asked), asked, port);
+}
+
+/* Loading models may take minutes: what would stop the server behind that, whatever they hold, is said before. */
+static ct_code check_before_loading(const char *listen, const char *admin_listen, const ct_access_files *files,
+                                    const ct_access_texts *texts, ct_status *status) {
+    const char *const addresses[] = {listen, admin_listen};
+    CT_TRY(ct_access_texts_check(files, texts, status));
+    if (admin_listen && strcmp(listen, admin_listen) == 0 && strcmp(strrchr(listen, ':'), ":0") != 0)
+        return ct_fail(status, CT_USAGE, "--listen and --admin are both %s: give one of them another port", listen);
+    return ct_listen_check(addresses, admin_listen ? 2 : 1, status);
 }
 
 ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
@@ -159,14 +170,20 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_access_texts texts = {0};
     ct_code code;
     CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
+    CT_TRY_GOTO(code, ct_check_read_memory(memory, follows.count > 0, status), done);
     CT_TRY_GOTO(code, ct_access_files_read(&files, &texts, status), done);
     if (files.admin_certificate && !admin_listen) {
         code = ct_fail(status, CT_USAGE, "--admin-tls-cert and --admin-tls-key are for the port of --admin HOST:PORT: give it, too");
         goto done;
     }
+    if (exposure_sample < 1 && !exposures_folder) {
+        code = ct_fail(status, CT_USAGE, "--exposure-sample is for what --exposures DIR logs: give that, too");
+        goto done;
+    }
     ct_served_block_signals();
     (void)ct_stop_on_signals();
     allow_many_files();
+    CT_TRY_GOTO(code, check_before_loading(listen, admin_listen, &files, &texts, status), done);
 
     const int64_t started = ct_clock_ns();
     CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);

@@ -1,6 +1,5 @@
 /* clicktower verify: every checksum and every reference of a model folder or a block file. Goes on after a problem, so that one run shows
  * all of them. */
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,35 +10,8 @@
 #include "model/model.h"
 #include "tools/cli/cli.h"
 #include "tools/cli/inspect.h"
+#include "tools/cli/problems.h"
 #include "tools/cli/publication.h"
-
-/* Prints and clears a problem. */
-static void print_problem(ct_status *status) {
-    (void)fprintf(stderr, "clicktower verify: problem: %s\n", status->message);
-    *status = (ct_status)CT_STATUS_INIT;
-}
-
-/* One file that the manifest lists: there, of that size, of that checksum? */
-static ct_code check_listed(const char *folder, const json_t *entry, ct_status *status) {
-    const char *name = NULL, *expected = NULL;
-    int64_t expected_bytes = 0;
-    CT_TRY(ct_json_get_string(entry, "name", folder, &name, status));
-    CT_TRY(ct_json_get_string(entry, "xxh3_128", folder, &expected, status));
-    CT_TRY(ct_json_get_i64(entry, "bytes", folder, &expected_bytes, status));
-    char *path = ct_path_join(folder, name);
-    if (!path) return ct_fail_memory(status, strlen(folder), "a path");
-    char hex[CT_DIGEST_HEX_BYTES];
-    uint64_t bytes = 0;
-    ct_code code = ct_file_digest(path, hex, &bytes, status);
-    if (code == CT_NOT_FOUND)
-        code = ct_fail(status, CT_CORRUPT, "%s: the manifest lists it, and it is not there", path);
-    else if (code == CT_OK && bytes != (uint64_t)expected_bytes)
-        code = ct_fail(status, CT_CORRUPT, "%s: %" PRIu64 " bytes, where the manifest says %" PRId64, path, bytes, expected_bytes);
-    else if (code == CT_OK && strcmp(hex, expected) != 0)
-        code = ct_fail(status, CT_CORRUPT, "%s: checksum %s, where the manifest says %s", path, hex, expected);
-    free(path);
-    return code;
-}
 
 static bool is_listed(const json_t *files, const char *name) {
     size_t index;
@@ -62,25 +34,16 @@ static ct_code warn_of_strangers(const char *folder, const json_t *files, ct_sta
 }
 
 static ct_code verify_model(const char *folder, char out_digest[CT_DIGEST_HEX_BYTES], ct_status *status) {
-    json_t *manifest = NULL, *files = NULL, *entry;
+    json_t *manifest = NULL, *files = NULL;
     ct_pool *pool = NULL;
     ct_model *model = NULL;
-    size_t index, problems = 0, checked = 0;
+    ct_problems problems = {0};
     ct_code code;
     CT_TRY_GOTO(code, ct_model_manifest(folder, false, &manifest, status), done);
     CT_TRY_GOTO(code, ct_json_get_array(manifest, "files", folder, &files, status), done);
-    json_array_foreach(files, index, entry) {
-        checked++;
-        if (check_listed(folder, entry, status) == CT_OK) continue;
-        problems++;
-        print_problem(status);
-    }
+    ct_problems_of_files(&problems, folder, files);
     CT_TRY_GOTO(code, warn_of_strangers(folder, files, status), done);
-    if (problems) {
-        code =
-            ct_fail(status, CT_CORRUPT, "%s: %zu of %zu files are not what was written: copy the folder again", folder, problems, checked);
-        goto done;
-    }
+    CT_TRY_GOTO(code, ct_problems_end(&problems, folder, status), done);
     /* All columns of the tables and the optimisers' state are read, which serving leaves out; a row at a time. */
     const char *written = NULL;
     CT_TRY_GOTO(code, ct_pool_create(0, &pool, status), done);
