@@ -203,14 +203,6 @@ ct_filter_load ct_filter_measure(const ct_filter *filter) {
     return load;
 }
 
-double ct_filter_expected_error(const ct_filter *filter, double keys) {
-    const double mean = keys / (double)(CT_VIRTUAL_SHARDS * filter->shard_lines), spread = 12 * sqrt(mean) + 20;
-    double error = 0;
-    for (double i = floor(fmax(0, mean - spread)); i < mean + spread; i++)
-        error += exp(i * log(fmax(mean, 1e-300)) - mean - lgamma(i + 1)) * pow(1 - pow(31.0 / 32, i), CT_FILTER_PARTS);
-    return error;
-}
-
 /* --- its file --- */
 
 static char *path_of(const char *folder, size_t table) {

@@ -362,8 +362,10 @@ static void wrong_options_are_named(void **state) {
     const ct_synth_options good = options_for(10);
     ct_synth_options options = good;
     options.rate = 2.0;
-    assert_true(isnan(ct_synth_probability(&options, 0, NULL)));
-    assert_true(isnan(ct_synth_probability(&good, -1, NULL)));
+    double probability;
+    ct_status status = CT_STATUS_INIT;
+    assert_int_equal(ct_synth_probabilities(&options, 0, 1, &probability, NULL, &status), CT_INVALID);
+    assert_int_equal(ct_synth_probabilities(&good, -1, 1, &probability, NULL, &status), CT_INVALID);
     assert_int_equal(files_in(folder), 0);
     free(path);
 }
@@ -414,7 +416,10 @@ static void smallest_and_largest(void **state) {
         options.signal = i & 4 ? 10.0 : 0.0;
         const ct_synth_truth truth = write_log(&options);
         assert_true(isfinite(truth.best_log_loss) && truth.best_log_loss >= 0.0);
-        assert_true(isfinite(ct_synth_probability(&options, INT64_MAX, NULL)));
+        double last;
+        ct_status status = CT_STATUS_INIT;
+        assert_int_equal(ct_synth_probabilities(&options, INT64_MAX, 1, &last, NULL, &status), CT_OK);
+        assert_true(isfinite(last));
     }
     free(path);
     free(vectors);
