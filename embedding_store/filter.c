@@ -105,7 +105,7 @@ static uint32_t least_cell(uint8_t *line, uint32_t choice) {
 void ct_filter_prefetch(const ct_filter *filter, uint64_t key) {
     const place place = place_of(filter, key);
     for (uint32_t i = 0; i < filter->generations; i++)
-        __builtin_prefetch(filter->lines + (generation_of(filter, i) + place.line) * CT_FILTER_LINE_BYTES, 1);
+        ct_prefetch(filter->lines + (generation_of(filter, i) + place.line) * CT_FILTER_LINE_BYTES);
 }
 
 uint32_t ct_filter_count(const ct_filter *filter, uint64_t key) {
