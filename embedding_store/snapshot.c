@@ -220,8 +220,7 @@ static ct_code take_record(void *context, size_t number, uint64_t key, const cha
     bool row, lives;
     char out[CT_RECORD_MAX_BYTES];
     (void)number;
-    CT_TRY(ct_record_check(work->from, record, bytes, &row, status));
-    CT_TRY(ct_record_lives(work->from, record, &lives, status));
+    CT_TRY(ct_record_lives(work->from, record, bytes, &row, &lives, status));
     if (!lives) return CT_OK;
     work->rows += row;
     work->stubs += !row;
