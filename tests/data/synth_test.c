@@ -319,15 +319,6 @@ static void the_tail_is_a_power_law(void **state) {
 
 /* --- refusals --- */
 
-static size_t files_in(const char *path) {
-    ct_file_list list;
-    ct_status status = CT_STATUS_INIT;
-    assert_ok(ct_folder_list(path, &list, &status), &status);
-    const size_t count = list.count;
-    ct_file_list_deinit(&list);
-    return count;
-}
-
 static void wrong_options_are_named(void **state) {
     (void)state;
     char *path = temp_path(folder, "log.tsv");
@@ -366,7 +357,7 @@ static void wrong_options_are_named(void **state) {
     ct_status status = CT_STATUS_INIT;
     assert_int_equal(ct_synth_probabilities(&options, 0, 1, &probability, NULL, &status), CT_INVALID);
     assert_int_equal(ct_synth_probabilities(&good, -1, 1, &probability, NULL, &status), CT_INVALID);
-    assert_int_equal(files_in(folder), 0);
+    assert_int_equal(temp_count(folder), 0);
     free(path);
 }
 
@@ -384,13 +375,13 @@ static void nothing_stays_behind(void **state) {
         ct_synth_truth truth;
         ct_status status = CT_STATUS_INIT;
         assert_code(CT_CANCELLED, ct_synth_write(&options, &truth, &status), &status);
-        assert_int_equal(files_in(folder), 0);
+        assert_int_equal(temp_count(folder), 0);
         stop = false;
         options.rows = 10;
         options.schema_path = nowhere;
         assert_code(CT_NOT_FOUND, ct_synth_write(&options, &truth, &status), &status);
         assert_contains(status.message, "no/schema.yaml");
-        assert_int_equal(files_in(folder), 0);
+        assert_int_equal(temp_count(folder), 0);
         free(path);
     }
     free(vectors);
