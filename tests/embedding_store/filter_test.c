@@ -35,10 +35,7 @@ static ct_table_spec spec_of(uint32_t filter_mib, uint32_t expire_days) {
     return (ct_table_spec){.name = "ids",
                            .dim = DIM,
                            .optimiser = CT_ROW_ADAGRAD_ROWWISE,
-                           .learning_rate = 0.05f,
-                           .initial_accumulator = 0.1f,
-                           .first_value_scale = 0.1f,
-                           .seed = 7,
+                           USUAL_STEPS,
                            .min_count = 3,
                            .expire_days = expire_days,
                            .filter_mib = filter_mib};
