@@ -8,7 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
-#include "base/text.h"
+#include "base/json.h"
 #include "embedding_store/database.h"
 #include "embedding_store/filter.h"
 #include "embedding_store/live.h"

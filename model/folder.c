@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
-#include "base/text.h"
+#include "base/json.h"
 #include "model/model_internal.h"
 
 enum { MANIFEST_MAX_BYTES = 64 << 20, TEXT_MAX_BYTES = 16 << 20, MOST_TRIES = 100 };

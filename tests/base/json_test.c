@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "base/file.h"
-#include "base/text.h"
+#include "base/json.h"
 #include "tests/base/temp.h"
 
 static json_t *parse(const char *text) {
