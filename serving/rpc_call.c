@@ -147,6 +147,7 @@ void ct_rpc_call_take(ct_rpc_call *call, void *worker) {
         if (public->stream) {
             ct_rpc_stream_read(call);
         } else {
+            call->has_message = call->payload != NULL;
             read_payload(call);
             public->handle(public->context, worker, call);
         }
@@ -235,7 +236,7 @@ int64_t ct_rpc_call_deadline_ns(const ct_rpc_call *call) { return call->deadline
 
 ct_code ct_rpc_call_why_unwanted(const ct_rpc_call *call, int64_t now_ns) {
     if (call->deadline_ns <= now_ns) return CT_DEADLINE;
-    return __atomic_load_n(&call->cancelled, __ATOMIC_RELAXED) ? CT_CANCELLED : CT_OK;
+    return __atomic_load_n(&call->cancelled, __ATOMIC_RELAXED) || !call->has_message ? CT_CANCELLED : CT_OK;
 }
 
 uint8_t *ct_rpc_call_reserve(ct_rpc_call *call, size_t bytes) {

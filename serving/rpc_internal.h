@@ -77,11 +77,12 @@ struct ct_rpc_call {
     grpc_call_details details; /* of any other method */
     grpc_byte_buffer *payload;
     grpc_slice request, response; /* owned */
+    bool has_message;             /* else its client has cancelled it meanwhile (or is at fault) */
     bool has_response;
     bool greeted; /* initial metadata is sent */
     atomic_bool ended;
     atomic_bool close_asked;
-    bool watched; /* the handler's thread alone: is the close asked for before the reply? */
+    bool watched;  /* the handler's thread alone: is the close asked for before the reply? */
     int cancelled; /* gRPC's */
     struct peer *peer;
     void *data;

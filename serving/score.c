@@ -36,7 +36,7 @@ void ct_score_work_reset(ct_score_work *work, size_t keep_bytes) {
 static ct_code check_wanted(const ct_score_call *call, ct_status *status) {
     const ct_code code = call->way->why_unwanted(call->of, ct_clock_ns());
     if (code == CT_OK) return CT_OK;
-    return ct_fail(status, code, code == CT_DEADLINE ? "the deadline has passed" : "the client has cancelled");
+    return ct_fail(status, code, code == CT_DEADLINE ? "the deadline has passed" : "the client has cancelled, or has sent no message");
 }
 
 static ct_code decode(ct_server *server, ct_score_work *work, ct_status *status) {
@@ -145,25 +145,38 @@ static void log_request(const ct_score_work *work, const ct_status *status) {
                 good ? "" : " reason=", good ? "" : ct_log_quote(status->message, why, sizeof why));
 }
 
-/* Answers, but does not count yet. */
-static void close_call(ct_server *server, ct_score_work *work, ct_code code, ct_status *status) {
+/* All but sending: afterwards the answer is packed, or work->status says why there is none. */
+static void finish(ct_server *server, ct_score_work *work, ct_code code, const ct_status *status) {
     if (code == CT_OK) {
         work->computed_ns = ct_clock_ns();
-        code = answer(server, work, status);
+        code = answer(server, work, &work->status);
+    } else if (status != &work->status) {
+        work->status = *status;
     }
     if (code != CT_OK) ct_score_expose(server, work, code);
-    const ct_status good = {.code = CT_OK};
-    work->call.way->end(work->call.of, code == CT_OK ? &good : status);
     work->code = code;
+}
+
+static void send_one(ct_server *server, ct_score_work *work) {
+    static const ct_status good = {.code = CT_OK};
+    const ct_status *status = work->code == CT_OK ? &good : &work->status;
+    work->call.way->end(work->call.of, status);
     work->ended_ns = ct_clock_ns();
     if (server->log_requests) log_request(work, status);
 }
 
-void ct_score_end(ct_server *server, ct_score_work *work, ct_code code, ct_status *status) {
-    close_call(server, work, code, status);
+void ct_score_send(ct_server *server, ct_score_work *const *works, size_t count) {
+    if (count > 1) ct_rpc_together_begin();
+    for (size_t i = 0; i < count; i++) send_one(server, works[i]);
+    if (count > 1) ct_rpc_together_end();
     (void)pthread_mutex_lock(&server->lock);
-    count_work(server, work, status->message);
+    for (size_t i = 0; i < count; i++) count_work(server, works[i], works[i]->status.message);
     (void)pthread_mutex_unlock(&server->lock);
+}
+
+void ct_score_end(ct_server *server, ct_score_work *work, ct_code code, const ct_status *status) {
+    finish(server, work, code, status);
+    ct_score_send(server, &work, 1);
 }
 
 void ct_score_refuse(ct_server *server, ct_score_call call, ct_code code, ct_refusal why) {
@@ -175,7 +188,7 @@ void ct_score_refuse(ct_server *server, ct_score_call call, ct_code code, ct_ref
     ct_status status;
     status.code = code;
     const char *text = code == CT_DEADLINE      ? "the deadline has passed"
-                       : code == CT_CANCELLED   ? "the client has cancelled"
+                       : code == CT_CANCELLED   ? "the client has cancelled, or has sent no message"
                        : code == CT_UNAVAILABLE ? "the server is going down"
                                                 : busy[why];
     memcpy(status.message, text, strlen(text) + 1);
@@ -215,7 +228,7 @@ static ct_code run_blocks(ct_worker *worker, ct_score_work *work, ct_status *sta
     return CT_OK;
 }
 
-static void run_one(ct_worker *worker) {
+void ct_score_run_one(ct_worker *worker) {
     ct_score_work *work = worker->works[0];
     ct_status status = CT_STATUS_INIT;
     ct_code code = decode(worker->server, work, &status);
@@ -275,10 +288,10 @@ static size_t take_same(ct_score_work **list, size_t *count, ct_score_work **out
     return taken;
 }
 
-static void run_group(ct_worker *worker) {
+void ct_score_run_group(ct_worker *worker) {
     ct_server *server = worker->server;
     ct_score_work *ready[CT_SERVE_GROUP_CALLS], *same[CT_SERVE_GROUP_CALLS];
-    size_t ready_count = 0;
+    size_t ready_count = 0, groups = 0, requests = 0;
     ct_status status = CT_STATUS_INIT;
     for (size_t i = 0; i < worker->work_count; i++) {
         ct_score_work *work = worker->works[i];
@@ -286,30 +299,19 @@ static void run_group(ct_worker *worker) {
         if (code == CT_OK)
             ready[ready_count++] = work;
         else
-            ct_score_end(server, work, code, &status);
+            finish(server, work, code, &status);
     }
     while (ready_count) {
         const size_t count = take_same(ready, &ready_count, same);
         const ct_code code = count == 1 ? run_blocks(worker, same[0], &status) : run_merged(worker, same, count, &status);
-        for (size_t i = 0; i < count; i++) {
-            close_call(server, same[i], code, &status);
-        }
-        (void)pthread_mutex_lock(&server->lock);
-        if (count > 1) {
-            server->stats.merged_groups++;
-            server->stats.merged_requests += count;
-        }
-        for (size_t i = 0; i < count; i++) count_work(server, same[i], status.message);
-        (void)pthread_mutex_unlock(&server->lock);
+        for (size_t i = 0; i < count; i++) finish(server, same[i], code, &status);
         ct_arena_reset(&worker->arena);
+        if (count == 1) continue;
+        groups++;
+        requests += count;
     }
-    for (size_t i = 0; i < worker->work_count; i++)
-        ct_score_work_reset(worker->works[i], i ? CT_SERVE_KEPT_SMALL_BYTES : CT_SERVE_KEPT_BYTES);
-}
-
-void ct_score_run(ct_worker *worker) {
-    if (worker->work_count == 1)
-        run_one(worker);
-    else
-        run_group(worker);
+    (void)pthread_mutex_lock(&server->lock);
+    server->stats.merged_groups += groups;
+    server->stats.merged_requests += requests;
+    (void)pthread_mutex_unlock(&server->lock);
 }

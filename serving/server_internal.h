@@ -113,9 +113,10 @@ typedef struct ct_worker {
     size_t index;
     pthread_t thread;
     ct_score_work *works[CT_SERVE_GROUP_CALLS];
-    size_t work_count;                   /* calls at hand: the first ones of works */
-    ct_arena arena;                      /* of what is computed together, and of messages of other methods */
-    size_t rows_done;                    /* since its present work began */
+    size_t work_count; /* calls at hand: the first ones of works */
+    ct_arena arena;    /* of what is computed together, and of messages of other methods */
+    size_t rows_done;  /* since its present work began */
+    bool leads;
     bool idle;                           /* it leads and waits: what comes first may be computed at once */
     int64_t answered_ns, watch_until_ns; /* when it last did so; until when it looks for the next one, 0 = not at all */
 } ct_worker;
@@ -133,9 +134,12 @@ struct ct_server {
     /* all under lock */
     ct_model_set *set;
     ct_score_work *free_work;
-    ct_score_work *shared; /* requests that still have blocks to take */
-    bool leading, stopped; /* does a thread poll? */
-    size_t waiting;        /* threads that wait for `work` */
+    ct_score_work *shared;    /* requests that still have blocks to take */
+    ct_score_work *computed;  /* calls that the leader is to send */
+    bool leading, stopped;    /* does a thread poll? */
+    bool asleep;              /* the leader may be waiting: it does not look at `computed` soon */
+    int64_t crowded_until_ns; /* others take the processor from us till then, as it seems; 0 = they never did */
+    size_t waiting;           /* threads that wait for `work` */
     ct_queue queue;
     double rate_rows, rate_ns; /* of late: rows that were computed, and how long threads took for them */
     ct_hold hold;              /* the leader's, without the lock */
@@ -185,11 +189,15 @@ void ct_score_work_destroy(ct_score_work *work); /* NULL is fine */
 void ct_score_work_reset(ct_score_work *work, size_t keep_bytes);
 /* Under the lock: the call's turn has come. */
 void ct_score_begin(ct_server *server, ct_score_work *work, ct_score_call call, int64_t arrived_ns, int64_t now_ns);
-/* Computes and answers the worker's calls. */
-void ct_score_run(ct_worker *worker);
+/* Computes and answers the worker's only call, perhaps with the help of other threads. */
+void ct_score_run_one(ct_worker *worker);
+/* Computes the worker's calls together: each is to be sent then. */
+void ct_score_run_group(ct_worker *worker);
+/* Sends what was computed, answers and failures, and counts it. Afterwards the calls may be gone. */
+void ct_score_send(ct_server *server, ct_score_work *const *works, size_t count);
 CT_MUST_CHECK ct_code ct_score_compute(ct_worker *worker, ct_score_work *work, size_t first_row, size_t rows, ct_status *status);
 /* Answers the call, or ends it with the status, and counts it. Afterwards it may be gone. */
-void ct_score_end(ct_server *server, ct_score_work *work, ct_code code, ct_status *status);
+void ct_score_end(ct_server *server, ct_score_work *work, ct_code code, const ct_status *status);
 /* Ends a call that was not begun and is not in the queue. `why`: where the code is CT_EXHAUSTED. */
 void ct_score_refuse(ct_server *server, ct_score_call call, ct_code code, ct_refusal why);
 

@@ -3,15 +3,23 @@
  * another thread is free, the leader lets that one lead and computes; else it goes on polling. So somebody always reads the network,
  * answers Health and notices who has gone, and gRPC's polling is never passed around among threads that all wait for it.
  *
- * But a short call that comes alone is computed by the leader at once, in the middle of its poll: to wake another thread to lead would take
- * about as long as the call does. What comes meanwhile waits for that time (SHORT_NS at most, as far as is known), and for a while
- * (COMPANY_NS) after calls were there together nothing is done so. Where the client asked again within WATCH_NS of its answer, the leader
- * looks for the next call for so long before it sleeps: falling asleep and being woken take a good part of such a call's time.
+ * With short calls (SHORT_NS) it is otherwise, since to let another thread lead takes about as long as one of them does. The leader
+ * computes them itself, all that have come in one group, and goes on leading; where there is more than FORK_NS of work, other threads take
+ * a part of it each. What they have computed is left to the leader, unless that may be waiting for the network: two threads in gRPC at once
+ * spend their time on its locks, and answers that are sent by one thread go out together (rpc_together.c). A group takes GROUP_NS at most,
+ * as far as is known: so long nobody reads. All this rests on each of the threads getting its processor soon. Where one was kept waiting
+ * for LATE_NS, by another program on the machine, short calls are treated like others for CROWDED_NS.
+ *
+ * A short call that comes alone is even computed in the middle of the leader's poll. What comes meanwhile waits for that time, and for a
+ * while (COMPANY_NS) after calls were there together nothing is done so. Where the client asked again within WATCH_NS of its answer, the
+ * leader looks for the next call for so long before it sleeps: falling asleep and being woken take a good part of such a call's time.
  *
  * A thread that has nothing to do leads if nobody does, else helps with a shared request, else takes calls from the queue, else waits.
  * Looking and beginning to wait are one step under the lock, so no call stays in the queue while a thread is free.
  *
  * Small requests that wait together are taken together (merge.c): there is no waiting for company. */
+#include <math.h>
+
 #include "base/clock.h"
 #include "base/condition.h"
 #include "serving/server_internal.h"
@@ -26,6 +34,10 @@ enum {
     HOLD_NS = 50000000,
     RATE_ROWS = 8192,
     SHORT_NS = 200000,
+    FORK_NS = 200000,
+    GROUP_NS = 1000000,
+    LATE_NS = 1000000,
+    CROWDED_NS = 50000000,
     COMPANY_NS = 1000000,
     WATCH_NS = 100000
 };
@@ -58,19 +70,45 @@ static void note_work(ct_server *server, const ct_worker *worker, int64_t began_
     server->rate_ns /= 2;
 }
 
+/* Under lock. What so many rows take one thread, as far as is known; 0 = it is not, before the first calls. */
+static double work_ns(const ct_server *server, size_t rows) {
+    return (double)rows * server->queue.row_ns * (double)(server->thread_count - 1);
+}
+
 static bool is_small(const ct_queue_entry *entry) { return entry->rows <= CT_SERVE_MERGE_ROWS && entry->bytes <= CT_SERVE_MERGE_BYTES; }
 
-/* Under lock. The next call, and, where it is small, those behind it that are, too; but other threads that are free get their part. */
-static bool take_group(ct_worker *worker) {
+/* Under lock. */
+static bool is_short(const ct_server *server, const ct_queue_entry *entry) {
+    const double ns = work_ns(server, entry->rows);
+    return is_small(entry) && ns > 0 && ns <= SHORT_NS;
+}
+
+static bool is_crowded(const ct_server *server) { return server->crowded_until_ns && ct_clock_ns() < server->crowded_until_ns; }
+
+/* Under lock. */
+static bool is_short_next(const ct_server *server) {
+    return server->queue.count && is_short(server, ct_queue_peek(&server->queue)) && !is_crowded(server);
+}
+
+/* Under lock. How many threads that wait are to help with the short calls in the queue. One goes on waiting, in whose place the leader
+ * computes. */
+static size_t helpers_for(const ct_server *server) {
+    const double parts = work_ns(server, server->queue.rows) / FORK_NS;
+    const size_t most = server->waiting ? server->waiting - 1 : 0;
+    return parts < (double)most ? (size_t)parts : most;
+}
+
+/* Under lock. The next call, and, where it is small, those behind it that are, too: `calls` at most, of `ns` at most. */
+static bool take_group(ct_worker *worker, size_t calls, double ns) {
     ct_server *server = worker->server;
     const int64_t now = ct_clock_ns();
-    const size_t share = server->waiting > 1 ? (server->queue.count + server->waiting - 1) / server->waiting : server->queue.count;
     size_t rows = 0;
     worker->work_count = 0;
     while (worker->work_count < CT_SERVE_GROUP_CALLS) {
         const ct_queue_entry *next = ct_queue_peek(&server->queue);
         if (!next) break;
-        const bool joins = is_small(next) && rows + next->rows <= CT_SERVE_BLOCK_ROWS && worker->work_count < share;
+        const bool fits = rows + next->rows <= CT_SERVE_BLOCK_ROWS && work_ns(server, rows + next->rows) <= ns;
+        const bool joins = is_small(next) && fits && worker->work_count < calls;
         if (worker->work_count && !joins) break;
         const bool alone = !is_small(next);
         rows += next->rows;
@@ -83,16 +121,111 @@ static bool take_group(ct_worker *worker) {
     return worker->work_count > 0;
 }
 
-/* Under lock, which is given back meanwhile. Helps with a shared request, or computes the calls at hand. */
-static void work(ct_worker *worker, ct_score_work *shared) {
+static size_t part_of(size_t count, size_t threads) { return (count + threads - 1) / threads; }
+
+/* Under lock. What is in the queue for this thread, where all that wait take their parts. */
+static bool take(ct_worker *worker) {
+    const ct_server *server = worker->server;
+    return take_group(worker, part_of(server->queue.count, server->waiting > 1 ? server->waiting : 1), INFINITY);
+}
+
+/* Under lock. The same, of short calls. */
+static bool take_short(ct_worker *worker, size_t helpers) {
+    return take_group(worker, part_of(worker->server->queue.count, 1 + helpers), GROUP_NS);
+}
+
+/* --- what was computed --- */
+
+static void put_back(ct_server *server, ct_score_work *work) {
+    work->next_free = server->free_work;
+    server->free_work = work;
+}
+
+/* Under lock, which is given back meanwhile. Sends the worker's calls. */
+static void send_own(ct_worker *worker) {
+    ct_server *server = worker->server;
+    (void)pthread_mutex_unlock(&server->lock);
+    ct_score_send(server, worker->works, worker->work_count);
+    for (size_t i = 0; i < worker->work_count; i++)
+        ct_score_work_reset(worker->works[i], i ? CT_SERVE_KEPT_SMALL_BYTES : CT_SERVE_KEPT_BYTES);
+    (void)pthread_mutex_lock(&server->lock);
+}
+
+/* Under lock, which is given back meanwhile. Sends what others have left to the leader. */
+static void send_computed(ct_server *server) {
+    while (server->computed) {
+        ct_score_work *works[CT_SERVE_GROUP_CALLS];
+        size_t count = 0;
+        for (; server->computed && count < CT_SERVE_GROUP_CALLS; count++) {
+            works[count] = server->computed;
+            server->computed = server->computed->next_free;
+        }
+        (void)pthread_mutex_unlock(&server->lock);
+        const int64_t began = ct_clock_ns();
+        ct_score_send(server, works, count);
+        for (size_t i = 0; i < count; i++) ct_score_work_reset(works[i], CT_SERVE_KEPT_SMALL_BYTES);
+        (void)pthread_mutex_lock(&server->lock);
+        server->rate_ns += (double)(ct_clock_ns() - began);
+        for (size_t i = 0; i < count; i++) put_back(server, works[i]);
+    }
+}
+
+/* Under lock. Leaves the worker's calls to the leader. Where memory is short some stay, the first ones of its works. */
+static void leave_to_leader(ct_worker *worker) {
+    ct_server *server = worker->server;
+    while (worker->work_count) {
+        ct_score_work **last = &worker->works[worker->work_count - 1], *other = server->free_work;
+        ct_status ignored = CT_STATUS_INIT;
+        if (other)
+            server->free_work = other->next_free;
+        else if (ct_score_work_create(&other, &ignored) != CT_OK)
+            return;
+        (*last)->next_free = server->computed;
+        server->computed = *last;
+        *last = other;
+        worker->work_count--;
+    }
+}
+
+/* Under lock, which is given back meanwhile. */
+static void send_or_leave(ct_worker *worker) {
+    const ct_server *server = worker->server;
+    if (server->leading && !worker->leads && !server->asleep && !is_crowded(server)) leave_to_leader(worker);
+    if (worker->work_count) send_own(worker);
+}
+
+/* --- work --- */
+
+/* Under lock. Short calls that took much longer than they should: was the processor taken away? */
+static void note_crowd(ct_server *server, size_t rows, int64_t began_ns, int64_t ended_ns) {
+    if ((double)(ended_ns - began_ns) > 2 * work_ns(server, rows) + LATE_NS) server->crowded_until_ns = ended_ns + CROWDED_NS;
+}
+
+/* Under lock, which is given back meanwhile. Computes the calls at hand, and sees that they are sent. */
+static void work(ct_worker *worker, bool are_short) {
+    ct_server *server = worker->server;
+    const bool together = are_short || worker->work_count > 1;
+    (void)pthread_mutex_unlock(&server->lock);
+    const int64_t began = ct_clock_ns();
+    worker->rows_done = 0;
+    if (together)
+        ct_score_run_group(worker);
+    else
+        ct_score_run_one(worker);
+    const int64_t ended = ct_clock_ns();
+    (void)pthread_mutex_lock(&server->lock);
+    if (are_short) note_crowd(server, worker->rows_done, began, ended);
+    if (together) send_or_leave(worker);
+    note_work(server, worker, began);
+}
+
+/* Under lock, which is given back meanwhile. Helps with a shared request. */
+static void help(ct_worker *worker, ct_score_work *shared) {
     ct_server *server = worker->server;
     (void)pthread_mutex_unlock(&server->lock);
     const int64_t began = ct_clock_ns();
     worker->rows_done = 0;
-    if (shared)
-        ct_share_help(worker, shared);
-    else
-        ct_score_run(worker);
+    ct_share_help(worker, shared);
     (void)pthread_mutex_lock(&server->lock);
     note_work(server, worker, began);
 }
@@ -154,27 +287,56 @@ static ct_rpc_polled watch(ct_worker *worker) {
     return polled;
 }
 
+/* Under lock, which is given back meanwhile. Short calls are in the queue. */
+static void lead_short(ct_worker *worker, ct_rpc_polled *polled) {
+    ct_server *server = worker->server;
+    const size_t helpers = helpers_for(server);
+    (void)take_short(worker, helpers);
+    (void)ct_server_wake(server, helpers);
+    work(worker, true);
+    (void)pthread_mutex_unlock(&server->lock);
+    (void)read_all(worker, polled, FEW_QUIET_POLLS);
+    (void)tend_queue(server);
+    (void)pthread_mutex_lock(&server->lock);
+}
+
+/* Under lock, which is given back meanwhile. */
+static void read_calls(ct_worker *worker, ct_rpc_polled *polled) {
+    ct_server *server = worker->server;
+    const bool plenty = has_plenty(server);
+    server->asleep = true;
+    (void)pthread_mutex_unlock(&server->lock);
+    if (plenty) {
+        const bool all = read_all(worker, polled, QUIET_POLLS);
+        (void)tend_queue(server);
+        if (all) nap(server);
+    } else {
+        worker->idle = true;
+        *polled = watch(worker);
+        if (*polled == CT_RPC_NOTHING) *polled = ct_rpc_server_poll(server->rpc, worker, tend_queue(server));
+        worker->idle = false;
+        if (*polled == CT_RPC_EVENT) (void)read_all(worker, polled, FEW_QUIET_POLLS);
+    }
+    (void)pthread_mutex_lock(&server->lock);
+    server->asleep = false;
+}
+
 /* Under lock, which is given back meanwhile, until another thread may lead: then what waits is this one's. */
 static void lead(ct_worker *worker) {
     ct_server *server = worker->server;
     ct_rpc_polled polled = CT_RPC_NOTHING;
-    while (polled != CT_RPC_STOPPED && (server->queue.count == 0 || server->waiting == 0)) {
-        const bool plenty = has_plenty(server);
-        (void)pthread_mutex_unlock(&server->lock);
-        if (plenty) {
-            const bool all = read_all(worker, &polled, QUIET_POLLS);
-            (void)tend_queue(server);
-            if (all) nap(server);
-        } else {
-            worker->idle = true;
-            polled = watch(worker);
-            if (polled == CT_RPC_NOTHING) polled = ct_rpc_server_poll(server->rpc, worker, tend_queue(server));
-            worker->idle = false;
-            if (polled == CT_RPC_EVENT) (void)read_all(worker, &polled, FEW_QUIET_POLLS);
-        }
-        (void)pthread_mutex_lock(&server->lock);
+    server->leading = worker->leads = true;
+    for (;;) {
+        send_computed(server);
+        if (polled == CT_RPC_STOPPED) break;
+        const bool a_thread_may = server->queue.count && server->waiting;
+        if (a_thread_may && !is_short_next(server)) break;
+        if (a_thread_may)
+            lead_short(worker, &polled); /* in the place of one that waits: no more compute at once than may */
+        else
+            read_calls(worker, &polled);
     }
-    server->leading = false;
+    server->leading = worker->leads = false;
     server->stopped = polled == CT_RPC_STOPPED;
     if (server->stopped)
         (void)pthread_cond_broadcast(&server->work);
@@ -246,12 +408,6 @@ static void rpc_end(void *of, const ct_status *status) {
 }
 static const ct_score_way rpc_way = {rpc_request, rpc_will_fail, rpc_why_unwanted, rpc_reserve, rpc_end};
 
-/* Under lock. As far as is known, which is nothing before the first calls. */
-static bool is_short(const ct_server *server, const ct_queue_entry *entry) {
-    const double ns = (double)entry->rows * server->queue.row_ns * (double)(server->thread_count - 1);
-    return is_small(entry) && ns > 0 && ns <= SHORT_NS;
-}
-
 /* Computes the call here and now, where it takes little time and there is nothing else to do. True: it is answered. */
 static bool score_at_once(ct_worker *leader, const ct_queue_entry *entry) {
     ct_server *server = leader->server;
@@ -266,7 +422,7 @@ static bool score_at_once(ct_worker *leader, const ct_queue_entry *entry) {
         server->stats.direct_requests++;
         leader->work_count = 1;
         ct_score_begin(server, leader->works[0], call_of(entry), now, now);
-        work(leader, NULL);
+        work(leader, true);
     }
     (void)pthread_mutex_unlock(&server->lock);
     leader->watch_until_ns = 0;
@@ -307,11 +463,14 @@ void *ct_worker_main(void *argument) {
     while (!server->stopped) {
         ct_score_work *shared = NULL;
         if (!server->leading) {
-            server->leading = true;
             lead(worker);
-            if (!server->stopped && take_group(worker)) work(worker, NULL);
-        } else if ((shared = ct_share_find(server)) || take_group(worker)) {
-            work(worker, shared);
+            if (!server->stopped && take(worker)) work(worker, false);
+        } else if ((shared = ct_share_find(server))) {
+            help(worker, shared);
+        } else if (is_short_next(server) && take_short(worker, helpers_for(server))) {
+            work(worker, true);
+        } else if (take(worker)) {
+            work(worker, false);
         } else {
             server->waiting++;
             (void)pthread_cond_wait(&server->work, &server->lock);

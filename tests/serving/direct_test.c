@@ -1,5 +1,8 @@
 /* Which thread computes a call (serving/threads.c): one that comes alone is computed at once by the thread that has read it; those that
  * come together are read before any of them is handed over, and computed together. */
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "tests/serving/http2.h"
@@ -55,16 +58,12 @@ static void test_alone(void **state) {
     stop(fx);
 }
 
-/* Calls that come in one piece are one group; but the first one finds an idle server and may be computed before it is known that there are
- * others. */
-static void test_together(void **state) {
-    enum { CALLS = 12 };
-    fixture *fx = *state;
-    start_fast(fx);
-    const int fd = connect_http2(ct_server_port(fx->server));
+enum { CALLS = 12 };
+
+/* Calls of one candidate each, in one piece. */
+static void send_calls(int fd) {
     uint8_t out[16384];
     size_t at = 0;
-    const size_t runs = fake_model_runs(fx->model), rows_before = fake_model_rows(fx->model);
     for (size_t i = 0; i < CALLS; i++) {
         size_t bytes = 0;
         uint8_t *message = request(1, &bytes);
@@ -74,14 +73,48 @@ static void test_together(void **state) {
         free(message);
     }
     assert_int_equal(write(fd, out, at), at);
-    while (look(fx).ended[CT_OK] < 1 + CALLS) continue;
+}
+
+/* Reads until all of them are answered. */
+static void read_answers(int fd) {
+    for (size_t ended = 0; ended < CALLS;) {
+        uint8_t head[9], payload[16384];
+        assert_int_not_equal(read_frame(fd, head, payload, sizeof payload), SIZE_MAX);
+        ended += head[3] == HTTP2_HEADERS && head[4] & END_STREAM;
+    }
+}
+
+static size_t segments_with_data(int fd) {
+    struct tcp_info info;
+    socklen_t bytes = sizeof info;
+    assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &bytes), 0);
+    return info.tcpi_data_segs_in;
+}
+
+/* Calls that come in one piece are one group; but the first one finds an idle server and may be computed before it is known that there are
+ * others. What is computed together is sent together: the connection has fewer packets than there are answers, with all that HTTP/2 says
+ * beside them. */
+static void test_together(void **state) {
+    fixture *fx = *state;
+    start_fast(fx);
+    const int fd = connect_http2(ct_server_port(fx->server));
+    const size_t runs = fake_model_runs(fx->model), rows_before = fake_model_rows(fx->model), segments_before = segments_with_data(fd);
+    send_calls(fd);
+    read_answers(fd);
     wait_until_counted(fx);
     const ct_server_stats stats = look(fx);
+    assert_int_equal(stats.ended[CT_OK], 1 + CALLS);
     assert_in_range(stats.direct_requests, 0, 1);
     assert_int_equal(stats.merged_groups, 1);
     assert_int_equal(stats.merged_requests, CALLS - stats.direct_requests);
     assert_int_equal(fake_model_rows(fx->model), rows_before + CALLS);
     assert_int_equal(fake_model_runs(fx->model), runs + 1 + CALLS - stats.merged_requests);
+    const size_t segments = segments_with_data(fd) - segments_before;
+#if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__ /* see serving/rpc_together.c */
+    assert_in_range(segments, 1, CALLS / 2);
+#else
+    assert_in_range(segments, 1, 2 * CALLS);
+#endif
     assert_int_equal(close(fd), 0);
     stop(fx);
 }
