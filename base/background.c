@@ -132,8 +132,8 @@ static bool wants_pauses(void *context) {
     return !atomic_load(&background->starved) && background->wanted(background->wanted_context);
 }
 
-void ct_background_set_pauses(ct_background *background, bool (*wanted)(void *context), void *context) {
-    background->pauses = (ct_pauses){wants_pauses, background};
+void ct_background_set_pauses(ct_background *background, bool (*wanted)(void *context), void *context, const atomic_bool *given_up) {
+    background->pauses = (ct_pauses){wants_pauses, background, given_up};
     background->wanted = wanted;
     background->wanted_context = context;
 }

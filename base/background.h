@@ -18,8 +18,9 @@ typedef struct ct_background ct_background;
 CT_MUST_CHECK ct_code ct_background_create(size_t threads, double look_seconds, ct_background **out_background, ct_status *status);
 void ct_background_destroy(ct_background *background); /* by any thread, with no work begun; NULL is fine */
 ct_pool *ct_background_pool(ct_background *background);
-/* Before the first begin: between begin and end the work pauses again and again (base/pause.h) while `wanted` says so. */
-void ct_background_set_pauses(ct_background *background, bool (*wanted)(void *context), void *context);
+/* Before the first begin: between begin and end the work pauses again and again (base/pause.h) while `wanted` says so. given_up: see
+ * ct_pauses. */
+void ct_background_set_pauses(ct_background *background, bool (*wanted)(void *context), void *context, const atomic_bool *given_up);
 /* By that thread. What it does with a lock that others wait for belongs behind an end. NULL is fine. */
 void ct_background_begin(ct_background *background);
 void ct_background_end(ct_background *background);

@@ -274,7 +274,7 @@ ct_code ct_file_digest(const char *path, char out_hex[CT_DIGEST_HEX_BYTES], uint
         if (n == 0) break;
         ct_digest_update(digest, buffer, (size_t)n);
         total += (uint64_t)n;
-        ct_pause_point();
+        CT_TRY_GOTO(code, ct_pause_check(status), fail);
     }
     ct_digest_hex(digest, out_hex);
     if (out_bytes) *out_bytes = total;

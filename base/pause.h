@@ -8,7 +8,10 @@
 #ifndef BASE_PAUSE_H
 #define BASE_PAUSE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
+
+#include "base/status.h"
 
 enum {
     CT_PAUSE_WORK_NS = 200000,
@@ -17,13 +20,16 @@ enum {
 };
 
 typedef struct ct_pauses {
-    bool (*wanted)(void *context); /* are others at work? Asked by several threads, once for each CT_PAUSE_WORK_NS of each */
+    bool (*wanted)(void *context); /* are others at work? Asked by several threads, once for each CT_PAUSE_WORK_NS of each. NULL = never */
     void *context;
+    const atomic_bool *given_up; /* the work is no longer wanted; NULL = it always is */
 } ct_pauses;
 
 /* Of the calling thread, and of the tasks that it gives to a pool, from now on. NULL = it makes none. The caller's, and stays. */
 void ct_pauses_set(const ct_pauses *pauses);
 const ct_pauses *ct_pauses_get(void);
 void ct_pause_point(void);
+/* The same, of work that can end with a failure: CT_CANCELLED once it is given up. */
+CT_MUST_CHECK ct_code ct_pause_check(ct_status *status);
 
 #endif

@@ -209,7 +209,7 @@ static ct_code read_scan(const read_work *work, scan *scan, ct_status *status) {
         const uint64_t number = ct_get_be64(key);
         if (ct_partition_of(number, table->partition_bits) >= scan->end) break;
         code = read_entry(work, scan, number, value, value_bytes, status);
-        if (++entries % CT_PAUSE_ROWS == 0) ct_pause_point();
+        if (++entries % CT_PAUSE_ROWS == 0 && code == CT_OK) code = ct_pause_check(status);
     }
     if (code == CT_OK) code = ct_filling_end(&scan->filling, status);
     ct_filling_deinit(&scan->filling);

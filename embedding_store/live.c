@@ -266,7 +266,7 @@ ct_code ct_live_scan(ct_live *live, size_t table, ct_live_fn function, void *con
             code = ct_fail(status, CT_CORRUPT, "%s: a key that is not of 8 bytes", live->folder);
         else
             code = function(context, number++, ct_get_be64(key), record, bytes, status);
-        if (number % CT_PAUSE_ROWS == 0) ct_pause_point();
+        if (number % CT_PAUSE_ROWS == 0 && code == CT_OK) code = ct_pause_check(status);
     }
     rocksdb_iter_get_error(iterator, &error);
     rocksdb_iter_destroy(iterator);

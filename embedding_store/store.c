@@ -296,7 +296,7 @@ static ct_code read_rows(ct_store *store, const char *folder, const ct_store_lim
                          ct_status *status) {
     if (store->mode == CT_STORE_LOOK) return CT_OK;
     if (!limit->memory_bytes) return ct_disk_read(store, folder, stored, false, status);
-    if (store->mode == CT_STORE_READ) return ct_tier_open(store, limit->memory_bytes, folder, stored, status);
+    if (store->mode == CT_STORE_READ) return ct_tier_open(store, limit, folder, stored, status);
     CT_TRY(ct_disk_read(store, folder, stored, true, status));
     for (size_t i = 0; i < store->table_count; i++) {
         if (stored[i].spec.kind != CT_TABLE_TRAINED) continue;
@@ -355,5 +355,5 @@ fail:
 }
 
 ct_code ct_store_open(const char *folder, ct_store_mode mode, ct_device *device, ct_pool *pool, ct_store **out_store, ct_status *status) {
-    return ct_store_open_within(folder, mode, &(const ct_store_limit){0, NULL}, device, pool, out_store, status);
+    return ct_store_open_within(folder, mode, &(const ct_store_limit){0}, device, pool, out_store, status);
 }

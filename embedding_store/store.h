@@ -99,10 +99,13 @@ CT_MUST_CHECK ct_code ct_store_open(const char *folder, ct_store_mode mode, ct_d
  * memory_bytes: of everything of the store, tickets too (0 = no limit). It is anonymous memory that is counted; files are mapped, and
  * their pages the kernel's. CT_INVALID, with the least that works, at the first batch that it is too small for.
  * live_folder: TRAIN only: for that database, scratch: made anew, removed by destroy, best on the file system of the snapshots, which are
- * then hard links. With a limit one batch may be prefetched ahead, after the acquire of the one before. */
+ * then hard links. With a limit one batch may be prefetched ahead, after the acquire of the one before.
+ * all_on_disk: READ only: no row is read at opening, so it takes little time; each is read, with the checksum of its block, when it is
+ * asked for. How many there are is believed as store.json says. */
 typedef struct ct_store_limit {
     uint64_t memory_bytes;
     const char *live_folder;
+    bool all_on_disk;
 } ct_store_limit;
 CT_MUST_CHECK ct_code ct_store_create_within(const ct_table_spec *tables, size_t table_count, const ct_store_limit *limit,
                                              ct_device *device, ct_pool *pool, ct_store **out_store, ct_status *status);

@@ -22,9 +22,9 @@ typedef struct ct_tier_limits {
  */
 CT_MUST_CHECK ct_code ct_tier_create(ct_store *store, const ct_tier_limits *limits, const char *folder, const char *from,
                                      const ct_stored_table *stored, ct_status *status);
-/* For reading: as many rows as fit become resident, those first that were counted most; the others are read from `folder` when asked for.
- */
-CT_MUST_CHECK ct_code ct_tier_open(ct_store *store, uint64_t memory_bytes, const char *folder, const ct_stored_table *stored,
+/* For reading: as many rows as fit become resident, those first that were counted most, or none (limit->all_on_disk); the others are read
+ * from `folder` when asked for. */
+CT_MUST_CHECK ct_code ct_tier_open(ct_store *store, const ct_store_limit *limit, const char *folder, const ct_stored_table *stored,
                                    ct_status *status);
 void ct_tier_destroy(ct_tier *tier); /* NULL is fine */
 /* The part of a ticket that is the tier's. NULL is fine. */

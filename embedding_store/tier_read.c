@@ -335,46 +335,52 @@ static ct_code warm_record(void *context, size_t number, uint64_t key, const cha
     return CT_OK;
 }
 
-ct_code ct_tier_open(ct_store *store, uint64_t memory_bytes, const char *folder, const ct_stored_table *stored, ct_status *status) {
+/* Scans table `number` twice: to count its rows, and to make those resident that `cache_bytes` of `all_bytes` have room for. */
+static ct_code warm(ct_tier *tier, ct_live *scanned, size_t number, uint64_t cache_bytes, uint64_t all_bytes, const char *folder,
+                    const ct_stored_table *stored, ct_status *status) {
+    ct_table *table = &tier->store->tables[number];
+    const ct_partition *partition = &table->partitions[0];
+    warming work = {
+        .filling = {.table = table, .stored = &tier->layouts[number]}, .table = table, .layout = &tier->layouts[number], .least = BUCKETS};
+    CT_TRY(ct_live_scan(scanned, number, count_record, &work, status));
+    if (work.rows != stored->rows || work.stubs != stored->stubs)
+        return ct_fail(status, CT_CORRUPT, "%s: table %s has %lld rows and %lld stubs, store.json says %lld and %lld", folder,
+                       table->spec.name, (long long)work.rows, (long long)work.stubs, (long long)stored->rows, (long long)stored->stubs);
+    /* A part of the limit by the tables' sizes. */
+    const size_t row_bytes = tier_row_bytes(partition) + partition->counts.floats * sizeof(float);
+    const double part = all_bytes ? (double)work.rows * (double)tier_row_bytes(partition) / (double)all_bytes : 0;
+    const uint64_t share = (uint64_t)((double)cache_bytes * part), rows = (uint64_t)work.rows;
+    work.room = share / (row_bytes + ct_sorted_key_bytes(rows < share / row_bytes ? rows : share / row_bytes, table->partition_bits));
+    for (uint64_t n = 0; work.least > 0 && n < work.room;) n += work.histogram[--work.least];
+    CT_TRY(ct_sorted_expect(table, work.room < rows ? work.room : rows, status));
+    ct_code code = ct_live_scan(scanned, number, warm_record, &work, status);
+    if (code == CT_OK) code = ct_filling_end(&work.filling, status);
+    ct_filling_deinit(&work.filling);
+    return code;
+}
+
+ct_code ct_tier_open(ct_store *store, const ct_store_limit *limit, const char *folder, const ct_stored_table *stored, ct_status *status) {
     ct_tier *tier;
     ct_live *scanned = NULL;
     ct_code code = CT_OK;
     const char *names[CT_STORE_MAX_TABLES] = {NULL};
     uint64_t all_bytes = 0;
     CT_TRY(tier_init(store, stored, &tier, status));
-    tier->memory_bytes = memory_bytes;
+    tier->memory_bytes = limit->memory_bytes;
     store->tier = tier; /* the store's from now on, in failure too */
     for (size_t i = 0; i < store->table_count; i++) {
-        names[i] = store->tables[i].spec.name;
-        all_bytes += (uint64_t)stored[i].rows * tier_row_bytes(&store->tables[i].partitions[0]);
+        ct_table *table = &store->tables[i];
+        names[i] = table->spec.name;
+        all_bytes += (uint64_t)stored[i].rows * tier_row_bytes(&table->partitions[0]);
+        table->outside_rows = stored[i].rows;
+        table->outside_stubs = table->spec.target_stats ? stored[i].stubs : 0; /* else nobody asks for them */
     }
     CT_TRY(ct_live_open(folder, CT_LIVE_POINTS, names, store->table_count, &tier->live, status));
+    if (limit->all_on_disk) return CT_OK;
     CT_TRY(ct_live_open(folder, CT_LIVE_SCANS, names, store->table_count, &scanned, status));
-    const uint64_t cache = memory_bytes > read_bytes(tier) ? memory_bytes - read_bytes(tier) : 0;
-    for (size_t i = 0; i < store->table_count && code == CT_OK; i++) {
-        ct_table *table = &store->tables[i];
-        const ct_partition *partition = &table->partitions[0];
-        warming work = {
-            .filling = {.table = table, .stored = &tier->layouts[i]}, .table = table, .layout = &tier->layouts[i], .least = BUCKETS};
-        code = ct_live_scan(scanned, i, count_record, &work, status);
-        if (code == CT_OK && (work.rows != stored[i].rows || work.stubs != stored[i].stubs))
-            code = ct_fail(status, CT_CORRUPT, "%s: table %s has %lld rows and %lld stubs, store.json says %lld and %lld", folder,
-                           table->spec.name, (long long)work.rows, (long long)work.stubs, (long long)stored[i].rows,
-                           (long long)stored[i].stubs);
-        if (code != CT_OK) break;
-        table->outside_rows = work.rows;
-        table->outside_stubs = table->spec.target_stats ? work.stubs : 0; /* else nobody asks for them */
-        /* A part of the limit by the tables' sizes. */
-        const size_t row_bytes = tier_row_bytes(partition) + partition->counts.floats * sizeof(float);
-        const double part = all_bytes ? (double)work.rows * (double)tier_row_bytes(partition) / (double)all_bytes : 0;
-        const uint64_t share = (uint64_t)((double)cache * part), rows = (uint64_t)work.rows;
-        work.room = share / (row_bytes + ct_sorted_key_bytes(rows < share / row_bytes ? rows : share / row_bytes, table->partition_bits));
-        for (uint64_t n = 0; work.least > 0 && n < work.room;) n += work.histogram[--work.least];
-        code = ct_sorted_expect(table, work.room < rows ? work.room : rows, status);
-        if (code == CT_OK) code = ct_live_scan(scanned, i, warm_record, &work, status);
-        if (code == CT_OK) code = ct_filling_end(&work.filling, status);
-        ct_filling_deinit(&work.filling);
-    }
+    const uint64_t cache = tier->memory_bytes > read_bytes(tier) ? tier->memory_bytes - read_bytes(tier) : 0;
+    for (size_t i = 0; i < store->table_count && code == CT_OK; i++)
+        code = warm(tier, scanned, i, cache, all_bytes, folder, &stored[i], status);
     ct_live_close(scanned);
     (void)malloc_trim(0); /* what the scans had is no part of the limit */
     return code;

@@ -1,4 +1,6 @@
-/* The model folder as it is read (save.c writes it): the manifest's own line is checked, then every file, before any of it is believed. */
+/* The model folder as it is read (save.c writes it): the manifest's own line is checked, then every file, before any of it is believed.
+ * Only ct_model_open_early leaves the sorted files of tables for later: their blocks have checksums of their own, which are checked as they
+ * are read. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +11,12 @@
 #include "base/json.h"
 #include "model/model_internal.h"
 
-enum { MANIFEST_MAX_BYTES = 64 << 20, TEXT_MAX_BYTES = 16 << 20, MOST_TRIES = 100 };
+enum {
+    MANIFEST_MAX_BYTES = 64 << 20,
+    TEXT_MAX_BYTES = 16 << 20,
+    MOST_TRIES = 100,
+    EARLY_BYTES = 8 << 20 /* for look-ups of a model that was opened early, all together */
+};
 
 /* --- the tower's tensors and the transforms, by name --- */
 
@@ -141,8 +148,24 @@ static ct_code digest_of(const char *path, read_file *read, size_t *count, const
     return CT_OK;
 }
 
-static ct_code check_file(const char *folder, const json_t *file, const char *manifest_path, read_file *read, size_t *read_count,
-                          ct_status *status) {
+static ct_code check_length(const char *path, int64_t bytes, ct_status *status) {
+    struct stat info;
+    if (stat(path, &info) != 0) return ct_fail_errno(status, "%s: cannot read", path);
+    if (info.st_size == bytes) return CT_OK;
+    return ct_fail(status, CT_CORRUPT, "%s: the file is not what was written (%lld bytes; the manifest says %lld); copy the folder again",
+                   path, (long long)info.st_size, (long long)bytes);
+}
+
+static bool is_sorted_file(const char *name) {
+    const char *end = strrchr(name, '.');
+    return end != NULL && strcmp(end, ".sst") == 0;
+}
+
+/* What of a folder's files is checked: nothing; all bytes, but of sorted files only how many there are; all bytes. */
+typedef enum folder_check { CHECK_NONE, CHECK_EARLY, CHECK_ALL } folder_check;
+
+static ct_code check_file(const char *folder, const json_t *file, const char *manifest_path, folder_check check, read_file *read,
+                          size_t *read_count, ct_status *status) {
     const char *name = NULL, *expected = NULL;
     int64_t bytes = 0;
     CT_TRY(ct_json_get_string(file, "name", manifest_path, &name, status));
@@ -150,11 +173,12 @@ static ct_code check_file(const char *folder, const json_t *file, const char *ma
     CT_TRY(ct_json_get_i64(file, "bytes", manifest_path, &bytes, status));
     char *path = ct_path_join(folder, name);
     if (path == NULL) return ct_fail_memory(status, strlen(folder), "a path");
+    const bool early = check == CHECK_EARLY && is_sorted_file(name);
     const read_file *found = NULL;
-    ct_code code = digest_of(path, read, read_count, &found, status);
+    ct_code code = early ? check_length(path, bytes, status) : digest_of(path, read, read_count, &found, status);
     if (code == CT_NOT_FOUND)
         code = ct_fail(status, CT_CORRUPT, "%s: the manifest lists this file, but it is missing", path);
-    else if (code == CT_OK && (found->bytes != (uint64_t)bytes || strcmp(found->hex, expected) != 0))
+    else if (code == CT_OK && !early && (found->bytes != (uint64_t)bytes || strcmp(found->hex, expected) != 0))
         code = ct_fail(status, CT_CORRUPT,
                        "%s: the file is not what was written (%llu bytes, checksum %s; the manifest says %lld, %s); copy the folder again",
                        path, (unsigned long long)found->bytes, found->hex, (long long)bytes, expected);
@@ -162,13 +186,13 @@ static ct_code check_file(const char *folder, const json_t *file, const char *ma
     return code;
 }
 
-static ct_code check_files_of(const char *folder, const json_t *files, const char *manifest_path, ct_status *status) {
+static ct_code check_files_of(const char *folder, const json_t *files, const char *manifest_path, folder_check check, ct_status *status) {
     const size_t count = json_array_size(files);
     size_t read_count = 0;
     read_file *read = calloc(count + 1, sizeof *read);
     ct_code code = read != NULL ? CT_OK : ct_fail_memory(status, count * sizeof *read, "a folder's list of files");
     for (size_t i = 0; i < count && code == CT_OK; i++)
-        code = check_file(folder, json_array_get(files, i), manifest_path, read, &read_count, status);
+        code = check_file(folder, json_array_get(files, i), manifest_path, check, read, &read_count, status);
     free(read);
     return code;
 }
@@ -213,7 +237,7 @@ static ct_code check_listed(const json_t *manifest, const char *manifest_path, c
     return CT_OK;
 }
 
-ct_code ct_model_manifest(const char *folder, bool check_files, json_t **out_manifest, ct_status *status) {
+static ct_code read_manifest(const char *folder, folder_check check, json_t **out_manifest, ct_status *status) {
     char *path = ct_path_join(folder, MODEL_MANIFEST), *text = NULL;
     json_t *manifest = NULL, *files = NULL;
     ct_digest *checksum = NULL;
@@ -242,7 +266,7 @@ ct_code ct_model_manifest(const char *folder, bool check_files, json_t **out_man
     CT_TRY_GOTO(code, check_version(manifest, path, status), done);
     CT_TRY_GOTO(code, ct_json_get_array(manifest, "files", path, &files, status), done);
     CT_TRY_GOTO(code, check_listed(manifest, path, status), done);
-    if (check_files) code = check_files_of(folder, files, path, status);
+    if (check != CHECK_NONE) code = check_files_of(folder, files, path, check, status);
     if (code == CT_OK) {
         *out_manifest = manifest;
         manifest = NULL;
@@ -253,6 +277,10 @@ done:
     free(text);
     free(path);
     return code;
+}
+
+ct_code ct_model_manifest(const char *folder, bool check_files, json_t **out_manifest, ct_status *status) {
+    return read_manifest(folder, check_files ? CHECK_ALL : CHECK_NONE, out_manifest, status);
 }
 
 static ct_code read_numbers(ct_model *model, const json_t *manifest, const char *folder, int64_t *out_tower_step, ct_status *status) {
@@ -371,8 +399,17 @@ static ct_code check_histories(ct_model *model, const char *folder, ct_status *s
     return CT_OK;
 }
 
-static ct_code open_once(const char *folder, ct_model_mode mode, uint64_t memory_bytes, const char *live_folder, ct_device *device,
-                         ct_pool *pool, ct_model **out_model, ct_status *status) {
+/* How a folder is opened: what the functions in model.h are told. */
+typedef struct opening {
+    ct_model_mode mode;
+    bool early; /* READ */
+    uint64_t memory_bytes;
+    const char *live_folder;
+    ct_device *device;
+    ct_pool *pool;
+} opening;
+
+static ct_code open_once(const char *folder, const opening *how, ct_model **out_model, ct_status *status) {
     json_t *manifest = NULL;
     char *schema = ct_path_join(folder, "schema.yaml"), *spec = ct_path_join(folder, "model.yaml");
     char *tables = ct_path_join(folder, "tables"), *tower = ct_path_join(folder, "tower.safetensors"), *text = NULL;
@@ -384,26 +421,28 @@ static ct_code open_once(const char *folder, ct_model_mode mode, uint64_t memory
         code = ct_fail_memory(status, 4096, "a model");
         goto done;
     }
-    model->mode = mode;
-    model->memory_bytes = memory_bytes;
-    ct_store_limit limit = {memory_bytes, live_folder};
+    model->mode = how->mode;
+    model->early = how->early;
+    model->memory_bytes = how->memory_bytes;
+    ct_store_limit limit = {how->memory_bytes, how->live_folder, how->early};
     static const ct_store_mode store_modes[] = {
         [CT_MODEL_TRAIN] = CT_STORE_TRAIN, [CT_MODEL_LOOK] = CT_STORE_LOOK, [CT_MODEL_READ] = CT_STORE_READ};
-    model->device = device != NULL ? device : ct_device_cpu();
-    model->pool = pool;
-    CT_TRY_GOTO(code, ct_model_manifest(folder, true, &manifest, status), done);
+    model->device = how->device != NULL ? how->device : ct_device_cpu();
+    model->pool = how->pool;
+    CT_TRY_GOTO(code, read_manifest(folder, how->early ? CHECK_EARLY : CHECK_ALL, &manifest, status), done);
     CT_TRY_GOTO(code, ct_file_read(schema, TEXT_MAX_BYTES, &text, &bytes, status), done);
     CT_TRY_GOTO(code, ct_schema_parse(text, bytes, schema, &model->schema, status), done);
     CT_TRY_GOTO(code, ct_model_spec_load(spec, NULL, 0, &model->spec, status), done);
     CT_TRY_GOTO(code, read_numbers(model, manifest, folder, &tower_step, status), done);
     CT_TRY_GOTO(code, read_histories(model, manifest, folder, &limit.memory_bytes, status), done);
-    CT_TRY_GOTO(code, ct_store_open_within(tables, store_modes[mode], &limit, model->device, pool, &model->store, status), done);
+    if (how->early) limit.memory_bytes = EARLY_BYTES;
+    CT_TRY_GOTO(code, ct_store_open_within(tables, store_modes[how->mode], &limit, model->device, how->pool, &model->store, status), done);
     CT_TRY_GOTO(code, read_layout(model, manifest, folder, status), done);
     CT_TRY_GOTO(code, check_histories(model, folder, status), done);
-    if (mode == CT_MODEL_TRAIN && memory_bytes > 0)
-        CT_TRY_GOTO(code, model_save_histories_beside(model, live_folder, folder, status), done);
+    if (how->mode == CT_MODEL_TRAIN && how->memory_bytes > 0)
+        CT_TRY_GOTO(code, model_save_histories_beside(model, how->live_folder, folder, status), done);
     code = model_finish(model, true, status);
-    if (code == CT_UNSUPPORTED && mode != CT_MODEL_TRAIN && model->precision == CT_PRECISION_BF16) {
+    if (code == CT_UNSUPPORTED && how->mode != CT_MODEL_TRAIN && model->precision == CT_PRECISION_BF16) {
         /* Trained in bf16, read where there is none: the same weights in fp32. ct_model_precision tells. */
         model->precision = CT_PRECISION_FP32;
         free(model->moments);
@@ -440,13 +479,12 @@ static bool is_same_folder(const struct stat *a, const struct stat *b) {
 }
 
 /* A writer may replace the folder while it is read: then what was read, or could not be, is not of one folder, and it is read anew. */
-ct_code ct_model_open_within(const char *folder, ct_model_mode mode, uint64_t memory_bytes, const char *live_folder, ct_device *device,
-                             ct_pool *pool, ct_model **out_model, ct_status *status) {
+static ct_code open_whole(const char *folder, const opening *how, ct_model **out_model, ct_status *status) {
     for (int tries = 1;; tries++) {
         const struct stat before = folder_of_name(folder);
         ct_status found = CT_STATUS_INIT;
         ct_model *model = NULL;
-        const ct_code code = open_once(folder, mode, memory_bytes, live_folder, device, pool, &model, &found);
+        const ct_code code = open_once(folder, how, &model, &found);
         const struct stat after = folder_of_name(folder);
         if (is_same_folder(&before, &after)) {
             if (code == CT_OK)
@@ -462,6 +500,19 @@ ct_code ct_model_open_within(const char *folder, ct_model_mode mode, uint64_t me
     }
 }
 
+ct_code ct_model_open_within(const char *folder, ct_model_mode mode, uint64_t memory_bytes, const char *live_folder, ct_device *device,
+                             ct_pool *pool, ct_model **out_model, ct_status *status) {
+    const opening how = {.mode = mode, .memory_bytes = memory_bytes, .live_folder = live_folder, .device = device, .pool = pool};
+    return open_whole(folder, &how, out_model, status);
+}
+
 ct_code ct_model_open(const char *folder, ct_model_mode mode, ct_device *device, ct_pool *pool, ct_model **out_model, ct_status *status) {
     return ct_model_open_within(folder, mode, 0, NULL, device, pool, out_model, status);
 }
+
+ct_code ct_model_open_early(const char *folder, uint64_t memory_bytes, ct_pool *pool, ct_model **out_model, ct_status *status) {
+    const opening how = {.mode = CT_MODEL_READ, .early = true, .memory_bytes = memory_bytes, .pool = pool};
+    return open_whole(folder, &how, out_model, status);
+}
+
+bool ct_model_is_early(const ct_model *model) { return model->early; }

@@ -196,7 +196,7 @@ static ct_code create_store(ct_model *model, const vector_files *files, const ct
         memcpy(tables[count].content_hash, content_hash_of(files, field), CT_DIGEST_HEX_BYTES);
         owner[count++] = field;
     }
-    const ct_store_limit limit = {model->memory_bytes, options->live_folder};
+    const ct_store_limit limit = {.memory_bytes = model->memory_bytes, .live_folder = options->live_folder};
     CT_TRY(ct_store_create_within(tables, count, &limit, model->device, model->pool, &model->store, status));
     for (size_t table = 1; table < count; table++) {
         const ct_vectors *vectors = files->loaded[owner[table]];

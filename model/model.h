@@ -84,7 +84,14 @@ CT_MUST_CHECK ct_code ct_model_open(const char *folder, ct_model_mode mode, ct_d
 /* The same within ct_model_options' limit. READ needs no live_folder: rows are read from the folder itself. */
 CT_MUST_CHECK ct_code ct_model_open_within(const char *folder, ct_model_mode mode, uint64_t memory_bytes, const char *live_folder,
                                            ct_device *device, ct_pool *pool, ct_model **out_model, ct_status *status);
-void ct_model_destroy(ct_model *model); /* NULL is fine */
+/* READ, in a moment, for answers until the same folder has been opened by ct_model_open_within: rows are read from it when they are asked
+ * for. Every file is checked but the sorted files of tables, of which only their lengths and what RocksDB reads of them to open them are;
+ * each block's checksum is checked when it is read, and a block that is not what was written fails the scorer that asks for it. How many
+ * rows there are is believed. memory_bytes: as there, of which the histories, which are read whole, must leave something. */
+CT_MUST_CHECK ct_code ct_model_open_early(const char *folder, uint64_t memory_bytes, ct_pool *pool, ct_model **out_model,
+                                          ct_status *status);
+bool ct_model_is_early(const ct_model *model); /* was it opened so? */
+void ct_model_destroy(ct_model *model);        /* NULL is fine */
 /* Vectors of equal content are held once for both models, as long as either lives. Neither may be at work meanwhile. */
 CT_MUST_CHECK ct_code ct_model_share_vectors(ct_model *model, ct_model *with, ct_status *status);
 /* A text that is written into the folder as it is, as curve.jsonl or train.html; the model does not read it. */

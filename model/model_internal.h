@@ -132,6 +132,7 @@ struct ct_model {
     ct_device *device;
     ct_pool *pool;
     ct_model_mode mode;
+    bool early;              /* opened by ct_model_open_early */
     number_moments *moments; /* (number_count) */
     number_scale *scales;    /* (number_count), of moments */
     double prior[2];         /* rows, and clicks, trained on: the prior of target statistics */

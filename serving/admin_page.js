@@ -126,7 +126,8 @@
     const rows = [["model", "architecture", "schema", "precision", "instructions", "trained on, rows", "age", "version"]];
     for (const { labels } of all(series, "clicktower_model_info")) {
       const own = { model: labels.model };
-      rows.push([labels.model, labels.architecture, labels.schema, labels.precision, labels.instruction_set,
+      const loading = sum(series, "clicktower_model_loading", own) ? " (loading)" : "";
+      rows.push([labels.model + loading, labels.architecture, labels.schema, labels.precision, labels.instruction_set,
                  sum(series, "clicktower_model_trained_rows", own), duration(sum(series, "clicktower_model_age_seconds", own)), labels.version]);
     }
     table("models", rows);

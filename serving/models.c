@@ -32,6 +32,7 @@ static ct_code fill_model(ct_arena *arena, const ct_served_model *served, model_
     out->created_unix_ms = ct_model_created_ms(model);
     out->trained_instruction_set = ct_text_data(ct_model_instruction_set(model));
     out->instruction_set = ct_text_data(ct_tower_instruction_set());
+    out->loading = ct_model_is_early(model);
     out->precision = ct_text_data(ct_model_precision(model) == CT_PRECISION_BF16 ? "bf16" : "fp32");
 
     out->features = (feature_message **)message_list(arena, schema->field_count, sizeof(feature_message));

@@ -12,6 +12,7 @@
 
 #include "base/background.h"
 #include "base/clock.h"
+#include "base/file.h"
 
 enum { THREADS = 3 };
 
@@ -31,7 +32,7 @@ static bool wanted(void *context) {
 static void is_asked_and_sleeps(void **state) {
     (void)state;
     others o = {.at_work = true};
-    const ct_pauses pauses = {wanted, &o};
+    const ct_pauses pauses = {.wanted = wanted, .context = &o};
     ct_pauses_set(&pauses);
     for (int i = 1; i <= 3; i++) {
         int64_t before = 0;
@@ -48,7 +49,7 @@ static void is_asked_and_sleeps(void **state) {
 static void works_between_two_pauses(void **state) {
     (void)state;
     others o = {.at_work = true};
-    const ct_pauses pauses = {wanted, &o};
+    const ct_pauses pauses = {.wanted = wanted, .context = &o};
     ct_pauses_set(&pauses);
     while (atomic_load(&o.asked) < 1) ct_pause_point();
     const int64_t first_ns = o.asked_ns;
@@ -60,7 +61,7 @@ static void works_between_two_pauses(void **state) {
 static void asks_nobody_without_pauses(void **state) {
     (void)state;
     others o = {.at_work = true};
-    const ct_pauses pauses = {wanted, &o};
+    const ct_pauses pauses = {.wanted = wanted, .context = &o};
     ct_pauses_set(&pauses);
     ct_pauses_set(NULL);
     const int64_t until = ct_clock_ns() + 2 * CT_PAUSE_WORK_NS;
@@ -92,7 +93,7 @@ static void tasks_pause_as_their_caller(void **state) {
     (void)state;
     ct_status status = CT_STATUS_INIT;
     others o = {.at_work = false};
-    const ct_pauses pauses = {wanted, &o};
+    const ct_pauses pauses = {.wanted = wanted, .context = &o};
     ct_pool *pool = NULL;
     if (ct_pool_create(THREADS, &pool, &status) != CT_OK) fail_msg("%s", status.message);
     expect(pool, NULL);
@@ -112,7 +113,7 @@ static void background_pauses_between_begin_and_end(void **state) {
     ct_background_begin(background);
     assert_null(ct_pauses_get());
     ct_background_end(background);
-    ct_background_set_pauses(background, wanted, &o);
+    ct_background_set_pauses(background, wanted, &o, NULL);
     assert_null(ct_pauses_get());
     for (int i = 0; i < 2; i++) {
         const int asked = atomic_load(&o.asked);
@@ -129,6 +130,41 @@ static void background_pauses_between_begin_and_end(void **state) {
     ct_background_destroy(background);
 }
 
+/* Of the thread that has set it and of its pool's. */
+typedef struct given_up_work {
+    const char *file;
+    ct_code codes[THREADS], digest[THREADS];
+} given_up_work;
+
+static void work(void *context, size_t task, size_t worker) {
+    given_up_work *w = context;
+    ct_status status = CT_STATUS_INIT;
+    char hex[CT_DIGEST_HEX_BYTES];
+    (void)worker;
+    w->codes[task] = ct_pause_check(&status);
+    w->digest[task] = ct_file_digest(w->file, hex, NULL, &status);
+}
+
+static void ends_once_it_is_given_up(void **state) {
+    (void)state;
+    ct_status status = CT_STATUS_INIT;
+    atomic_bool given_up = false;
+    const ct_pauses pauses = {.given_up = &given_up};
+    ct_pool *pool = NULL;
+    given_up_work w = {.file = "/proc/self/exe"};
+    if (ct_pool_create(THREADS, &pool, &status) != CT_OK) fail_msg("%s", status.message);
+    for (int turn = 0; turn < 3; turn++) { /* before, then, and for whoever has not set it */
+        atomic_store(&given_up, turn > 0);
+        ct_pauses_set(turn < 2 ? &pauses : NULL);
+        ct_pool_run(pool, THREADS, work, &w);
+        for (int i = 0; i < THREADS; i++) {
+            assert_int_equal(w.codes[i], turn == 1 ? CT_CANCELLED : CT_OK);
+            assert_int_equal(w.digest[i], turn == 1 ? CT_CANCELLED : CT_OK);
+        }
+    }
+    ct_pool_destroy(pool);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(is_asked_and_sleeps),
@@ -136,6 +172,7 @@ int main(void) {
         cmocka_unit_test(asks_nobody_without_pauses),
         cmocka_unit_test(tasks_pause_as_their_caller),
         cmocka_unit_test(background_pauses_between_begin_and_end),
+        cmocka_unit_test(ends_once_it_is_given_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

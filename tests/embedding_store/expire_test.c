@@ -152,7 +152,7 @@ static void compare(const setting *s, char out_hex[CT_DIGEST_HEX_BYTES]) {
     ct_store_destroy(store);
     static const uint64_t limits[] = {0, 9 << 20, (8 << 20) + 1 /* nothing is resident */};
     for (size_t i = 0; i < 3; i++) {
-        const ct_store_limit reading = {limits[i], NULL};
+        const ct_store_limit reading = {.memory_bytes = limits[i]};
         assert_ok(ct_store_open_within(path_of("snapshot"), CT_STORE_READ, &reading, ct_device_cpu(), pool, &store, &status));
         for (uint64_t number = 0; number < BATCHES / 2; number++) read_batch(store, &reference, number);
         ct_table_info info;
@@ -162,7 +162,7 @@ static void compare(const setting *s, char out_hex[CT_DIGEST_HEX_BYTES]) {
         if (i == 2) assert_int_equal(info.missed, info.lookups + info.unknown);
         ct_store_destroy(store);
     }
-    const ct_store_limit limit = {s->reopen_bytes, path_of("live")};
+    const ct_store_limit limit = {.memory_bytes = s->reopen_bytes, .live_folder = path_of("live")};
     assert_ok(ct_store_open_within(path_of("snapshot"), CT_STORE_TRAIN, &limit, ct_device_cpu(), pool, &store, &status));
     assert_int_equal(ct_store_table(store, 0)->expire_days, EXPIRE_DAYS);
     digest_hex(store, after);
@@ -253,7 +253,7 @@ static void test_taken_rows(void **unused) {
             train(store, &reference, &s, 0, 12);
             assert_ok(ct_store_snapshot(store, path_of("snapshot"), &status));
             ct_store_destroy(store);
-            const ct_store_limit limit = {limited ? 40 << 20 : 0, path_of("live")};
+            const ct_store_limit limit = {.memory_bytes = limited ? 40 << 20 : 0, .live_folder = path_of("live")};
             assert_ok(ct_store_create_within(&spec, 1, &limit, ct_device_cpu(), NULL, &store, &status));
             assert_ok(ct_store_take(store, 0, path_of("snapshot"), &taken, &status));
             assert_int_equal(taken.rows, reference_rows(&reference));
@@ -330,7 +330,7 @@ static void test_taken_halves(void **unused) {
             train(store, &reference, &from, 0, 3);
             assert_ok(ct_store_snapshot(store, path_of("snapshot"), &status));
             ct_store_destroy(store);
-            const ct_store_limit limit = {limited ? 40 << 20 : 0, path_of("live")};
+            const ct_store_limit limit = {.memory_bytes = limited ? 40 << 20 : 0, .live_folder = path_of("live")};
             assert_ok(ct_store_create_within(&to_spec, 1, &limit, ct_device_cpu(), NULL, &store, &status));
             assert_ok(ct_store_take(store, 0, path_of("snapshot"), &taken, &status));
             for (size_t i = 0; i < reference.row_count && !halves; i++)

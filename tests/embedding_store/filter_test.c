@@ -127,7 +127,7 @@ static void run(const setting *s, char out_hex[CT_DIGEST_HEX_BYTES]) {
     digest_hex(store, after);
     assert_string_equal(after, before);
     ct_store_destroy(store);
-    const ct_store_limit limit = {s->reopen_bytes, path_of("live")};
+    const ct_store_limit limit = {.memory_bytes = s->reopen_bytes, .live_folder = path_of("live")};
     assert_ok(ct_store_open_within(path_of("snapshot"), CT_STORE_TRAIN, &limit, ct_device_cpu(), pool, &store, &status));
     digest_hex(store, after);
     assert_string_equal(after, before);
@@ -351,7 +351,7 @@ static void test_deltas(void **unused) {
     (void)unused;
     for (int limited = 0; limited < 2; limited++) {
         const ct_table_spec spec = spec_of(1, EXPIRE_DAYS);
-        const ct_store_limit limit = {limited ? 42 << 20 : 0, path_of("live")};
+        const ct_store_limit limit = {.memory_bytes = limited ? 42 << 20 : 0, .live_folder = path_of("live")};
         ct_store *store, *follower;
         ct_delta *delta;
         char wanted[CT_DIGEST_HEX_BYTES], got[CT_DIGEST_HEX_BYTES];
@@ -437,7 +437,7 @@ static void test_refusals(void **unused) {
     uint64_t least[2];
     for (int i = 0; i < 2; i++) {
         const ct_table_spec spec = spec_of(i ? 17 : 1, 0);
-        const ct_store_limit limit = {8 << 20, path_of("live")};
+        const ct_store_limit limit = {.memory_bytes = 8 << 20, .live_folder = path_of("live")};
         ct_ticket *ticket;
         random_lookup batch;
         make_batch(&batch, 0);
@@ -458,7 +458,7 @@ static void test_taken_rows(void **unused) {
     (void)unused;
     for (int limited = 0; limited < 2; limited++) {
         const ct_table_spec exact = spec_of(0, 0), spec = spec_of(1, 0);
-        const ct_store_limit limit = {limited ? 42 << 20 : 0, path_of("live")};
+        const ct_store_limit limit = {.memory_bytes = limited ? 42 << 20 : 0, .live_folder = path_of("live")};
         ct_store *store;
         ct_store_taken taken;
         ct_table_info info;

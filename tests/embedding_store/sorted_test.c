@@ -61,7 +61,7 @@ static void check(key_fn key, size_t rows, uint32_t dim, uint64_t memory_bytes) 
     const char *folder = path_of("rows");
     write_frozen(folder, 3, key, rows, dim);
     ct_store *store;
-    const ct_store_limit limit = {memory_bytes, NULL};
+    const ct_store_limit limit = {.memory_bytes = memory_bytes};
     assert_ok(ct_store_open_within(folder, CT_STORE_READ, &limit, ct_device_cpu(), NULL, &store, &status));
     ct_table_info info;
     ct_store_table_info(store, 0, &info);

@@ -182,6 +182,7 @@ const ct_model_spec *ct_model_spec_of(const ct_model *model) { return &model->sp
 int64_t ct_model_rows(const ct_model *model) { return model ? 1234 : 0; }
 int64_t ct_model_step(const ct_model *model) { return model ? 5 : 0; }
 int64_t ct_model_created_ms(const ct_model *model) { return model ? 1700000000123 : 0; }
+bool ct_model_is_early(const ct_model *model) { return model == NULL; }
 const char *ct_model_instruction_set(const ct_model *model) { return model ? "fake" : ""; }
 ct_precision ct_model_precision(const ct_model *model) { return model ? CT_PRECISION_BF16 : CT_PRECISION_FP32; }
 size_t ct_model_output_count(const ct_model *model) { return model->outputs; }

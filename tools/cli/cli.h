@@ -37,8 +37,9 @@ ct_code ct_verb_verify(int argc, char **argv, ct_status *status);
 /* From now on the first SIGINT or SIGTERM sets the flag that is returned and a second one ends the process at once with 130. To be called
  * before any other thread is made: they must not take the signals. */
 const atomic_bool *ct_stop_on_signals(void);
-/* Waits for that signal and returns its name. */
+/* Waits for that signal and returns its name; or for ct_stop_ask, and returns "none". */
 const char *ct_stop_wait(void);
+void ct_stop_ask(void);
 /* Puts the words of somebody who was interrupted in the place of a CT_CANCELLED status; `what` says what became of the output. */
 ct_code ct_stop_explain(const char *what, ct_status *status);
 

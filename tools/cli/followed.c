@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "embedding_store/delta.h"
 #include "tools/cli/served.h"
+#include "tools/cli/versions.h"
 
 struct ct_followed {
     const char *name, *publication;
@@ -161,7 +162,7 @@ static ct_code open_base(ct_followed *f, const char *path, ct_follower **out_fol
 static ct_code take_base(ct_followed *f, const char *path, ct_status *status) {
     ct_follower *next = NULL;
     int64_t newest = 0;
-    CT_TRY(ct_served_check_complete(path, &newest, status));
+    CT_TRY(ct_version_check_complete(path, &newest, status));
     CT_TRY(open_base(f, path, &next, status));
     if (f->swap) {
         const ct_code code = f->swap(f->swap_context, ct_follower_model(next), status);
@@ -265,7 +266,7 @@ static bool step(ct_followed *f) {
         return false;
     }
     const ct_code code = base ? take_base(f, path, &status) : take_delta(f, path, &status);
-    if (code != CT_OK) say_why(f, path, base, &status);
+    if (code != CT_OK && code != CT_CANCELLED) say_why(f, path, base, &status); /* the server goes down */
     free(path);
     return code == CT_OK;
 }

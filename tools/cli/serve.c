@@ -63,7 +63,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     const char *listen = "127.0.0.1:8500", *admin_listen = NULL;
     int64_t threads = 0, queue = 256, queue_ms = 2000, max_candidates = 10000, max_message_mib = 16, max_calls_of_peer = 0, memory = 0;
     double grace = 10, look = 1, max_age = 0;
-    bool log_requests = false;
+    bool log_requests = false, early = false;
     const char *scratch = NULL, *experiment = NULL, *exposures_folder = NULL, *feedback_folder = NULL;
     double exposure_sample = 1, rotate_seconds = 300;
     int64_t exposure_buffer = 64, rotate_mib = 64;
@@ -102,6 +102,10 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
         {"scratch", "DIR", CT_OPTION_TEXT, false, &scratch,
          "with --memory and --follow: for changed rows that find no room in memory; a folder is made there when it is needed, and removed "
          "at the end; by default in $TMPDIR, or else in /var/tmp",
+         0, 0, NULL},
+        {"answer-early", NULL, CT_OPTION_FLAG, false, &early,
+         "answer with rows read from DIR while the models are still checked and read into memory; meanwhile answers take longer, and a "
+         "folder that turns out to be damaged ends the server; not with --follow",
          0, 0, NULL},
         {"queue", "N", CT_OPTION_INTEGER, false, &queue, "requests that may wait for a thread; one beyond is refused at once", 1, 65536,
          NULL},
@@ -167,7 +171,13 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     const int64_t started = ct_clock_ns();
     CT_TRY_GOTO(code, ct_pool_create((size_t)threads, &pool, status), done);
     if (memory > 0 && follows.count > 0) CT_TRY_GOTO(code, scratch_folder(scratch, &scratch_path, status), done);
-    CT_TRY_GOTO(code, ct_served_open(&folders, &follows, (uint64_t)memory << 20, scratch_path, experiment, pool, &served, status), done);
+    const ct_served_sources sources = {.models = &folders,
+                                       .follows = &follows,
+                                       .memory_bytes = (uint64_t)memory << 20,
+                                       .scratch = scratch_path,
+                                       .experiment = experiment,
+                                       .early = early};
+    CT_TRY_GOTO(code, ct_served_open(&sources, pool, &served, status), done);
     if (exposures_folder && feedback_folder) CT_TRY_GOTO(code, ct_calibration_create(CT_CALIBRATION_BYTES, &calibration, status), done);
     if (exposures_folder) {
         const ct_exposures_options exposures_options = {
@@ -241,6 +251,7 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_server_stop(server, grace_ms - (ct_clock_ns() - began) / 1000000);
     server = NULL;
     code = close_logs(&exposures, &feedback, status);
+    if (code == CT_OK) code = ct_served_failure(served, status);
     ct_log_line(CT_LOG_INFO, "serve.stop", "address=%s signal=%s drain_ms=%lld", quoted, signal,
                 (long long)((ct_clock_ns() - began) / 1000000));
 done:

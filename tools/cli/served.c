@@ -1,14 +1,13 @@
 #include "tools/cli/served.h"
 
-#include <dirent.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,12 +15,12 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "base/text.h"
 #include "tools/cli/access.h"
 #include "tools/cli/cli.h"
 #include "tools/cli/experiment_file.h"
 #include "tools/cli/followed.h"
 #include "tools/cli/refusals.h"
+#include "tools/cli/versions.h"
 
 typedef struct served_folder {
     char *name;
@@ -48,6 +47,8 @@ struct ct_served {
     ct_background *later;  /* has it once requests are answered; NULL = not yet */
     uint64_t memory_bytes; /* of the rows of each; 0 = no limit */
     const char *scratch;   /* a folder for what deltas change beyond it; NULL = none */
+    bool early;            /* models are opened early, or were, and are still to be opened whole */
+    ct_status failure;     /* why the thread has given up */
     ct_served_options options;
     pthread_t thread;
     bool started;
@@ -115,103 +116,23 @@ static ct_code parse_folders(ct_served *served, const ct_text_list *texts, const
     return CT_OK;
 }
 
-/* --- versions --- */
+/* --- opening --- */
 
-static bool version_of_name(const char *name, int64_t *out_version) {
-    return name[0] >= '0' && name[0] <= '9' && ct_parse_i64(name, strlen(name), out_version);
+static ct_code open_model(const ct_served *served, const char *folder, ct_model **out_model, ct_status *status) {
+    return served->early ? ct_model_open_early(folder, served->memory_bytes, served->pool, out_model, status)
+                         : ct_model_open_within(folder, CT_MODEL_READ, served->memory_bytes, NULL, NULL, served->pool, out_model, status);
 }
 
-static int descending(const void *a, const void *b) {
-    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x < y) - (x > y);
-}
-
-/* The numbers of a folder's numbered folders, highest first; caller frees. */
-static int64_t *list_versions(const char *folder, size_t *out_count) {
-    size_t count = 0, capacity = 0;
-    int64_t *versions = NULL;
-    DIR *directory = opendir(folder);
-    *out_count = 0;
-    if (!directory) return NULL;
-    for (const struct dirent *entry; (entry = readdir(directory));) {
-        int64_t version = 0;
-        if (!version_of_name(entry->d_name, &version)) continue;
-        if (count == capacity) {
-            capacity = capacity ? 2 * capacity : 16;
-            int64_t *more = realloc(versions, capacity * sizeof *versions);
-            if (!more) break;
-            versions = more;
-        }
-        versions[count++] = version;
-    }
-    (void)closedir(directory);
-    if (count) qsort(versions, count, sizeof *versions, descending);
-    *out_count = count;
-    return versions;
-}
-
-/* The folder of a version, whatever zeros stand before its number: the first one that reads as it. Caller frees; NULL = gone. */
-static char *version_folder(const char *folder, int64_t version) {
-    char *found = NULL;
-    DIR *directory = opendir(folder);
-    if (!directory) return NULL;
-    for (const struct dirent *entry; !found && (entry = readdir(directory));) {
-        int64_t other = 0;
-        if (version_of_name(entry->d_name, &other) && other == version) found = ct_path_join(folder, entry->d_name);
-    }
-    (void)closedir(directory);
-    return found;
-}
-
-/* --- is it all there? --- */
-
-static int64_t changed_ns(const struct stat *found) { return (int64_t)found->st_ctim.tv_sec * 1000000000 + found->st_ctim.tv_nsec; }
-
-static bool look_at(const char *folder, const char *name, struct stat *out) {
-    char *path = ct_path_join(folder, name);
-    const bool there = path && stat(path, out) == 0;
-    free(path);
-    return there;
-}
-
-/* Whether every file that the manifest lists is there in its whole length; *out_newest: when the last one of them changed. CT_NOT_FOUND
- * says what is missing. */
-ct_code ct_served_check_complete(const char *folder, int64_t *out_newest, ct_status *status) {
-    struct stat found;
-    if (!look_at(folder, "manifest", &found)) return ct_fail(status, CT_NOT_FOUND, "%s has no manifest yet", folder);
-    *out_newest = changed_ns(&found);
-    json_t *manifest = NULL;
-    CT_TRY(ct_model_manifest(folder, false, &manifest, status));
-    ct_code code = CT_OK;
-    size_t index;
-    json_t *file;
-    json_array_foreach(json_object_get(manifest, "files"), index, file) {
-        const char *name = json_string_value(json_object_get(file, "name"));
-        if (code != CT_OK || !name) continue;
-        const json_int_t bytes = json_integer_value(json_object_get(file, "bytes"));
-        if (!look_at(folder, name, &found)) {
-            code = ct_fail(status, CT_NOT_FOUND, "%s: %s is not there yet", folder, name);
-        } else {
-            if (changed_ns(&found) > *out_newest) *out_newest = changed_ns(&found);
-            if (found.st_size < bytes)
-                code = ct_fail(status, CT_NOT_FOUND, "%s: %s has %lld of %lld bytes yet", folder, name, (long long)found.st_size,
-                               (long long)bytes);
-        }
-    }
-    json_decref(manifest);
-    return code;
-}
-
-/* Opens a model folder. CT_NOT_FOUND: it is not complete yet; any other failure: it is broken. *out_newest as above. */
-static ct_code open_folder(const char *folder, uint64_t memory_bytes, ct_pool *pool, ct_model **out_model, int64_t *out_newest,
-                           ct_status *status) {
+/* Opens a model folder. CT_NOT_FOUND: it is not complete yet; CT_CANCELLED: the server goes down; any other failure: it is broken.
+ * *out_newest: when a file of it changed last. */
+static ct_code open_folder(const ct_served *served, const char *folder, ct_model **out_model, int64_t *out_newest, ct_status *status) {
     *out_newest = 0;
-    ct_code code = ct_served_check_complete(folder, out_newest, status);
-    if (code == CT_OK) code = ct_model_open_within(folder, CT_MODEL_READ, memory_bytes, NULL, NULL, pool, out_model, status);
-    if (code == CT_OK || code == CT_NOT_FOUND) return code;
+    ct_code code = ct_version_check_complete(folder, out_newest, status);
+    if (code == CT_OK) code = open_model(served, folder, out_model, status);
+    if (code == CT_OK || code == CT_NOT_FOUND || code == CT_CANCELLED) return code;
     const int64_t newest_before = *out_newest;
     ct_status ignored = CT_STATUS_INIT;
-    (void)ct_served_check_complete(folder, out_newest, &ignored);
+    (void)ct_version_check_complete(folder, out_newest, &ignored);
     const bool settled = *out_newest == newest_before && ct_clock_unix_ms() - *out_newest / 1000000 > CT_SETTLED_SECONDS * 1000;
     if (settled) return code;
     status->code = CT_NOT_FOUND;
@@ -241,11 +162,11 @@ static void say_refused(ct_served *served, const served_folder *f, const char *m
  * says why of the highest. */
 static ct_code open_version(ct_served *served, served_folder *f, ct_model **out_model, int64_t *out_version, ct_status *status) {
     size_t count = 0;
-    int64_t *versions = list_versions(f->folder, &count);
+    int64_t *versions = ct_versions_list(f->folder, &count);
     ct_code code = ct_fail(status, CT_NOT_FOUND, "%s has no numbered model folder in it", f->folder);
     bool first = true;
     for (size_t i = 0; i < count; i++) {
-        char *folder = version_folder(f->folder, versions[i]);
+        char *folder = ct_version_folder(f->folder, versions[i]);
         if (!folder) continue;
         if (versions[i] == f->version) {
             code = CT_END;
@@ -253,15 +174,13 @@ static ct_code open_version(ct_served *served, served_folder *f, ct_model **out_
             break;
         }
         ct_status why = CT_STATUS_INIT;
-        struct stat found;
-        const bool known_broken = f->broken == versions[i] && look_at(folder, "manifest", &found) && changed_ns(&found) <= f->broken_ns;
+        const bool known_broken = f->broken == versions[i] && !ct_version_changed_since(folder, f->broken_ns);
         int64_t newest = 0;
-        const ct_code opened =
-            known_broken ? CT_CORRUPT : open_folder(folder, served->memory_bytes, served->pool, out_model, &newest, &why);
+        const ct_code opened = known_broken ? CT_CORRUPT : open_folder(served, folder, out_model, &newest, &why);
         free(folder);
-        if (opened == CT_OK) {
-            *out_version = versions[i];
-            code = CT_OK;
+        if (opened == CT_OK) *out_version = versions[i];
+        if (opened == CT_OK || opened == CT_CANCELLED) {
+            code = opened;
             break;
         }
         if (known_broken) {
@@ -282,13 +201,13 @@ static ct_code open_version(ct_served *served, served_folder *f, ct_model **out_
     return code;
 }
 
-/* CT_OK, CT_END (nothing new), CT_NOT_FOUND (not complete yet), or the folder is broken. */
+/* CT_OK, CT_END (nothing new), CT_NOT_FOUND (not complete yet), CT_CANCELLED, or the folder is broken. */
 static ct_code open_one(ct_served *served, size_t i, bool anew, ct_model **out_model, int64_t *out_version, ct_status *status) {
     served_folder *f = &served->folders[i];
     int64_t newest = 0;
     if (f->followed) return CT_END; /* it looks after itself */
     if (f->versions) return open_version(served, f, out_model, out_version, status);
-    return anew ? open_folder(f->folder, served->memory_bytes, served->pool, out_model, &newest, status) : CT_END;
+    return anew ? open_folder(served, f->folder, out_model, &newest, status) : CT_END;
 }
 
 static void log_model(const ct_served *served, size_t i) {
@@ -349,7 +268,9 @@ static void look(ct_served *served, bool anew) {
         } else if (code != CT_END && !f->versions) {
             const bool needed = served->models[i].model != NULL; /* else it was never there, and keeps nobody waiting */
             if (needed) all = false;
-            if (code == CT_NOT_FOUND) {
+            if (code == CT_CANCELLED) {
+                /* nobody wants to know */
+            } else if (code == CT_NOT_FOUND) {
                 say_not_yet(served, f, 0, status.message);
                 if (needed) served->again = true;
             } else {
@@ -458,41 +379,44 @@ static void read_access(ct_served *served) {
 
 /* --- life --- */
 
-/* Opens the model of folder i. One that the experiment can spare may be missing. */
-static ct_code open_first(ct_served *served, size_t i, ct_status *status) {
+/* Opens the model of folder i as a start does. One that the experiment can spare may be missing: then it is NULL. */
+static ct_code open_first(ct_served *served, size_t i, ct_model **out_model, ct_status *status) {
     served_folder *f = &served->folders[i];
-    ct_model **model = &served->models[i].model;
     size_t versions = 0;
-    served->models[i].name = f->name;
     if (f->publication) {
         char number[24];
         (void)snprintf(number, sizeof number, "%zu", i);
         if (served->scratch && !(f->scratch = ct_path_join(served->scratch, number)))
             return ct_fail_memory(status, strlen(served->scratch), "a path");
         CT_TRY(ct_followed_open(f->name, f->folder, f->publication, served->memory_bytes, f->scratch, served->pool, &f->followed, status));
-        *model = ct_followed_model(f->followed);
+        *out_model = ct_followed_model(f->followed);
         return CT_OK;
     }
-    if (!ct_model_folder_is(f->folder)) free(list_versions(f->folder, &versions));
+    if (!ct_model_folder_is(f->folder)) free(ct_versions_list(f->folder, &versions));
     f->versions = versions > 0;
+    f->version = -1;
     const ct_code code =
-        f->versions ? open_version(served, f, model, &f->version, status)
-                    : ct_model_open_within(f->folder, CT_MODEL_READ, served->memory_bytes, NULL, NULL, served->pool, model, status);
-    if (code == CT_OK || !ct_experiment_file_can_spare(&served->experiment, f->name)) return code;
+        f->versions ? open_version(served, f, out_model, &f->version, status) : open_model(served, f->folder, out_model, status);
+    if (code == CT_OK || code == CT_CANCELLED || !ct_experiment_file_can_spare(&served->experiment, f->name)) return code;
     say_refused(served, f, status->message);
     *status = (ct_status)CT_STATUS_INIT;
+    *out_model = NULL;
     return CT_OK;
 }
 
-ct_code ct_served_open(const ct_text_list *texts, const ct_text_list *follows, uint64_t memory_bytes, const char *scratch,
-                       const char *experiment, ct_pool *pool, ct_served **out_served, ct_status *status) {
+ct_code ct_served_open(const ct_served_sources *sources, ct_pool *pool, ct_served **out_served, ct_status *status) {
+    if (sources->early && sources->follows->count)
+        return ct_fail(
+            status, CT_USAGE,
+            "--answer-early does not go with --follow: the first answers would be those of the base, older than what was served before");
     ct_served *served = calloc(1, sizeof *served);
     if (!served) return ct_fail_memory(status, sizeof *served, "the models");
     ct_code code = CT_OK;
     served->pool = pool;
-    served->memory_bytes = memory_bytes;
-    served->scratch = scratch;
-    const size_t most = texts->count + follows->count + 1;
+    served->memory_bytes = sources->memory_bytes;
+    served->scratch = sources->scratch;
+    served->early = sources->early;
+    const size_t most = sources->models->count + sources->follows->count + 1;
     served->folders = calloc(most, sizeof *served->folders);
     served->models = calloc(most, sizeof *served->models);
     served->there = calloc(most, sizeof *served->there);
@@ -500,9 +424,12 @@ ct_code ct_served_open(const ct_text_list *texts, const ct_text_list *follows, u
         code = ct_fail_memory(status, most * sizeof *served->folders, "the models");
         goto fail;
     }
-    CT_TRY_GOTO(code, parse_folders(served, texts, follows, status), fail);
-    CT_TRY_GOTO(code, ct_experiment_file_open(experiment, &served->experiment, status), fail);
-    for (size_t i = 0; i < served->count; i++) CT_TRY_GOTO(code, open_first(served, i, status), fail);
+    CT_TRY_GOTO(code, parse_folders(served, sources->models, sources->follows, status), fail);
+    CT_TRY_GOTO(code, ct_experiment_file_open(sources->experiment, &served->experiment, status), fail);
+    for (size_t i = 0; i < served->count; i++) {
+        served->models[i].name = served->folders[i].name;
+        CT_TRY_GOTO(code, open_first(served, i, &served->models[i].model, status), fail);
+    }
     served->there_count = keep_there(served, served->models, served->there);
     *out_served = served;
     return CT_OK;
@@ -555,13 +482,61 @@ static void give_way(ct_served *served) {
     ct_status ignored = CT_STATUS_INIT;
     if (ct_background_create(ct_pool_threads(served->pool), look_seconds, &served->later, &ignored) != CT_OK) return;
     served->pool = ct_background_pool(served->later);
-    ct_background_set_pauses(served->later, is_busy, served->options.server);
+    ct_background_set_pauses(served->later, is_busy, served->options.server, &served->stop);
     for (size_t i = 0; i < served->count; i++)
         if (served->folders[i].followed) ct_followed_set_pool(served->folders[i].followed, served->pool);
 }
 
+/* --- what was opened early --- */
+
+/* Opens model i as a start without `early` does, and has the server answer with that. */
+static ct_code load(ct_served *served, size_t i, ct_status *status) {
+    const int64_t began = ct_clock_ns();
+    ct_model *early = served->models[i].model, *whole = NULL;
+    swapping swap = {served, i};
+    char name[256];
+    CT_TRY(open_first(served, i, &whole, status));
+    const ct_code code = swap_model(&swap, whole, status);
+    ct_model_destroy(code == CT_OK ? early : whole);
+    (void)malloc_trim(0);
+    CT_TRY(code);
+    if (whole) log_model(served, i);
+    if (whole)
+        ct_log_line(CT_LOG_INFO, "serve.load", "result=done model=%s ms=%lld", ct_log_quote(served->folders[i].name, name, sizeof name),
+                    (long long)((ct_clock_ns() - began) / 1000000));
+    else
+        ct_experiment_file_log(&served->experiment, served->there, served->there_count); /* its arms fall to the control */
+    return CT_OK;
+}
+
+/* What was opened early is opened whole. Where such a start would have failed, the program ends as that would have. It does not give way to
+ * requests as later loads do: what they wait for is these rows. With 16 callers at once it gave way for more than 25 s, in which 150
+ * requests a second were answered; else it took 11. */
+static ct_code load_all(ct_served *served) {
+    ct_code code = CT_OK;
+    ct_status failure = CT_STATUS_INIT;
+    char name[256], quoted[2 * CT_STATUS_MESSAGE_BYTES];
+    ct_log_line(CT_LOG_INFO, "serve.load", "result=begun models=%zu", served->there_count);
+    served->early = false;
+    const ct_pauses none = {.given_up = &served->stop};
+    ct_pauses_set(&none);
+    for (size_t i = 0; i < served->count && code == CT_OK; i++) {
+        if (!served->models[i].model) continue;
+        code = load(served, i, &failure);
+        if (code == CT_OK || code == CT_CANCELLED) continue;
+        ct_server_count_refused_swap(served->options.server);
+        ct_log_line(CT_LOG_ERROR, "serve.load", "result=refused model=%s reason=%s",
+                    ct_log_quote(served->folders[i].name, name, sizeof name), ct_log_quote(failure.message, quoted, sizeof quoted));
+        served->failure = failure;
+        ct_stop_ask();
+    }
+    ct_pauses_set(NULL);
+    return code;
+}
+
 static void *served_main(void *argument) {
     ct_served *served = argument;
+    const bool goes_on = !served->early || load_all(served) == CT_OK;
     give_way(served);
     sigset_t hangup;
     (void)sigemptyset(&hangup);
@@ -569,7 +544,7 @@ static void *served_main(void *argument) {
     const int64_t every_ns = (int64_t)(served->options.look_seconds * 1e9);
     const struct timespec every = {.tv_sec = every_ns / 1000000000, .tv_nsec = every_ns % 1000000000};
     ct_refusal_log refusals = {.exposures = served->options.exposures, .feedback = served->options.feedback};
-    for (;;) {
+    while (goes_on) {
         const bool signal = sigtimedwait(&hangup, NULL, &every) == SIGHUP;
         if (atomic_load(&served->stop)) break;
         if (signal) read_access(served);
@@ -593,6 +568,11 @@ ct_code ct_served_start(ct_served *served, const ct_served_options *options, ct_
     if (pthread_create(&served->thread, NULL, served_main, served) != 0) return ct_fail(status, CT_EXHAUSTED, "cannot start a thread");
     served->started = true;
     return CT_OK;
+}
+
+ct_code ct_served_failure(const ct_served *served, ct_status *status) {
+    if (served->failure.code != CT_OK) *status = served->failure;
+    return served->failure.code;
 }
 
 void ct_served_stop(ct_served *served) {

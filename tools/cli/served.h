@@ -12,13 +12,20 @@
 typedef struct ct_served ct_served;
 /* A folder in which something was written less long ago may still be in the making: what does not fit in it is "not yet", not "broken". */
 enum { CT_SETTLED_SECONDS = 3 };
-/* texts: "[NAME=]DIR". follows: the same, publish folders: of the model of that name, or of one more that begins with the newest base
- * there. memory_bytes: of the rows of each model; 0 = no limit. scratch: a folder for what deltas change beyond it; NULL = none.
- * experiment: a file's name, NULL = none. Opens every model. CT_USAGE where two have one name; where a folder of versions holds none that
- * can be served, the status says why. A model that only arms of the experiment need, not its control, may be missing, unless it follows:
- * the log says so, and it is looked for again as the others are. The pool must outlive it. */
-CT_MUST_CHECK ct_code ct_served_open(const ct_text_list *texts, const ct_text_list *follows, uint64_t memory_bytes, const char *scratch,
-                                     const char *experiment, ct_pool *pool, ct_served **out_served, ct_status *status);
+typedef struct ct_served_sources {
+    const ct_text_list *models;  /* "[NAME=]DIR" */
+    const ct_text_list *follows; /* the same, publish folders: of the model of that name, or of one more that begins with the newest base */
+    uint64_t memory_bytes;       /* of the rows of each model; 0 = no limit */
+    const char *scratch;         /* a folder for what deltas change beyond it; NULL = none */
+    const char *experiment;      /* a file's name; NULL = none */
+    /* Models are opened by ct_model_open_early; once started, the thread opens each as it would have been opened here, and has the server
+     * answer with that. Not with follows. */
+    bool early;
+} ct_served_sources;
+/* Opens every model. CT_USAGE where two have one name; where a folder of versions holds none that can be served, the status says why. A
+ * model that only arms of the experiment need, not its control, may be missing, unless it follows: the log says so, and it is looked for
+ * again as the others are. Texts are the caller's and must live on; the pool must outlive it. */
+CT_MUST_CHECK ct_code ct_served_open(const ct_served_sources *sources, ct_pool *pool, ct_served **out_served, ct_status *status);
 void ct_served_close(ct_served *served); /* after the server; NULL is fine */
 /* Those that are there. */
 const ct_server_model *ct_served_models(const ct_served *served, size_t *out_count);
@@ -38,10 +45,8 @@ typedef struct ct_served_options {
 /* SIGHUP must be blocked in all threads (ct_served_block_signals, before any is made). */
 CT_MUST_CHECK ct_code ct_served_start(ct_served *served, const ct_served_options *options, ct_status *status);
 void ct_served_stop(ct_served *served); /* before the server stops; not started is fine */
+/* After it: why the thread has asked for the program's end (ct_stop_ask); CT_OK = it has not. */
+CT_MUST_CHECK ct_code ct_served_failure(const ct_served *served, ct_status *status);
 void ct_served_block_signals(void);
-
-/* Whether every file that a model folder's manifest lists is there in its whole length; *out_newest: when the last one of them changed, in
- * nanoseconds since 1970. CT_NOT_FOUND says what is missing. */
-ct_code ct_served_check_complete(const char *folder, int64_t *out_newest, ct_status *status);
 
 #endif

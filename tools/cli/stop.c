@@ -39,12 +39,17 @@ const atomic_bool *ct_stop_on_signals(void) {
     return &stopping;
 }
 
-static const char *signal_name(void) { return atomic_load(&stop_signal) == SIGTERM ? "SIGTERM" : "SIGINT"; }
+static const char *signal_name(void) {
+    const int signal = atomic_load(&stop_signal);
+    return signal == SIGTERM ? "SIGTERM" : signal == SIGINT ? "SIGINT" : "none";
+}
 
 const char *ct_stop_wait(void) {
     while (sem_wait(&stopped) != 0) continue;
     return signal_name();
 }
+
+void ct_stop_ask(void) { (void)sem_post(&stopped); }
 
 ct_code ct_stop_explain(const char *what, ct_status *status) {
     if (status->code != CT_CANCELLED || !atomic_load(&stopping)) return status->code;
