@@ -3,7 +3,6 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -12,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/condition.h"
+#include "base/thread.h"
 
 enum { NICE = 10 };
 
@@ -99,14 +99,10 @@ ct_code ct_background_create(size_t threads, double look_seconds, ct_background 
     (void)pthread_mutex_init(&background->lock, NULL);
     ct_condition_init(&background->changed);
     background->worker = pthread_self();
-    sigset_t all, before;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the program's own threads */
     background->look_ns = (int64_t)(look_seconds * 1e9);
-    if (background->look_ns) background->watched = pthread_create(&background->watcher, NULL, watch, background) == 0; /* not low */
+    if (background->look_ns) background->watched = ct_thread_start("ct-watch", watch, background, &background->watcher); /* not low */
     (void)setpriority(PRIO_PROCESS, (id_t)gettid(), NICE); /* of the thread alone, in Linux */
     background->may_idle = (background->watched || !background->look_ns) && may_idle();
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     const ct_code code = ct_pool_create(threads, &background->pool, status);
     if (code != CT_OK) {
         ct_background_destroy(background);

@@ -38,8 +38,6 @@ ct_code ct_digest_create(ct_digest **out_digest, ct_status *status) {
 
 void ct_digest_destroy(ct_digest *digest) { (void)XXH3_freeState(state_of(digest)); }
 
-void ct_digest_reset(ct_digest *digest) { (void)XXH3_128bits_reset(state_of(digest)); }
-
 void ct_digest_update(ct_digest *digest, const void *data, size_t bytes) {
     if (bytes) (void)XXH3_128bits_update(state_of(digest), data, bytes);
 }

@@ -22,7 +22,6 @@ enum { CT_DIGEST_HEX_BYTES = 33 }; /* 32 hex digits and NUL */
 typedef struct ct_digest ct_digest;
 CT_MUST_CHECK ct_code ct_digest_create(ct_digest **out_digest, ct_status *status);
 void ct_digest_destroy(ct_digest *digest); /* NULL is fine */
-void ct_digest_reset(ct_digest *digest);
 void ct_digest_update(ct_digest *digest, const void *data, size_t bytes);
 void ct_digest_update_u64(ct_digest *digest, uint64_t value);    /* as 8 little-endian bytes */
 void ct_digest_update_text(ct_digest *digest, const char *text); /* its length as u64, then its bytes */

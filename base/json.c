@@ -1,10 +1,11 @@
 /* JSON by jansson; its errors become ours at this border. */
+#include "base/json.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
-#include "base/text.h"
 
 enum { MAX_FILE_BYTES = 256 * 1024 * 1024 };
 

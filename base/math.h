@@ -39,8 +39,7 @@ static inline float ct_f32_from_bf16(uint16_t value) {
  * (that of -O2 leaves loops alone whose length is not known). Bits agree across them as long as the loop does not let the compiler reorder
  * a sum (it may not: no fast-math; write sums with explicit lanes). gcc only; nothing with a sanitizer, whose start-up the choice would
  * come before. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && \
-    !defined(CT_NO_CLONES)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define CT_HOT __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3")))
 #else
 #define CT_HOT

@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,6 +23,7 @@
 
 #include "base/clock.h"
 #include "base/pause.h"
+#include "base/thread.h"
 
 enum { MAX_THREADS = 1024, SPIN_NS = 20000 };
 
@@ -185,22 +185,15 @@ ct_code ct_pool_create(size_t threads, ct_pool **out_pool, ct_status *status) {
     (void)pthread_cond_init(&pool->wake, NULL);
     (void)pthread_cond_init(&pool->done, NULL);
 
-    /* Signals are for the program's own threads. */
-    sigset_t all, before;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = 0;
-    for (size_t i = 0; i + 1 < threads && !error; i++) {
+    bool all = true;
+    for (size_t i = 0; i + 1 < threads && all; i++) {
         worker *w = &pool->workers[i];
         *w = (worker){.pool = pool, .number = i + 1};
-        error = pthread_create(&w->thread, NULL, worker_main, w);
-        if (!error) {
-            (void)pthread_setname_np(w->thread, "ct-pool");
-            pool->started++;
-        }
+        all = ct_thread_start("ct-pool", worker_main, w, &w->thread);
+        pool->started += all;
     }
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error) {
+    if (!all) {
+        const int error = errno;
         const size_t started = pool->started + 1;
         ct_pool_destroy(pool);
         return ct_fail(status, CT_EXHAUSTED, "cannot start thread %zu of %zu: %s; use fewer threads", started + 1, threads,

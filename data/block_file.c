@@ -8,7 +8,6 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
-#include "base/text.h"
 #include "data/block_format.h"
 #include "data/internal.h"
 

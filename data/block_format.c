@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "base/text.h"
+#include "base/json.h"
 #include "data/block_file.h"
 #include "data/internal.h"
 

@@ -11,6 +11,7 @@
 #include "data/history_internal.h"
 
 enum { CURSOR_WORDS = 8192 };
+static const uint64_t MOST_ROWS = UINT64_C(1) << 62; /* so that a clock that counts rows can go on */
 
 typedef struct source {
     const char *path;
@@ -126,6 +127,8 @@ static ct_code take_all(const source *source, ct_histories *histories, bool once
     CT_TRY_GOTO(code, take(from, head, words, status), done);
     if (memcmp(head, once ? CT_HISTORY_MAGIC_ONCE : CT_HISTORY_MAGIC, sizeof head[0]) != 0)
         code = corrupt(from, "these are no histories", status);
+    else if (head[1] > MOST_ROWS)
+        code = corrupt(from, "the number of rows is impossible", status);
     else if (head[2] != histories->count)
         code = corrupt(from, "the number of histories is not the schema's", status);
     else if (!once && (head[3] > 1 || (all >= 0 && head[3] != (uint64_t)all)))

@@ -47,7 +47,7 @@ static int by_key(const void *left, const void *right) {
 ct_code ct_history_put_units(ct_history_sink *to, uint64_t hash, ct_history_order *order, size_t count, ct_status *status) {
     uint64_t entries = 0;
     for (size_t i = 0; i < count; i++) entries += order[i].count;
-    qsort(order, count, sizeof *order, by_key);
+    if (count > 1) qsort(order, count, sizeof *order, by_key);
     CT_TRY(ct_history_put(to, (const uint64_t[]){hash, count, entries}, 3, status));
     for (size_t i = 0; i < count; i++) CT_TRY(ct_history_put(to, (const uint64_t[]){order[i].key, order[i].count}, 2, status));
     return CT_OK;

@@ -16,8 +16,6 @@
  * 1,000th row is reached and at the end. A batch that is not full when reading fails is not given out.
  *
  * An optional column must be there in all sources or in none (a text has all of them). */
-#include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -25,6 +23,7 @@
 #include "base/clock.h"
 #include "base/condition.h"
 #include "base/pool.h"
+#include "base/thread.h"
 #include "data/reader_internal.h"
 
 enum {
@@ -403,7 +402,6 @@ static ct_code make_names(ct_reader *reader, ct_status *status) {
 }
 
 static ct_code start(ct_reader *reader, ct_status *status) {
-    sigset_t all, before;
     if (pthread_mutex_init(&reader->lock, NULL) != 0) return ct_fail(status, CT_EXHAUSTED, "cannot make the reader's lock");
     ct_condition_init(&reader->work);
     ct_condition_init(&reader->filled);
@@ -414,19 +412,12 @@ static ct_code start(ct_reader *reader, ct_status *status) {
     }
     reader->threads = calloc(reader->thread_count, sizeof *reader->threads);
     if (!reader->threads) return ct_fail_memory(status, reader->thread_count * sizeof *reader->threads, "threads");
-    /* Signals are for the program's own threads. */
-    int result = 0;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     (void)pthread_mutex_lock(&reader->lock);
-    while (reader->started < reader->thread_count && result == 0) {
-        result = pthread_create(&reader->threads[reader->started], NULL, run, reader);
-        reader->started += result == 0;
-    }
+    while (reader->started < reader->thread_count && ct_thread_start("ct-read", run, reader, &reader->threads[reader->started]))
+        reader->started++;
     reader->thread_count = reader->started; /* fewer threads do it too */
     (void)pthread_mutex_unlock(&reader->lock);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!reader->started) return ct_fail(status, CT_EXHAUSTED, "cannot start the reader's threads: %s", strerror(result));
+    if (!reader->started) return ct_fail(status, CT_EXHAUSTED, "cannot start the reader's threads");
     return CT_OK;
 }
 

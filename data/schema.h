@@ -86,7 +86,8 @@ typedef struct ct_schema {
 
 enum { CT_SCHEMA_MAX_FIELDS = 4096, CT_HISTORY_MAX_VALUES = 1000, CT_SIMILARITY_MAX_TIERS = 64 };
 
-/* `name_or_path`: "criteo" or a file. Errors: CT_INVALID with file, line and field at fault; CT_NOT_FOUND lists the built-in names. */
+/* `name_or_path`: "criteo" or a file. The schema is the caller's, and all that it points to is its own. CT_INVALID with file, line and
+ * field at fault; CT_NOT_FOUND lists the built-in names. */
 CT_MUST_CHECK ct_code ct_schema_load(const char *name_or_path, ct_schema **out_schema, ct_status *status);
 /* From text; `path` is for messages and for resolving relative file names. */
 CT_MUST_CHECK ct_code ct_schema_parse(const char *text, size_t bytes, const char *path, ct_schema **out_schema, ct_status *status);
@@ -106,6 +107,7 @@ int64_t ct_schema_find_kind(const ct_schema *schema, ct_field_kind kind);
 CT_MUST_CHECK ct_code ct_field_key(const ct_field *field, const char *token, size_t bytes, uint64_t *out_key, ct_status *status);
 /* A number; an empty text is NaN = missing. CT_INVALID on anything that is no decimal number in float's range. */
 CT_MUST_CHECK ct_code ct_field_number(const ct_field *field, const char *text, size_t bytes, float *out_value, ct_status *status);
+/* 1 or 0, by the field's rule; CT_INVALID on an empty text, and where there is no rule on anything but 0 and 1. */
 CT_MUST_CHECK ct_code ct_field_label(const ct_field *field, const char *text, size_t bytes, float *out_label, ct_status *status);
 /* Milliseconds since 1970; a fraction goes to the nearest one. */
 CT_MUST_CHECK ct_code ct_field_time(const ct_field *field, const char *text, size_t bytes, int64_t *out_ms, ct_status *status);

@@ -75,13 +75,6 @@ static ct_code check_paths(const ct_synth_options *options, ct_status *status) {
     return CT_OK;
 }
 
-double ct_synth_probability(const ct_synth_options *options, int64_t row, int64_t *out_item_birth) {
-    double probability;
-    ct_status status = CT_STATUS_INIT;
-    if (ct_synth_probabilities(options, row, 1, &probability, out_item_birth, &status) != CT_OK) return __builtin_nan("");
-    return probability;
-}
-
 ct_code ct_synth_probabilities(const ct_synth_options *options, int64_t first_row, size_t rows, double *out_probability,
                                int64_t *out_item_birth, ct_status *status) {
     if (first_row < 0) return ct_fail(status, CT_INVALID, "synth: row %lld; the first row is 0", (long long)first_row);

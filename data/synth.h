@@ -50,10 +50,9 @@ typedef struct ct_synth_truth {
 
 CT_MUST_CHECK ct_code ct_synth_write(const ct_synth_options *options, ct_synth_truth *out_truth, ct_status *status);
 
-/* True probability of one row, for tests and for reports by slice; pure. `out_item_birth` (may be NULL): the row at which its item
- * appeared. NaN where an option is wrong. Each call builds the planted model (some 40 ms): ask for many rows by the next one. */
-double ct_synth_probability(const ct_synth_options *options, int64_t row, int64_t *out_item_birth);
-/* The same of consecutive rows. `out_probability`, `out_item_birth` (may be NULL): (rows). */
+/* True probabilities of consecutive rows, for tests and for reports by slice; pure. `out_probability`, `out_item_birth` (may be NULL):
+ * (rows); an item's birth is the row at which it appeared. Each call builds the planted model (some 40 ms). CT_INVALID where an option is
+ * wrong. */
 CT_MUST_CHECK ct_code ct_synth_probabilities(const ct_synth_options *options, int64_t first_row, size_t rows, double *out_probability,
                                              int64_t *out_item_birth, ct_status *status);
 

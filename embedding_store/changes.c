@@ -122,7 +122,7 @@ ct_code ct_changes_mark(ct_changes *changes, const ct_ticket *ticket, size_t par
     const size_t count = ticket->unique_counts[part];
     key_set *set = set_of(changes, number_of(changes, table), part);
     for (size_t i = 0; i < count; i++) {
-        if (i + AHEAD < count && set->keys) __builtin_prefetch(&set->keys[ct_key_home(uniques[i + AHEAD].key, set->bits)], 1);
+        if (i + AHEAD < count && set->keys) ct_prefetch(&set->keys[ct_key_home(uniques[i + AHEAD].key, set->bits)]);
         CT_TRY(mark(changes, set, table, partition, uniques[i].key, status));
     }
     return CT_OK;

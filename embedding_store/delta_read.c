@@ -8,8 +8,8 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/pause.h"
-#include "base/text.h"
 #include "embedding_store/delta_internal.h"
 #include "embedding_store/filter.h"
 

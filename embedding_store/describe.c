@@ -58,8 +58,7 @@ static ct_code scan_record(void *context, size_t number, uint64_t key, const cha
     const ct_stored_table *stored = scan->stored;
     bool row, lives;
     (void)number;
-    CT_TRY(ct_record_check(stored, record, bytes, &row, status));
-    CT_TRY(ct_record_lives(stored, record, &lives, status));
+    CT_TRY(ct_record_lives(stored, record, bytes, &row, &lives, status));
     if (!lives) return CT_OK;
     scan->rows += row;
     scan->stubs += !row;
@@ -240,8 +239,7 @@ static ct_code put_key(void *context, size_t number, uint64_t key, const char *r
     int bad = json_object_set_new(found->json, "key", json_string(hex));
     bad |= json_object_set_new(found->json, "shard", json_integer((json_int_t)(key >> 54)));
     if (record) {
-        CT_TRY(ct_record_check(found->stored, record, bytes, &row, status));
-        CT_TRY(ct_record_lives(found->stored, record, &lives, status));
+        CT_TRY(ct_record_lives(found->stored, record, bytes, &row, &lives, status));
     }
     bad |= lives ? put_record(found->stored, record, row, found->json)
                  : json_object_set_new(found->json, "state", json_string(record ? "expired" : "unknown"));
@@ -273,8 +271,7 @@ static ct_code sum_record(void *context, size_t number, uint64_t key, const char
     sum_work *work = context;
     bool row, lives;
     (void)number;
-    CT_TRY(ct_record_check(work->stored, record, bytes, &row, status));
-    CT_TRY(ct_record_lives(work->stored, record, &lives, status));
+    CT_TRY(ct_record_lives(work->stored, record, bytes, &row, &lives, status));
     if (!lives) return CT_OK;
     work->rows += row;
     work->stubs += !row;

@@ -170,10 +170,8 @@ static ct_code read_entry(const read_work *work, scan *scan, uint64_t key, const
     ct_table *table = &work->store->tables[scan->table];
     const ct_stored_table *stored = &work->stored[scan->table];
     ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
-    bool has_row;
-    if (ct_record_check(stored, value, bytes, &has_row, status) != CT_OK) return ct_fail_within(status, "%s", work->folder);
-    bool lives;
-    if (ct_record_lives(stored, value, &lives, status) != CT_OK) return ct_fail_within(status, "%s", work->folder);
+    bool has_row, lives;
+    if (ct_record_lives(stored, value, bytes, &has_row, &lives, status) != CT_OK) return ct_fail_within(status, "%s", work->folder);
     if (!lives) return CT_OK;
     if (has_row)
         scan->rows++;

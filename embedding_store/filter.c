@@ -105,7 +105,7 @@ static uint32_t least_cell(uint8_t *line, uint32_t choice) {
 void ct_filter_prefetch(const ct_filter *filter, uint64_t key) {
     const place place = place_of(filter, key);
     for (uint32_t i = 0; i < filter->generations; i++)
-        __builtin_prefetch(filter->lines + (generation_of(filter, i) + place.line) * CT_FILTER_LINE_BYTES, 1);
+        ct_prefetch(filter->lines + (generation_of(filter, i) + place.line) * CT_FILTER_LINE_BYTES);
 }
 
 uint32_t ct_filter_count(const ct_filter *filter, uint64_t key) {
@@ -201,14 +201,6 @@ ct_filter_load ct_filter_measure(const ct_filter *filter) {
     }
     load.error = 1 - none;
     return load;
-}
-
-double ct_filter_expected_error(const ct_filter *filter, double keys) {
-    const double mean = keys / (double)(CT_VIRTUAL_SHARDS * filter->shard_lines), spread = 12 * sqrt(mean) + 20;
-    double error = 0;
-    for (double i = floor(fmax(0, mean - spread)); i < mean + spread; i++)
-        error += exp(i * log(fmax(mean, 1e-300)) - mean - lgamma(i + 1)) * pow(1 - pow(31.0 / 32, i), CT_FILTER_PARTS);
-    return error;
 }
 
 /* --- its file --- */

@@ -75,8 +75,6 @@ typedef struct ct_filter_load {
     double fill, error;
 } ct_filter_load;
 ct_filter_load ct_filter_measure(const ct_filter *filter);
-/* error(n) above, of `keys` keys in a generation. */
-double ct_filter_expected_error(const ct_filter *filter, double keys);
 
 /* --- its file in a snapshot: FOLDER/NAME.filter, a table's ---
  * "CTFILT1\n" | u64 generations | u64 lines of a shard | the lines | u64 XXH3 of the lines, seeded by that of the 24 bytes before them */

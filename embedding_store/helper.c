@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 
 enum { MOST_OPEN = 8 };
 
@@ -48,13 +49,12 @@ ct_code ct_helper_create(ct_helper **out_helper, ct_status *status) {
     helper->failure.status = &helper->failed;
     (void)pthread_mutex_init(&helper->mutex, NULL);
     (void)pthread_cond_init(&helper->changed, NULL);
-    if (pthread_create(&helper->thread, NULL, run, helper) != 0) {
+    if (!ct_thread_start("ct-store", run, helper, &helper->thread)) {
         (void)pthread_cond_destroy(&helper->changed);
         (void)pthread_mutex_destroy(&helper->mutex);
         free(helper);
         return ct_fail(status, CT_EXHAUSTED, "cannot start a helper thread");
     }
-    (void)pthread_setname_np(helper->thread, "ct-store");
     *out_helper = helper;
     return CT_OK;
 }

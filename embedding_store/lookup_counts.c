@@ -18,7 +18,7 @@ void ct_counts_apply(ct_ticket *ticket, size_t part, const float *labels) {
         for (uint32_t i = segment[0]; i < segment[1]; i++) uniques[unique_of[n++]].clicks += labels[ticket->sorted[i].row] > 0.5f;
     }
     for (size_t i = 0; i < count; i++) {
-        if (true_places && i + AHEAD < count) __builtin_prefetch(ct_partition_entry(partition, noted[i + AHEAD].place), 1);
+        if (true_places && i + AHEAD < count) ct_prefetch(ct_partition_entry(partition, noted[i + AHEAD].place));
         ct_key_counts *counts =
             ct_entry_counts(true_places ? ct_partition_entry(partition, noted[i].place) : ct_partition_find(partition, uniques[i].key));
         const ct_seen before = ct_counts_in_epoch(counts, epoch);

@@ -37,7 +37,7 @@ static size_t resolve_counted(const ct_table *table, const uint64_t *keys, size_
         const bool has_row = found.slot != CT_SLOT_EMPTY && found.slot != CT_SLOT_STUB;
         unknown += !has_row;
         out[i] = has_row ? ct_slab_at(&partition->values, found.slot - 1) : instead;
-        __builtin_prefetch(out[i]);
+        ct_prefetch(out[i]);
         out_seen[i] = found.counts ? ct_counts_in_epoch(found.counts, table->counted_epoch) : (ct_seen){0, 0};
     }
     return unknown;
@@ -52,7 +52,7 @@ static size_t resolve_values(const ct_table *table, const uint64_t *keys, size_t
         const float *values = ct_table_values(table, keys[i]);
         unknown += !values;
         out[i] = values ? values : instead;
-        __builtin_prefetch(out[i]);
+        ct_prefetch(out[i]);
     }
     return unknown;
 }
@@ -75,7 +75,7 @@ static size_t resolve_over(const ct_ticket *ticket, const uint64_t *keys, size_t
         }
         unknown += !values;
         ticket->tokens[at + i] = values ? values : instead;
-        __builtin_prefetch(ticket->tokens[at + i]);
+        ct_prefetch(ticket->tokens[at + i]);
         if (ticket->seen) ticket->seen[at + i] = seen;
     }
     return unknown;

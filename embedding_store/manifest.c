@@ -31,7 +31,7 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/text.h"
+#include "base/json.h"
 #include "embedding_store/store_internal.h"
 
 enum { VERSION = 1, MAX_COLUMNS = 64, MAX_COLUMN_COUNT = 1 << 20 };

@@ -84,7 +84,9 @@ uint32_t ct_record_day(const ct_stored_table *stored, const char *record) {
     return stored->day.present ? ct_get_le32(record + stored->day.offset) : 0;
 }
 
-ct_code ct_record_lives(const ct_stored_table *stored, const char *record, bool *out_lives, ct_status *status) {
+ct_code ct_record_lives(const ct_stored_table *stored, const char *record, size_t bytes, bool *out_row, bool *out_lives,
+                        ct_status *status) {
+    CT_TRY(ct_record_check(stored, record, bytes, out_row, status));
     const uint32_t day = ct_record_day(stored, record);
     if (stored->spec.expire_days && day > stored->today && day != CT_DAY_NEVER)
         return ct_fail(status, CT_CORRUPT, "table %s holds a key that was seen on day %u, but its log has come to day %u",

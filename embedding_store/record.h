@@ -43,8 +43,9 @@ CT_MUST_CHECK ct_code ct_store_sum_folder(const char *folder, const ct_stored_ta
                                           ct_status *status);
 /* The day on which its key was last seen; 0 where there is no such column. The record was checked. */
 uint32_t ct_record_day(const ct_stored_table *stored, const char *record);
-/* A record of a snapshot that was checked: has it not expired? One that has is as if it were not there. */
-CT_MUST_CHECK ct_code ct_record_lives(const ct_stored_table *stored, const char *record, bool *out_lives, ct_status *status);
+/* Of a snapshot's record: as ct_record_check, and has it not expired? One that has is as if it were not there. */
+CT_MUST_CHECK ct_code ct_record_lives(const ct_stored_table *stored, const char *record, size_t bytes, bool *out_row, bool *out_lives,
+                                      ct_status *status);
 /* Of a record that was checked: NULL for a stub. Not aligned. */
 static inline const char *ct_record_values(const ct_stored_table *stored, const char *record, bool row) {
     return row ? record + stored->value.offset : NULL;

@@ -221,8 +221,8 @@ static ct_code mark_entry(ct_saver *saver, saver_part *mine, const ct_table *tab
 
 static void prefetch_row(const ct_partition *partition, const ct_index_entry *entry) {
     if (entry->slot == CT_SLOT_STUB) return;
-    __builtin_prefetch(ct_slab_at(&partition->values, entry->slot - 1));
-    if (partition->state.floats) __builtin_prefetch(ct_slab_at(&partition->state, entry->slot - 1));
+    ct_prefetch(ct_slab_at(&partition->values, entry->slot - 1));
+    if (partition->state.floats) ct_prefetch(ct_slab_at(&partition->state, entry->slot - 1));
 }
 
 ct_code ct_saver_mark(ct_saver *saver, const ct_ticket *ticket, size_t part, ct_status *status) {
@@ -235,7 +235,7 @@ ct_code ct_saver_mark(ct_saver *saver, const ct_ticket *ticket, size_t part, ct_
     for (size_t i = 0; i < count + FIND_AHEAD; i++) {
         if (i < count) {
             ct_table_prefetch(table, uniques[i].key);
-            __builtin_prefetch(&partition->marks[ct_key_home(uniques[i].key, partition->index_bits)], 1);
+            ct_prefetch(&partition->marks[ct_key_home(uniques[i].key, partition->index_bits)]);
         }
         if (i >= FIND_AHEAD - ROW_AHEAD && i - (FIND_AHEAD - ROW_AHEAD) < count) {
             const size_t at = i - (FIND_AHEAD - ROW_AHEAD);

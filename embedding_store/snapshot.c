@@ -8,7 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
-#include "base/text.h"
+#include "base/json.h"
 #include "embedding_store/database.h"
 #include "embedding_store/filter.h"
 #include "embedding_store/live.h"
@@ -220,8 +220,7 @@ static ct_code take_record(void *context, size_t number, uint64_t key, const cha
     bool row, lives;
     char out[CT_RECORD_MAX_BYTES];
     (void)number;
-    CT_TRY(ct_record_check(work->from, record, bytes, &row, status));
-    CT_TRY(ct_record_lives(work->from, record, &lives, status));
+    CT_TRY(ct_record_lives(work->from, record, bytes, &row, &lives, status));
     if (!lives) return CT_OK;
     work->rows += row;
     work->stubs += !row;

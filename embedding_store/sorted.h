@@ -101,15 +101,15 @@ static inline const float *ct_table_values(const ct_table *table, uint64_t key) 
  * function that does nothing but prefetch counts as one without effect, and is left out. */
 static inline __attribute__((always_inline)) void ct_table_prefetch_start(const ct_table *table, uint64_t key) {
     const ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
-    if (partition->sorted.count) __builtin_prefetch(&partition->sorted.starts[ct_sorted_bucket(&partition->sorted, key)]);
+    if (partition->sorted.count) ct_prefetch(&partition->sorted.starts[ct_sorted_bucket(&partition->sorted, key)]);
 }
 static inline __attribute__((always_inline)) void ct_table_prefetch_keys(const ct_table *table, uint64_t key) {
     const ct_partition *partition = &table->partitions[ct_partition_of(key, table->partition_bits)];
     const ct_sorted *sorted = &partition->sorted;
     if (sorted->count) {
         const uint32_t *start = &sorted->starts[ct_sorted_bucket(sorted, key)];
-        __builtin_prefetch(sorted->keys + (size_t)start[0] * sorted->key_bytes);
-        __builtin_prefetch(sorted->keys + (size_t)start[1] * sorted->key_bytes);
+        ct_prefetch(sorted->keys + (size_t)start[0] * sorted->key_bytes);
+        ct_prefetch(sorted->keys + (size_t)start[1] * sorted->key_bytes);
     }
     if (partition->used) ct_table_prefetch(table, key);
 }

@@ -213,8 +213,8 @@ static inline bool ct_entry_expired(const ct_table *table, const ct_index_entry 
     return table->spec.expire_days && ((const ct_key_counts *)(const void *)(entry + 1))->day < table->oldest_day;
 }
 
-/* Brings a line of a table, or what a batch keeps beside it, near that is asked for in some 30 keys: into the second cache. The first one
- * can wait for so few lines at a time that a random one takes half as long again, whatever the distance. */
+/* Brings a line of a table, or what a batch keeps beside it, near that is asked for in 8 to 32 keys: into the second cache. The first one
+ * can wait for so few lines at a time that a random one takes up to half as long again, whatever the distance. */
 static inline __attribute__((always_inline)) void ct_prefetch(const void *at) { __builtin_prefetch(at, 0, 2); }
 
 /* Of the index alone: the line where the key's search begins, and the next one where it begins in the second half of a line, as some go on

@@ -75,8 +75,7 @@ static ct_code sum_record(void *context, size_t number, uint64_t key, const char
     const ct_stored_table *layout = &work->tier->layouts[work->table];
     bool row, lives;
     (void)number;
-    CT_TRY(ct_record_check(layout, record, bytes, &row, status));
-    CT_TRY(ct_record_lives(layout, record, &lives, status));
+    CT_TRY(ct_record_lives(layout, record, bytes, &row, &lives, status));
     if (!lives) return CT_OK;
     work->rows += row;
     work->stubs += !row;

@@ -316,8 +316,7 @@ static ct_code count_record(void *context, size_t number, uint64_t key, const ch
     bool row, lives;
     (void)number;
     (void)key;
-    CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
-    CT_TRY(ct_record_lives(work->layout, record, &lives, status));
+    CT_TRY(ct_record_lives(work->layout, record, bytes, &row, &lives, status));
     if (!lives) return CT_OK;
     work->rows += row;
     work->stubs += !row;
@@ -329,8 +328,7 @@ static ct_code warm_record(void *context, size_t number, uint64_t key, const cha
     warming *work = context;
     bool row, lives;
     (void)number;
-    CT_TRY(ct_record_check(work->layout, record, bytes, &row, status));
-    CT_TRY(ct_record_lives(work->layout, record, &lives, status));
+    CT_TRY(ct_record_lives(work->layout, record, bytes, &row, &lives, status));
     if (!lives || !row || count_bucket(work->layout, record) < work->least || !work->room) return CT_OK;
     CT_TRY(ct_filling_put(&work->filling, key, record, status));
     work->room--;

@@ -164,31 +164,6 @@ ct_code ct_bootstrap_interval(const ct_bootstrap_side *a, const ct_bootstrap_sid
     return CT_OK;
 }
 
-ct_code ct_bootstrap_difference(ct_tally *const *a, ct_tally *const *b, size_t seed_count, ct_tally_metric metric, uint64_t seed,
-                                uint32_t draws, ct_pool *pool, ct_interval *out_interval, ct_status *status) {
-    ct_code code = CT_OK;
-    if (seed_count == 0 || draws == 0) return ct_fail(status, CT_INVALID, "bootstrap: needs at least one seed and one draw");
-    const size_t stride = (size_t)CT_TALLY_METRICS * draws, total = 2 * seed_count * (stride + 1);
-    ct_tally **both = malloc(2 * seed_count * sizeof *both);
-    double *values = malloc(total * sizeof *values);
-    if (both == NULL || values == NULL) {
-        code = ct_fail_memory(status, total * sizeof *values, "the bootstrap's draws");
-        goto fail;
-    }
-    double *whole = values + 2 * seed_count * stride;
-    memcpy(both, a, seed_count * sizeof *both);
-    memcpy(both + seed_count, b, seed_count * sizeof *both);
-    CT_TRY_GOTO(code, ct_bootstrap_values(both, 2 * seed_count, seed, draws, pool, values, status), fail);
-    for (size_t i = 0; i < 2 * seed_count; i++) whole[i] = ct_tally_value(both[i], metric);
-    const double *of_metric = values + metric * (size_t)draws;
-    const ct_bootstrap_side side_a = {whole, of_metric, stride}, side_b = {whole + seed_count, of_metric + seed_count * stride, stride};
-    code = ct_bootstrap_interval(&side_a, &side_b, seed_count, seed, draws, out_interval, status);
-fail:
-    free(both);
-    free(values);
-    return code;
-}
-
 /* --- several pairs --- */
 
 typedef struct ranked_p {

@@ -41,10 +41,6 @@ typedef struct ct_bootstrap_side {
 CT_MUST_CHECK ct_code ct_bootstrap_interval(const ct_bootstrap_side *a, const ct_bootstrap_side *b, size_t seed_count, uint64_t seed,
                                             uint32_t draws, ct_interval *out_interval, ct_status *status);
 
-/* The two above in one, for one pair and metric: a[s], b[s]: (seed_count). */
-CT_MUST_CHECK ct_code ct_bootstrap_difference(ct_tally *const *a, ct_tally *const *b, size_t seed_count, ct_tally_metric metric,
-                                              uint64_t seed, uint32_t draws, ct_pool *pool, ct_interval *out_interval, ct_status *status);
-
 /* Holm's correction (Scand. J. Statist. 6, 1979): p-values, (n), NaN = no test, become adjusted ones: reject where at most 0.05, and with
  * probability 0.95 no true hypothesis of the family is rejected. */
 CT_MUST_CHECK ct_code ct_holm(double *p, size_t n, ct_status *status);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/json.h"
 #include "experiment/compare_internal.h"
 #include "experiment/report_internal.h"
 #include "experiment/sketch.h"

@@ -15,7 +15,7 @@
 
 #include "base/file.h"
 #include "base/hash.h"
-#include "base/text.h"
+#include "base/json.h"
 #include "experiment/compare_internal.h"
 
 enum { VERSION = 1, HEX_BYTES = 17 };

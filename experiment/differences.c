@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/progress.h"
-#include "base/text.h"
 #include "experiment/compare_internal.h"
 
 enum { METRICS = CT_TALLY_METRICS };

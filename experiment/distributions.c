@@ -11,7 +11,6 @@ enum { STEPS = 100000 };
 #define SMALLEST 1e-300
 #define PRECISE  1e-16
 
-double ct_normal_cdf(double x) { return 0.5 * erfc(-x / sqrt(2.0)); }
 double ct_normal_two_sided(double z) { return erfc(fabs(z) / sqrt(2.0)); }
 
 /* Q(a, x) = x^a e^-x / Gamma(a) * fraction, for x > a + 1. */

@@ -3,7 +3,6 @@
 #ifndef EXPERIMENT_DISTRIBUTIONS_H
 #define EXPERIMENT_DISTRIBUTIONS_H
 
-double ct_normal_cdf(double x);
 /* P(|Z| > |z|). */
 double ct_normal_two_sided(double z);
 /* P(X > x) of a chi-square with `degrees` > 0 degrees of freedom: the regularised incomplete gamma function Q(degrees / 2, x / 2), by its

@@ -18,6 +18,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/json.h"
 #include "data/reader.h"
 #include "experiment/live_report_internal.h"
 

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/json.h"
 #include "base/math.h"
 #include "experiment/live_report_internal.h"
 #include "experiment/statistics.h"

@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/json.h"
+#include "base/text.h"
 #include "experiment/counts.h"
 #include "experiment/live_report_internal.h"
 #include "experiment/statistics.h"

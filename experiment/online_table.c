@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "base/text.h"
 #include "data/source.h"
 #include "experiment/counts.h"
 #include "experiment/online_internal.h"

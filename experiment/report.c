@@ -34,7 +34,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/text.h"
+#include "base/json.h"
 #include "experiment/compare_internal.h"
 #include "experiment/report_internal.h"
 

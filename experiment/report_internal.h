@@ -2,8 +2,9 @@
 #ifndef EXPERIMENT_REPORT_INTERNAL_H
 #define EXPERIMENT_REPORT_INTERNAL_H
 
+#include <jansson.h>
+
 #include "base/status.h"
-#include "base/text.h"
 
 static inline const json_t *member(const json_t *object, const char *name) { return json_object_get(object, name); }
 /* 0 where it is missing or null. */

@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/progress.h"
-#include "base/text.h"
 #include "data/raw_rows.h"
 #include "experiment/counts.h"
 #include "experiment/split_internal.h"

@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/text.h"
 #include "experiment/counts.h"
 #include "experiment/report_internal.h"
 #include "experiment/split_internal.h"

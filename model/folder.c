@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
-#include "base/text.h"
+#include "base/json.h"
 #include "model/model_internal.h"
 
 enum {
@@ -308,6 +308,15 @@ static ct_code read_numbers(ct_model *model, const json_t *manifest, const char 
     return CT_OK;
 }
 
+/* The place of vector `field`'s table in the store. */
+static ct_code find_table(const ct_model *model, const char *folder, const char *name, size_t field, size_t *out_table, ct_status *status) {
+    const int64_t index = ct_store_find_table(model->store, name);
+    if (index < 0)
+        return ct_fail(status, CT_CORRUPT, "%s: the manifest names no table for vector '%s'", folder, model->schema->fields[field].name);
+    *out_table = (size_t)index;
+    return CT_OK;
+}
+
 /* The frozen tables stand in for the vector files: which table is whose stands in the manifest. */
 static ct_code read_layout(ct_model *model, const json_t *manifest, const char *folder, ct_status *status) {
     const size_t fields = model->schema->field_count;
@@ -337,23 +346,11 @@ static ct_code read_layout(ct_model *model, const json_t *manifest, const char *
                 done);
     for (size_t i = 0; i < model->layout.vector_count; i++) {
         layout_vector *vector = &model->layout.vectors[i];
-        const int64_t index = ct_store_find_table(model->store, vector->table_name);
-        if (index < 0) {
-            code = ct_fail(status, CT_CORRUPT, "%s: the manifest names no table for vector '%s'", folder,
-                           model->schema->fields[vector->field].name);
-            goto done;
-        }
-        vector->table = (size_t)index;
+        CT_TRY_GOTO(code, find_table(model, folder, vector->table_name, vector->field, &vector->table, status), done);
     }
     for (size_t i = 0; i < model->layout.similarity_count; i++) {
         layout_similarity *similarity = &model->layout.similarities[i];
-        const int64_t index = ct_store_find_table(model->store, similarity->table_name);
-        if (index < 0) {
-            code = ct_fail(status, CT_CORRUPT, "%s: the manifest names no table for vector '%s'", folder,
-                           model->schema->fields[similarity->vector_field].name);
-            goto done;
-        }
-        similarity->table = (size_t)index;
+        CT_TRY_GOTO(code, find_table(model, folder, similarity->table_name, similarity->vector_field, &similarity->table, status), done);
     }
     const ct_table_spec *ids = ct_store_table_count(model->store) > 0 ? ct_store_table(model->store, ID_TABLE) : NULL;
     if (ids == NULL || ids->kind != CT_TABLE_TRAINED || ids->dim != model->layout.embedding_dim)

@@ -292,7 +292,6 @@ const char *ct_model_output_name(const ct_model *model, size_t output) {
     (void)model;
     return output == 0 ? "click" : NULL;
 }
-double ct_model_flops_per_row(const ct_model *model) { return ct_tower_flops_per_row(model->tower); }
 uint64_t ct_model_least_memory(const ct_model *model) { return ct_store_least_memory(model->store); }
 
 ct_code ct_model_share_vectors(ct_model *model, ct_model *with, ct_status *status) {

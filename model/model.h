@@ -178,7 +178,6 @@ void ct_model_table_get(const ct_model *model, size_t table, ct_model_table *out
 void ct_model_filter(const ct_model *model, ct_filter_info *out_info);
 /* The database under a limit on memory (ct_store_disk_get), of a model that trains. */
 void ct_model_disk(const ct_model *model, ct_store_disk *out_disk);
-double ct_model_flops_per_row(const ct_model *model); /* products of one forward pass */
 /* Where ct_model_train failed because the limit on memory is too small for the batch: the least that is enough for it; else 0. */
 uint64_t ct_model_least_memory(const ct_model *model);
 

@@ -150,7 +150,7 @@ struct ct_model {
     file_prints prints; /* of the folder that was written last; the saving's at work (save.c) */
 
     /* training only (train.c) */
-    size_t block_rows, block_capacity;
+    size_t block_rows;
     uint64_t memory_bytes; /* of the ids' rows; 0 = no limit */
     bool vectors_known;    /* its vectors are those of the schema's files, shuffled by: */
     uint64_t shuffle_vectors;

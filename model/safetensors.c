@@ -9,7 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/file.h"
-#include "base/text.h"
+#include "base/json.h"
 #include "model/model_internal.h"
 
 static size_t tensor_bytes(const named_tensor *tensor) { return tensor->rows * tensor->columns * (tensor->f64 ? 8 : 4); }

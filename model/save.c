@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
-#include "base/text.h"
+#include "base/json.h"
 #include "model/model_internal.h"
 
 struct ct_model_saving {

@@ -1,5 +1,6 @@
 /* POST /v1/feedback: the JSON becomes the bytes that a gRPC client would send, and waits with those for the disk. Meanwhile the connection
  * is suspended, so the admin port's one thread goes on. */
+#include "base/json.h"
 #include "serving/admin_internal.h"
 #include "serving/message_json.h"
 #include "serving/server_internal.h"

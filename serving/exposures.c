@@ -5,7 +5,6 @@
 
 #include <inttypes.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +15,7 @@
 #include "base/hash.h"
 #include "base/line_files.h"
 #include "base/ring.h"
+#include "base/thread.h"
 #include "serving/decode.h"
 #include "serving/line_text.h"
 #include "serving/rpc.h"
@@ -393,17 +393,11 @@ ct_code ct_exposures_open(const ct_exposures_options *options, ct_exposures **ou
     CT_TRY_GOTO(code, ct_ring_create(options->buffer_bytes, &exposures->ring, status), fail);
     const ct_line_files_options files = {options->folder, "exposures", options->rotate_bytes, options->rotate_ms};
     CT_TRY_GOTO(code, ct_line_files_open(&files, &exposures->files, status), fail);
-    sigset_t all, before; /* signals are for the program's own threads */
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int error = pthread_create(&exposures->thread, NULL, write_exposures, exposures);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error != 0) {
+    if (!ct_thread_start("ct-exposures", write_exposures, exposures, &exposures->thread)) {
         code = ct_line_files_close(exposures->files, status);
         if (code == CT_OK) code = ct_fail(status, CT_EXHAUSTED, "cannot start the thread that writes exposures");
         goto fail;
     }
-    (void)pthread_setname_np(exposures->thread, "ct-exposures");
     *out_exposures = exposures;
     return CT_OK;
 fail:

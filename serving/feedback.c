@@ -1,7 +1,6 @@
 #include "serving/feedback.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +8,7 @@
 #include "base/clock.h"
 #include "base/condition.h"
 #include "base/line_files.h"
+#include "base/thread.h"
 #include "serving/line_text.h"
 
 enum {
@@ -245,17 +245,11 @@ ct_code ct_feedback_open(const ct_feedback_options *options, ct_feedback **out_f
     }
     const ct_line_files_options files = {options->folder, "feedback", options->rotate_bytes, options->rotate_ms};
     CT_TRY_GOTO(code, ct_line_files_open(&files, &feedback->files, status), fail);
-    sigset_t all, before; /* signals are for the program's own threads */
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int error = pthread_create(&feedback->thread, NULL, write_feedback, feedback);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error != 0) {
+    if (!ct_thread_start("ct-feedback", write_feedback, feedback, &feedback->thread)) {
         code = ct_line_files_close(feedback->files, status);
         if (code == CT_OK) code = ct_fail(status, CT_EXHAUSTED, "cannot start the thread that writes feedback");
         goto fail;
     }
-    (void)pthread_setname_np(feedback->thread, "ct-feedback");
     *out_feedback = feedback;
     return CT_OK;
 fail:

@@ -81,7 +81,7 @@ typedef struct ct_server_stats {
 typedef struct ct_server ct_server;
 /* Listens and answers when it returns. A port in use: CT_UNAVAILABLE naming the address. */
 CT_MUST_CHECK ct_code ct_server_start(const ct_server_options *options, ct_server **out_server, ct_status *status);
-int ct_server_port(const ct_server *server);
+int ct_server_port(const ct_server *server); /* on which it listens */
 /* Serves these models, and runs this experiment (NULL = none), from now on, in the place of those before, all at once. A request that has
  * begun ends with what it began with, and this returns when the last of those has: then the models before are the caller's alone. On
  * failure nothing has changed. One at a time. background: whose work this is, begun; it does not give way while it has the server's lock.

@@ -62,3 +62,15 @@ expect() {
 has() { grep -qE -- "$2" "$1" || { wrong "nothing like '$2' in $1:"; sed 's/^/    /' "$1" | head -n 20; }; }
 # The digest of a model folder; nothing where it can't be read.
 digest() { "$program" verify "$1" 2>>err | sed -n 's/^digest //p'; }
+# needs_browser NAME: goes on where there is one; else test NAME is skipped, and it says why. The browser's own files go into the folder.
+needs_browser() {
+    local why=
+    /usr/bin/python3 -c 'import selenium' 2>/dev/null || why="python3-selenium is not installed"
+    command -v chromedriver >/dev/null || why="chromedriver (package chromium-driver) is not installed"
+    command -v chromium >/dev/null || why="chromium is not installed"
+    export HOME=$work
+    [ -n "$why" ] || return 0
+    echo "SKIP: $why"
+    echo "[  SKIPPED ] $1"
+    exit 0
+}

@@ -152,10 +152,12 @@ void ct_tower_forward(const ct_tower *tower, ct_workspace *workspace, size_t row
 /* --- training: a batch is blocks of ct_tower_block_rows(batch_rows) rows; forward and backward of different blocks may run in parallel ---
  */
 
-/* The blocks of x follow each other: row r of the batch stands at block 0's + r * stride. */
+/* The tower's own, for the caller to write: a block's rows, (block rows, stride >= width), all columns but the adapters', and its raw
+ * input, (block rows, stride >= raw_width). The blocks of x follow each other: row r of the batch stands at block 0's + r * stride. */
 float *ct_tower_block_x(ct_tower *tower, size_t block, size_t *out_stride);
 float *ct_tower_block_raw(ct_tower *tower, size_t block, size_t *out_stride);
-/* With the weights themselves, never the average; else the same bits as inference, but for dropout. Keeps what backward needs. */
+/* rows: 1 .. block rows; out_logits: (rows, outputs). With the weights themselves, never the average; else the same bits as inference, but
+ * for dropout. Keeps what backward needs. */
 void ct_tower_block_forward(ct_tower *tower, size_t block, size_t rows, float *out_logits);
 /* logit_gradients: (rows, outputs) = d loss / d logit. d loss / d x overwrites the block's x (adapters' columns hold their own gradient).
  */

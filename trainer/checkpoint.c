@@ -12,7 +12,9 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/text.h"
+#include "base/thread.h"
 #include "trainer/report.h"
 #include "trainer/train_internal.h"
 
@@ -260,7 +262,7 @@ ct_code run_checkpoint(train_run *run, const char *folder, ct_status *status) {
     ct_code code = begin(run, folder, metrics, status);
     json_decref(metrics);
     CT_TRY(code);
-    if (!run->finishing) run->saving.started = pthread_create(&run->saving.thread, NULL, write_main, &run->saving) == 0;
+    if (!run->finishing) run->saving.started = ct_thread_start("ct-save", write_main, &run->saving, &run->saving.thread);
     if (!run->saving.started) {
         (void)write_main(&run->saving);
         code = end(run, status);

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/math.h"
 #include "base/random.h"
-#include "base/text.h"
 #include "trainer/metrics.h"
 
 enum { BINS = 1 << 14, BINS_OF_ONE = 512, MAX_REPEATS = 1000 };

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/math.h"
-#include "base/text.h"
 #include "trainer/metrics_sort.h"
 
 enum { DEFAULT_MEMORY_BYTES = 64 << 20, CHUNK_ROWS = 1024 };

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/condition.h"
 #include "base/file.h"
+#include "base/thread.h"
 #include "model/publication.h"
 
 enum { BASE_PART = 2, LEAST_DELTAS = 16, BASES_THAT_STAY = 2 };
@@ -279,7 +280,7 @@ ct_code publisher_create(ct_model *model, const ct_trainer *trainer, const ct_tr
     CT_TRY_GOTO(code, ct_publication_end(options->publish_folder, &publisher->end, status), fail);
     CT_TRY_GOTO(code, begin(publisher, status), fail);
     if (options->publish_seconds > 0) {
-        if (pthread_create(&publisher->thread, NULL, timer_main, publisher) != 0) {
+        if (!ct_thread_start("ct-publish", timer_main, publisher, &publisher->thread)) {
             code = ct_fail(status, CT_EXHAUSTED, "cannot start a thread for --publish");
             goto fail;
         }

@@ -8,8 +8,8 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/math.h"
-#include "base/text.h"
 
 enum { AUC_BINS = 1 << 16, DEFAULT_CURVE_ROWS = 100000, EARLY_CURVE_ROWS = 10000 };
 

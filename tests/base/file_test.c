@@ -15,15 +15,6 @@
 
 #include "tests/base/temp.h"
 
-static size_t files_in(const char *folder) {
-    ct_status status = CT_STATUS_INIT;
-    ct_file_list list;
-    assert_int_equal(ct_folder_list(folder, &list, &status), CT_OK);
-    const size_t count = list.count;
-    ct_file_list_deinit(&list);
-    return count;
-}
-
 static void assert_content(const char *path, const void *expected, size_t bytes) {
     ct_status status = CT_STATUS_INIT;
     char *data = NULL;
@@ -58,7 +49,7 @@ static void writes_pieces_of_any_size(void **state) {
     }
     assert_int_equal(ct_file_writer_commit(writer, &status), CT_OK);
     assert_content(path, data, total);
-    assert_int_equal(files_in(folder), 1);
+    assert_int_equal(temp_count(folder), 1);
     free(path);
     free(data);
 }
@@ -93,10 +84,10 @@ static void abort_keeps_the_old_file(void **state) {
     ct_file_writer_abort(writer);
     ct_file_writer_abort(NULL);
     assert_content(path, "old", 3);
-    assert_int_equal(files_in(folder), 1);
+    assert_int_equal(temp_count(folder), 1);
     assert_int_equal(ct_file_write(path, "new", 3, &status), CT_OK);
     assert_content(path, "new", 3);
-    assert_int_equal(files_in(folder), 1);
+    assert_int_equal(temp_count(folder), 1);
     free(path);
 }
 
@@ -112,7 +103,7 @@ static void replaces_a_left_partial_file(void **state) {
     ct_status status = CT_STATUS_INIT;
     assert_int_equal(ct_file_write(path, "mine", 4, &status), CT_OK);
     assert_content(path, "mine", 4);
-    assert_int_equal(files_in(folder), 1);
+    assert_int_equal(temp_count(folder), 1);
     free(left);
     free(path);
 }
@@ -155,7 +146,7 @@ static void a_folder_is_refused_at_once(void **state) {
     ct_file_writer *writer = NULL;
     assert_int_equal(ct_file_writer_open(*state, &writer, &status), CT_INVALID);
     assert_non_null(strstr(status.message, ": is a folder"));
-    assert_int_equal(files_in(*state), 0);
+    assert_int_equal(temp_count(*state), 0);
 }
 
 /* The disk is full, played by a limit on the size of files. */
@@ -179,7 +170,7 @@ static void a_full_disk_is_named_and_leaves_nothing(void **state) {
         assert_int_equal(status.code, CT_EXHAUSTED);
         assert_non_null(strstr(status.message, path));
         assert_non_null(strstr(status.message, strerror(EFBIG)));
-        assert_int_equal(files_in(folder), 0);
+        assert_int_equal(temp_count(folder), 0);
     }
     (void)signal(SIGXFSZ, handler);
     free(data);
@@ -203,7 +194,7 @@ static void names_what_it_cannot_open(void **state) {
     char *taken = temp_path(folder, "taken");
     assert_int_equal(ct_folder_create(taken, &status), CT_OK);
     assert_int_not_equal(ct_file_write(taken, "x", 1, &status), CT_OK);
-    assert_int_equal(files_in(folder), 0);
+    assert_int_equal(temp_count(folder), 0);
     free(taken);
     free(path);
 }
@@ -251,16 +242,7 @@ static void digests_a_file(void **state) {
     free(path);
 }
 
-static int make_folder(void **state) {
-    *state = temp_folder();
-    return 0;
-}
-static int remove_folder(void **state) {
-    temp_remove(*state);
-    return 0;
-}
-
-#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, temp_setup, temp_teardown)
 
 int main(void) {
     const struct CMUnitTest tests[] = {

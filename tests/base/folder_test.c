@@ -322,16 +322,7 @@ static void one_writer_holds_a_folder(void **state) {
     free(file);
 }
 
-static int make_folder(void **state) {
-    *state = temp_folder();
-    return 0;
-}
-static int remove_folder(void **state) {
-    temp_remove(*state);
-    return 0;
-}
-
-#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, temp_setup, temp_teardown)
 
 int main(void) {
     const struct CMUnitTest tests[] = {

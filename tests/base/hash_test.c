@@ -26,9 +26,6 @@ static void agrees_with_xxhsum(void **state) {
     ct_digest_update(digest, "abc", 3);
     ct_digest_hex(digest, hex);
     assert_string_equal(hex, "06b05ab6733a618578af5f94892f3950");
-    ct_digest_reset(digest);
-    ct_digest_hex(digest, hex);
-    assert_string_equal(hex, "99aa06d3014798d86001c324468d497f");
     ct_digest_destroy(digest);
     ct_digest_destroy(NULL);
 }
@@ -44,7 +41,8 @@ static void pieces_do_not_matter(void **state) {
     char whole[CT_DIGEST_HEX_BYTES], pieces[CT_DIGEST_HEX_BYTES], read_early[CT_DIGEST_HEX_BYTES];
     ct_digest_update(digest, data, BYTES);
     ct_digest_hex(digest, whole);
-    ct_digest_reset(digest);
+    ct_digest_destroy(digest);
+    assert_int_equal(ct_digest_create(&digest, &status), CT_OK);
     for (size_t at = 0, step = 1; at < BYTES; at += step, step = step % 37 + 1) {
         if (step > BYTES - at) step = BYTES - at;
         ct_digest_update(digest, data + at, step);
@@ -65,11 +63,13 @@ static void numbers_and_text_are_framed(void **state) {
     ct_digest_update_text(digest, "ab");
     ct_digest_update_text(digest, "c");
     ct_digest_hex(digest, a);
-    ct_digest_reset(digest);
+    ct_digest_destroy(digest);
+    assert_int_equal(ct_digest_create(&digest, &status), CT_OK);
     ct_digest_update(digest, "\2\0\0\0\0\0\0\0ab\1\0\0\0\0\0\0\0c", 19);
     ct_digest_hex(digest, b);
     assert_string_equal(a, b);
-    ct_digest_reset(digest);
+    ct_digest_destroy(digest);
+    assert_int_equal(ct_digest_create(&digest, &status), CT_OK);
     ct_digest_update_text(digest, "a");
     ct_digest_update_text(digest, "bc");
     ct_digest_hex(digest, b);

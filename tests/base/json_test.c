@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "base/file.h"
-#include "base/text.h"
+#include "base/json.h"
 #include "tests/base/temp.h"
 
 static json_t *parse(const char *text) {
@@ -148,21 +148,12 @@ static void a_failed_save_leaves_nothing(void **state) {
     free(path);
 }
 
-static int make_folder(void **state) {
-    *state = temp_folder();
-    return 0;
-}
-static int remove_folder(void **state) {
-    temp_remove(*state);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refuses_with_name_and_line),
         cmocka_unit_test(members_are_typed),
-        cmocka_unit_test_setup_teardown(saves_and_loads, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(a_failed_save_leaves_nothing, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(saves_and_loads, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(a_failed_save_leaves_nothing, temp_setup, temp_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

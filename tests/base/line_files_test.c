@@ -19,16 +19,6 @@
         if ((expression) != CT_OK) fail_msg("%s: %s", #expression, (status).message); \
     } while (0)
 
-static int setup(void **state) {
-    *state = temp_folder();
-    return 0;
-}
-
-static int teardown(void **state) {
-    temp_remove(*state);
-    return 0;
-}
-
 static ct_line_files *open_files(const char *folder, uint64_t rotate_bytes, int64_t rotate_ms) {
     ct_status status = CT_STATUS_INIT;
     ct_line_files *files = NULL;
@@ -195,11 +185,11 @@ static void a_folder_that_goes_and_comes_back(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(rotated_by_size_and_at_the_end, setup, teardown),
-        cmocka_unit_test_setup_teardown(rotated_by_age, setup, teardown),
-        cmocka_unit_test_setup_teardown(named_by_its_time, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_full_disk_leaves_no_half_line, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_folder_that_goes_and_comes_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(rotated_by_size_and_at_the_end, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(rotated_by_age, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(named_by_its_time, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(a_full_disk_leaves_no_half_line, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(a_folder_that_goes_and_comes_back, temp_setup, temp_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,6 +25,26 @@ static inline void temp_remove(char *folder) {
     free(folder);
 }
 
+/* The same around a cmocka test, whose state it is. */
+static inline int temp_setup(void **state) {
+    *state = temp_folder();
+    return 0;
+}
+static inline int temp_teardown(void **state) {
+    temp_remove(*state);
+    return 0;
+}
+
+/* How many files lie in it. */
+static inline size_t temp_count(const char *folder) {
+    ct_file_list list;
+    ct_status status = CT_STATUS_INIT;
+    if (ct_folder_list(folder, &list, &status) != CT_OK) abort();
+    const size_t count = list.count;
+    ct_file_list_deinit(&list);
+    return count;
+}
+
 /* folder/name; malloc'd. */
 static inline char *temp_path(const char *folder, const char *name) {
     char *path = ct_path_join(folder, name);

@@ -1,113 +1,17 @@
 /* Histories in files: a chain costs what has changed, and holds what one file of everything would; what began anew, what failed, what is
- * damaged, what an earlier program wrote; opening takes next to no memory beside what comes of it. */
+ * damaged, what an earlier program wrote. */
 #include <pthread.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "data/history.h"
-#include "tests/data/histories.h"
-#include "tests/data/rows.h"
-
-static char *folder;
-
-/* Row: label, user, item, time. */
-static const char yaml[] =
-    "name: h\nformat: {columns: 4}\nfields:\n"
-    "  - {name: click, kind: label, column: 1}\n"
-    "  - {name: user, kind: unit, column: 2}\n"
-    "  - {name: item, kind: id, column: 3, type: integer}\n"
-    "  - {name: liked, kind: history, of: item, clicked: true, max: 5}\n"
-    "  - {name: seen, kind: history, of: item, max: 9}\n"
-    "  - {name: when, kind: time, column: 4}\n";
-enum { OF_ITEM = 2, OF_LIKED, OF_SEEN, HISTORIES = 2, USERS = 2000, PART = USERS / 100, HEAD = 4 /* words */ };
-
-static ct_histories *create(const ct_schema *schema) {
-    ct_histories *histories = NULL;
-    ct_status status = CT_STATUS_INIT;
-    assert_ok(ct_histories_create(schema, &histories, &status), &status);
-    return histories;
-}
-
-static void enter(ct_histories *histories, const ct_schema *schema, const char *path) {
-    ct_reader *reader = NULL;
-    ct_batch *batch = NULL;
-    ct_status status = CT_STATUS_INIT;
-    ct_code code;
-    const ct_reader_options options = options_of(&path, 1, 500);
-    assert_ok(ct_reader_open(schema, &options, &reader, &status), &status);
-    while ((code = ct_reader_next(reader, &batch, &status)) == CT_OK) {
-        assert_ok(ct_histories_add(histories, batch, &status), &status);
-        ct_reader_release(reader, batch);
-    }
-    assert_int_equal(code, CT_END);
-    ct_reader_close(reader);
-}
-
-/* Users [first, first + count) click `each` items, later than anything before, and enter all of `set` (a NULL ends it). */
-static void click(ct_histories *const *set, const ct_schema *schema, size_t first, size_t count, size_t each) {
-    static unsigned long time = 10000000;
-    text t = {0};
-    for (size_t i = 0; i < each; i++, time++)
-        for (size_t u = first; u < first + count; u++) text_add(&t, "1\tu%zu\t%lu\t%lu\n", u % USERS, (time * 7 + u) % 5000, time);
-    char *path = write_bytes(folder, "clicks.tsv", t.bytes, t.size);
-    for (; *set != NULL; set++) enter(*set, schema, path);
-    free(t.bytes);
-    free(path);
-}
+#include "tests/data/history_files.h"
 
 static void assert_same(ct_histories *a, ct_histories *b) {
     char one[CT_DIGEST_HEX_BYTES], other[CT_DIGEST_HEX_BYTES];
     digest_of(a, one);
     digest_of(b, other);
     assert_string_equal(one, other);
-}
-
-static ct_code write_saving(ct_histories_saving *saving, const char *path, char out_hex[CT_DIGEST_HEX_BYTES], ct_status *status) {
-    ct_digest *digest = NULL;
-    assert_ok(ct_digest_create(&digest, status), status);
-    const ct_code code = ct_histories_saving_write(saving, path, digest, status);
-    ct_digest_hex(digest, out_hex);
-    ct_digest_destroy(digest);
-    ct_histories_saving_end(saving);
-    return code;
-}
-
-/* Returns what they will take that are opened from it, as is said before. */
-static uint64_t save(ct_histories *histories, const char *path) {
-    ct_histories_saving *saving = NULL;
-    char hex[CT_DIGEST_HEX_BYTES], now[CT_DIGEST_HEX_BYTES];
-    ct_status status = CT_STATUS_INIT;
-    assert_ok(ct_histories_saving_begin(histories, &saving, &status), &status);
-    const uint64_t opened_bytes = ct_histories_saving_opened_bytes(saving);
-    assert_ok(write_saving(saving, path, hex, &status), &status);
-    digest_of(histories, now);
-    assert_string_equal(hex, now);
-    return opened_bytes;
-}
-
-static char *file_of(const char *path, size_t number) {
-    char name[CT_HISTORIES_NAME_BYTES];
-    ct_histories_file_name(number, name);
-    return temp_path(path, name);
-}
-
-static struct stat stat_of(const char *path, size_t number) {
-    struct stat info;
-    char *file = file_of(path, number);
-    if (stat(file, &info) != 0) fail_msg("%s is not there", file);
-    free(file);
-    return info;
-}
-
-static size_t count_files(const char *path) {
-    for (size_t count = 0;; count++) {
-        char *file = file_of(path, count);
-        const bool there = ct_path_exists(file);
-        free(file);
-        if (!there) return count;
-    }
 }
 
 static ct_histories *open_all(const ct_schema *schema, const char *path) {
@@ -135,22 +39,6 @@ static void look(const char *path, size_t number, uint64_t out_units[HISTORIES],
     assert_int_equal(8 * at, size);
     free(bytes);
     free(file);
-}
-
-static char *new_folder(const char *name) {
-    char *path = temp_path(folder, name);
-    ct_status status = CT_STATUS_INIT;
-    assert_ok(ct_folder_remove(path, &status), &status);
-    return path;
-}
-
-static ct_histories *create_beside(const ct_schema *schema, const char *scratch) {
-    ct_histories *histories = create(schema);
-    char *path = new_folder(scratch);
-    ct_status status = CT_STATUS_INIT;
-    assert_ok(ct_histories_save_beside(histories, path, NULL, &status), &status);
-    free(path);
-    return histories;
 }
 
 /* Entries of one time are kept until a later one comes, then all of them but the newest few go at once. */
@@ -551,102 +439,16 @@ static void what_is_damaged_is_refused(void **state) {
     ct_schema_destroy(schema);
 }
 
-/* --- memory --- */
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { SANITIZED = 1 };
-#else
-enum { SANITIZED = 0 };
-#endif
-
-static size_t mapped_bytes(void) {
-    size_t pages = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    if (file == NULL || fscanf(file, "%zu", &pages) != 1) pages = 0;
-    if (file != NULL) (void)fclose(file);
-    return pages * (size_t)sysconf(_SC_PAGESIZE);
-}
-
-/* In a process of its own: opens the folder within so many bytes more than there are (0 = any), and says what they take. */
-static bool open_within(const ct_schema *schema, const char *path, size_t files, size_t room, uint64_t *out_bytes) {
-    int ends[2], state = 0;
-    assert_int_equal(pipe(ends), 0);
-    const pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        ct_histories *histories = NULL;
-        ct_status status = CT_STATUS_INIT;
-        const rlim_t most = mapped_bytes() + room;
-        const struct rlimit limit = {most, most};
-        if (room > 0 && setrlimit(RLIMIT_AS, &limit) != 0) _exit(2);
-        const ct_code code = ct_histories_open(schema, path, files, &histories, &status);
-        const uint64_t bytes = code == CT_OK ? ct_histories_bytes(histories) : 0;
-        _exit(code == CT_OK && write(ends[1], &bytes, sizeof bytes) == sizeof bytes ? 0 : 1);
-    }
-    (void)close(ends[1]);
-    const bool read_it = read(ends[0], out_bytes, sizeof *out_bytes) == sizeof *out_bytes;
-    (void)close(ends[0]);
-    assert_int_equal(waitpid(child, &state, 0), child);
-    return read_it && WIFEXITED(state) && WEXITSTATUS(state) == 0;
-}
-
-/* 20,000 users in a file, a tenth of them in a second one; by another process, as what it has freed would be room for the others. */
-static bool make_large(const ct_schema *schema, const char *first, const char *second) {
-    int state = 0;
-    const pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        ct_histories *set[] = {create_beside(schema, "scratch"), NULL};
-        text t = {0};
-        for (size_t u = 0; u < 10 * USERS; u++)
-            for (size_t i = 0; i < 7; i++) text_add(&t, "1\tu%zu\t%zu\t%zu\n", u, u, 100 * u + i);
-        char *path = write_bytes(folder, "large.tsv", t.bytes, t.size);
-        enter(set[0], schema, path);
-        save(set[0], first);
-        click(set, schema, 0, USERS, 1); /* later than any row there */
-        save(set[0], second);
-        _exit(0);
-    }
-    assert_int_equal(waitpid(child, &state, 0), child);
-    return WIFEXITED(state) && WEXITSTATUS(state) == 0;
-}
-
-static void opening_takes_what_they_take(void **state) {
-    (void)state;
-    if (SANITIZED) {
-        printf("SKIP: a sanitizer's memory is not the program's\n");
-        return;
-    }
-    ct_schema *schema = schema_of(yaml);
-    char *a = new_folder("a"), *b = new_folder("b");
-    uint64_t bytes = 0, again = 0;
-    assert_true(make_large(schema, a, b));
-    assert_int_equal(count_files(b), 2);
-    const size_t file = (size_t)stat_of(b, 0).st_size;
-    assert_true(open_within(schema, b, 2, 0, &bytes));
-    assert_true(bytes > 6 << 20 && file > 5 << 20);
-    const size_t beside = (2 << 20) + bytes / 8; /* cursors, growing lists, what malloc keeps */
-    assert_true(beside < file);
-    assert_true(open_within(schema, b, 2, bytes + beside, &again));
-    assert_int_equal(again, bytes);
-    assert_false(open_within(schema, b, 2, bytes - (2 << 20), &again)); /* the limit is one */
-    free(a);
-    free(b);
-    ct_schema_destroy(schema);
-}
-
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(opening_takes_what_they_take), /* first, as its children have the memory that there was */
-        cmocka_unit_test(what_opening_takes_is_known_before),
-        cmocka_unit_test(a_file_holds_what_has_changed),
-        cmocka_unit_test(a_chain_stays_short),
-        cmocka_unit_test(what_began_anew_begins_a_chain),
-        cmocka_unit_test(a_chain_goes_on),
-        cmocka_unit_test(deltas_and_savings_do_not_mind_each_other),
-        cmocka_unit_test(after_a_failure_all_is_written),
-        cmocka_unit_test(an_earlier_file_is_a_chain_of_one),
-        cmocka_unit_test(what_is_damaged_is_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(what_opening_takes_is_known_before),
+                                       cmocka_unit_test(a_file_holds_what_has_changed),
+                                       cmocka_unit_test(a_chain_stays_short),
+                                       cmocka_unit_test(what_began_anew_begins_a_chain),
+                                       cmocka_unit_test(a_chain_goes_on),
+                                       cmocka_unit_test(deltas_and_savings_do_not_mind_each_other),
+                                       cmocka_unit_test(after_a_failure_all_is_written),
+                                       cmocka_unit_test(an_earlier_file_is_a_chain_of_one),
+                                       cmocka_unit_test(what_is_damaged_is_refused)};
     folder = temp_folder();
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     temp_remove(folder);

@@ -337,15 +337,6 @@ static void content_hash(void **state) {
     free(same_ids);
 }
 
-static size_t files_in(const char *path) {
-    ct_file_list list;
-    ct_status status = CT_STATUS_INIT;
-    assert_ok(ct_folder_list(path, &list, &status), &status);
-    const size_t count = list.count;
-    ct_file_list_deinit(&list);
-    return count;
-}
-
 static void written_and_read(void **state) {
     (void)state;
     char *path = temp_path(folder, "out.npy"), *ids_path = temp_path(folder, "out.txt");
@@ -382,7 +373,7 @@ static void refused_writes_leave_nothing(void **state) {
     assert_code(CT_INVALID, ct_vectors_write(path, ids_path, VALUES, 2, 2, wrong, &status), &status);
     assert_code(CT_INVALID, ct_vectors_write(path, ids_path, VALUES, 0, 2, good, &status), &status);
     assert_code(CT_NOT_FOUND, ct_vectors_write(path, nowhere, VALUES, 2, 2, good, &status), &status);
-    assert_int_equal(files_in(folder), 0);
+    assert_int_equal(temp_count(folder), 0);
     free(path);
     free(ids_path);
     free(nowhere);

@@ -22,16 +22,9 @@
 #include "base/random.h"
 #include "embedding_store/live.h"
 #include "embedding_store/tier.h"
+#include "tests/bench.h"
 
 enum { DIM = 16, COLUMNS = 26, ROWS = 2048, STRIDE = DIM * COLUMNS, N = ROWS * COLUMNS, WINDOWS = 10, FEW = 40 };
-
-static ct_status status = CT_STATUS_INIT;
-
-static void must(ct_code code) {
-    if (code == CT_OK) return;
-    (void)fprintf(stderr, "compaction_bench: %s\n", status.message);
-    exit(1);
-}
 
 /* --- settings --- */
 
@@ -107,8 +100,6 @@ typedef struct batch {
 } batch;
 
 typedef enum shape { FILL, UNIFORM, SKEWED } shape;
-
-static uint64_t key_of(uint64_t number) { return ct_random_u64(0, CT_PLACE_TEST, 0, number, 0); }
 
 static void make_batch(batch *batch, shape shape, uint64_t number, uint64_t keys) {
     for (uint32_t c = 0; c < COLUMNS; c++) {

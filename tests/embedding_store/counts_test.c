@@ -10,7 +10,6 @@
 
 #include "base/file.h"
 #include "base/random.h"
-#include "base/text.h"
 #include "embedding_store/store_internal.h"
 #include "tests/embedding_store/fixture.h"
 #include "tests/embedding_store/random_lookup.h"

@@ -20,16 +20,9 @@
 #include "embedding_store/database.h"
 #include "embedding_store/live.h"
 #include "embedding_store/saver.h"
+#include "tests/bench.h"
 
 enum { DIM = 16, COLUMNS = 26, BATCH_ROWS = 2048, BATCH = BATCH_ROWS * COLUMNS, READS = 1 << 20, READ_BATCH = 4096, GET_KEYS = 256 };
-
-static ct_status status = CT_STATUS_INIT;
-
-static void must(ct_code code) {
-    if (code == CT_OK) return;
-    fprintf(stderr, "disk_bench: %s\n", status.message);
-    exit(1);
-}
 
 static void must_database(char *error) {
     if (!error) return;
@@ -109,14 +102,6 @@ static ct_code nothing(void *context, size_t number, uint64_t key, const char *r
     (void)number, (void)bytes, (void)ignored;
     *(uint64_t *)context += key + (record ? (uint64_t)(uint8_t)record[0] : 0);
     return CT_OK;
-}
-
-static uint64_t random_state = 1;
-static uint64_t draw(uint64_t below) {
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return (random_state >> 11) % below;
 }
 
 static int by_number(const void *a, const void *b) {
@@ -230,8 +215,6 @@ static void bench_database(uint64_t rows) {
 }
 
 /* --- the store --- */
-
-static uint64_t key_of(uint64_t number) { return ct_hash64(&number, sizeof number, 0); }
 
 typedef struct world {
     ct_store *store;

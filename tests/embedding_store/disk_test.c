@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "base/text.h"
+#include "base/json.h"
 #include "embedding_store/store_internal.h"
 #include "tests/embedding_store/fixture.h"
 #include "tests/embedding_store/random_lookup.h"

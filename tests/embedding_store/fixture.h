@@ -16,6 +16,11 @@ static ct_status status = CT_STATUS_INIT;
         if ((expression) != CT_OK) fail_msg("%s: %s", #expression, status.message); \
     } while (0)
 
+/* How a table learns in tests to which it does not matter much: of a ct_table_spec. */
+#define USUAL_STEPS                                                                                                                  \
+    .learning_rate = 0.05f, .initial_accumulator = 0.1f, .beta1 = 0.9f, .beta2 = 0.99f, .epsilon = 1e-6f, .first_value_scale = 0.1f, \
+    .seed = 7
+
 static inline void digest_hex(ct_store *store, char out_hex[CT_DIGEST_HEX_BYTES]) {
     ct_digest *digest;
     assert_ok(ct_digest_create(&digest, &status));

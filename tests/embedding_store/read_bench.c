@@ -11,31 +11,9 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "embedding_store/store.h"
+#include "tests/bench.h"
 
 enum { COLUMNS = 26, FILL_ROWS = 2048, MOST_ROWS = 2048, BATCHES = 64, ROUNDS = 7 };
-
-static ct_status status = CT_STATUS_INIT;
-
-static void must(ct_code code) {
-    if (code == CT_OK) return;
-    fprintf(stderr, "%s\n", status.message);
-    exit(1);
-}
-
-static uint64_t key_of(uint64_t number) { return ct_hash64(&number, sizeof number, 0); }
-
-static uint64_t state = 1;
-static uint64_t draw(uint64_t below) {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (state >> 11) % below;
-}
-
-static int by_value(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 static void fill(const ct_table_spec *spec, size_t rows, const char *folder, ct_pool *pool) {
     ct_store *store;
@@ -84,9 +62,7 @@ static void measure(ct_store *store, const uint64_t *keys, size_t rows, uint32_t
         acquire[round] = (double)spent[0] / (double)(BATCHES * each);
         gather[round] = (double)spent[1] / (double)(BATCHES * each);
     }
-    qsort(acquire, ROUNDS, sizeof *acquire, by_value);
-    qsort(gather, ROUNDS, sizeof *gather, by_value);
-    printf("batches of %4zu rows: acquire %5.1f ns an id, gather %5.1f\n", rows, acquire[ROUNDS / 2], gather[ROUNDS / 2]);
+    printf("batches of %4zu rows: acquire %5.1f ns an id, gather %5.1f\n", rows, median(acquire, ROUNDS), median(gather, ROUNDS));
     ct_ticket_destroy(ticket);
     free(out);
 }

@@ -13,26 +13,9 @@
 #include "base/clock.h"
 #include "base/math.h"
 #include "embedding_store/store.h"
+#include "tests/bench.h"
 
 enum { DIM = 16, COLUMNS = 26, ROWS = 2048, BATCHES = 64, ROUNDS = 7, AHEAD = 16, STRIDE = DIM * COLUMNS, N = ROWS * COLUMNS };
-
-static ct_status status = CT_STATUS_INIT;
-
-static void must(ct_code code) {
-    if (code == CT_OK) return;
-    fprintf(stderr, "%s\n", status.message);
-    exit(1);
-}
-
-static uint64_t key_of(uint64_t number) { return ct_hash64(&number, sizeof number, 0); }
-
-static uint64_t state = 1;
-static uint64_t draw(uint64_t below) {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (state >> 11) % below;
-}
 
 /* --- plain arrays --- */
 
@@ -111,16 +94,6 @@ static void gather_task(void *context, size_t task, size_t worker) {
         const size_t at = c * ROWS + task * 256;
         ct_store_gather_counts(work->store, work->ticket, task * 256, 256, c, work->impressions + at, work->clicks + at);
     }
-}
-
-static int by_value(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values) {
-    qsort(values, ROUNDS, sizeof *values, by_value);
-    return values[ROUNDS / 2];
 }
 
 int main(int argc, char **argv) {
@@ -237,7 +210,7 @@ int main(int argc, char **argv) {
         apply_ns[round] = (double)spent[3] * each;
         all_ns[round] = (double)(spent[0] + spent[1] + spent[2] + spent[3]) * each;
     }
-    const double flat = median(flat_ns), all = median(all_ns);
+    const double flat = median(flat_ns, ROUNDS), all = median(all_ns, ROUNDS);
     ct_table_info info;
     ct_store_table_info(store, 0, &info);
     printf("rows %lld, threads %zu, drop %g%s%s, %s, memory %.1f MiB; filling %.2f M rows/s\n", (long long)info.rows, threads, drop_rate,
@@ -245,8 +218,8 @@ int main(int argc, char **argv) {
            (double)rows / fill_seconds * 1e-6);
     printf("plain arrays  %6.1f M ids/s  %5.2f M rows/s\n", 1e3 / flat, 1e3 / flat / COLUMNS);
     printf("store         %6.1f M ids/s  %5.2f M rows/s  = %.2f of the bound\n", 1e3 / all, 1e3 / all / COLUMNS, flat / all);
-    printf("ns an id: prefetch %.1f, acquire %.1f, gather %.1f, apply %.1f\n", median(prefetch_ns), median(acquire_ns), median(gather_ns),
-           median(apply_ns));
+    printf("ns an id: prefetch %.1f, acquire %.1f, gather %.1f, apply %.1f\n", median(prefetch_ns, ROUNDS), median(acquire_ns, ROUNDS),
+           median(gather_ns, ROUNDS), median(apply_ns, ROUNDS));
     free(parts);
     ct_ticket_destroy(ticket);
     ct_store_destroy(store);

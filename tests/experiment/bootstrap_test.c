@@ -17,6 +17,8 @@
 #include "base/random.h"
 #include "trainer/metrics.h"
 
+enum { MOST_SEEDS = 8 };
+
 static double unit(uint64_t number, uint32_t index) { return ct_random_unit(11, CT_PLACE_TEST, 0, number, index); }
 
 static void assert_close(double actual, double expected, double bound) {
@@ -51,6 +53,25 @@ static double weighted(const ct_tally *c, const uint32_t *weights, size_t cluste
         for (size_t l = 0; l < CT_TALLY_LANES; l++) lanes[k * CT_TALLY_LANES + l] = l == 3 ? (double)weights[k] : (double)((k + l) % 3);
     ct_tally_values(c, lanes, out);
     return out[metric][3];
+}
+
+/* Draws and interval of one pair and metric: a[s], b[s]: (seed_count). */
+static ct_code difference(ct_tally *const *a, ct_tally *const *b, size_t seed_count, ct_tally_metric metric, uint64_t seed, uint32_t draws,
+                          ct_pool *pool, ct_interval *out_interval, ct_status *status) {
+    const size_t stride = (size_t)CT_TALLY_METRICS * draws;
+    ct_tally *both[2 * MOST_SEEDS];
+    double whole[2 * MOST_SEEDS], *values = malloc((2 * seed_count * stride + 1) * sizeof *values);
+    assert_non_null(values);
+    assert_true(seed_count <= MOST_SEEDS);
+    memcpy(both, a, seed_count * sizeof *both);
+    memcpy(both + seed_count, b, seed_count * sizeof *both);
+    for (size_t i = 0; i < 2 * seed_count; i++) whole[i] = ct_tally_value(both[i], metric);
+    ct_code code = ct_bootstrap_values(both, 2 * seed_count, seed, draws, pool, values, status);
+    const double *of_metric = values + metric * (size_t)draws;
+    const ct_bootstrap_side side_a = {whole, of_metric, stride}, side_b = {whole + seed_count, of_metric + seed_count * stride, stride};
+    if (code == CT_OK) code = ct_bootstrap_interval(&side_a, &side_b, seed_count, seed, draws, out_interval, status);
+    free(values);
+    return code;
 }
 
 static ct_pool *pool_of(size_t threads) {
@@ -139,9 +160,9 @@ static void test_missing_classes(void **state) {
      * of them it is alone. */
     ct_pool *pool = pool_of(1);
     ct_interval interval;
-    assert_int_equal(ct_bootstrap_difference(&c, &c, 1, CT_TALLY_AUC, 5, 4000, pool, &interval, &status), CT_OK);
+    assert_int_equal(difference(&c, &c, 1, CT_TALLY_AUC, 5, 4000, pool, &interval, &status), CT_OK);
     assert_close((double)interval.draws / 4000.0, 18.0 / 27.0, 0.03);
-    assert_int_equal(ct_bootstrap_difference(&empty, &empty, 1, CT_TALLY_AUC, 5, 100, pool, &interval, &status), CT_OK);
+    assert_int_equal(difference(&empty, &empty, 1, CT_TALLY_AUC, 5, 100, pool, &interval, &status), CT_OK);
     assert_true(interval.draws == 0 && isnan(interval.low) && isnan(interval.high) && isnan(interval.estimate));
     ct_pool_destroy(pool);
     ct_tally_destroy(c);
@@ -163,9 +184,9 @@ static void test_refused(void **state) {
     ct_tally *three = tally(logits, labels, clusters, NULL, 2, 3), *four = tally(logits, labels, clusters, NULL, 2, 4);
     ct_pool *pool = pool_of(1);
     ct_interval interval;
-    assert_int_equal(ct_bootstrap_difference(&three, &four, 1, CT_TALLY_AUC, 5, 10, pool, &interval, &status), CT_INVALID);
-    assert_int_equal(ct_bootstrap_difference(&three, &three, 0, CT_TALLY_AUC, 5, 10, pool, &interval, &status), CT_INVALID);
-    assert_int_equal(ct_bootstrap_difference(&three, &three, 1, CT_TALLY_AUC, 5, 0, pool, &interval, &status), CT_INVALID);
+    assert_int_equal(difference(&three, &four, 1, CT_TALLY_AUC, 5, 10, pool, &interval, &status), CT_INVALID);
+    assert_int_equal(difference(&three, &three, 0, CT_TALLY_AUC, 5, 10, pool, &interval, &status), CT_INVALID);
+    assert_int_equal(difference(&three, &three, 1, CT_TALLY_AUC, 5, 0, pool, &interval, &status), CT_INVALID);
     ct_pool_destroy(pool);
     ct_tally_destroy(three);
     ct_tally_destroy(four);
@@ -281,10 +302,10 @@ static void test_same_arms_and_threads(void **state) {
         ct_pool *pool = pool_of(threads);
         for (int metric = 0; metric < CT_TALLY_METRICS; metric++) {
             if (metric == CT_TALLY_GROUPED_AUC || metric == CT_TALLY_NDCG || metric == CT_TALLY_MRR) continue; /* no groups */
-            assert_int_equal(ct_bootstrap_difference(a, a, 3, (ct_tally_metric)metric, 4, 200, pool, &interval, &status), CT_OK);
+            assert_int_equal(difference(a, a, 3, (ct_tally_metric)metric, 4, 200, pool, &interval, &status), CT_OK);
             assert_true(interval.estimate == 0.0 && interval.low == 0.0 && interval.high == 0.0 && interval.draws == 200);
         }
-        assert_int_equal(ct_bootstrap_difference(a, b, 3, CT_TALLY_AUC, 4, 200, pool, &interval, &status), CT_OK);
+        assert_int_equal(difference(a, b, 3, CT_TALLY_AUC, 4, 200, pool, &interval, &status), CT_OK);
         assert_true(interval.low > 0.0 && interval.low < interval.estimate && interval.estimate < interval.high);
         if (threads == 1) first = interval;
         assert_memory_equal(&interval, &first, sizeof first);
@@ -335,7 +356,7 @@ static size_t covered(const planted *arms, size_t seeds, bool by_row, ct_pool *p
             }
         }
         ct_interval interval;
-        const ct_code code = ct_bootstrap_difference(sides[0], sides[1], seeds, CT_TALLY_AUC, simulation, DRAWS, pool, &interval, &status);
+        const ct_code code = difference(sides[0], sides[1], seeds, CT_TALLY_AUC, simulation, DRAWS, pool, &interval, &status);
         assert_int_equal(code, CT_OK);
         if (interval.low <= truth && truth <= interval.high) count++;
         for (size_t s = 0; s < seeds; s++) {

@@ -32,4 +32,8 @@ typedef struct fuzz_file {
 fuzz_file fuzz_file_open(const void *data, size_t bytes);
 void fuzz_file_close(fuzz_file *file);
 
+/* A new empty folder, in memory where there is such a file system: syncing a disk would take most of the time. malloc'd name; temp_remove
+ * (tests/base/temp.h) ends it. */
+char *fuzz_folder(void);
+
 #endif

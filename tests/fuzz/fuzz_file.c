@@ -16,3 +16,10 @@ fuzz_file fuzz_file_open(const void *data, size_t bytes) {
 }
 
 void fuzz_file_close(fuzz_file *file) { (void)close(file->fd); }
+
+char *fuzz_folder(void) {
+    const char *top = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TEST_TMPDIR");
+    char *name = NULL;
+    FUZZ_MUST(asprintf(&name, "%s/ct-fuzz-XXXXXX", top ? top : "/tmp") > 0 && mkdtemp(name));
+    return name;
+}

@@ -14,7 +14,7 @@ static char *folder, *manifest;
 static void make_folder(void) {
     ct_status status = CT_STATUS_INIT;
     if (folder) return;
-    folder = temp_folder();
+    folder = fuzz_folder();
     manifest = temp_path(folder, "manifest");
     char *schema = temp_path(folder, "schema.yaml");
     FUZZ_MUST(ct_file_write(schema, "name: x\n", 8, &status) == CT_OK);

@@ -3,7 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/text.h"
+#include "base/json.h"
 #include "tests/model/fixture.h"
 
 enum { LOG_ROWS = 1500, ROWS = 400, BATCH_ROWS = 256, SMALL_BYTES = 8192, SAMPLES = 60 };

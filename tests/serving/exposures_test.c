@@ -22,16 +22,6 @@
         if ((expression) != CT_OK) fail_msg("%s: %s", #expression, (status).message); \
     } while (0)
 
-static int setup(void **state) {
-    *state = temp_folder();
-    return 0;
-}
-
-static int teardown(void **state) {
-    temp_remove(*state);
-    return 0;
-}
-
 static ct_exposures *open_exposures(const char *folder, double sample_rate, size_t buffer_bytes, uint64_t rotate_bytes) {
     ct_status status = CT_STATUS_INIT;
     ct_exposures *exposures = NULL;
@@ -350,13 +340,13 @@ static void many_threads_lose_nothing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(a_request_as_it_came, setup, teardown),
-        cmocka_unit_test_setup_teardown(floats_round_trip, setup, teardown),
-        cmocka_unit_test_setup_teardown(what_finds_no_room_is_counted, setup, teardown),
-        cmocka_unit_test_setup_teardown(what_cannot_be_written_is_counted, setup, teardown),
-        cmocka_unit_test_setup_teardown(lines_are_there_at_once_and_files_rotate, setup, teardown),
-        cmocka_unit_test_setup_teardown(the_sample_is_the_hash_of_the_id, setup, teardown),
-        cmocka_unit_test_setup_teardown(many_threads_lose_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_request_as_it_came, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(floats_round_trip, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(what_finds_no_room_is_counted, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(what_cannot_be_written_is_counted, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(lines_are_there_at_once_and_files_rotate, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(the_sample_is_the_hash_of_the_id, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(many_threads_lose_nothing, temp_setup, temp_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -23,16 +23,6 @@
 typedef Clicktower__V1__FeedbackEvent event;
 static const int64_t NOW_MS = INT64_C(1700000000000);
 
-static int setup(void **state) {
-    *state = temp_folder();
-    return 0;
-}
-
-static int teardown(void **state) {
-    temp_remove(*state);
-    return 0;
-}
-
 static event good_event(void) {
     event e = CLICKTOWER__V1__FEEDBACK_EVENT__INIT;
     e.request_id = ct_text_data("r1");
@@ -339,9 +329,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refusals_name_event_and_field),
         cmocka_unit_test(what_is_left_out_is_filled_in),
-        cmocka_unit_test_setup_teardown(answered_once_it_is_in_the_file, setup, teardown),
-        cmocka_unit_test_setup_teardown(what_is_too_much_is_refused_at_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(what_cannot_be_written_is_not_acknowledged, setup, teardown),
+        cmocka_unit_test_setup_teardown(answered_once_it_is_in_the_file, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(what_is_too_much_is_refused_at_once, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(what_cannot_be_written_is_not_acknowledged, temp_setup, temp_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,34 +11,18 @@
 #include "base/pool.h"
 #include "model/model.h"
 #include "serving/decode.h"
+#include "tests/bench.h"
 
 enum { REPEATS = 300, MAX_MESSAGES = 4096 };
 
-static void must(ct_code code, const ct_status *status) {
-    if (code == CT_OK) return;
-    (void)fprintf(stderr, "%s\n", status->message);
-    exit(1);
-}
-
-static int by_value(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *values, size_t n) {
-    qsort(values, n, sizeof *values, by_value);
-    return values[n / 2];
-}
-
 int main(int argc, char **argv) {
     if (argc != 3) return 2;
-    ct_status status = CT_STATUS_INIT;
     ct_pool *pool = NULL;
     ct_model *model = NULL;
     ct_scorer *scorer = NULL;
-    must(ct_pool_create(1, &pool, &status), &status);
-    must(ct_model_open(argv[1], CT_MODEL_READ, NULL, pool, &model, &status), &status);
-    must(ct_scorer_create(model, &scorer, &status), &status);
+    must(ct_pool_create(1, &pool, &status));
+    must(ct_model_open(argv[1], CT_MODEL_READ, NULL, pool, &model, &status));
+    must(ct_scorer_create(model, &scorer, &status));
     FILE *file = fopen(argv[2], "rb");
     if (!file) return 1;
     static uint8_t *messages[MAX_MESSAGES];
@@ -56,7 +40,7 @@ int main(int argc, char **argv) {
     bool *used = calloc(schema->field_count, sizeof *used);
     for (size_t f = 0; f < schema->field_count; f++) used[f] = ct_model_uses_field(model, f);
     ct_decoder *decoder = NULL;
-    must(ct_decoder_create(schema, used, 1000000, &decoder, &status), &status);
+    must(ct_decoder_create(schema, used, 1000000, &decoder, &status));
     ct_arena arena;
     ct_arena_init(&arena, 0);
     static double unpack_ns[REPEATS], decode_ns[REPEATS], shared_ns[REPEATS], plain_ns[REPEATS];
@@ -66,13 +50,13 @@ int main(int argc, char **argv) {
         ct_batch batch;
         int64_t t[5];
         t[0] = ct_clock_ns();
-        must(ct_request_unpack(&arena, messages[i % count], bytes[i % count], &request, &status), &status);
+        must(ct_request_unpack(&arena, messages[i % count], bytes[i % count], &request, &status));
         t[1] = ct_clock_ns();
-        must(ct_request_batch(decoder, &arena, request, &batch, &status), &status);
+        must(ct_request_batch(decoder, &arena, request, &batch, &status));
         t[2] = ct_clock_ns();
         rows = batch.rows;
         float *logits = ct_arena_alloc(&arena, rows * sizeof *logits);
-        must(ct_scorer_run(scorer, &batch, 0, rows, logits, &status), &status);
+        must(ct_scorer_run(scorer, &batch, 0, rows, logits, &status));
         t[3] = ct_clock_ns();
         for (size_t f = 0; f < batch.column_count; f++) { /* every row brings its context: repeated by hand */
             ct_column *column = &batch.columns[f];
@@ -84,7 +68,7 @@ int main(int argc, char **argv) {
             column->shared = false;
         }
         const int64_t again = ct_clock_ns();
-        must(ct_scorer_run(scorer, &batch, 0, rows, logits, &status), &status);
+        must(ct_scorer_run(scorer, &batch, 0, rows, logits, &status));
         t[4] = ct_clock_ns();
         unpack_ns[i] = (double)(t[1] - t[0]);
         decode_ns[i] = (double)(t[2] - t[1]);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "tests/bench.h"
 #include "tests/tower/tower_fixture.h"
 #include "tower/cpu/cpu.h"
 
@@ -71,17 +72,7 @@ static void gradient_products(void *context, size_t task, size_t worker) {
     }
 }
 
-static int compare(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-static double median(double *values) {
-    qsort(values, RUNS, sizeof *values, compare);
-    return values[RUNS / 2];
-}
-
 static int bench(const char *name, ct_spec_builder *b, ct_precision precision, size_t batch, size_t threads) {
-    ct_status status = CT_STATUS_INIT;
     ct_pool *pool = NULL;
     ct_tower *tower = NULL;
     ct_tower_options options = tower_options(precision, batch);
@@ -135,14 +126,14 @@ static int bench(const char *name, ct_spec_builder *b, ct_precision precision, s
     }
     const ct_product *kernel = NULL;
     for (size_t l = 0; kernel == NULL; ++l) kernel = w.cpu->layers[l].back;
-    const double total = median(step[3]), bound = median(products[3]);
+    const double total = median(step[3], RUNS), bound = median(products[3], RUNS);
     printf(
         "%-7s %-4s %zu thread%s: %6.1f k rows/s, products alone %6.1f k rows/s, %3.0f %% | ms forward %.2f of %.2f, backward %.2f of %.2f, "
         "update %.2f of %.2f | created in %.0f ms, %.0f GFLOP/s of products, %s\n",
         name, precision == CT_PRECISION_BF16 ? "bf16" : "fp32", threads, threads == 1 ? " " : "s", (double)batch / total,
-        (double)batch / bound, 100 * bound / total, median(products[0]), median(step[0]), median(products[1]), median(step[1]),
-        median(products[2]), median(step[2]), create_ms, 3 * ct_tower_flops_per_row(tower) * (double)batch / bound * 1e-6,
-        ct_product_kernel(kernel));
+        (double)batch / bound, 100 * bound / total, median(products[0], RUNS), median(step[0], RUNS), median(products[1], RUNS),
+        median(step[1], RUNS), median(products[2], RUNS), median(step[2], RUNS), create_ms,
+        3 * ct_tower_flops_per_row(tower) * (double)batch / bound * 1e-6, ct_product_kernel(kernel));
     free(w.logits);
     free(w.gradients);
     ct_tower_destroy(tower);

@@ -6,7 +6,7 @@
 
 #include <signal.h>
 
-#include "base/text.h"
+#include "base/json.h"
 #include "tests/model/fixture.h"
 
 enum { LOG_ROWS = 3000, EVAL_ROWS = 700, BATCH_ROWS = 600 };

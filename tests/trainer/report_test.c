@@ -13,8 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/text.h"
-
 #define NASTY "</script><script>alert(1)</script><!-- \"'&\\ \xe2\x80\xa8"
 
 static const char curve[] =

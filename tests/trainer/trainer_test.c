@@ -4,6 +4,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "base/json.h"
 #include "data/block_file.h"
 #include "tests/trainer/fixture.h"
 

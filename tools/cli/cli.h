@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <stdatomic.h>
 
+#include "base/json.h"
 #include "data/reader.h"
 #include "tools/cli/options.h"
 #include "trainer/metrics.h"

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/text.h"
+#include "base/json.h"
 #include "experiment/arms.h"
 #include "experiment/compare.h"
 #include "tools/cli/cli.h"

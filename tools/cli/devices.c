@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/pool.h"
 #include "device/device.h"
 #include "tools/cli/cli.h"

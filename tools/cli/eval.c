@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/text.h"
+#include "base/json.h"
 #include "tools/cli/cli.h"
 #include "trainer/trainer.h"
 

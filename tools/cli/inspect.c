@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/text.h"
+#include "base/json.h"
 #include "data/block_file.h"
 #include "model/publication.h"
 #include "tools/cli/cli.h"

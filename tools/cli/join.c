@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "base/json.h"
 #include "experiment/join.h"
 #include "tools/cli/cli.h"
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/text.h"
+#include "base/json.h"
 #include "serving/client.h"
 #include "serving/load.h"
 #include "serving/rpc.h"

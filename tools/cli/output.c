@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/text.h"
+#include "base/json.h"
 #include "tools/cli/cli.h"
 
 void ct_warn(const char *verb, const char *format, ...) {

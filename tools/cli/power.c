@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 
-#include "base/text.h"
+#include "base/json.h"
 #include "tools/cli/cli.h"
 
 static void print_days(double units, double per_day) {

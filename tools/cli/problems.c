@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/text.h"
+#include "base/json.h"
 
 static void print_problem(const ct_status *problem) { (void)fprintf(stderr, "clicktower verify: problem: %s\n", problem->message); }
 

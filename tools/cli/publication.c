@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/pool.h"
-#include "base/text.h"
 #include "embedding_store/delta.h"
 #include "model/publication.h"
 #include "tools/cli/cli.h"

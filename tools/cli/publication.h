@@ -12,6 +12,7 @@ CT_MUST_CHECK ct_code ct_verify_delta(const char *path, char out_digest[CT_DIGES
 /* Reads the first base, takes it on by all deltas, and compares with each base on the way and with what the last delta says; the digest of
  * the model in the end. */
 CT_MUST_CHECK ct_code ct_verify_publication(const char *folder, char out_digest[CT_DIGEST_HEX_BYTES], ct_status *status);
+/* What `inspect` prints; the caller's. */
 CT_MUST_CHECK ct_code ct_describe_delta(const char *path, json_t **out_json, ct_status *status);
 CT_MUST_CHECK ct_code ct_describe_publication(const char *folder, json_t **out_json, ct_status *status);
 

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/text.h"
+#include "base/json.h"
 #include "tools/cli/cli.h"
 
 static ct_code truth_to_json(const ct_synth_truth *truth, json_t **out_json, ct_status *status) {

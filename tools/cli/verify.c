@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/text.h"
+#include "base/json.h"
 #include "data/block_file.h"
 #include "model/model.h"
 #include "tools/cli/cli.h"
