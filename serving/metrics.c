@@ -174,7 +174,8 @@ static void put_model_facts(FILE *out, const ct_model_set *set) {
     head(out, trained, "gauge", "Rows that the model was trained on.");
     for (size_t m = 0; m < set->model_count; m++) model_value(out, trained, &set->models[m], (double)ct_model_rows(set->models[m].model));
     static const char loading[] = "clicktower_model_loading";
-    head(out, loading, "gauge", "1 while the model is still checked and read into memory: its rows are read from the disk (--answer-early).");
+    head(out, loading, "gauge",
+         "1 while the model is still checked and read into memory: its rows are read from the disk (--answer-early).");
     for (size_t m = 0; m < set->model_count; m++) model_value(out, loading, &set->models[m], ct_model_is_early(set->models[m].model));
     one(out, "clicktower_models_loaded_timestamp_seconds", "gauge", "When the models that are served now took over.",
         (double)set->since_unix_ms * 1e-3);

@@ -228,12 +228,12 @@ static ct_code run_blocks(ct_worker *worker, ct_score_work *work, ct_status *sta
     return CT_OK;
 }
 
-void ct_score_run_one(ct_worker *worker) {
-    ct_score_work *work = worker->works[0];
+void ct_score_run_large(ct_worker *worker) {
+    ct_score_work *work = worker->large;
     ct_status status = CT_STATUS_INIT;
     ct_code code = decode(worker->server, work, &status);
     if (code == CT_OK) {
-        if (ct_share(worker, &worker->works[0])) return;
+        if (ct_share(worker, &worker->large)) return;
         code = run_blocks(worker, work, &status);
     }
     ct_score_end(worker->server, work, code, &status);

@@ -31,11 +31,9 @@ static void server_destroy(ct_server *server) {
     for (size_t i = 0; i < server->threads_started; i++) (void)pthread_join(server->workers[i].thread, NULL);
     ct_rpc_server_destroy(server->rpc);
     for (size_t i = 0; server->workers && i < server->thread_count; i++) ct_worker_deinit(&server->workers[i]);
-    while (server->free_work) {
-        ct_score_work *next = server->free_work->next_free;
-        ct_score_work_destroy(server->free_work);
-        server->free_work = next;
-    }
+    ct_score_work *work = NULL;
+    while ((work = ct_score_work_take(&server->free_small)) || (work = ct_score_work_take(&server->free_large)))
+        ct_score_work_destroy(work);
     ct_model_set_destroy(server->set);
     ct_follow_destroy(server);
     ct_queue_deinit(&server->queue);

@@ -112,10 +112,12 @@ typedef struct ct_worker {
     ct_server *server;
     size_t index;
     pthread_t thread;
-    ct_score_work *works[CT_SERVE_GROUP_CALLS];
-    size_t work_count; /* calls at hand: the first ones of works */
-    ct_arena arena;    /* of what is computed together, and of messages of other methods */
-    size_t rows_done;  /* since its present work began */
+    /* Calls at hand: the first ones of works, which are small; or else `large`. */
+    ct_score_work *works[CT_SERVE_GROUP_CALLS], *large;
+    size_t work_count;
+    bool has_large;
+    ct_arena arena;   /* of what is computed together, and of messages of other methods */
+    size_t rows_done; /* since its present work began */
     bool leads;
     bool idle;                           /* it leads and waits: what comes first may be computed at once */
     int64_t answered_ns, watch_until_ns; /* when it last did so; until when it looks for the next one, 0 = not at all */
@@ -133,13 +135,13 @@ struct ct_server {
     pthread_cond_t hungry; /* the queue gets short: the leader must not nap */
     /* all under lock */
     ct_model_set *set;
-    ct_score_work *free_work;
-    ct_score_work *shared;    /* requests that still have blocks to take */
-    ct_score_work *computed;  /* calls that the leader is to send */
-    bool leading, stopped;    /* does a thread poll? */
-    bool asleep;              /* the leader may be waiting: it does not look at `computed` soon */
-    int64_t crowded_until_ns; /* others take the processor from us till then, as it seems; 0 = they never did */
-    size_t waiting;           /* threads that wait for `work` */
+    ct_score_work *free_small, *free_large; /* workspaces that nobody has */
+    ct_score_work *shared;                  /* requests that still have blocks to take */
+    ct_score_work *computed;                /* calls that the leader is to send */
+    bool leading, stopped;                  /* does a thread poll? */
+    bool asleep;                            /* the leader may be waiting: it does not look at `computed` soon */
+    int64_t crowded_until_ns;               /* others take the processor from us till then, as it seems; 0 = they never did */
+    size_t waiting;                         /* threads that wait for `work` */
     ct_queue queue;
     double rate_rows, rate_ns; /* of late: rows that were computed, and how long threads took for them */
     ct_hold hold;              /* the leader's, without the lock */
@@ -172,8 +174,10 @@ void ct_health_changed(ct_health *health, bool serving);
 void *ct_worker_main(void *worker);
 CT_MUST_CHECK ct_code ct_worker_init(ct_worker *worker, ct_server *server, size_t index, ct_status *status);
 void ct_worker_deinit(ct_worker *worker); /* zeroed is fine */
-/* Another workspace, in the place of one that goes with its request; NULL when out of memory. */
+/* Another workspace, in the place of one that goes with its large request; NULL when out of memory. */
 ct_score_work *ct_server_other_work(ct_server *server);
+void ct_score_work_put(ct_score_work **list, ct_score_work *work);
+ct_score_work *ct_score_work_take(ct_score_work **list); /* NULL = there is none */
 /* Puts a call into the queue, or refuses it at once: in any case it is ended once, perhaps before this returns. */
 void ct_server_submit(ct_server *server, ct_score_call call, int64_t deadline_ns);
 /* Under the lock. Wakes up to `count` threads that wait; how many may come. */
@@ -189,9 +193,9 @@ void ct_score_work_destroy(ct_score_work *work); /* NULL is fine */
 void ct_score_work_reset(ct_score_work *work, size_t keep_bytes);
 /* Under the lock: the call's turn has come. */
 void ct_score_begin(ct_server *server, ct_score_work *work, ct_score_call call, int64_t arrived_ns, int64_t now_ns);
-/* Computes and answers the worker's only call, perhaps with the help of other threads. */
-void ct_score_run_one(ct_worker *worker);
-/* Computes the worker's calls together: each is to be sent then. */
+/* Computes and answers the worker's large call, perhaps with the help of other threads. */
+void ct_score_run_large(ct_worker *worker);
+/* Computes the worker's small calls together: each is to be sent then. */
 void ct_score_run_group(ct_worker *worker);
 /* Sends what was computed, answers and failures, and counts it. Afterwards the calls may be gone. */
 void ct_score_send(ct_server *server, ct_score_work *const *works, size_t count);

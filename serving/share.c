@@ -33,8 +33,7 @@ static void let_go(ct_server *server, ct_score_work *work) {
     if (!last) return;
     ct_score_work_reset(work, CT_SERVE_KEPT_BYTES);
     (void)pthread_mutex_lock(&server->lock);
-    work->next_free = server->free_work;
-    server->free_work = work;
+    ct_score_work_put(&server->free_large, work);
     (void)pthread_mutex_unlock(&server->lock);
 }
 

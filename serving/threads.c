@@ -104,21 +104,22 @@ static bool take_group(ct_worker *worker, size_t calls, double ns) {
     const int64_t now = ct_clock_ns();
     size_t rows = 0;
     worker->work_count = 0;
-    while (worker->work_count < CT_SERVE_GROUP_CALLS) {
+    worker->has_large = false;
+    while (worker->work_count < CT_SERVE_GROUP_CALLS && !worker->has_large) {
         const ct_queue_entry *next = ct_queue_peek(&server->queue);
         if (!next) break;
         const bool fits = rows + next->rows <= CT_SERVE_BLOCK_ROWS && work_ns(server, rows + next->rows) <= ns;
         const bool joins = is_small(next) && fits && worker->work_count < calls;
         if (worker->work_count && !joins) break;
-        const bool alone = !is_small(next);
+        worker->has_large = !is_small(next);
         rows += next->rows;
         ct_queue_entry taken;
         (void)ct_queue_take(&server->queue, now, &taken);
-        ct_score_begin(server, worker->works[worker->work_count++], call_of(&taken), taken.since_ns, now);
-        if (alone) break;
+        ct_score_work *work = worker->has_large ? worker->large : worker->works[worker->work_count++];
+        ct_score_begin(server, work, call_of(&taken), taken.since_ns, now);
     }
     if (!has_plenty(server)) (void)pthread_cond_signal(&server->hungry);
-    return worker->work_count > 0;
+    return worker->work_count > 0 || worker->has_large;
 }
 
 static size_t part_of(size_t count, size_t threads) { return (count + threads - 1) / threads; }
@@ -136,9 +137,15 @@ static bool take_short(ct_worker *worker, size_t helpers) {
 
 /* --- what was computed --- */
 
-static void put_back(ct_server *server, ct_score_work *work) {
-    work->next_free = server->free_work;
-    server->free_work = work;
+void ct_score_work_put(ct_score_work **list, ct_score_work *work) {
+    work->next_free = *list;
+    *list = work;
+}
+
+ct_score_work *ct_score_work_take(ct_score_work **list) {
+    ct_score_work *work = *list;
+    if (work) *list = work->next_free;
+    return work;
 }
 
 /* Under lock, which is given back meanwhile. Sends the worker's calls. */
@@ -146,8 +153,7 @@ static void send_own(ct_worker *worker) {
     ct_server *server = worker->server;
     (void)pthread_mutex_unlock(&server->lock);
     ct_score_send(server, worker->works, worker->work_count);
-    for (size_t i = 0; i < worker->work_count; i++)
-        ct_score_work_reset(worker->works[i], i ? CT_SERVE_KEPT_SMALL_BYTES : CT_SERVE_KEPT_BYTES);
+    for (size_t i = 0; i < worker->work_count; i++) ct_score_work_reset(worker->works[i], CT_SERVE_KEPT_SMALL_BYTES);
     (void)pthread_mutex_lock(&server->lock);
 }
 
@@ -156,17 +162,14 @@ static void send_computed(ct_server *server) {
     while (server->computed) {
         ct_score_work *works[CT_SERVE_GROUP_CALLS];
         size_t count = 0;
-        for (; server->computed && count < CT_SERVE_GROUP_CALLS; count++) {
-            works[count] = server->computed;
-            server->computed = server->computed->next_free;
-        }
+        while (count < CT_SERVE_GROUP_CALLS && (works[count] = ct_score_work_take(&server->computed))) count++;
         (void)pthread_mutex_unlock(&server->lock);
         const int64_t began = ct_clock_ns();
         ct_score_send(server, works, count);
         for (size_t i = 0; i < count; i++) ct_score_work_reset(works[i], CT_SERVE_KEPT_SMALL_BYTES);
         (void)pthread_mutex_lock(&server->lock);
         server->rate_ns += (double)(ct_clock_ns() - began);
-        for (size_t i = 0; i < count; i++) put_back(server, works[i]);
+        for (size_t i = 0; i < count; i++) ct_score_work_put(&server->free_small, works[i]);
     }
 }
 
@@ -174,16 +177,10 @@ static void send_computed(ct_server *server) {
 static void leave_to_leader(ct_worker *worker) {
     ct_server *server = worker->server;
     while (worker->work_count) {
-        const size_t i = worker->work_count - 1;
-        ct_score_work **last = &worker->works[i], *other = server->free_work;
         ct_status ignored = CT_STATUS_INIT;
-        if (other)
-            server->free_work = other->next_free;
-        else if (ct_score_work_create(&other, &ignored) != CT_OK)
-            return;
-        if (i) ct_score_work_reset(other, CT_SERVE_KEPT_SMALL_BYTES); /* a large request may have had it */
-        (*last)->next_free = server->computed;
-        server->computed = *last;
+        ct_score_work *other = ct_score_work_take(&server->free_small), **last = &worker->works[worker->work_count - 1];
+        if (!other && ct_score_work_create(&other, &ignored) != CT_OK) return;
+        ct_score_work_put(&server->computed, *last);
         *last = other;
         worker->work_count--;
     }
@@ -206,18 +203,17 @@ static void note_crowd(ct_server *server, size_t rows, int64_t began_ns, int64_t
 /* Under lock, which is given back meanwhile. Computes the calls at hand, and sees that they are sent. */
 static void work(ct_worker *worker, bool are_short) {
     ct_server *server = worker->server;
-    const bool together = are_short || worker->work_count > 1;
     (void)pthread_mutex_unlock(&server->lock);
     const int64_t began = ct_clock_ns();
     worker->rows_done = 0;
-    if (together)
-        ct_score_run_group(worker);
+    if (worker->has_large)
+        ct_score_run_large(worker);
     else
-        ct_score_run_one(worker);
+        ct_score_run_group(worker);
     const int64_t ended = ct_clock_ns();
     (void)pthread_mutex_lock(&server->lock);
     if (are_short) note_crowd(server, worker->rows_done, began, ended);
-    if (together) send_or_leave(worker);
+    if (!worker->has_large) send_or_leave(worker);
     note_work(server, worker, began);
 }
 
@@ -425,6 +421,7 @@ static bool score_at_once(ct_worker *leader, const ct_queue_entry *entry) {
         server->scoring++;
         server->stats.direct_requests++;
         leader->work_count = 1;
+        leader->has_large = false;
         ct_score_begin(server, leader->works[0], call_of(entry), now, now);
         work(leader, true);
     }
@@ -490,18 +487,18 @@ ct_code ct_worker_init(ct_worker *worker, ct_server *server, size_t index, ct_st
     worker->index = index;
     ct_arena_init(&worker->arena, 0);
     for (size_t i = 0; i < CT_SERVE_GROUP_CALLS; i++) CT_TRY(ct_score_work_create(&worker->works[i], status));
-    return CT_OK;
+    return ct_score_work_create(&worker->large, status);
 }
 
 void ct_worker_deinit(ct_worker *worker) {
     for (size_t i = 0; i < CT_SERVE_GROUP_CALLS; i++) ct_score_work_destroy(worker->works[i]);
+    ct_score_work_destroy(worker->large);
     if (worker->server) ct_arena_deinit(&worker->arena);
 }
 
 ct_score_work *ct_server_other_work(ct_server *server) {
     (void)pthread_mutex_lock(&server->lock);
-    ct_score_work *work = server->free_work;
-    if (work) server->free_work = work->next_free;
+    ct_score_work *work = ct_score_work_take(&server->free_large);
     (void)pthread_mutex_unlock(&server->lock);
     ct_status ignored = CT_STATUS_INIT;
     if (!work && ct_score_work_create(&work, &ignored) != CT_OK) return NULL;
