@@ -303,7 +303,7 @@ static void test_late_while_queued(void **state) {
 }
 
 /* Requests of 1 .. REQUESTS rows, so many in all; half of them come while the model is held, so most of those are refused. */
-enum { STORM = 200, STEP = 2 * REQUESTS / STORM, REFUSED = STORM / 4, QUEUE = 4 };
+enum { STORM = 200, STEP = 2 * REQUESTS / STORM, REFUSED = STORM / 4, QUEUE = 4, THREADS = 3 };
 
 /* Ends a call: its rows, where they were computed; else it is counted as refused. */
 static void end_of_storm(fixture *fx, size_t *computed, size_t *refused) {
@@ -318,15 +318,15 @@ static void end_of_storm(fixture *fx, size_t *computed, size_t *refused) {
 /* A storm of small and large requests: every call ends, what is refused is not computed, and afterwards all is as before. */
 static void test_storm(void **state) {
     fixture *fx = *state;
-    start(fx, 3, QUEUE, LONG_MS);
+    start(fx, THREADS, QUEUE, LONG_MS);
     for (int round = 0; round < 3; round++) {
         const size_t before = fake_model_rows(fx->models[0]);
         const uint64_t refused_before = stats_of(fx).ended[CT_EXHAUSTED];
         size_t computed = 0, refused = 0;
         const size_t runs = fake_model_runs(fx->models[0]);
         fake_model_hold(fx->models[0], true);
-        send_rows(fx, REQUESTS, TIMEOUT_MS); /* too large for the thread that reads the network, which would be held with it */
-        fake_model_wait_runs(fx->models[0], runs + 1);
+        send_rows(fx, REQUESTS, TIMEOUT_MS); /* in blocks for all threads but the one that reads, which must not be held with them */
+        fake_model_wait_runs(fx->models[0], runs + THREADS);
         for (size_t i = 0; i < STORM / 2; i++) send_rows(fx, 1 + i * STEP, TIMEOUT_MS);
         ct_server_stats stats;
         do stats = stats_of(fx);
