@@ -1,5 +1,6 @@
-/* Score: from the message to the answer. A call is decoded, computed and answered by one thread; a large one is shared (share.c), small
- * ones that wait together are computed together (merge.c). Which thread, and when: threads.c.
+/* Score: from the message to the answer. A large call is decoded and answered by one thread and may be shared (share.c); small ones that
+ * wait together are computed together (merge.c), and sent by the thread that computed them or by the one that leads. Which thread, and
+ * when: threads.c.
  *
  * Deadline and cancellation are looked at while a call waits, before decoding and before every block. */
 #include <string.h>

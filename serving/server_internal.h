@@ -116,9 +116,9 @@ typedef struct ct_worker {
     ct_score_work *works[CT_SERVE_GROUP_CALLS], *large;
     size_t work_count;
     bool has_large;
-    ct_arena arena;   /* of what is computed together, and of messages of other methods */
-    size_t rows_done; /* since its present work began */
-    bool leads;
+    ct_arena arena;                      /* of what is computed together, and of messages of other methods */
+    size_t rows_done;                    /* since its present work began */
+    bool leads;                          /* it is the one that polls */
     bool idle;                           /* it leads and waits: what comes first may be computed at once */
     int64_t answered_ns, watch_until_ns; /* when it last did so; until when it looks for the next one, 0 = not at all */
 } ct_worker;

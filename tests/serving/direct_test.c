@@ -5,6 +5,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "serving/server_internal.h"
 #include "tests/serving/http2.h"
 #include "tests/serving/server_fixture.h"
 
@@ -119,6 +121,66 @@ static void test_together(void **state) {
     stop(fx);
 }
 
+/* The server is idle, believes from now on that a row takes so long, and computes no call in the middle of its poll; others take the
+ * processor from it until then, as it believes. */
+static void believe(fixture *fx, double row_ns, int64_t crowded_until_ns) {
+    ct_server *server = fx->server;
+    for (bool idle = false; !idle; (void)sched_yield()) {
+        (void)pthread_mutex_lock(&server->lock);
+        idle = server->waiting == server->thread_count - 1;
+        server->queue.row_ns = row_ns / (double)(server->thread_count - 1);
+        server->company_ns = INT64_MAX;
+        server->crowded_until_ns = crowded_until_ns;
+        (void)pthread_mutex_unlock(&server->lock);
+    }
+}
+
+/* Where short calls that come together are more than 0.2 ms of work, each of two threads has its part: 12 of 30 us; once a part is
+ * computed, what a row takes is known better. */
+static void test_parts(void **state) {
+    fixture *fx = *state;
+    start(fx, 2);
+    believe(fx, 30000, 0);
+    const int fd = connect_http2(ct_server_port(fx->server));
+    send_calls(fd);
+    read_answers(fd);
+    wait_until_counted(fx);
+    assert_int_equal(fake_model_rows(fx->model), CALLS);
+    for (size_t i = 0; i < fake_model_runs(fx->model); i++) assert_in_range(fake_model_run_rows(fx->model, i), 1, CALLS / 2);
+    assert_int_equal(close(fd), 0);
+    stop(fx);
+}
+
+/* A short call that takes much longer than it should, because the model is held, tells of a crowd. While there is one, short calls are
+ * handed over: the thread that reads answers Health, though the model is held. */
+static void test_crowd(void **state) {
+    enum { LATE_NS = 5000000 };
+    fixture *fx = *state;
+    start(fx, 2);
+    for (int crowd = 0; crowd < 2; crowd++) {
+        const size_t runs = fake_model_runs(fx->model);
+        believe(fx, 10, crowd ? INT64_MAX : 0);
+        fake_model_hold(fx->model, true);
+        asker a;
+        ask(&a, fx, 1, TIMEOUT_MS);
+        fake_model_wait_runs(fx->model, runs + 1);
+        const int64_t late = ct_clock_ns() + LATE_NS;
+        Grpc__Health__V1__HealthCheckResponse__ServingStatus serving;
+        ct_status status = CT_STATUS_INIT;
+        if (crowd) MUST(health(fx, "", &serving, &status), status);
+        while (ct_clock_ns() < late) continue;
+        fake_model_hold(fx->model, false);
+        ask_join(&a);
+        assert_int_equal(a.code, CT_OK);
+        wait_until_counted(fx);
+        (void)pthread_mutex_lock(&fx->server->lock);
+        const int64_t crowded_until_ns = fx->server->crowded_until_ns;
+        (void)pthread_mutex_unlock(&fx->server->lock);
+        assert_true(crowded_until_ns > 0);
+    }
+    stop(fx);
+}
+
 /* A call that is not small is handed over, so that somebody goes on reading. */
 static void test_large(void **state) {
     fixture *fx = *state;
@@ -134,6 +196,6 @@ static void test_large(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {EACH(test_alone), EACH(test_together), EACH(test_large)};
+    const struct CMUnitTest tests[] = {EACH(test_alone), EACH(test_together), EACH(test_parts), EACH(test_crowd), EACH(test_large)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
