@@ -3,6 +3,7 @@
 # scores are those of eval before and after; what is damaged is never read in silence, and ends the server once it is found; it can be
 # stopped and told to read again meanwhile.
 . tests/frame.sh
+. "$root/tests/tools/server.sh"
 exec 2>/dev/null # what bash says of killed children
 /usr/bin/python3 -c 'import xxhash' || { echo "SKIP: manifests are written anew with Debian's python3-xxhash"; exit 0; }
 
@@ -51,31 +52,12 @@ file.write(bytes([byte ^ 1]))' "$1" "$2"
 }
 sorted_file() { find "$1/tables" -name '0*.sst' -printf '%s %p\n' | sort -n | tail -n 1 | cut -d' ' -f2; } # the largest
 
-serve() { # ARGUMENT...: a server in the background; its log is in log
-    rm -f listening log
-    "$program" serve "$@" --answer-early --listen 127.0.0.1:0 --admin 127.0.0.1:0 --look-seconds 0.05 --queue-ms 600000 >listening 2>log </dev/null &
-    server=$!
-    children+=("$server")
-    until grep -qs '^admin on' listening; do
-        kill -0 $server || { wrong "no server: $(tail -n 1 log)"; return 1; }
-        read -rt 0.05 <> <(:)
-    done
-    address=$(sed -n 's/^listening on //p' listening)
-    admin=$(sed -n 's/^admin on //p' listening)
-}
+serve_early() { serve "$@" --answer-early; }
 ends() { # CODE
     local code
     wait $server
     code=$?
     [ $code -eq "$1" ] || wrong "the server ended with $code: $(tail -n 2 log)"
-}
-logged() { # PATTERN: waits until the log has it
-    waiting="the log to say '$1'; it ends with: $(tail -n 3 log)"
-    until grep -qE -- "$1" log; do
-        kill -0 $server || { wrong "the server is gone: $(tail -n 1 log)"; return 1; }
-        read -rt 0.05 <> <(:)
-    done
-    waiting=
 }
 refused() { # waits until the log says what came of the load
     waiting="an end of the load"
@@ -105,7 +87,7 @@ early_as_later() {
         for folder in plain units; do
             case $folder$memory in plain0) schema=criteo data=asked.tsv ;; units*) schema=derived.yaml data=test.tsv ;; *) continue ;; esac
             held_copy $folder held
-            serve --model m=held --memory $memory || continue
+            serve_early --model m=held --memory $memory || continue
             logged 'event=serve.load result=begun models=1$'
             answers $schema $data $folder.txt "$folder, early"
             is_metric 'clicktower_model_loading{model="m"}' 1 "$folder, early"
@@ -130,7 +112,7 @@ run_case early_as_later
 damaged() {
     held_copy plain bad
     flip "$(sorted_file bad)" 1000
-    serve --model bad || return
+    serve_early --model bad || return
     "$program" score --to "$address" --schema criteo --data asked.tsv --rows-per-request 1 >got.txt 2>err && wrong "no request met the damage"
     has err 'bad/tables: Corruption: block checksum mismatch'
     [ "$(wc -l <got.txt)" -lt 300 ] && cmp -s got.txt <(head -n "$(wc -l <got.txt)" plain.txt) || wrong "wrong scores"
@@ -168,7 +150,7 @@ versions() {
     cp -r plain versions/1
     held_copy plain versions/2
     flip "$(sorted_file versions/2)" 1000
-    serve --model m=versions || return
+    serve_early --model m=versions || return
     has log 'event=serve.model model="m" .* folder=2$'
     let_go versions/2
     logged 'event=serve.load result=done model="m" ms='
@@ -188,7 +170,7 @@ arms() {
     held_copy plain bad
     flip "$(sorted_file bad)" 1000
     printf '%s\n' 'name: x' 'salt: s' 'arms:' '  - {name: a, weight: 50, model: old}' '  - {name: b, weight: 50, model: new}' >x.yaml
-    serve --model old=plain new=bad --experiment x.yaml || return
+    serve_early --model old=plain new=bad --experiment x.yaml || return
     is_metric 'clicktower_experiment_arm_info{experiment="x",arm="b",model="new",control="false",served="true"}' 1 "early"
     let_go bad
     logged 'event=serve.arm .*arm="b".* note='
@@ -203,7 +185,7 @@ run_case arms
 stops() {
     local gate
     held_copy plain held
-    serve --model held || return
+    serve_early --model held || return
     exec {gate}>held/tables/held.sst # it reads this file now
     kill -TERM $server
     waiting="the server to drain"

@@ -17,31 +17,11 @@ delta() { printf '%s/delta-%012d.ctd' "$1" "$2"; }
 base() { printf '%s/base-%012d' "$1" "$2"; }
 
 . "$root/tests/tools/timed_log.sh"
+. "$root/tests/tools/server.sh"
 
-within=() # a program that the server is started by
-serve() { # ARGUMENT...: a server in the background; its log is in log
-    rm -f listening log # of the one before
-    "${within[@]}" "$program" serve "$@" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --look-seconds 0.05 --queue-ms 600000 >listening 2>log </dev/null &
-    server=$!
-    children+=("$server")
-    until grep -q '^admin on' listening; do
-        kill -0 $server || { wrong "no server: $(tail -n 1 log)"; return 1; }
-        read -rt 0.05 <> <(:)
-    done
-    address=$(sed -n 's/^listening on //p' listening)
-    admin=$(sed -n 's/^admin on //p' listening)
-}
 stop() {
     kill -TERM $server
     wait $server || wrong "the server ended with $?"
-}
-logged() { # PATTERN: waits until the log has it
-    waiting="the log to say '$1'; it ends with: $(tail -n 3 log)"
-    until grep -qE -- "$1" log; do
-        kill -0 $server || { wrong "the server is gone: $(tail -n 1 log)"; return 1; }
-        read -rt 0.05 <> <(:)
-    done
-    waiting=
 }
 arrive() { # NAME: standard input becomes a file of the followed folder, at once, so that the server never sees less of it
     cat >part && mv part "$1"
