@@ -88,7 +88,8 @@ uint8_t *ct_rpc_call_reserve(ct_rpc_call *call, size_t bytes);
 void ct_rpc_call_reply(ct_rpc_call *call);
 /* Ends the call with the gRPC status that stands for `status`. */
 void ct_rpc_call_fail(ct_rpc_call *call, const ct_status *status);
-/* What this thread sends between them goes out together at the end: one packet for each connection, not one for each answer. */
+/* What this thread sends between them goes out together at the end: one packet for each connection, not one for each answer. Not one pair
+ * within another. */
 void ct_rpc_together_begin(void);
 void ct_rpc_together_end(void);
 /* Streams: asks for the next message (the first one comes unasked). */

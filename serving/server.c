@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/condition.h"
 #include "base/pool.h"
+#include "base/thread.h"
 #include "serving/server_internal.h"
 
 enum {
@@ -49,9 +50,8 @@ static void server_destroy(ct_server *server) {
 
 static ct_code start_workers(ct_server *server, ct_status *status) {
     for (size_t i = 0; i < server->thread_count; i++) {
-        if (pthread_create(&server->workers[i].thread, NULL, ct_worker_main, &server->workers[i]) != 0)
+        if (!ct_thread_start("ct-serve", ct_worker_main, &server->workers[i], &server->workers[i].thread))
             return ct_fail(status, CT_EXHAUSTED, "cannot start thread %zu of %zu; use fewer threads", i + 1, server->thread_count);
-        (void)pthread_setname_np(server->workers[i].thread, "ct-serve");
         server->threads_started++;
     }
     return CT_OK;

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "tools/cli/access.h"
 #include "tools/cli/cli.h"
 #include "tools/cli/experiment_file.h"
@@ -565,7 +566,7 @@ ct_code ct_served_start(ct_served *served, const ct_served_options *options, ct_
     atomic_store(&served->stop, false);
     for (size_t i = 0; i < served->count; i++)
         if (served->folders[i].followed) ct_followed_begin(served->folders[i].followed, options->server);
-    if (pthread_create(&served->thread, NULL, served_main, served) != 0) return ct_fail(status, CT_EXHAUSTED, "cannot start a thread");
+    if (!ct_thread_start("ct-load", served_main, served, &served->thread)) return ct_fail(status, CT_EXHAUSTED, "cannot start a thread");
     served->started = true;
     return CT_OK;
 }
