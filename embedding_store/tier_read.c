@@ -13,7 +13,7 @@
 
 enum {
     AHEAD = 16,
-    READ_BYTES = 8 << 20, /* of the limit, or all of it, beside the rows: half for tickets, half for readers of files; at least, */
+    READ_BYTES = 8 << 20, /* of the limit, or all of it, beside the rows: a third for tickets, the rest for readers of files; at least, */
     READ_PART = 16        /* and of the limit */
 };
 
@@ -42,7 +42,7 @@ size_t ct_tier_rows_at_once(const ct_tier *tier, const ct_lookup *lookup) {
         keys += column->offsets ? column->offsets[rows] - column->offsets[0] : rows;
     }
     const int tickets = atomic_load(&tier->tickets);
-    const uint64_t share = read_bytes(tier) / 2 / (uint64_t)(tickets > 1 ? tickets : 1);
+    const uint64_t share = read_bytes(tier) / 3 / (uint64_t)(tickets > 1 ? tickets : 1);
     const uint64_t bytes = keys * (ct_value_bytes(&table->spec) + sizeof(missed) + 2 * sizeof(uint64_t));
     if (bytes <= share) return lookup->rows;
     const uint64_t rows = share / (bytes / lookup->rows + 1);

@@ -80,12 +80,12 @@ for limit in "${limits[@]}"; do
     [ -z "$group" ] || rmdir "$group"
     wanted=$(digest held)
     [ -n "$wanted" ] || wrong "$limit MiB: no digest"
-    if [ "$limit" -lt 512 ]; then # reading: rows that are not in memory, of as many threads as there may be
+    if [ "$limit" -lt 512 ]; then # reading: rows that are not in memory, of many threads, which all get batches enough to have all they need
         training=$base
-        base=$(highest peak_of "" eval --model small --data "$(log 2100)" --threads 8)
-        held "$limit MiB, eval" "$limit" "$(peak_of "" eval --model held --data "$(log 2100)" --memory "$limit" --threads 8)"
-        base=$(highest peak_of "" eval --model one --data "$(log 2100)" --threads 8)
-        held "the least limit, eval" 4 "$(peak_of "" eval --model held --data "$(log 2100)" --memory 4 --threads 8)"
+        base=$(highest peak_of "" eval --model small --data "$(log 20000)" --threads 8)
+        held "$limit MiB, eval" "$limit" "$(peak_of "" eval --model held --data "$(log 20000)" --memory "$limit" --threads 8)"
+        base=$(highest peak_of "" eval --model one --data "$(log 20000)" --threads 8)
+        held "the least limit, eval" 4 "$(peak_of "" eval --model held --data "$(log 20000)" --memory 4 --threads 8)"
         expect 2 "--memory is '3': reading rows from disk takes more; give at least 4, or 0" eval --model held --data "$(log 1)" --memory 3
         base=$training
     fi
