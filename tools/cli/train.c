@@ -288,10 +288,11 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     if (profile) print_profile(model, pool, &result);
     if (result.stopped) {
         char what[CT_STATUS_MESSAGE_BYTES / 2];
-        (void)snprintf(what, sizeof what, "%s holds the model of the first %" PRId64 " rows, which can be used as it is", out,
+        (void)snprintf(what, sizeof what,
+                       "%s holds the model of the first %" PRId64 " rows, which can be used as it is, or trained on with --resume", out,
                        result.progressive.rows);
         if (result.outgrew.code != CT_OK) {
-            code = ct_fail(status, CT_INVALID, "%s; %s, or trained on with --resume and more memory", result.outgrew.message, what);
+            code = ct_fail(status, CT_INVALID, "%s; %s and more memory", result.outgrew.message, what);
         } else {
             (void)ct_fail(status, CT_CANCELLED, "stopped");
             code = ct_stop_explain(what, status);
