@@ -38,6 +38,8 @@ typedef struct guess {
     ct_arena arena;
     piece *lines;
     size_t line_count;
+    size_t uneven; /* lines of another number of columns */
+    size_t quoted; /* lines with a value that begins with a quote */
     char separator;
     size_t column_count;
     bool header;
@@ -82,6 +84,15 @@ static size_t count_of(piece line, char c) {
     return count;
 }
 
+static size_t count_quoted(const guess *g, char separator) {
+    size_t quoted = 0;
+    for (size_t i = 0; i < g->line_count; i++) {
+        const piece line = g->lines[i];
+        quoted += line.text[0] == '"' || memmem(line.text, line.bytes, (const char[]){separator, '"'}, 2) != NULL;
+    }
+    return quoted;
+}
+
 /* The separator whose number in a line is most often the same; the first of equal ones. */
 static ct_code choose_separator(guess *g, const char *source, ct_status *status) {
     static const char separators[] = "\t,;| ";
@@ -106,8 +117,10 @@ static ct_code choose_separator(guess *g, const char *source, ct_status *status)
         g->column_count = number + 1;
     }
     if (best * 10 < g->line_count * 9)
-        return ct_fail(status, CT_INVALID, "%s: no separator (tab , ; | blank) cuts nine of ten lines into the same number of columns",
-                       source);
+        return ct_fail(status, CT_INVALID, "%s: no separator (tab , ; | blank) cuts nine of ten lines into the same number of columns%s",
+                       source, count_quoted(g, ',') > 0 ? "; quotes do not hold a value together here: convert the log first" : "");
+    g->quoted = count_quoted(g, g->separator);
+    g->uneven = g->line_count - best;
     if (g->column_count > CT_SCHEMA_MAX_FIELDS)
         return ct_fail(status, CT_INVALID, "%s: %zu columns, more than %d", source, g->column_count, CT_SCHEMA_MAX_FIELDS);
     return CT_OK;
@@ -401,8 +414,17 @@ static ct_code write_yaml(const guess *g, const ct_guess_options *options, char 
     FILE *out = open_memstream(&text, &bytes);
     if (!out) return ct_fail_memory(status, 4096, "a schema");
     (void)fprintf(out, "# Guessed from %zu rows: look at every line. Fields are candidate's where `side: context` is not said.\n",
-                  g->line_count - (g->header ? 1 : 0));
+                  g->line_count - g->uneven - (g->header ? 1 : 0));
     if (is_criteo(g)) (void)fprintf(out, "# It looks like a log of Criteo's: `--schema criteo` is that, with its names.\n");
+    if (g->uneven > 0)
+        (void)fprintf(out, "# %zu of %zu lines do not have %zu columns and were not looked at: they would be bad rows.\n", g->uneven,
+                      g->line_count, g->column_count);
+    if (g->quoted > 0)
+        (void)fprintf(
+            out,
+            "# %zu lines have a value that begins with a quote: it is part of the value, and a separator between quotes ends it.\n"
+            "# A log in quoted CSV is converted first ('|' any tool that prints tabs).\n",
+            g->quoted);
     (void)fprintf(out, "name: ");
     put_quoted(out, options->name, strlen(options->name));
     (void)fprintf(out, "\nformat: {separator: \"%s\", header: %s, columns: %zu}\nfields:\n",

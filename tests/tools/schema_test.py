@@ -105,6 +105,17 @@ def criteo(work):
     assert "Guessed from 50 rows" in schema("--rows", "50", log) or "Guessed from 51 rows" in schema("--rows", "50", log)
 
 
+def quotes(work):
+    """Quotes are no syntax in a log: whoever has quoted CSV is told so, and how many lines would be bad rows."""
+    rows = [f'{n % 2},u{n % 9},' + ('"Heat, 1995"' if n % 50 == 7 else f"film{n}") for n in range(200)]
+    text = schema(write(work, "films.csv", ["clicked,user,title"] + rows))
+    assert "Guessed from 196 rows" in text and "# 4 of 201 lines do not have 3 columns" in text, text
+    assert "# 4 lines have a value that begins with a quote" in text, text
+    text = schema(write(work, "plain.csv", ["clicked,user,title"] + [row.replace('"Heat, 1995"', 'the "Heat"') for row in rows]))
+    assert "Guessed from 200 rows" in text and "quote" not in text and "do not have" not in text, text
+    assert "quotes do not hold" in schema(write(work, "all.csv", [f'"{n}","a{", b" * (n % 3)}"' for n in range(30)]), code=1)
+
+
 def refusals(work):
     for name, content, word in (("empty", b"", "no rows"), ("blank", b"\n\n", "no rows"), ("one", b"a\nb\nc\n", "no separator"),
                                 ("uneven", b"".join(b"a," * (n % 7) + b"b\n" for n in range(100)), "no separator"),
@@ -128,7 +139,7 @@ def refusals(work):
 
 
 with tempfile.TemporaryDirectory(dir=os.environ.get("TEST_TMPDIR")) as work:
-    for case in (shop, ratings, criteo, refusals):
+    for case in (shop, ratings, criteo, quotes, refusals):
         case(work)
 for failure in failures:
     print(failure)
