@@ -34,6 +34,20 @@ printed = open('out').read().split('evaluation')[1]
 assert f'auc {alone[\"auc\"]:.5f}' in printed and f'log_loss {alone[\"log_loss\"]:.5f}' in printed, printed"
 done
 
+echo "a log to evaluate on that can't be read is told before the training where that is possible; else the model is kept"
+mkdir folder.tsv
+for name in none.tsv folder.tsv; do
+    train 1 --model lr --batch 256 --train '|touch began; cat day1.tsv' --eval day2.tsv $name --out unjudged
+    has err "^clicktower train: $name: (cannot open|is a folder)"
+done
+[ ! -e began ] && [ ! -e unjudged ] || wrong "the training began, though a log to evaluate on is not there"
+gzip -c day2.tsv | head -c 20000 >cut.tsv.gz
+train 1 --model lr --batch 256 --train day1.tsv --eval cut.tsv.gz --out unjudged
+has out '^trained +rows 6000 '
+grep -q '^evaluation' out && wrong "an evaluation that failed was printed"
+has err '^clicktower train: cut.tsv.gz: cut gzip data: .*; unjudged holds the trained model, which was not evaluated'
+[ "$(digest unjudged)" = "$(digest plain-lr)" ] || wrong "the model that was kept is another one"
+
 echo "where the time went: parts that do not overlap add up to the whole; the reader's are processor time beside it"
 train 0 --model dnn --batch 256 --train log.tsv --out profiled --profile
 check "the profile" "

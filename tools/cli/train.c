@@ -286,6 +286,10 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     ct_warn_report("train", "evaluation", &result.eval_report);
     print_summary(out, publish, epochs, &result);
     if (profile) print_profile(model, pool, &result);
+    if (result.unevaluated.code != CT_OK)
+        code =
+            ct_fail(status, result.unevaluated.code, "%s; %s holds the trained model, which was not evaluated: `clicktower eval` does that",
+                    result.unevaluated.message, out);
     if (result.stopped) {
         char what[CT_STATUS_MESSAGE_BYTES / 2];
         (void)snprintf(what, sizeof what,
