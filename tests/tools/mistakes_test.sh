@@ -32,6 +32,8 @@ what_is_read_is_not_replaced() {
     keeps clicks.tsv "--html clicks.tsv" report --table clicks.tsv --html clicks.tsv
     keeps clicks.tsv "--json clicks.tsv" report --table clicks.tsv --json clicks.tsv
     rm same.tsv
+    expect 1 "--json none/m.json: cannot write into folder none: " eval --model model --data '|touch began; cat log.tsv' --json none/m.json
+    [ -e began ] && wrong "a folder that is not there was told behind the work"
     expect 0 "" convert --schema criteo --in log.tsv --out /dev/null
 }
 
