@@ -147,6 +147,11 @@ def main():
         for wrong, word in ((["--candidates", "0"], "--candidates"), (["--as", "perl"], "json|python|go"), ([], "--model")):
             done = subprocess.run([PROGRAM, "example", *(["--model", folders["user"]] if wrong else []), *wrong], stderr=subprocess.PIPE, text=True)
             assert done.returncode == 2 and word in done.stderr, done
+        # A token that is not UTF-8 has no text: it is told, not printed as another one.
+        first = open(criteo_log, "rb").readline().split(b"\t")
+        row = b"\t".join(first[:20] + [b"caf\xe9"] + first[21:])
+        done = subprocess.run([PROGRAM, "example", "--model", folders["criteo"], "--data", "-"], input=row, capture_output=True)
+        assert done.returncode == 1 and done.stdout == b"" and b"field 'C7': 'caf\\xe9' is not UTF-8" in done.stderr, done
     finally:
         server.stop()
 

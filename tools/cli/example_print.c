@@ -7,11 +7,11 @@
 
 typedef Clicktower__V1__Column column_message;
 
-/* A text in double quotes with JSON's escapes, which Python's and Go's literals share. */
+/* A text (UTF-8) in double quotes with JSON's escapes, which Python's and Go's literals share. */
 static void put_text(FILE *out, ProtobufCBinaryData text) {
     json_t *json = json_stringn(text.len ? (const char *)text.data : "", text.len);
     char *quoted = json ? json_dumps(json, JSON_ENCODE_ANY) : NULL;
-    (void)fputs(quoted ? quoted : "\"\"", out); /* NULL: a log's token that is not UTF-8 */
+    (void)fputs(quoted ? quoted : "\"\"", out);
     free(quoted);
     json_decref(json);
 }

@@ -71,7 +71,7 @@ ct_code ct_verb_score(int argc, char **argv, ct_status *status) {
     const ct_command command = {
         "score",
         "Sends rows of a log to a server and prints what `eval --predictions` prints: one probability a line, in the "
-        "order of the rows.",
+        "order of the rows. A bad row, which `eval` leaves out, ends it.",
         "  clicktower score --to 127.0.0.1:8500 --data day_1.gz\n"
         "  clicktower score --to 127.0.0.1:8500 --data - --schema shop.yaml --context",
         NULL,
