@@ -195,6 +195,15 @@ train 0 "${dnn[@]}" --set embedding.min_count=1000000 --train day1.tsv --out rar
 has err 'none of the [0-9]+ keys has a row of its own, as none was seen 1000000 times'
 check "warnings stand in metrics.json" "assert any('row of its own' in w for w in json.load(open('rare/metrics.json'))['warnings'])"
 
+echo "vectors whose ids are not written as in the log"
+expect 0 "" synth --rows 2000 --seed 3 --out items.tsv --vectors items.npy --schema-out items.yaml
+sed 's/^/item-/' items.txt >other.txt
+sed 's/items.txt/other.txt/' items.yaml >other.yaml
+vectors=(--model dnn --set 'deep=[8]' --train items.tsv --set 'features=[C1,item_vector]')
+expect 0 "^trained" train --schema items.yaml "${vectors[@]}" --out with
+silent "vectors that are found"
+expect 0 "warning: 'item_vector' has no vector for any value of 'C2' in the first 2000 rows" train --schema other.yaml "${vectors[@]}" --out without
+
 echo "memory does not grow with the log"
 peak() { /usr/bin/python3 - "$program" "$@" <<'END'
 import resource, subprocess, sys
