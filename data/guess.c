@@ -25,7 +25,7 @@ typedef struct piece {
 typedef struct column {
     piece name; /* in the header */
     size_t values, missing;
-    size_t integers, canonical, numbers, fractions, zeros, ones, rising;
+    size_t integers, canonical, numbers, fractions, zeros, ones, rising, dates;
     size_t inner[3]; /* values that hold ',', '|' or ';' */
     double low, high, last;
     uint64_t *seen; /* (SET_SLOTS) hashes; 0 = free */
@@ -143,6 +143,13 @@ static bool split(const guess *g, piece line) {
 
 static bool parse(piece cell, double *out) { return ct_parse_f64(cell.text, cell.bytes, out); }
 
+/* 2024-01-31..., 2024/1/31... */
+static bool is_date(piece cell) {
+    size_t digits = 0;
+    while (digits < cell.bytes && isdigit((unsigned char)cell.text[digits])) digits++;
+    return digits == 4 && cell.bytes >= 8 && (cell.text[4] == '-' || cell.text[4] == '/') && isdigit((unsigned char)cell.text[5]);
+}
+
 static void look_at(column *c, piece cell) {
     if (cell.bytes == 0) {
         c->missing++;
@@ -152,6 +159,7 @@ static void look_at(column *c, piece cell) {
     int64_t integer;
     const bool number = parse(cell, &value), whole = ct_parse_i64(cell.text, cell.bytes, &integer);
     c->numbers += number;
+    c->dates += is_date(cell);
     c->integers += whole;
     c->fractions += number && !whole;
     if (whole) {
@@ -267,6 +275,7 @@ static kind kind_of(const guess *g, const column *c) {
     const bool id_name = is_named(c, "id|ids|uid|guid|uuid|user|item|movie|product|code|zip|hash|category|brand|device|ad|campaign");
     if (c->values == 0) return (kind){NULL, "", "always missing"};
     if (c->different == 1 && c->missing == 0) return (kind){NULL, "", "always the same"};
+    if (c->dates == c->values) return (kind){NULL, "", "a date; a time is read as seconds or milliseconds since 1970"};
     const char *many = many_of(c);
     if (many && *many != '\0' && !(g->separator == many[sizeof ", separator: \"" - 1])) return (kind){"id", many, "several values"};
     if (c->numbers < c->values) return (kind){"id", "", "not all are numbers"};

@@ -57,12 +57,12 @@ def write(work, name, lines, newline="\n"):
 
 def shop(work):
     draw = random.Random(1)
-    lines = ["click,user_id,itemId,price,likes,timestamp,session,zip,note,empty,Zeit \u00fcber \"alles\""]
+    lines = ["click,user_id,itemId,price,likes,timestamp,session,zip,note,empty,Zeit \u00fcber \"alles\",day"]
     for row in range(1500):
         likes = "|".join(str(draw.randrange(300)) for _ in range(row % 4))
         lines.append(",".join([str(int(draw.random() < 0.3)), f"u{draw.randrange(90)}", str(draw.randrange(10**6)), f"{draw.random() * 30:.2f}",
                                likes, str(1700000000000 + row * 1000), f"s{row // 5}", f"{draw.randrange(10000):05d}", "same", "",
-                               str(draw.randrange(9000))]))
+                               str(draw.randrange(9000)), f"2024-{row % 12 + 1:02d}-07 10:00:00"]))
     log = write(work, "shop.csv.gz", lines, "\r\n")
     text = schema("--name", "my shop", log)
     check("a table with a header", fields(text), [
@@ -70,10 +70,11 @@ def shop(work):
         ("itemId", "id", "itemId", "type: integer"), ("price", "number", "price", ""), ("likes", "id", "likes", 'separator: "|"'),
         ("timestamp", "time", "timestamp", "time_unit: milliseconds"), ("session", "id", "session", "side: context"),
         ("group", "group", "session", ""), ("zip", "id", "zip", ""), ('Zeit \u00fcber "alles"', "number", 'Zeit \u00fcber "alles"', "")])
-    check("its format", re.search(r"^format: (.*)$", text, re.M).group(1), '{separator: ",", header: true, columns: 11}')
+    check("its format", re.search(r"^format: (.*)$", text, re.M).group(1), '{separator: ",", header: true, columns: 12}')
     check("its name", re.search(r"^name: (.*)$", text, re.M).group(1), '"my shop"')
     check("what is left out", re.findall(r"# column (.*) is left out: (.*)$", text, re.M),
-          [('"note"', "always the same"), ('"empty"', "always missing")])
+          [('"note"', "always the same"), ('"empty"', "always missing"),
+           ('"day"', "a date; a time is read as seconds or milliseconds since 1970")])
     trains(work, log, text)
     check("the same from standard input", schema("--name", "my shop", "-", data=gzip.open(log).read()), text)
 
