@@ -125,6 +125,15 @@ static void print_profile(const ct_model *model, const ct_pool *pool, const ct_t
     for (size_t i = 0; i < sizeof reading / sizeof *reading; i++) print_part(&reading[i], result->train_seconds);
 }
 
+/* By their names: neither may be there yet. */
+static bool is_within(const char *path, const char *folder) {
+    while (strncmp(path, "./", 2) == 0) path += 2;
+    while (strncmp(folder, "./", 2) == 0) folder += 2;
+    size_t bytes = strlen(folder);
+    while (bytes > 1 && folder[bytes - 1] == '/') bytes--;
+    return strncmp(path, folder, bytes) == 0 && (path[bytes] == '\0' || path[bytes] == '/');
+}
+
 ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     const char *schema_name = NULL, *model_name = NULL, *out = NULL, *precision = NULL, *init = NULL, *device = "auto";
     ct_text_list train = {0}, eval = {0}, sets = {0};
@@ -217,8 +226,9 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
         goto done;
     }
     CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&train, &eval}, 2, epochs, status), done);
-    if (publish != NULL && strcmp(publish, out) == 0) {
-        code = ct_fail(status, CT_USAGE, "--publish and --out are both %s: give each a folder of its own", out);
+    if (publish != NULL && is_within(publish, out)) {
+        code = ct_fail(status, CT_USAGE,
+                       "--publish %s is, or lies in, --out %s, which is replaced as a whole: give each a folder of its own", publish, out);
         goto done;
     }
     const atomic_bool *stop = ct_stop_on_signals();
