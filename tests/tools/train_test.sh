@@ -90,6 +90,12 @@ train 1 --model dnn --train day2.tsv --init nowhere --out today3
 has err '^clicktower train: --init nowhere: nowhere: no such folder'
 train 0 --model dnn --batch 256 --train day2.tsv --init plain-dnn --out today # it is there
 has err 'today holds a model, which stays until this run writes its own'
+[ "$(wc -l <err)" -eq 1 ] || wrong "more than one warning: $(cat err)"
+mkdir today/notes && touch today/notes/mine.txt
+train 0 --model lr --train day2.tsv --out today
+has err 'warning: notes/mine.txt is no part of the model in today and goes when this run replaces the folder'
+train 0 --model dnn --batch 256 --train day2.tsv --init plain-dnn --out today
+[ "$(wc -l <err)" -eq 1 ] || wrong "a folder of the program's own parts: $(cat err)"
 train 0 --model dnn --batch 256 --train day2.tsv --init plain-dnn --checkpoint-rows 1000 --out again
 [ "$(digest today)" = "$(digest again)" ] || wrong "the same run twice gives other bits"
 cp -r again broken && rm broken/tables/store.json

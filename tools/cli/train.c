@@ -68,10 +68,30 @@ static ct_code begin_with(ct_model *model, const char *folder, json_t **out_line
     return CT_OK;
 }
 
+/* A model folder is replaced as a whole, with what somebody has put beside the model. */
+static void warn_of_others(const char *out) {
+    static const char *const parts[] = {"manifest",     "schema.yaml", "model.yaml",   "tower.safetensors", "tables", "histories",
+                                        "metrics.json", "curve.jsonl", "trainer.json", "train.html",        "resume", "publish.json"};
+    ct_file_list files;
+    ct_status ignored = CT_STATUS_INIT;
+    if (ct_folder_list(out, &files, &ignored) != CT_OK) return;
+    for (size_t i = 0; i < files.count; i++) {
+        const size_t bytes = strcspn(files.names[i], "/");
+        bool known = false;
+        for (size_t p = 0; p < sizeof parts / sizeof *parts && !known; p++)
+            known = strlen(parts[p]) == bytes && memcmp(parts[p], files.names[i], bytes) == 0;
+        if (known) continue;
+        ct_warn("train", "%s is no part of the model in %s and goes when this run replaces the folder: move it away", files.names[i], out);
+        break;
+    }
+    ct_file_list_deinit(&files);
+}
+
 static ct_code check_out(const char *out, bool resume, const char *init, ct_status *status) {
     if (resume && init != NULL)
         return ct_fail(status, CT_USAGE, "--resume goes on with the training of --out, --init begins a new one: give one of them");
     if (!resume && ct_model_folder_is(out)) ct_warn("train", "%s holds a model, which stays until this run writes its own", out);
+    if (ct_model_folder_is(out)) warn_of_others(out);
     return CT_OK;
 }
 
