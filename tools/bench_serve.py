@@ -357,7 +357,7 @@ def bench_limited(tools, results, work):
 
 # --- answers before the model is loaded ---
 
-EARLY_WORLD = ["--users", "1000000", "--items", "300000", "--vocabulary", "1000000", "--tail", "1000000000", "--tail-slope", "0"]  # no skew: 14 new keys a row
+EARLY_WORLD = ["--users", "1000000", "--items", "300000", "--vocabulary", "1000000", "--tail", "1000000000", "--tail-slope", "0"]  # 14 ids without skew
 
 
 def forget(folder):
