@@ -5,7 +5,6 @@
 
 #include "base/arena.h"
 #include "base/hash.h"
-#include "base/text.h"
 #include "model/model.h"
 #include "serving/client.h"
 #include "serving/decode.h"
@@ -114,18 +113,14 @@ static size_t keep_used(const ct_model *model, column_message **columns, size_t 
     return kept;
 }
 
-/* A log's tokens may be any bytes; the forms that are printed hold text. */
-static ct_code check_texts(column_message *const *columns, size_t count, ct_status *status) {
-    for (size_t i = 0; i < count; i++) {
-        for (size_t t = 0; t < columns[i]->n_tokens; t++) {
-            const ProtobufCBinaryData token = columns[i]->tokens[t];
-            char shown[64];
-            if (ct_utf8_is_valid(token.data, token.len)) continue;
-            return ct_fail(status, CT_INVALID, "field '%.*s': '%s' is not UTF-8, and can't be printed as text; give other rows",
-                           (int)columns[i]->name.len, (const char *)columns[i]->name.data,
-                           ct_text_show((const char *)token.data, token.len, shown, sizeof shown));
-        }
-    }
+/* What is printed is text: JSON, Python and Go have no other tokens than UTF-8. */
+static ct_code check_tokens(column_message *const *columns, size_t count, ct_status *status) {
+    for (size_t c = 0; c < count; c++)
+        for (size_t i = 0; i < columns[c]->n_tokens; i++)
+            if (!ct_utf8_is_valid(columns[c]->tokens[i].data, columns[c]->tokens[i].len))
+                return ct_fail(status, CT_INVALID,
+                               "%.*s: value %zu of these rows is not UTF-8, so no example can say it: begin with other rows",
+                               (int)columns[c]->name.len, (const char *)columns[c]->name.data, i + 1);
     return CT_OK;
 }
 
@@ -135,8 +130,8 @@ static ct_code print_request(void *context, const request_message *from, ct_aren
     request_message request = *from;
     request.n_context = keep_used(c->model, request.context, request.n_context);
     request.n_candidates = keep_used(c->model, request.candidates, request.n_candidates);
-    CT_TRY(check_texts(request.context, request.n_context, status));
-    CT_TRY(check_texts(request.candidates, request.n_candidates, status));
+    CT_TRY(check_tokens(request.context, request.n_context, status));
+    CT_TRY(check_tokens(request.candidates, request.n_candidates, status));
     request.model = ct_text_data(c->model_name ? c->model_name : "");
     const ct_example example = {.request = &request, .to = c->to};
     c->print(stdout, &example);
