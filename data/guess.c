@@ -4,7 +4,6 @@
 #include "data/guess.h"
 
 #include <ctype.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include "base/arena.h"
 #include "base/hash.h"
 #include "base/text.h"
+#include "base/yaml.h"
 #include "data/internal.h"
 
 enum { DEFAULT_ROWS = 10000, SAMPLE_BYTES = 64 << 20, SET_SLOTS = 1 << 15, CODES = 32, NAME_BYTES = 256 };
@@ -168,9 +168,7 @@ static void look_at(column *c, piece cell) {
 static bool is_name(piece cell) {
     double number;
     if (cell.bytes == 0 || cell.bytes >= NAME_BYTES || parse(cell, &number)) return false;
-    json_t *text = json_stringn(cell.text, cell.bytes); /* NULL: not UTF-8 */
-    json_decref(text);
-    return text && (isalpha((unsigned char)cell.text[0]) || cell.text[0] == '_');
+    return ct_utf8_is_valid(cell.text, cell.bytes) && (isalpha((unsigned char)cell.text[0]) || cell.text[0] == '_');
 }
 
 /* Names in every column, no two alike, above at least one column of numbers or, where there are none, words that name a column often. */
@@ -269,25 +267,22 @@ static kind kind_of(const guess *g, const column *c) {
 
 /* --- YAML --- */
 
-static void put_quoted(FILE *out, const char *text, size_t bytes) {
-    json_t *json = json_stringn(text, bytes);
-    char *quoted = json ? json_dumps(json, JSON_ENCODE_ANY) : NULL;
-    (void)fputs(quoted ? quoted : "\"\"", out); /* JSON's strings are YAML's */
-    free(quoted);
-    json_decref(json);
-}
-
+/* A column's name may hold what a field's may not. */
 static void put_name(FILE *out, const guess *g, size_t c, const char *kind_name) {
-    if (g->header)
-        put_quoted(out, g->columns[c].name.text, g->columns[c].name.bytes);
-    else
+    const piece name = g->columns[c].name;
+    char text[NAME_BYTES];
+    if (!g->header) {
         (void)fprintf(out, "%s%zu", kind_name, c + 1);
+        return;
+    }
+    for (size_t i = 0; i < name.bytes; i++) text[i] = ct_name_may_hold(name.text[i]) ? name.text[i] : '_';
+    ct_yaml_put_string(out, text, name.bytes);
 }
 
 static void put_column(FILE *out, const guess *g, size_t c) {
     (void)fprintf(out, ", column: ");
     if (g->header)
-        put_quoted(out, g->columns[c].name.text, g->columns[c].name.bytes);
+        ct_yaml_put_string(out, g->columns[c].name.text, g->columns[c].name.bytes);
     else
         (void)fprintf(out, "%zu", c + 1);
 }
@@ -404,7 +399,7 @@ static ct_code write_yaml(const guess *g, const ct_guess_options *options, char 
                   g->line_count - (g->header ? 1 : 0));
     if (is_criteo(g)) (void)fprintf(out, "# It looks like a log of Criteo's: `--schema criteo` is that, with its names.\n");
     (void)fprintf(out, "name: ");
-    put_quoted(out, options->name, strlen(options->name));
+    ct_yaml_put_string(out, options->name, strlen(options->name));
     (void)fprintf(out, "\nformat: {separator: \"%s\", header: %s, columns: %zu}\nfields:\n",
                   g->separator == '\t' ? "\\t" : (const char[]){g->separator, '\0'}, g->header ? "true" : "false", g->column_count);
     const size_t fields = put_fields(out, g);
@@ -422,7 +417,7 @@ static ct_code write_yaml(const guess *g, const ct_guess_options *options, char 
     ct_schema_destroy(schema);
     if (code != CT_OK) {
         free(text);
-        return code;
+        return ct_fail_within(status, "%s: no schema can be guessed", options->source);
     }
     *out_yaml = text;
     return CT_OK;
