@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/text.h"
 
 enum { PATH_BYTES = 160, SHOWN_BYTES = 60 };
@@ -240,6 +241,26 @@ ct_code ct_message_from_json(ct_arena *arena, const ProtobufCMessageDescriptor *
                              ct_status *status) {
     const place at = {""};
     return read_message(arena, type, &at, json, out_message, status);
+}
+
+ct_code ct_message_pack_json(ct_arena *arena, const ProtobufCMessageDescriptor *type, const char *body, size_t bytes, uint8_t **out_packed,
+                             size_t *out_bytes, ct_status *status) {
+    json_t *json = NULL;
+    if (ct_json_parse(body, bytes, "the body", &json, status) != CT_OK) return status->code = CT_INVALID;
+    ProtobufCMessage *message = NULL;
+    ct_code code = ct_message_from_json(arena, type, json, &message, status);
+    if (code == CT_OK) {
+        const size_t packed_bytes = protobuf_c_message_get_packed_size(message);
+        uint8_t *packed = ct_arena_alloc(arena, packed_bytes + 1);
+        if (packed) {
+            *out_bytes = protobuf_c_message_pack(message, packed);
+            *out_packed = packed;
+        } else {
+            code = ct_fail_memory(status, packed_bytes, "a request");
+        }
+    }
+    json_decref(json);
+    return code;
 }
 
 /* --- the other way --- */
