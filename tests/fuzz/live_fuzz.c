@@ -29,7 +29,7 @@ static void prepare(void) {
     static const char experiment_text[] = "name: e\narms: [{name: a}, {name: b}]\n";
     ct_status status = CT_STATUS_INIT;
     if (folder != NULL) return;
-    folder = temp_folder();
+    folder = fuzz_folder();
     exposures = temp_path(folder, "exposures-1.jsonl");
     feedback = temp_path(folder, "feedback-1.jsonl.part");
     experiment = temp_path(folder, "e.yaml");
