@@ -61,12 +61,12 @@ static ct_code read_integer(const place *at, const json_t *json, int64_t low, in
         if (!ct_parse_i64(json_string_value(json), json_string_length(json), &value))
             return ct_fail(status, CT_INVALID, "%s is \"%s\": a whole number is wanted", at->text,
                            ct_text_show(json_string_value(json), json_string_length(json), shown, sizeof shown));
-    } else if (json_is_real(json) && json_real_value(json) == floor(json_real_value(json)) && fabs(json_real_value(json)) <= 0x1p53) {
+    } else if (json_is_real(json) && json_real_value(json) == floor(json_real_value(json)) && fabs(json_real_value(json)) < 0x1p53) {
         value = (int64_t)json_real_value(json);
     } else {
         return json_is_real(json)
                    ? ct_fail(status, CT_INVALID,
-                             "%s is %.17g: a whole number is wanted; one beyond 2^53 without a point or an exponent, or as a text",
+                             "%s is %.17g: a whole number is wanted; one from 2^53 on without a point or an exponent, or as a text",
                              at->text, json_real_value(json))
                    : wrong_type(at, "a whole number", json, status);
     }
