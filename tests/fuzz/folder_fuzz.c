@@ -1,4 +1,5 @@
-/* A model folder that a training has written, with one of its files as the input says. Input: which file, how it is read, its text.
+/* What a training has published, a model folder and a delta to follow it, with one file as the input says. Input: which file, how it is
+ * read, its text.
  * `how`: the lowest bits are a mode; REPAIRED puts the right checksum of its own into a file that has one, so that what lies behind it is
  * reached. The manifest tells of the file as it is now, so it is no damage but what somebody made: the folder is refused with a message
  * that names it, or is a model that can be read and asked. */
@@ -11,6 +12,7 @@
 #include "base/json.h"
 #include "data/reader.h"
 #include "data/vectors.h"
+#include "embedding_store/delta_internal.h"
 #include "model/publication.h"
 #include "tests/base/temp.h"
 #include "tests/fuzz/fuzz.h"
@@ -20,9 +22,9 @@ const char *const fuzz_name = "folder_fuzz";
 enum { READ, WITHIN, EARLY, FOLLOW, TRAIN, LOOK, MODES, REPAIRED = 8, INPUT_HEAD = 2, ROWS = 64, BATCH_ROWS = 32, VECTORS = 5, DIM = 2 };
 
 /* The filter has 1 MiB: the input stands for its beginning. */
-enum { MANIFEST, STORE, FILTER, PUBLISH, SCHEMA, MODEL, TOWER, HISTORIES, FILES };
-static const char *const names[FILES] = {"manifest",    "tables/store.json", "tables/table-0.filter", "publish.json",
-                                         "schema.yaml", "model.yaml",        "tower.safetensors",     "histories/00"};
+enum { MANIFEST, STORE, FILTER, PUBLISH, SCHEMA, MODEL, TOWER, HISTORIES, FOLDER_FILES, DELTA = FOLDER_FILES, FILES };
+static const char *const names[FOLDER_FILES] = {"manifest",    "tables/store.json", "tables/table-0.filter", "publish.json",
+                                                "schema.yaml", "model.yaml",        "tower.safetensors",     "histories/00"};
 
 static char *top, *folder, *live, *paths[FILES], *texts[FILES];
 static size_t text_bytes[FILES];
@@ -40,7 +42,7 @@ static const char schema_text[] =
     "  - {name: liked, kind: history, of: item, clicked: true, max: 3, pooling: attention}\n"
     "  - {name: near, kind: similarity, of: liked, vector: text, tiers: 2}\n";
 
-static void train(ct_model *model, const char *log) {
+static void train(ct_model *model, const char *log, int first) {
     ct_status status = CT_STATUS_INIT;
     ct_reader_options options = CT_READER_OPTIONS_INIT;
     ct_reader *reader = NULL;
@@ -48,7 +50,7 @@ static void train(ct_model *model, const char *log) {
     float logits[BATCH_ROWS];
     FILE *file = fopen(log, "w");
     FUZZ_MUST(file != NULL);
-    for (int r = 0; r < ROWS; r++)
+    for (int r = first; r < first + ROWS; r++)
         FUZZ_MUST(fprintf(file, "%d\tu%d\t%d\t%d.5\t%d\t%s\n", r % 3 == 0, r % 5, 1 + r * r % 7, r, 1000 * r, r % 2 ? "a,b" : "b") > 0);
     FUZZ_MUST(fclose(file) == 0);
     options.sources = (const char *const *)&log;
@@ -63,7 +65,7 @@ static void train(ct_model *model, const char *log) {
     ct_reader_close(reader);
 }
 
-static void write_folder(void) {
+static void publish(void) {
     static const char *const sets[] = {"embedding.dim=2",
                                        "deep=[4]",
                                        "cross.layers=1",
@@ -86,8 +88,15 @@ static void write_folder(void) {
     FUZZ_MUST(ct_model_spec_load("dcn-v2", sets, sizeof sets / sizeof *sets, &spec, &status) == CT_OK);
     const ct_model_options options = {.seed = 1, .batch_rows = BATCH_ROWS, .pool = pool};
     FUZZ_MUST(ct_model_create(schema, spec, &options, &model, &status) == CT_OK);
-    train(model, log);
+    ct_model_expect_deltas(model);
+    FUZZ_MUST(ct_model_track_changes(model, &status) == CT_OK);
+    train(model, log, 0);
     FUZZ_MUST(ct_model_publish_base(model, folder, 12, metrics, &status) == CT_OK);
+    ct_delta_facts facts = {.sequence = 13, .base_sequence = 12};
+    FUZZ_MUST(ct_model_digest(model, facts.base, &status) == CT_OK);
+    memcpy(facts.from, facts.base, sizeof facts.from);
+    train(model, log, ROWS);
+    FUZZ_MUST(ct_model_publish_delta(model, paths[DELTA], &facts, &status) == CT_OK);
     json_decref(metrics);
     ct_model_destroy(model);
     ct_model_spec_destroy(spec);
@@ -103,10 +112,11 @@ static void prepare(void) {
     top = fuzz_folder();
     folder = temp_path(top, "model");
     live = temp_path(top, "live");
-    write_folder();
+    for (size_t f = 0; f < FOLDER_FILES; f++) paths[f] = temp_path(folder, names[f]);
+    paths[DELTA] = temp_path(top, "delta");
+    publish();
     FUZZ_MUST(ct_model_manifest(folder, true, &manifest, &status) == CT_OK);
     for (size_t f = 0; f < FILES; f++) {
-        paths[f] = temp_path(folder, names[f]);
         FUZZ_MUST(ct_file_read(paths[f], 16 << 20, &texts[f], &text_bytes[f], &status) == CT_OK);
     }
 }
@@ -165,6 +175,62 @@ static void repair_filter(char *text, size_t bytes) {
     ct_put_le64(text + bytes - 8, ct_hash64(text + 24, bytes - 32, ct_hash64(text, 24, 0)));
 }
 
+/* As far as its offsets lead: the blocks of a section, a tensor's values, and the checksum of what it says of tables. */
+static void repair_description(json_t *json, char *file, size_t bytes) {
+    json_t *item, *store = json_object_get(json, "store");
+    size_t i;
+    char hex[17];
+    json_array_foreach(json_object_get(json, "sections"), i, item) {
+        const ct_delta_section section = {.table = (size_t)json_integer_value(json_object_get(item, "table")),
+                                          .filter = json_is_true(json_object_get(item, "filter"))};
+        const json_int_t begin = json_integer_value(json_object_get(item, "offset"));
+        for (size_t at = begin >= 0 && (size_t)begin < bytes ? (size_t)begin : bytes; bytes - at >= 16;) {
+            const size_t payload = ct_get_le32(file + at);
+            if (payload > bytes - at - 16) break;
+            ct_put_le64(file + at + 8 + payload, ct_delta_block_hash(file + at, payload, &section));
+            at += 16 + payload;
+        }
+    }
+    json_array_foreach(json_object_get(json, "tensors"), i, item) {
+        const json_int_t at = json_integer_value(json_object_get(item, "offset")), rows = json_integer_value(json_object_get(item, "rows")),
+                         columns = json_integer_value(json_object_get(item, "columns"));
+        const char *type = json_string_value(json_object_get(item, "type"));
+        const size_t each = type != NULL && strcmp(type, "F32") == 0 ? 4 : 8;
+        if (at < 0 || (size_t)at > bytes || rows < 0 || columns < 0 || rows > FUZZ_MAX_BYTES || columns > FUZZ_MAX_BYTES) continue;
+        if ((size_t)rows * (size_t)columns * each > bytes - (size_t)at) continue;
+        (void)snprintf(hex, sizeof hex, "%016llx", (unsigned long long)ct_hash64(file + at, (size_t)rows * (size_t)columns * each, 0));
+        (void)json_object_set_new(item, "xxh3", json_string(hex));
+    }
+    char *text = store != NULL ? json_dumps(store, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    char *repaired = text != NULL ? repair_store(text, strlen(text)) : NULL;
+    if (repaired != NULL) (void)json_object_set_new(json, "store", json_loads(repaired, 0, NULL));
+    free(text);
+    free(repaired);
+}
+
+/* The head says where the description begins. */
+static void put_delta(const char *text, size_t bytes, bool repaired) {
+    char *file = calloc(1, bytes + CT_DELTA_HEAD_BYTES), *description = NULL;
+    FUZZ_MUST(file != NULL);
+    memcpy(file, text, bytes);
+    const uint64_t at = ct_get_le64(file + 16);
+    json_t *json = repaired && at >= CT_DELTA_HEAD_BYTES && at < bytes ? json_loadb(file + at, bytes - at, 0, NULL) : NULL;
+    if (json_is_object(json)) {
+        repair_description(json, file, at);
+        description = json_dumps(json, JSON_COMPACT);
+        FUZZ_MUST(description != NULL);
+        ct_put_le64(file + 8, at + strlen(description));
+        ct_put_le64(file + 24, ct_hash64(description, strlen(description), 0));
+        ct_put_le64(file + 32, ct_hash64(file, 32, 0));
+    }
+    FILE *to = fopen(paths[DELTA], "wb");
+    FUZZ_MUST(to != NULL && fwrite(file, 1, description != NULL ? at : bytes, to) > 0);
+    FUZZ_MUST((description == NULL || fputs(description, to) >= 0) && fclose(to) == 0);
+    json_decref(json);
+    free(description);
+    free(file);
+}
+
 /* Of a manifest: its own list of files, or that of the folder. */
 static void put_manifest(const char *text, size_t bytes, bool repaired) {
     json_t *json = repaired ? json_loadb(text, bytes, JSON_REJECT_DUPLICATES, NULL) : NULL;
@@ -203,6 +269,10 @@ static void tell_of(size_t file) {
 static void put(size_t file, const char *text, size_t bytes, bool repaired) {
     if (file == MANIFEST) {
         put_manifest(text, bytes, repaired);
+        return;
+    }
+    if (file == DELTA) {
+        if (bytes > 0) put_delta(text, bytes, repaired);
         return;
     }
     if (file == FILTER) {
@@ -266,7 +336,38 @@ static void ask(ct_model *model, size_t mode) {
     ct_batch_destroy(batch);
 }
 
-static void read_folder(size_t mode) {
+/* Of a follower, with the delta behind it where it may follow. */
+static void follow(ct_follower *follower) {
+    ct_status status = CT_STATUS_INIT;
+    ct_delta *delta = NULL;
+    ct_model *next = NULL;
+    ask(ct_follower_model(follower), FOLLOW);
+    ct_code code = ct_delta_open(paths[DELTA], &delta, &status);
+    if (code == CT_OK) code = ct_follower_stage(follower, delta, &next, &status);
+    if (code == CT_OK) {
+        ask(next, FOLLOW);
+        check_code(ct_follower_settle(follower, &status), &status);
+        ask(ct_follower_model(follower), FOLLOW);
+    } else {
+        FUZZ_MUST(code != CT_INTERNAL && strstr(status.message, paths[DELTA]) != NULL);
+    }
+    ct_delta_close(delta);
+}
+
+/* Of a model that is trained on: with the delta. */
+static void apply(ct_model *model) {
+    ct_status status = CT_STATUS_INIT;
+    ct_delta *delta = NULL;
+    ct_code code = ct_delta_open(paths[DELTA], &delta, &status);
+    if (code == CT_OK) code = ct_model_apply_delta(model, delta, &status);
+    if (code == CT_OK)
+        ask(model, TRAIN);
+    else
+        FUZZ_MUST(code != CT_INTERNAL && strstr(status.message, paths[DELTA]) != NULL);
+    ct_delta_close(delta);
+}
+
+static void read_folder(size_t file, size_t mode) {
     const uint64_t limit = mode == WITHIN || mode == FOLLOW ? UINT64_C(64) << 20 : 0;
     ct_status status = CT_STATUS_INIT;
     ct_follower *follower = NULL;
@@ -284,7 +385,12 @@ static void read_folder(size_t mode) {
                                     limit, NULL, NULL, pool, &model, &status);
     check_code(code, &status);
     FUZZ_MUST(code == CT_OK || code == CT_EXHAUSTED || strstr(status.message, folder) != NULL);
-    if (code == CT_OK) ask(follower != NULL ? ct_follower_model(follower) : model, mode);
+    if (follower != NULL)
+        follow(follower);
+    else if (code == CT_OK && file == DELTA && mode == TRAIN)
+        apply(model);
+    else if (code == CT_OK)
+        ask(model, mode);
     ct_follower_close(follower);
     ct_model_destroy(model);
     int64_t sequence = -2;
@@ -295,19 +401,22 @@ static void read_folder(size_t mode) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     if (bytes < INPUT_HEAD || bytes > FUZZ_MAX_BYTES) return 0;
     prepare();
-    const size_t file = data[0] % FILES, mode = (data[1] & 7) % MODES;
+    const size_t file = data[0] % FILES;
+    size_t mode = (data[1] & 7) % MODES;
+    if (file == DELTA && mode != TRAIN) mode = FOLLOW;
     put(file, (const char *)data + INPUT_HEAD, bytes - INPUT_HEAD, data[1] & REPAIRED);
-    read_folder(mode);
+    read_folder(file, mode);
     write_bytes(paths[file], texts[file], text_bytes[file]);
     return 0;
 }
 
-/* Each file as it was written, each in another mode. */
+/* Each file as it was written, in another mode; the delta in both. */
 size_t fuzz_seed(size_t index, uint8_t out[FUZZ_MAX_BYTES]) {
-    if (index >= FILES) return 0;
+    if (index > FILES) return 0;
     prepare();
+    out[1] = (uint8_t)((index == FILES ? TRAIN : index % MODES) | REPAIRED);
+    if (index == FILES) index = DELTA;
     out[0] = (uint8_t)index;
-    out[1] = (uint8_t)(index % MODES | REPAIRED);
     const char *end = index == MANIFEST ? strstr(texts[index], "\nchecksum ") : NULL;
     const size_t bytes = end != NULL ? (size_t)(end - texts[index]) : index == FILTER ? 200 : text_bytes[index];
     FUZZ_MUST(bytes + INPUT_HEAD <= FUZZ_MAX_BYTES);
