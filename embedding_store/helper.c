@@ -104,6 +104,13 @@ ct_code ct_helper_wait(ct_helper *helper, uint64_t job, ct_status *status) { ret
 
 ct_code ct_helper_join(ct_helper *helper, uint64_t job, ct_status *status) { return wait_for(helper, job, false, status); }
 
+bool ct_helper_is_done(ct_helper *helper, uint64_t job) {
+    (void)pthread_mutex_lock(&helper->mutex);
+    const bool done = helper->finished >= job;
+    (void)pthread_mutex_unlock(&helper->mutex);
+    return done;
+}
+
 ct_code ct_helper_drain(ct_helper *helper, ct_status *status) {
     (void)pthread_mutex_lock(&helper->mutex);
     const uint64_t job = helper->submitted;

@@ -15,6 +15,7 @@ CT_MUST_CHECK ct_code ct_helper_submit(ct_helper *helper, ct_helper_fn function,
 CT_MUST_CHECK ct_code ct_helper_wait(ct_helper *helper, uint64_t job, ct_status *status);
 /* The same, for who does not train: it is not counted as waiting. */
 CT_MUST_CHECK ct_code ct_helper_join(ct_helper *helper, uint64_t job, ct_status *status);
+bool ct_helper_is_done(ct_helper *helper, uint64_t job); /* or has failed */
 CT_MUST_CHECK ct_code ct_helper_drain(ct_helper *helper, ct_status *status);
 int64_t ct_helper_waited_ns(ct_helper *helper); /* in wait, so far */
 

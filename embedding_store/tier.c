@@ -60,7 +60,6 @@ static ct_code init_table(ct_tier *tier, size_t number, ct_status *status) {
         if (table->spec.expire_days) CT_TRY(add_day(&state->part[p], CT_DAY_NEVER, status));
         CT_TRY(add_day(&state->part[p], table->day, status));
     }
-    if (table->spec.expire_days) ct_live_expire(tier->live, number, &tier->layouts[number], table->oldest_day);
     return CT_OK;
 }
 
@@ -108,6 +107,7 @@ ct_code ct_tier_create(ct_store *store, const ct_tier_limits *limits, const char
     for (size_t i = 0; from && i < store->table_count; i++)
         if (store->tables[i].spec.kind == CT_TABLE_TRAINED) CT_TRY_GOTO(code, sum_table(tier, i, from, status), fail);
     CT_TRY_GOTO(code, ct_helper_create(&tier->helper, status), fail);
+    tier_drop_expired(tier);
     store->tier = tier;
     return CT_OK;
 fail:
@@ -179,9 +179,17 @@ ct_code ct_tier_count(ct_tier *tier, size_t table, uint64_t key, const char *rec
     return CT_OK;
 }
 
+void tier_drop_expired(ct_tier *tier) {
+    tier->expired_wait = !ct_helper_is_done(tier->helper, tier->link.job);
+    for (size_t i = 0; i < tier->store->table_count && !tier->expired_wait; i++) {
+        const ct_table *table = &tier->store->tables[i];
+        if (table->spec.expire_days) ct_live_expire(tier->live, i, &tier->layouts[i], table->oldest_day);
+    }
+}
+
 ct_code ct_tier_expire(ct_tier *tier, ct_table *table, ct_status *status) {
     const size_t number = (size_t)(table - tier->store->tables);
-    ct_live_expire(tier->live, number, &tier->layouts[number], table->oldest_day);
+    tier_drop_expired(tier);
     for (size_t p = 0; p < table->partition_count; p++) {
         tier_part *part = &tier->tables[number].part[p];
         uint32_t kept = 0;

@@ -131,6 +131,7 @@ struct ct_tier {
     ct_tier_ticket plan;         /* of that one, or else of the last; tickets that read have their own */
     int64_t misses;
     tier_link link;
+    bool expired_wait;                   /* compactions have still to be told what has expired */
     ct_status failed;                    /* of a plan; nothing is right from there on */
     _Atomic uint64_t bad_key;            /* of a row that left with a value that is not finite */
     _Atomic(const ct_table *) bad_table; /* its table; NULL = there is none */
@@ -159,6 +160,10 @@ static inline uint32_t tier_entry_day(const ct_table *table, const ct_index_entr
 
 /* tier.c: with nothing but the store and the layouts; stored: NULL = as this program writes. */
 CT_MUST_CHECK ct_code tier_init(ct_store *store, const ct_stored_table *stored, ct_tier **out_tier, ct_status *status);
+
+/* tier.c: from now on compactions drop what has expired; but what a snapshot has that is not linked yet must stay until it is: then this
+ * has to be called again (expired_wait). */
+void tier_drop_expired(ct_tier *tier);
 
 /* tier_sizes.c: of an index's place, and of a row. */
 size_t tier_place_bytes(const ct_partition *partition);

@@ -144,6 +144,7 @@ ct_code ct_tier_plan(ct_tier *tier, ct_ticket *ticket, ct_status *status) {
     }
     if (tier->planned)
         return ct_fail(status, CT_INVALID, "prefetch: another batch is prefetched already; with a memory limit one ahead is possible");
+    if (tier->expired_wait) tier_drop_expired(tier);
     ct_tier_ticket *mine = &tier->plan;
     CT_TRY(reserve(mine, ticket->occurrences + ticket->rare_count, parts, status));
     CT_TRY(tier_set_sizes(tier, ticket, status));

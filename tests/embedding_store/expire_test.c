@@ -9,12 +9,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/file.h"
 #include "embedding_store/database.h"
-#include "embedding_store/tier.h"
+#include "embedding_store/helper.h"
+#include "embedding_store/live.h"
+#include "embedding_store/tier_internal.h"
 #include "tests/embedding_store/fixture.h"
 #include "tests/embedding_store/random_lookup.h"
 #include "tests/embedding_store/reference.h"
@@ -314,6 +317,100 @@ static void test_compaction(void **unused) {
     assert_ok(ct_folder_remove(path_of("live"), &status));
 }
 
+typedef struct records {
+    char bytes[4096][CT_RECORD_MAX_BYTES];
+    size_t sizes[4096], count;
+    uint64_t keys[4096];
+} records;
+
+static ct_code list_record(void *context, size_t number, uint64_t key, const char *record, size_t bytes, ct_status *unused) {
+    records *list = context;
+    (void)unused;
+    assert_true(number < 4096);
+    memcpy(list->bytes[number], record, bytes);
+    list->sizes[number] = bytes;
+    list->keys[number] = key;
+    list->count = number + 1;
+    return CT_OK;
+}
+
+/* Puts all records of the database into it once more, twice, so that it compacts, and waits until it has. Returns how many are left. */
+static size_t compacted(ct_live *live, records *list) {
+    list->count = 0;
+    assert_ok(ct_live_scan(live, 0, list_record, list, &status));
+    for (int i = 0; i < 2; i++) {
+        assert_ok(ct_live_begin(live, 0, &status));
+        for (size_t n = 0; n < list->count; n++) assert_ok(ct_live_put(live, list->keys[n], list->bytes[n], list->sizes[n], &status));
+        assert_ok(ct_live_end(live, &status));
+    }
+    while (ct_live_compacts(live, 0)) (void)nanosleep(&(const struct timespec){0, 1000000}, NULL); /* RocksDB tells nobody */
+    list->count = 0;
+    assert_ok(ct_live_scan(live, 0, list_record, list, &status));
+    return list->count;
+}
+
+static void wait_job(void *context, ct_failure *failure) {
+    char byte;
+    (void)failure;
+    if (read(*(const int *)context, &byte, 1) != 1) abort();
+}
+
+/* A snapshot that is still to be linked, while the log comes to a day on which all that it has expires, and the database is compacted. */
+static void test_compaction_before_a_snapshot_is_linked(void **unused) {
+    (void)unused;
+    const setting s = {.optimiser = CT_ROW_SGD, .min_count = 2};
+    const ct_table_spec spec = spec_of(&s);
+    ct_tuning tuning = ct_tuning_ours;
+    tuning.runs = 2;
+    reference reference;
+    ct_store *store, *opened;
+    ct_snapshot *snapshot;
+    char before[CT_DIGEST_HEX_BYTES], after[CT_DIGEST_HEX_BYTES];
+    int gate[2];
+    uint64_t job;
+    records *list = calloc(1, sizeof *list);
+    assert_non_null(list);
+    reference_init(&reference, &spec);
+    assert_ok(ct_store_create(&spec, 1, ct_device_cpu(), NULL, &store, &status));
+    assert_ok(
+        ct_tier_create(store, &(const ct_tier_limits){.cache_bytes = 400000, .tuning = &tuning}, path_of("live"), NULL, NULL, &status));
+    train(store, &reference, &s, 0, 6);
+    ct_tier *tier = store->tier;
+    digest_hex(store, before);
+    assert_ok(ct_tier_flush(tier, &status));
+    assert_int_equal(pipe(gate), 0);
+    assert_ok(ct_helper_submit(tier->helper, wait_job, &gate[0], &job, &status));
+    assert_ok(ct_snapshot_begin(store, path_of("snapshot"), &snapshot, &status));
+    assert_ok(ct_expire(store, &store->tables[0], FIRST_DAY + 100, &status));
+    const size_t all = compacted(tier->live, list);
+    assert_true(all > 100);
+    assert_int_equal(write(gate[1], "", 1), 1);
+    assert_ok(ct_snapshot_write(snapshot, &status));
+    ct_snapshot_end(snapshot);
+    assert_ok(ct_store_open(path_of("snapshot"), CT_STORE_TRAIN, ct_device_cpu(), NULL, &opened, &status));
+    digest_hex(opened, after);
+    assert_string_equal(after, before);
+    ct_store_destroy(opened);
+    /* The next batch tells compactions. */
+    random_lookup random;
+    ct_ticket *ticket;
+    make_batch(&random, 6);
+    assert_ok(ct_ticket_create(store, &ticket, &status));
+    assert_ok(ct_store_prefetch(store, ticket, &random.lookup, &status));
+    assert_ok(ct_store_acquire(store, ticket, &status));
+    assert_ok(ct_store_apply(store, ticket, random.gradients, random.stride, NULL, &status));
+    ct_store_release(store, ticket);
+    ct_ticket_destroy(ticket);
+    random_lookup_deinit(&random);
+    assert_true(compacted(tier->live, list) < all / 2);
+    (void)close(gate[0]);
+    (void)close(gate[1]);
+    ct_store_destroy(store);
+    reference_deinit(&reference);
+    free(list);
+    assert_ok(ct_folder_remove(path_of("snapshot"), &status));
+}
+
 /* Rows of another store and of another precision: each value becomes the nearest half, or what the half says. */
 static void test_taken_halves(void **unused) {
     (void)unused;
@@ -346,8 +443,9 @@ static void test_taken_halves(void **unused) {
 
 int main(void) {
     root_create("expire_test");
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_by_hand), cmocka_unit_test(test_same_bits), cmocka_unit_test(test_taken_rows),
-                                       cmocka_unit_test(test_taken_halves), cmocka_unit_test(test_compaction)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_by_hand),    cmocka_unit_test(test_same_bits),
+                                       cmocka_unit_test(test_taken_rows), cmocka_unit_test(test_taken_halves),
+                                       cmocka_unit_test(test_compaction), cmocka_unit_test(test_compaction_before_a_snapshot_is_linked)};
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     assert_ok(ct_folder_remove(root, &status));
     return failed;

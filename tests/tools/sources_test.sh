@@ -40,6 +40,7 @@ a_failing_command_fails_the_run() {
 # All that the command starts holds a pipe open: it is closed when the last of it has ended. The run is stopped while it waits for more.
 a_stop_ends_the_command() {
     mkfifo held
+    : >ready # `tail` may come before `cat`
     timeout 600 cat held >ready &
     local reader=$!
     "$program" convert --schema criteo --in '|exec 3>held; cat first.tsv; echo ready >&3; sleep 1000 | cat' --out never.ctb >out 2>err \
