@@ -157,9 +157,57 @@ static ct_code check_node(const strict_check *check, int index, const cyaml_sche
     }
 }
 
+/* One document, which libyaml reads soon: it takes time in proportion to the square of the depth, and of the number of anchors, so a MiB of
+ * '[' would take hours. What is no YAML is left to whoever loads it. */
+static ct_code check_shape(const char *text, size_t bytes, const char *path, ct_status *status) {
+    yaml_parser_t parser;
+    yaml_event_t event;
+    size_t depth = 0, anchors = 0, documents = 0;
+    ct_code code = CT_OK;
+    if (!yaml_parser_initialize(&parser)) return ct_fail_memory(status, sizeof parser, "a YAML parser");
+    yaml_parser_set_input_string(&parser, (const unsigned char *)text, bytes);
+    for (bool end = false; code == CT_OK && !end && yaml_parser_parse(&parser, &event);) {
+        const yaml_char_t *anchor = NULL;
+        switch (event.type) {
+            case YAML_SEQUENCE_START_EVENT:
+                anchor = event.data.sequence_start.anchor;
+                depth++;
+                break;
+            case YAML_MAPPING_START_EVENT:
+                anchor = event.data.mapping_start.anchor;
+                depth++;
+                break;
+            case YAML_SEQUENCE_END_EVENT:
+            case YAML_MAPPING_END_EVENT:
+                depth--;
+                break;
+            case YAML_SCALAR_EVENT:
+                anchor = event.data.scalar.anchor;
+                break;
+            case YAML_DOCUMENT_START_EVENT:
+                documents++;
+                break;
+            default:
+                end = event.type == YAML_STREAM_END_EVENT;
+        }
+        anchors += anchor != NULL;
+        const size_t line = event.start_mark.line + 1;
+        if (depth > CT_YAML_MAX_DEPTH)
+            code = ct_fail(status, CT_INVALID, "%s:%zu: more than %d values inside each other", path, line, CT_YAML_MAX_DEPTH);
+        else if (anchors > CT_YAML_MAX_ANCHORS)
+            code = ct_fail(status, CT_INVALID, "%s:%zu: more than %d anchors", path, line, CT_YAML_MAX_ANCHORS);
+        else if (documents > 1)
+            code = ct_fail(status, CT_INVALID, "%s:%zu: a second YAML document starts here; one is read", path, line);
+        yaml_event_delete(&event);
+    }
+    yaml_parser_delete(&parser);
+    return code;
+}
+
 static ct_code check_strictly(const char *text, size_t bytes, const char *path, const cyaml_schema_value_t *schema, ct_status *status) {
     yaml_parser_t parser;
     yaml_document_t document;
+    CT_TRY(check_shape(text, bytes, path, status));
     if (!yaml_parser_initialize(&parser)) return ct_fail_memory(status, sizeof parser, "a YAML parser");
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, bytes);
     ct_code code = CT_OK;
@@ -213,7 +261,8 @@ bool ct_yaml_is_list(const char *text, size_t bytes, const char *outer, const ch
     yaml_parser_t parser;
     yaml_document_t document;
     bool list = false;
-    if (!yaml_parser_initialize(&parser)) return false;
+    ct_status ignored = CT_STATUS_INIT; /* loading it says the same */
+    if (check_shape(text, bytes, "", &ignored) != CT_OK || !yaml_parser_initialize(&parser)) return false;
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, bytes);
     if (yaml_parser_load(&parser, &document)) {
         const yaml_node_t *value = value_of(&document, value_of(&document, yaml_document_get_root_node(&document), outer), inner);

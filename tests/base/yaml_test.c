@@ -104,6 +104,7 @@ static void a_wrong_document_is_refused_by_place_and_reason(void **state) {
         {"name: rye\n\tminutes: [3]\n", {"r.yaml"}},
         {"name: *bread\n", {"r.yaml:1", "alias"}},
         {"name: \"rye\\0wheat\"\n", {"r.yaml:1", "'name'", "rye\\x00wheat", "NUL"}},
+        {"name: rye\n---\nname: wheat\n", {"r.yaml:2", "second"}},
         {"\"name\\0\": rye\n", {"r.yaml:1", "key"}},
         {"name: rye\noven: {heat: 1, fan: \"true\\0\"}\n", {"r.yaml:2", "'fan'", "true\\x00"}},
     };
@@ -123,19 +124,31 @@ static void a_wrong_document_is_refused_by_place_and_reason(void **state) {
     }
 }
 
-/* A document that is far too deep is refused or read, but does no harm. */
-static void deep_nesting_does_no_harm(void **state) {
+/* libyaml alone takes minutes to hours of either. */
+static void what_would_take_long_is_refused(void **state) {
     (void)state;
-    enum { DEPTH = 20000 };
-    char *text = malloc(DEPTH + 16);
+    enum { BYTES = 1 << 20 };
+    char *text = malloc(BYTES + 1);
     assert_non_null(text);
-    strcpy(text, "minutes: ");
-    memset(text + 9, '[', DEPTH);
-    text[9 + DEPTH] = '\0';
+    static const char *const beginnings[] = {"minutes: ", "", "name: rye\nminutes: [1, "};
+    static const char openings[] = "[{";
+    for (size_t i = 0; i < 6; i++) {
+        ct_status status = CT_STATUS_INIT;
+        void *loaded = NULL;
+        memset(text, openings[i % 2], BYTES);
+        memcpy(text, beginnings[i / 2], strlen(beginnings[i / 2]));
+        assert_int_equal(ct_yaml_load(text, BYTES, "deep.yaml", &recipe_schema, &loaded, &status), CT_INVALID);
+        assert_string_equal(strchr(status.message, ' '), " more than 64 values inside each other");
+        assert_null(loaded);
+        text[BYTES] = '\0';
+        assert_false(ct_yaml_is_list(text, BYTES, "minutes", "x"));
+    }
+    size_t used = 0;
+    for (int i = 0; used < BYTES - 32; i++) used += (size_t)sprintf(text + used, "%s&a%d 1", i ? ", " : "minutes: [", i);
     ct_status status = CT_STATUS_INIT;
     void *loaded = NULL;
-    assert_int_equal(ct_yaml_load(text, strlen(text), "deep.yaml", &recipe_schema, &loaded, &status), CT_INVALID);
-    assert_null(loaded);
+    assert_int_equal(ct_yaml_load(text, used, "r.yaml", &recipe_schema, &loaded, &status), CT_INVALID);
+    assert_string_equal(status.message, "r.yaml:1: more than 1000 anchors");
     free(text);
 }
 
@@ -190,7 +203,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_document_is_read),
                                        cmocka_unit_test(the_length_is_kept),
                                        cmocka_unit_test(a_wrong_document_is_refused_by_place_and_reason),
-                                       cmocka_unit_test(deep_nesting_does_no_harm),
+                                       cmocka_unit_test(what_would_take_long_is_refused),
                                        cmocka_unit_test(aliases_of_aliases_are_refused),
                                        cmocka_unit_test(strings_are_written_as_they_are_read)};
     return cmocka_run_group_tests(tests, NULL, NULL);
