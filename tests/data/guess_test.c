@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "data/schema.h"
 #include "tests/base/temp.h"
@@ -40,8 +41,29 @@ static void columns_keep_names_that_fields_may_not_have(void **state) {
     ct_schema_destroy(schema);
 }
 
+/* What is held of a log is in proportion to it: 4,096 columns of two rows would have taken a GiB. */
+static void many_columns_take_little(void **state) {
+    enum { COLUMNS = 4096, MOST_KIB = 300 << 10 };
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    assert_non_null(to);
+    for (int row = 0; row < 2; row++)
+        for (int c = 0; c < COLUMNS; c++) fprintf(to, "%d.5%c", row, c + 1 < COLUMNS ? ',' : '\n');
+    assert_int_equal(fclose(to), 0);
+    struct rusage before, after;
+    assert_int_equal(getrusage(RUSAGE_SELF, &before), 0);
+    ct_schema *schema = guessed(state, text, "wide");
+    assert_int_equal(getrusage(RUSAGE_SELF, &after), 0);
+    assert_int_equal(schema->field_count, COLUMNS);
+    assert_true(after.ru_maxrss - before.ru_maxrss < MOST_KIB);
+    ct_schema_destroy(schema);
+    free(text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(columns_keep_names_that_fields_may_not_have, temp_setup, temp_teardown)};
+        cmocka_unit_test_setup_teardown(columns_keep_names_that_fields_may_not_have, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(many_columns_take_little, temp_setup, temp_teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
