@@ -61,6 +61,7 @@ static void report(const char *path) {
     FUZZ_MUST(text != NULL && ct_online_html(json, &page, &status) == CT_OK);
     json_t *arm;
     size_t i;
+    FUZZ_MUST(json_array_size(json_object_get(json, "arms")) == json_array_size(json_object_get(json, "differences")) + 1);
     double rows = 0.0;
     json_array_foreach(json_object_get(json, "arms"), i, arm) rows += json_number_value(json_object_get(arm, "rows"));
     if (json_integer_value(json_object_get(json_object_get(json, "units"), "in_two_arms")) == 0)
