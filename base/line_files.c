@@ -85,8 +85,11 @@ static ct_code begin(ct_line_files *files, ct_status *status) {
     for (unsigned i = 0; i < TRIES; i++) {
         CT_TRY_GOTO(code, name_file(files, status), fail);
         files->fd = open(files->part, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
-        if (files->fd >= 0 || errno != EEXIST) break;
-        let_go(files); /* a process of our number, at this very time, in another container */
+        if (files->fd < 0 ? errno != EEXIST : !ct_path_exists(files->path)) break;
+        /* A process of our number, at this very time, in another container; it writes the file, or has rotated it. */
+        if (files->fd >= 0) (void)unlink(files->part);
+        let_go(files);
+        errno = EEXIST;
     }
     if (files->fd < 0) {
         code = ct_fail_errno(status, "%s: cannot create", files->part ? files->part : files->folder);

@@ -111,21 +111,74 @@ static bool read_varint(const uint8_t **at, const uint8_t *end, uint64_t *out) {
     return false;
 }
 
-size_t ct_request_rows_guess(const uint8_t *data, size_t bytes) {
-    enum { BYTES_OF_A_ROW = 64, CANDIDATE_COUNT = 6, VARINT = 0, DELIMITED = 2 };
-    if (bytes == 0) return 1;
-    const uint8_t *at = data, *const end = data + bytes;
-    const size_t guess = 1 + bytes / BYTES_OF_A_ROW;
-    while (at < end) {
-        uint64_t tag = 0, value = 0;
-        if (!read_varint(&at, end, &tag) || ((tag & 7) != VARINT && (tag & 7) != DELIMITED) || !read_varint(&at, end, &value)) return guess;
-        if (tag == (CANDIDATE_COUNT << 3 | VARINT) && value) return value < SIZE_MAX / 2 ? (size_t)value : guess;
-        if ((tag & 7) == DELIMITED) {
-            if (value > (uint64_t)(end - at)) return guess;
-            at += value;
+/* One field of a message: of a varint its value, of any other its bytes. */
+typedef struct wire_field {
+    uint64_t tag, value;
+    const uint8_t *data;
+    size_t bytes;
+} wire_field;
+enum { VARINT = 0, DELIMITED = 2, FIXED32 = 5 };
+
+static bool read_field(const uint8_t **at, const uint8_t *end, wire_field *out) {
+    uint64_t bytes = 4;
+    *out = (wire_field){0};
+    if (!read_varint(at, end, &out->tag)) return false;
+    const unsigned type = out->tag & 7;
+    if (type == VARINT) return read_varint(at, end, &out->value);
+    if (type == DELIMITED ? !read_varint(at, end, &bytes) : type != FIXED32) return false;
+    if (bytes > (uint64_t)(end - *at)) return false;
+    out->data = *at;
+    out->bytes = (size_t)bytes;
+    *at += bytes;
+    return true;
+}
+
+/* Of a list of varints, packed or one at a time. */
+static size_t values_of(const wire_field *field) {
+    size_t count = field->data == NULL;
+    for (size_t i = 0; i < field->bytes; i++) count += field->data[i] < 0x80;
+    return count;
+}
+
+/* As the decoder will count them where the column is as it should be. 0 = it can't be told. */
+static size_t rows_of_column(const wire_field *column) {
+    enum { TOKENS = 2, INTEGERS = 3, NUMBERS = 4, LENGTHS = 5 };
+    size_t values = 0, lengths = 0;
+    wire_field field;
+    for (const uint8_t *at = column->data, *const end = at + column->bytes; at < end;) {
+        if (!read_field(&at, end, &field)) return 0;
+        switch (field.tag >> 3) {
+            case TOKENS:
+                values++;
+                break;
+            case INTEGERS:
+                values += values_of(&field);
+                break;
+            case NUMBERS:
+                values += field.bytes / 4;
+                break;
+            case LENGTHS:
+                lengths += values_of(&field);
+                break;
+            default:
+                break;
         }
     }
-    return guess;
+    return lengths ? lengths : values;
+}
+
+size_t ct_request_rows_guess(const uint8_t *data, size_t bytes) {
+    enum { BYTES_OF_A_ROW = 64, CANDIDATES = 5, CANDIDATE_COUNT = 6 };
+    if (bytes == 0) return 1;
+    const size_t guess = 1 + bytes / BYTES_OF_A_ROW;
+    wire_field field, column = {0};
+    for (const uint8_t *at = data, *const end = data + bytes; at < end;) {
+        if (!read_field(&at, end, &field)) return guess;
+        if (field.tag == (CANDIDATE_COUNT << 3 | VARINT) && field.value) return field.value < SIZE_MAX / 2 ? (size_t)field.value : guess;
+        if (field.tag == (CANDIDATES << 3 | DELIMITED) && !column.data) column = field;
+    }
+    const size_t rows = column.data ? rows_of_column(&column) : 0;
+    return rows ? rows : guess;
 }
 
 /* --- the decoder --- */

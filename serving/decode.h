@@ -28,7 +28,8 @@ void ct_decoder_also_knows(ct_decoder *decoder, const ct_decoder *other);
 CT_MUST_CHECK ct_code ct_message_unpack(ct_arena *arena, const ProtobufCMessageDescriptor *type, const uint8_t *data, size_t bytes,
                                         const char *what, ProtobufCMessage **out_message, ct_status *status);
 
-/* How many candidates a packed ScoreRequest has, as far as a glance tells: its candidate_count, else a guess from its size. At least 1. */
+/* How many candidates a packed ScoreRequest has, as far as a glance tells: its candidate_count, else the rows of its first candidates'
+ * column, else a guess from its size. At least 1. Nothing is allocated. */
 size_t ct_request_rows_guess(const uint8_t *data, size_t bytes);
 
 /* Unpacks and checks the request's texts: UTF-8 and length. */

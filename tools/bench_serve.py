@@ -14,12 +14,13 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 import urllib.request
 
 import bench_overload
 
 SIDES = ("context", "candidate")  # in turn: half of the features each
-SECTIONS = ("one", "many", "swap", "limit", "deltas")
+SECTIONS = ("one", "many", "swap", "limit", "early", "deltas")
 SERVICE, ECHO = "clicktower.v1.Scorer/Score", "echo.Echo/Echo"
 
 
@@ -59,6 +60,10 @@ class Process:
     def resident_mib(self):
         with open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def says(self, words):
+        with open(self.log, encoding="utf-8") as file:
+            return words in file.read()
 
     def stop(self):
         self.process.terminate()
@@ -276,29 +281,32 @@ def bench_more_than_it_can(tools, results, work, log):
         ours.stop()
 
 
-# --- a table that is five times --memory ---
-
-TIMES = 5
-COUNTS = ("lookups_total", "misses_total", "unknown_total")
-LIMITED_REQUESTS = 2048  # of 100 rows each, that the model was not trained on
-LIMITED_SYNTH = ["--users", "1000000", "--items", "300000", "--vocabulary", "1000000", "--tail", "40000000"]  # Criteo's skew
+# --- models of millions of rows ---
 
 
-def make_limited(tools, work, schema):
-    """A model with millions of rows, and rows of the same log behind those that it was trained on; made once for a number of rows."""
-    rows, asked = tools.OPTIONS.limited_rows, 100 * LIMITED_REQUESTS
-    model, log = os.path.join(work, f"limited-{rows}"), os.path.join(work, f"limited-{rows}.tsv")
-    synth = " ".join([tools.PROGRAM, "synth", "--rows", str(rows + asked), *LIMITED_SYNTH, "--out", "-", "2>/dev/null"])
+def make_large(tools, work, schema, name, rows, asked, world, known=False):
+    """A model with millions of rows, and `asked` rows of the same log behind those that it was trained on; or, `known`, the first of these. Made
+    once for a number of rows."""
+    model, log = os.path.join(work, f"{name}-{rows}"), os.path.join(work, f"{name}-{rows}.tsv")
+    synth = " ".join([tools.PROGRAM, "synth", "--rows", str(rows + asked), *world, "--out", "-", "2>/dev/null"])
     if not os.path.exists(log):
-        tools.Run(["bash", "-c", f'{synth} | tail -n {asked} >"$1.new" && mv "$1.new" "$1"', "_", log])
+        tools.Run(["bash", "-c", f'{synth} | {"head" if known else "tail"} -n {asked} >"$1.new" && mv "$1.new" "$1"', "_", log])
     if tools.Run([tools.PROGRAM, "inspect", model], check=False).code != 0:
         shutil.rmtree(model, ignore_errors=True)
         sets = tools.SHAPES["dcn-v2"][1] + tools.PLAIN_INPUTS + ["embedding.min_count=1"]
         command = tools.train_command("dcn-v2", "auto", f"|{synth} | head -n {rows}", model, sets, tools.BATCH)
         command[command.index("--schema") + 1] = schema
-        tools.say(f"making a model of {rows:,} rows of a log with Criteo's skew (--limited-rows)")
+        tools.say(f"making a model of {rows:,} rows of a log (--{name}-rows)")
         tools.Run(command)
     return model, log
+
+
+# --- a table that is five times --memory ---
+
+TIMES = 5
+COUNTS = ("lookups_total", "misses_total", "unknown_total")
+LIMITED_REQUESTS = 2048  # of 100 rows each, that the model was not trained on
+LIMITED_WORLD = ["--users", "1000000", "--items", "300000", "--vocabulary", "1000000", "--tail", "40000000"]  # Criteo's skew
 
 
 class Limited:
@@ -320,7 +328,7 @@ def bench_limited(tools, results, work):
     """Without a limit and with one of a fifth of what the rows take, in turn: rows that memory has not are read from the folder."""
     schema = os.path.join(work, "half.yaml")
     write_schema(schema)
-    model, log = make_limited(tools, work, schema)
+    model, log = make_large(tools, work, schema, "limited", tools.OPTIONS.limited_rows, 100 * LIMITED_REQUESTS, LIMITED_WORLD)
     whole = Limited(tools, work, model, "whole")
     rows, size = whole.tables("rows", "bytes")
     limit = round(size / TIMES / 2**20)
@@ -345,6 +353,60 @@ def bench_limited(tools, results, work):
     finally:
         limited.server.stop()
         whole.server.stop()
+
+
+# --- answers before the model is loaded ---
+
+EARLY_WORLD = ["--users", "1000000", "--items", "300000", "--vocabulary", "1000000", "--tail", "1000000000", "--tail-slope", "0"]  # 14 ids without skew
+
+
+def forget(folder):
+    """Takes its files out of the page cache."""
+    for name in (os.path.join(where, name) for where, _, names in os.walk(folder) for name in names):
+        with open(name, "rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def start_and_ask(tools, work, model, log, schema, *arguments):
+    """Seconds from a server's start until it listens, until a client that starts then has its 100 probabilities, and until the model is loaded."""
+    begin = time.perf_counter()
+    server = Process(tools, [tools.PROGRAM, "serve", "--model", model, "--listen", "127.0.0.1:0", "--threads", str(tools.OPTIONS.threads), *arguments],
+                     os.path.join(work, "early.log"))
+    try:
+        ready = loaded = time.perf_counter() - begin
+        run = tools.Run([tools.PROGRAM, "score", "--to", server.address, "--data", log, "--schema", schema, "--rows-per-request", "100",
+                         "--max-rows", "100", "--timeout", "600"], beside=server.pid)
+        answered = time.perf_counter() - begin
+        if len(run.out.split()) != 100:
+            raise tools.Failed(f"not 100 probabilities: {run.out[:200]}")
+        while arguments and not server.says("event=serve.load result=done"):
+            time.sleep(0.01)
+            loaded = time.perf_counter() - begin
+        return (ready, answered, loaded), run.others
+    finally:
+        server.stop()
+
+
+def bench_early(tools, results, work):
+    """Starts with --answer-early and without, in turn, with the model's files in the page cache and read from the disk."""
+    schema = os.path.join(work, "half.yaml")
+    write_schema(schema)
+    model, log = make_large(tools, work, schema, "early", tools.OPTIONS.early_rows, 100, EARLY_WORLD, known=True)
+    tables = json.loads(tools.Run([tools.PROGRAM, "inspect", model, "--json"]).out)["tables"]
+    rows, size = (sum(table[fact] for table in tables) for fact in ("rows", "bytes"))
+    tools.say(f"    {rows / 1e6:.2f} M rows, {size / 2**20:.0f} MiB on the disk")
+    for where in ("page cache", "disk"):
+        early, whole, others = [], [], []
+        for _ in range(tools.OPTIONS.rounds):
+            for of, arguments in ((early, ["--answer-early"]), (whole, [])):
+                if where == "disk":
+                    forget(model)
+                times, share = start_and_ask(tools, work, model, log, schema, *arguments)
+                of.append(times)
+                others.append(share)
+        for what, ours, theirs in zip(("ready", "100 candidates answered", "loaded"), zip(*early), zip(*whole)):
+            results.add("early", f"--answer-early, from the {where}: {what}", "s", ours, theirs, "without", others, table_rows=rows)
 
 
 # --- all of it ---
@@ -372,5 +434,7 @@ def bench(tools, results, work, log):
         over_grpc(tools, results, work, log, sections)
     if "limit" in sections:
         bench_limited(tools, results, work)
+    if "early" in sections:
+        bench_early(tools, results, work)
     if "deltas" in sections:
         bench_deltas(tools, results, work, log)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 /* after them */
 #include <cmocka.h>
+#include <fcntl.h>
 
 #include "base/clock.h"
 #include "tests/base/temp.h"
@@ -109,6 +110,32 @@ static void rotated_by_age(void **state) {
     close_files(files);
 }
 
+/* What a process of our number in another container has rotated: the names of all that may be begun within two seconds. */
+static void none_takes_the_name_of_another(void **state) {
+    enum { TIMES = 2000 };
+    const int64_t from_ms = ct_clock_unix_ms();
+    ct_status status = CT_STATUS_INIT;
+    ct_file_list list;
+    for (int64_t ms = from_ms; ms < from_ms + TIMES; ms++) {
+        const time_t seconds = (time_t)(ms / 1000);
+        char name[64], when[32];
+        struct tm utc;
+        (void)gmtime_r(&seconds, &utc);
+        (void)strftime(when, sizeof when, "%Y%m%dT%H%M%S", &utc);
+        (void)snprintf(name, sizeof name, "things-%s%03d-%ld-0.jsonl", when, (int)(ms % 1000), (long)getpid());
+        char *path = temp_path(*state, name);
+        const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0666);
+        assert_int_equal(close(fd), 0);
+        free(path);
+    }
+    ct_line_files *files = open_files(*state, 1 << 20, 0);
+    append(files, "x\n");
+    close_files(files);
+    MUST(ct_folder_list(*state, &list, &status), status);
+    assert_int_equal(list.count, TIMES + 1);
+    ct_file_list_deinit(&list);
+}
+
 /* The name is of the time of the first line, in UTC. */
 static void named_by_its_time(void **state) {
     const time_t before = (time_t)(ct_clock_unix_ms() / 1000);
@@ -187,6 +214,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(rotated_by_size_and_at_the_end, temp_setup, temp_teardown),
         cmocka_unit_test_setup_teardown(rotated_by_age, temp_setup, temp_teardown),
+        cmocka_unit_test_setup_teardown(none_takes_the_name_of_another, temp_setup, temp_teardown),
         cmocka_unit_test_setup_teardown(named_by_its_time, temp_setup, temp_teardown),
         cmocka_unit_test_setup_teardown(a_full_disk_leaves_no_half_line, temp_setup, temp_teardown),
         cmocka_unit_test_setup_teardown(a_folder_that_goes_and_comes_back, temp_setup, temp_teardown),

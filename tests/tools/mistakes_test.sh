@@ -51,6 +51,26 @@ one_thing_for_another() {
     expect 1 "schema synth has no time field; a split needs one" split --schema log.yaml --by time --in log.tsv --out parts
 }
 
+# refused OPTION NEEDED ARGUMENT...: an option that would be ignored.
+refused() { expect 2 "$1 does nothing without $2: give that, too, or leave it out" "${@:3}"; }
+what_would_be_ignored_is_refused() {
+    local word
+    refused --publish-rows "--publish DIR" train "${lr[@]}" --train log.tsv --out m --publish-rows 100
+    refused --publish-seconds "--publish DIR" train "${lr[@]}" --train log.tsv --out m --publish-seconds 9
+    refused --repeats --importance eval --model model --data log.tsv --repeats 3
+    refused --seed "--unseen-items P%" split --schema timed.yaml --by time --in timed.tsv --out parts --seed 7
+    refused --tail-slope "--tail N" synth --rows 10 --out s.tsv --tail-slope 1
+    refused --tail-slope "--tail N" synth --rows 10 --out s.tsv --tail-slope 1 --tail 0
+    refused --units-per-day "--lift L" power --rate 0.1 --units 1000 --units-per-day 10
+    for word in positive=buy event=buy wait-seconds=60 until=1700000000 covariate=x.tsv training=log.tsv slice=C1; do
+        refused "--${word%=*}" "--exposures DIR" report --table clicks.tsv --schema criteo --$word
+    done
+    for word in control=old weights=old=1,new=1; do
+        refused "--${word%%=*}" "--table SOURCE" report --exposures x --feedback x --experiment x.yaml --$word
+    done
+    expect 0 '"days": 14.0' power --rate 0.1 --lift 0.5 --units-per-day 100 --json # 1366 units
+}
+
 help_however_it_is_asked_for() {
     local verb
     "$program" train --help >wanted
@@ -108,6 +128,7 @@ run_case what_is_read_is_not_replaced
 run_case one_thing_for_another
 run_case help_however_it_is_asked_for
 printf 'name: timed\nformat: {separator: "\\t", columns: 2}\nfields:\n  - {name: label, kind: label, column: 1}\n  - {name: when, kind: time, column: 2}\n' >timed.yaml
+run_case what_would_be_ignored_is_refused
 run_case a_split_does_not_replace_what_it_reads
 run_case a_signal_is_heard_while_a_command_is_waited_for
 finish

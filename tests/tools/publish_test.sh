@@ -137,7 +137,7 @@ stream() {
     touch second
     wait $first || wrong "the first of two: $(tail -n 1 err1)"
     [ ! -e one.lock ] || wrong "a lock is left"
-    expect 2 "give DIR, too" train "${model[@]}" --train log.tsv --out whole --publish-rows 5000
+    expect 2 "--publish-rows does nothing without --publish DIR" train "${model[@]}" --train log.tsv --out whole --publish-rows 5000
     expect 1 "early-stopped" train "${model[@]}" --train log.tsv --eval first.tsv --out early --publish again --early-stop 1
 }
 run_case stream

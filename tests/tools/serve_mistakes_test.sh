@@ -90,7 +90,19 @@ options_that_do_not_fit_are_refused() {
     expect 1 "--follow model: is a model folder, not one of .train --publish.: give it as --model" serve --listen 127.0.0.1:0 --follow model
     expect 1 "--follow model: is a model folder, not one of .train --publish.: give it as --model" \
         serve --listen 127.0.0.1:0 --model model --follow model
-    expect 2 "--exposure-sample is for what --exposures DIR logs: give that, too" serve --model damaged --exposure-sample 0.5
+    local without="does nothing without"
+    expect 2 "--exposure-sample $without --exposures DIR: give that, too, or leave it out" serve --model damaged --exposure-sample 0.5
+    expect 2 "--exposure-buffer $without --exposures DIR" serve --model damaged --feedback log --exposure-buffer 8
+    expect 2 "--rotate-mib $without --exposures DIR or --feedback DIR: give one of them, too" serve --model damaged --rotate-mib 8
+    expect 2 "--rotate-seconds $without --exposures DIR or --feedback DIR" serve --model damaged --rotate-seconds 8
+    expect 2 "--scratch $without --memory MIB" serve --model damaged --scratch .
+    expect 2 "--scratch $without --memory MIB" serve --follow damaged --scratch . --memory 0
+    expect 2 "--scratch $without --follow \[NAME=\]DIR" serve --model damaged --scratch . --memory 64
+    expect 2 "--admin-tls-cert $without --admin HOST:PORT" serve --model damaged --admin-tls-cert a.pem --admin-tls-key a.key
+    # With what they need they are taken: the model is what is wrong.
+    expect 1 "damaged/tower.safetensors" serve --listen 127.0.0.1:0 --model damaged --exposures log --exposure-sample 0.5 --rotate-mib 8
+    expect 1 "damaged/tower.safetensors" serve --listen 127.0.0.1:0 --model damaged --feedback log --rotate-seconds 8
+    expect 1 "damaged: " serve --listen 127.0.0.1:0 --follow damaged --memory 64 --scratch .
 }
 
 a_client_says_why_there_is_no_connection() {

@@ -97,7 +97,7 @@ ct_code ct_verb_eval(int argc, char **argv, ct_status *status) {
         {"live", NULL, CT_OPTION_FLAG, false, &live,
          "the rows enter the units' histories as they come, and later rows see them; without it histories stand as in the model", 0, 0,
          NULL},
-        {"repeats", "N", CT_OPTION_INTEGER, false, &repeats, "shuffles of each feature", 1, 1000, NULL},
+        {"repeats", "N", CT_OPTION_INTEGER, false, &repeats, "of --importance: shuffles of each feature", 1, 1000, NULL},
         {"memory", "MIB", CT_OPTION_INTEGER, false, &memory,
          "of the embedding rows, at most: the rows that were counted most are kept in memory, the others read from DIR when they are asked "
          "for; 0 = "
@@ -106,6 +106,7 @@ ct_code ct_verb_eval(int argc, char **argv, ct_status *status) {
         {"threads", "N", CT_OPTION_INTEGER, false, &threads, "0 = all processors; the result does not depend on it", 0, 1024, NULL},
         {"max-bad-rows", "N|P%", CT_OPTION_BAD_ROWS, false, &bad_rows, "more bad rows than this are a failure", 0, 0, NULL},
     };
+    static const ct_option_need needs[] = {{"repeats", "importance"}};
     const ct_command command = {"eval",
                                 "Prints the metrics of a model on click logs.",
                                 "  clicktower eval --model model --data day_1.gz\n"
@@ -124,7 +125,7 @@ ct_code ct_verb_eval(int argc, char **argv, ct_status *status) {
     json_t *json = NULL, *slices_json = NULL, *importance_json = NULL;
     prediction_sink sink = {0};
     ct_code code;
-    CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
+    CT_TRY_GOTO(code, ct_command_parse_needs(&command, needs, sizeof needs / sizeof *needs, argc, argv, status), done);
     CT_TRY_GOTO(code, ct_check_read_memory(memory, false, status), done);
     CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&data}, 1, 1, status), done);
     CT_TRY_GOTO(code, ct_check_output("json", json_path, data.items, data.count, status), done);

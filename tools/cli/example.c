@@ -113,12 +113,25 @@ static size_t keep_used(const ct_model *model, column_message **columns, size_t 
     return kept;
 }
 
+/* What is printed is text: JSON, Python and Go have no other tokens than UTF-8. */
+static ct_code check_tokens(column_message *const *columns, size_t count, ct_status *status) {
+    for (size_t c = 0; c < count; c++)
+        for (size_t i = 0; i < columns[c]->n_tokens; i++)
+            if (!ct_utf8_is_valid(columns[c]->tokens[i].data, columns[c]->tokens[i].len))
+                return ct_fail(status, CT_INVALID,
+                               "%.*s: value %zu of these rows is not UTF-8, so no example can say it: begin with other rows",
+                               (int)columns[c]->name.len, (const char *)columns[c]->name.data, i + 1);
+    return CT_OK;
+}
+
 static ct_code print_request(void *context, const request_message *from, ct_arena *arena, ct_status *status) {
-    (void)arena, (void)status;
+    (void)arena;
     const example_context *c = context;
     request_message request = *from;
     request.n_context = keep_used(c->model, request.context, request.n_context);
     request.n_candidates = keep_used(c->model, request.candidates, request.n_candidates);
+    CT_TRY(check_tokens(request.context, request.n_context, status));
+    CT_TRY(check_tokens(request.candidates, request.n_candidates, status));
     request.model = ct_text_data(c->model_name ? c->model_name : "");
     const ct_example example = {.request = &request, .to = c->to};
     c->print(stdout, &example);

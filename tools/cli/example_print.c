@@ -11,7 +11,7 @@ typedef Clicktower__V1__Column column_message;
 static void put_text(FILE *out, ProtobufCBinaryData text) {
     json_t *json = json_stringn(text.len ? (const char *)text.data : "", text.len);
     char *quoted = json ? json_dumps(json, JSON_ENCODE_ANY) : NULL;
-    (void)fputs(quoted ? quoted : "\"\"", out); /* NULL: a log's token that is not UTF-8 */
+    (void)fputs(quoted ? quoted : "\"\"", out); /* NULL: no memory */
     free(quoted);
     json_decref(json);
 }
@@ -163,8 +163,11 @@ static void put_go_columns(FILE *out, const char *name, column_message *const *c
 void ct_example_print_go(FILE *out, const ct_example *example) {
     const Clicktower__V1__ScoreRequest *r = example->request;
     (void)fprintf(out,
-                  "// Scores one request. To run it as main.go in a folder of its own, beside clicktower.proto:\n"
+                  "// Scores one request. It is main.go in a folder of its own, beside clicktower.proto, for gRPC 1.63 or newer:\n"
                   "//\n"
+                  "//\tgo install google.golang.org/protobuf/cmd/protoc-gen-go@latest\n"
+                  "//\tgo install google.golang.org/grpc/cmd/protoc-gen-go-grpc@latest\n"
+                  "//\texport PATH=\"$PATH:$(go env GOPATH)/bin\"\n"
                   "//\tgo mod init clicktower\n"
                   "//\tprotoc --go_out=. --go_opt=module=clicktower --go-grpc_out=. --go-grpc_opt=module=clicktower clicktower.proto\n"
                   "//\tgo mod tidy\n"
@@ -180,7 +183,7 @@ void ct_example_print_go(FILE *out, const ct_example *example) {
                   "\tpb \"clicktower/v1\"\n"
                   ")\n\n"
                   "func main() {\n"
-                  "\tconnection, err := grpc.Dial(");
+                  "\tconnection, err := grpc.NewClient(");
     put_text_of(out, example->to);
     (void)fprintf(out,
                   ", grpc.WithTransportCredentials(insecure.NewCredentials()))\n"

@@ -261,7 +261,40 @@ const char *ct_command_needed(const ct_command *command, char *out, size_t out_b
     return out;
 }
 
+/* The option of that name; the command's option_count where there is none. */
+static size_t find_option(const ct_command *command, const char *name, size_t bytes) {
+    size_t i = 0;
+    while (i < command->option_count && (strlen(command->options[i].name) != bytes || memcmp(command->options[i].name, name, bytes) != 0))
+        i++;
+    return i;
+}
+
+static ct_code check_need(const parse_state *parse, const ct_option_need *need, ct_status *status) {
+    const ct_command *command = parse->command;
+    const size_t index = find_option(command, need->option, strlen(need->option));
+    if (index == command->option_count) return ct_fail(status, CT_INTERNAL, "%s has no option --%s", command->verb, need->option);
+    if (!parse->given[index]) return CT_OK;
+    char wanted[SHOWN_BYTES] = "";
+    size_t count = 0;
+    for (const char *name = need->needs; *name; count++) {
+        const size_t bytes = strcspn(name, "|"), other = find_option(command, name, bytes), used = strlen(wanted);
+        if (other == command->option_count) return ct_fail(status, CT_INTERNAL, "%s has no option --%s", command->verb, name);
+        const ct_option *option = &command->options[other];
+        if (parse->given[other] && (option->kind != CT_OPTION_INTEGER || *(int64_t *)option->to > 0)) return CT_OK;
+        (void)snprintf(wanted + used, sizeof wanted - used, "%s--%s%s%s", count ? " or " : "", option->name, option->value ? " " : "",
+                       option->value ? option->value : "");
+        name += bytes + (name[bytes] == '|');
+    }
+    return ct_fail(status, CT_USAGE, "--%s does nothing without %s: give %s, too, or leave it out", need->option, wanted,
+                   count > 1 ? "one of them" : "that");
+}
+
 ct_code ct_command_parse(const ct_command *command, int argc, char **argv, ct_status *status) {
+    return ct_command_parse_needs(command, NULL, 0, argc, argv, status);
+}
+
+ct_code ct_command_parse_needs(const ct_command *command, const ct_option_need *needs, size_t need_count, int argc, char **argv,
+                               ct_status *status) {
     if (command->option_count > MAX_OPTIONS) return ct_fail(status, CT_INTERNAL, "%s has too many options", command->verb);
     if (argc == 2 && strcmp(argv[1], "--man") == 0) {
         ct_command_print_man(command, stdout);
@@ -305,6 +338,7 @@ ct_code ct_command_parse(const ct_command *command, int argc, char **argv, ct_st
     if (command->words && command->words->count != 1)
         return ct_fail(status, CT_USAGE, "give one %s, not %zu: see clicktower %s --help", command->arguments, command->words->count,
                        command->verb);
+    for (size_t i = 0; i < need_count; i++) CT_TRY(check_need(&parse, &needs[i], status));
     return CT_OK;
 }
 

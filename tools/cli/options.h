@@ -60,8 +60,17 @@ typedef struct ct_command {
     size_t option_count;
 } ct_command;
 
+/* An option that does nothing without another one, which must be given, too (where it is a number: above 0). Of several, which '|'
+ * separates, one is enough; an option that needs two stands in the table twice. */
+typedef struct ct_option_need {
+    const char *option, *needs;
+} ct_option_need;
+
 /* Parses argv[1 ..]. CT_OK: go on. CT_END: --help, or --man alone, was asked for and printed. CT_USAGE: the status says what was wrong. */
 CT_MUST_CHECK ct_code ct_command_parse(const ct_command *command, int argc, char **argv, ct_status *status);
+/* The same; an option without what it needs is CT_USAGE, as it would be ignored. */
+CT_MUST_CHECK ct_code ct_command_parse_needs(const ct_command *command, const ct_option_need *needs, size_t need_count, int argc,
+                                             char **argv, ct_status *status);
 
 /* The help of an option with its default behind it; returns out. */
 const char *ct_option_help(const ct_option *option, char *out, size_t out_bytes);

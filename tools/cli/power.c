@@ -8,8 +8,10 @@
 #include "base/json.h"
 #include "tools/cli/cli.h"
 
+static double days(double units, double per_day) { return ceil(units / per_day); }
+
 static void print_days(double units, double per_day) {
-    if (per_day > 0.0) (void)printf("  (%.0f days)", ceil(units / per_day));
+    if (per_day > 0.0) (void)printf("  (%.0f days)", days(units, per_day));
 }
 
 ct_code ct_verb_power(int argc, char **argv, ct_status *status) {
@@ -32,6 +34,7 @@ ct_code ct_verb_power(int argc, char **argv, ct_status *status) {
         {"units-per-day", "N", CT_OPTION_NUMBER, false, &per_day, "of both arms: also prints days", 0, 1e15, NULL},
         {"json", NULL, CT_OPTION_FLAG, false, &json, "one JSON object", 0, 0, NULL},
     };
+    static const ct_option_need needs[] = {{"units-per-day", "lift"}};
     const ct_command command = {"power",
                                 "Says how much traffic an experiment needs to find a lift, or which lift some traffic finds, "
                                 "for one look at a time fixed before, and for looks at any time (a confidence sequence).",
@@ -42,7 +45,7 @@ ct_code ct_verb_power(int argc, char **argv, ct_status *status) {
                                 NULL,
                                 options,
                                 sizeof options / sizeof *options};
-    CT_TRY(ct_command_parse(&command, argc, argv, status));
+    CT_TRY(ct_command_parse_needs(&command, needs, sizeof needs / sizeof *needs, argc, argv, status));
     if ((power.lift != 0.0) == (units > 0.0)) return ct_fail(status, CT_USAGE, "give either --lift or --units: one of them, above 0");
     if (units > 0.0) {
         double lift, sequence_lift;
@@ -62,6 +65,10 @@ ct_code ct_verb_power(int argc, char **argv, ct_status *status) {
     if (json) {
         json_t *object = json_pack("{s:f, s:f, s:f, s:f, s:f}", "lift", power.lift, "units", need.units, "rows", need.rows,
                                    "sequence_units", need.sequence_units, "sequence_rows", need.sequence_rows);
+        if (per_day > 0.0) {
+            (void)json_object_set_new(object, "days", json_real(days(need.units, per_day)));
+            (void)json_object_set_new(object, "sequence_days", json_real(days(need.sequence_units, per_day)));
+        }
         const ct_code code = ct_json_output("-", object, status);
         json_decref(object);
         return code;

@@ -51,10 +51,6 @@ static ct_code check_source(const ct_online_options *table, const ct_live_option
     const bool all = live->exposures != NULL && live->feedback != NULL && live->experiment != NULL;
     if (table->table != NULL ? any : !all)
         return ct_fail(status, CT_USAGE, "give --table, or --exposures, --feedback and --experiment: see clicktower report --help");
-    if (any && (table->control != NULL || table->weights != NULL))
-        return ct_fail(status, CT_USAGE, "--control and --weights are for --table: here the experiment's file says them");
-    if (!any && (live->covariate != NULL || live->training_count > 0 || live->slice_count > 0 || live->event_count > 0))
-        return ct_fail(status, CT_USAGE, "--covariate, --training, --slice and --event are for --exposures: a table has its columns");
     if ((live->training_count > 0) != (live->schema != NULL))
         return ct_fail(status, CT_USAGE, "--training and --schema are needed together: what the served model was trained on");
     return CT_OK;
@@ -97,6 +93,9 @@ ct_code ct_verb_report(int argc, char **argv, ct_status *status) {
         {"json", "FILE|-", CT_OPTION_TEXT, false, &out.json, "also as JSON; - = instead of the table", 0, 0, NULL},
         {"html", "FILE.html", CT_OPTION_TEXT, false, &out.html, "also as a page with a plot over time", 0, 0, NULL},
     };
+    static const ct_option_need needs[] = {{"positive", "exposures"}, {"event", "exposures"},     {"wait-seconds", "exposures"},
+                                           {"until", "exposures"},    {"covariate", "exposures"}, {"training", "exposures"},
+                                           {"slice", "exposures"},    {"control", "table"},       {"weights", "table"}};
     const ct_command command = {"report",
                                 "Compares the arms of an experiment on live traffic: ratio metrics with the unit as cluster, "
                                 "intervals that stay valid while you look, and a check of the split itself.",
@@ -110,7 +109,7 @@ ct_code ct_verb_report(int argc, char **argv, ct_status *status) {
                                 sizeof options / sizeof *options};
     json_t *report = NULL;
     ct_code code;
-    CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
+    CT_TRY_GOTO(code, ct_command_parse_needs(&command, needs, sizeof needs / sizeof *needs, argc, argv, status), done);
     live.events = events.items;
     live.event_count = events.count;
     live.training = training.items;

@@ -145,6 +145,14 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
         {"token-file", "FILE", CT_OPTION_TEXT, false, &files.tokens,
          "requests must bring one of its lines as `authorization: Bearer TOKEN`; read again on SIGHUP", 0, 0, NULL},
     };
+    static const ct_option_need needs[] = {{"scratch", "memory"},
+                                           {"scratch", "follow"},
+                                           {"exposure-sample", "exposures"},
+                                           {"exposure-buffer", "exposures"},
+                                           {"rotate-mib", "exposures|feedback"},
+                                           {"rotate-seconds", "exposures|feedback"},
+                                           {"admin-tls-cert", "admin"},
+                                           {"admin-tls-key", "admin"}};
     const ct_command command = {"serve",
                                 "Answers score requests over gRPC until SIGINT or SIGTERM; prints `listening on HOST:PORT` once it is "
                                 "ready, and with --admin also `admin on http://HOST:PORT/`. SIGHUP reads the model "
@@ -169,17 +177,9 @@ ct_code ct_verb_serve(int argc, char **argv, ct_status *status) {
     ct_calibration *calibration = NULL; /* of what was logged and what came of it, for the admin port */
     ct_access_texts texts = {0};
     ct_code code;
-    CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
+    CT_TRY_GOTO(code, ct_command_parse_needs(&command, needs, sizeof needs / sizeof *needs, argc, argv, status), done);
     CT_TRY_GOTO(code, ct_check_read_memory(memory, follows.count > 0, status), done);
     CT_TRY_GOTO(code, ct_access_files_read(&files, &texts, status), done);
-    if (files.admin_certificate && !admin_listen) {
-        code = ct_fail(status, CT_USAGE, "--admin-tls-cert and --admin-tls-key are for the port of --admin HOST:PORT: give it, too");
-        goto done;
-    }
-    if (exposure_sample < 1 && !exposures_folder) {
-        code = ct_fail(status, CT_USAGE, "--exposure-sample is for what --exposures DIR logs: give that, too");
-        goto done;
-    }
     ct_served_block_signals();
     (void)ct_stop_on_signals();
     allow_many_files();

@@ -77,9 +77,10 @@ ct_code ct_verb_split(int argc, char **argv, ct_status *status) {
         {"unseen-items", "P%", CT_OPTION_PERCENT, false, &unseen, "of the items lose their training rows: what a new item meets", 0, 99.9,
          NULL},
         {"item", "FIELD", CT_OPTION_TEXT, false, &item, "the item's id; without it, that of the schema's first vector", 0, 0, NULL},
-        {"seed", "N", CT_OPTION_SEED, false, &seed, "draws the unseen items", 0, 0, NULL},
+        {"seed", "N", CT_OPTION_SEED, false, &seed, "draws the items of --unseen-items", 0, 0, NULL},
         {"max-bad-rows", "N|P%", CT_OPTION_BAD_ROWS, false, &bad_rows, "more bad rows than this are a failure", 0, 0, NULL},
     };
+    static const ct_option_need needs[] = {{"seed", "unseen-items"}};
     const ct_command command = {"split",
                                 "Splits a log into training, validation and test rows by time: the lines as they stand, "
                                 "each part in order of time. Says what makes the parts differ.",
@@ -95,7 +96,7 @@ ct_code ct_verb_split(int argc, char **argv, ct_status *status) {
     ct_read_report rows;
     size_t i = 0;
     ct_code code;
-    CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
+    CT_TRY_GOTO(code, ct_command_parse_needs(&command, needs, sizeof needs / sizeof *needs, argc, argv, status), done);
     CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&in}, 1, 2, status), done);
     ct_split_options split = {.by = strcmp(by, "time") == 0 ? CT_SPLIT_BY_TIME : CT_SPLIT_BY_UNIT_TIME,
                               .sources = in.items,

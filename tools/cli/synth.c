@@ -52,7 +52,7 @@ ct_code ct_verb_synth(int argc, char **argv, ct_status *status) {
          "Criteo's",
          0, 4e9, NULL},
         {"tail-slope", "S", CT_OPTION_NUMBER, false, &synth.tail_slope,
-         "how steep the tail falls; 0 = all values as often, and 14 features of one size", 0, 3, NULL},
+         "how steep --tail falls; 0 = all values as often, and 14 features of one size", 0, 3, NULL},
         {"vector-dim", "N", CT_OPTION_INTEGER, false, &vector_dim, "length of an item's vector", 1, 4096, NULL},
         {"rate", "P", CT_OPTION_NUMBER, false, &synth.rate, "click rate aimed at", 0.0001, 0.9999, NULL},
         {"signal", "S", CT_OPTION_NUMBER, false, &synth.signal, "standard deviation of the true logit", 0, 10, NULL},
@@ -62,6 +62,7 @@ ct_code ct_verb_synth(int argc, char **argv, ct_status *status) {
         {"new-item-share", "P", CT_OPTION_NUMBER, false, &synth.new_item_share, "items that appear only after the first row", 0, 1, NULL},
         {"json", NULL, CT_OPTION_FLAG, false, &json, "print the truth as one JSON object", 0, 0, NULL},
     };
+    static const ct_option_need needs[] = {{"tail-slope", "tail"}};
     const ct_command command = {
         "synth",
         "Makes a click log with a planted truth and prints what the best possible model would reach on it (tail: on "
@@ -73,7 +74,7 @@ ct_code ct_verb_synth(int argc, char **argv, ct_status *status) {
         NULL,
         options,
         sizeof options / sizeof *options};
-    CT_TRY(ct_command_parse(&command, argc, argv, status));
+    CT_TRY(ct_command_parse_needs(&command, needs, sizeof needs / sizeof *needs, argc, argv, status));
     synth.items = (uint32_t)items;
     synth.users = (uint32_t)users;
     synth.vocabulary = (uint32_t)vocabulary;

@@ -190,6 +190,7 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
          "of products; auto is bf16 where the processor multiplies bf16; otherwise as the model says", 0, 0, "auto|fp32|bf16"},
         {"max-bad-rows", "N|P%", CT_OPTION_BAD_ROWS, false, &bad_rows, "more bad rows than this are a failure", 0, 0, NULL},
     };
+    static const ct_option_need needs[] = {{"publish-rows", "publish"}, {"publish-seconds", "publish"}};
     const ct_command command = {"train",
                                 "Trains a model on click logs and writes a model folder.",
                                 "  clicktower train --schema criteo --model dcn-v2 --train day_0.gz \\\n"
@@ -210,12 +211,8 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     char *live = NULL;
     ct_folder_lock *lock = NULL;
     ct_code code;
-    CT_TRY_GOTO(code, ct_command_parse(&command, argc, argv, status), done);
+    CT_TRY_GOTO(code, ct_command_parse_needs(&command, needs, sizeof needs / sizeof *needs, argc, argv, status), done);
     CT_TRY_GOTO(code, check_out(out, resume, init, status), done);
-    if (publish == NULL && (publish_rows > 0 || publish_seconds > 0)) {
-        code = ct_fail(status, CT_USAGE, "--publish-rows and --publish-seconds say when --publish DIR writes: give DIR, too");
-        goto done;
-    }
     CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&train, &eval}, 2, epochs, status), done);
     if (publish != NULL && strcmp(publish, out) == 0) {
         code = ct_fail(status, CT_USAGE, "--publish and --out are both %s: give each a folder of its own", out);
