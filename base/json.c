@@ -77,6 +77,17 @@ ct_code ct_json_get_i64(const json_t *object, const char *member, const char *na
     return CT_OK;
 }
 
+ct_code ct_json_get_range(const json_t *object, const char *member, const char *name, int64_t least, int64_t most, int64_t *out,
+                          ct_status *status) {
+    int64_t value = 0;
+    CT_TRY(ct_json_get_i64(object, member, name, &value, status));
+    if (value < least || value > most)
+        return ct_fail(status, CT_CORRUPT, "%s: \"%s\" is %lld; it must be between %lld and %lld", name, member, (long long)value,
+                       (long long)least, (long long)most);
+    *out = value;
+    return CT_OK;
+}
+
 ct_code ct_json_get_f64(const json_t *object, const char *member, const char *name, double *out, ct_status *status) {
     const json_t *value = json_object_get(object, member);
     if (!json_is_number(value)) return wrong_member(object, member, name, "a number", status);

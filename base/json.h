@@ -15,6 +15,8 @@ json_t *ct_json_real(double value); /* null where the value is not finite */
 /* The member, or CT_CORRUPT with name, member and the type that was expected. */
 CT_MUST_CHECK ct_code ct_json_get_string(const json_t *object, const char *member, const char *name, const char **out, ct_status *status);
 CT_MUST_CHECK ct_code ct_json_get_i64(const json_t *object, const char *member, const char *name, int64_t *out, ct_status *status);
+CT_MUST_CHECK ct_code ct_json_get_range(const json_t *object, const char *member, const char *name, int64_t least, int64_t most,
+                                        int64_t *out, ct_status *status);
 CT_MUST_CHECK ct_code ct_json_get_f64(const json_t *object, const char *member, const char *name, double *out, ct_status *status);
 CT_MUST_CHECK ct_code ct_json_get_array(const json_t *object, const char *member, const char *name, json_t **out, ct_status *status);
 CT_MUST_CHECK ct_code ct_json_get_object(const json_t *object, const char *member, const char *name, json_t **out, ct_status *status);

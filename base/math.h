@@ -6,6 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Of numbers that people give us to be summed: with either sign no further, so that sums of their squares stay within a double's range. */
+#define CT_MOST_SUMMED 1e100
+
 double ct_exp(double x);             /* 0 below -745, inf above 709.78; error below 2 ulp; NaN stays NaN */
 double ct_log(double x);             /* natural; -inf at 0, NaN below; error below 2 ulp */
 double ct_log1p(double x);           /* error below 4 ulp */

@@ -4,14 +4,26 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Messages are formatted into a buffer on the stack first: an argument may be the old message of the same status. */
+#include "base/text.h"
+
+/* A message is one line of UTF-8 without control characters, whatever it quotes: it goes to terminals, logs, JSON and gRPC. Messages are
+ * formatted into a buffer on the stack first: an argument may be the old message of the same status. */
 static void set_message(ct_status *status, const char *text) {
-    size_t i = 0;
-    for (; text[i] && i < sizeof status->message - 1; i++) {
-        const char c = text[i];
-        status->message[i] = (c == '\n' || c == '\r') ? ' ' : c; /* a message is one line, whatever it quotes */
+    const size_t bytes = strlen(text);
+    size_t used = 0;
+    for (size_t i = 0, length; i < bytes; i += length) {
+        uint32_t c = 0;
+        length = ct_utf8_character(text + i, bytes - i, &c);
+        if (used + (length > 0 ? length : 1) > sizeof status->message - 1) break;
+        if (c >= 0x20 && c != 0x7f && !(c >= 0x80 && c < 0xa0)) {
+            memcpy(status->message + used, text + i, length);
+            used += length;
+            continue;
+        }
+        status->message[used++] = c == '\n' || c == '\r' || c == '\t' ? ' ' : '?';
+        if (length == 0) length = 1;
     }
-    status->message[i] = '\0';
+    status->message[used] = '\0';
 }
 
 /* Appends a and b at `used`, cut to fit. */

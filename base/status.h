@@ -36,7 +36,8 @@ enum { CT_STATUS_MESSAGE_BYTES = 1024 };
 
 typedef struct ct_status {
     ct_code code;
-    char message[CT_STATUS_MESSAGE_BYTES]; /* one line, no final newline, no final full stop needed; cut if longer */
+    char message[CT_STATUS_MESSAGE_BYTES]; /* one line of UTF-8, no final full stop needed; cut if longer. Control characters and bytes
+                                              that are no UTF-8 become ' ' or '?' */
 } ct_status;
 
 #define CT_STATUS_INIT \

@@ -150,6 +150,46 @@ bool ct_parse_f32(const char *text, size_t bytes, float *out_value) {
     return true;
 }
 
+size_t ct_utf8_character(const char *text, size_t bytes, uint32_t *out_character) {
+    const uint8_t *at = (const uint8_t *)text;
+    if (bytes == 0) return 0;
+    uint8_t low = 0x80, high = 0xbf; /* of the second byte */
+    size_t more = 0;
+    uint32_t character = at[0];
+    if (at[0] >= 0xc2 && at[0] <= 0xdf) {
+        more = 1;
+        character &= 0x1f;
+    } else if (at[0] >= 0xe0 && at[0] <= 0xef) {
+        more = 2;
+        character &= 0x0f;
+        if (at[0] == 0xe0) low = 0xa0;
+        if (at[0] == 0xed) high = 0x9f;
+    } else if (at[0] >= 0xf0 && at[0] <= 0xf4) {
+        more = 3;
+        character &= 0x07;
+        if (at[0] == 0xf0) low = 0x90;
+        if (at[0] == 0xf4) high = 0x8f;
+    } else if (at[0] >= 0x80) {
+        return 0;
+    }
+    if (bytes <= more || (more > 0 && (at[1] < low || at[1] > high))) return 0;
+    for (size_t i = 1; i <= more; i++) {
+        if ((at[i] & 0xc0) != 0x80) return 0;
+        character = character << 6 | (at[i] & 0x3f);
+    }
+    if (out_character) *out_character = character;
+    return more + 1;
+}
+
+bool ct_utf8_is_valid(const void *text, size_t bytes) {
+    const char *at = text;
+    for (size_t i = 0, length; i < bytes; i += length) {
+        length = (unsigned char)at[i] < 0x80 ? 1 : ct_utf8_character(at + i, bytes - i, NULL);
+        if (length == 0) return false;
+    }
+    return true;
+}
+
 const char *ct_text_show(const char *text, size_t bytes, char *out, size_t out_bytes) {
     if (out_bytes == 0) return out;
     /* Where all of it does not fit, room is kept for "...": `fits` is how far the text may go then. */

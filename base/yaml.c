@@ -63,6 +63,7 @@ typedef struct strict_check {
     const char *path;
     yaml_document_t *document;
     ct_status *status;
+    size_t *values; /* so far; an alias' count each time */
 } strict_check;
 
 typedef struct place { /* a field and those around it */
@@ -97,6 +98,7 @@ static ct_code check_scalar(const strict_check *check, const yaml_node_t *node, 
     const char *text = text_of(node);
     const size_t bytes = node->data.scalar.length;
     double real;
+    if (strlen(text) != bytes) return fail_text(check, node, at, "holds a NUL character");
     if ((type == CYAML_INT || type == CYAML_UINT) && !is_whole(text, bytes)) return fail_text(check, node, at, "is not a whole number");
     if (type == CYAML_UINT && text[0] == '-') return fail_text(check, node, at, "is below 0");
     if (type == CYAML_FLOAT && !ct_parse_f64(text, bytes, &real)) return fail_text(check, node, at, "is not a number");
@@ -111,7 +113,8 @@ static ct_code check_mapping(const strict_check *check, const yaml_node_t *node,
     const yaml_node_pair_t *first = node->data.mapping.pairs.start;
     for (const yaml_node_pair_t *pair = first; pair < node->data.mapping.pairs.top; pair++) {
         const yaml_node_t *key = yaml_document_get_node(check->document, pair->key);
-        if (key == NULL || key->type != YAML_SCALAR_NODE) return fail_at(check, node, at, "a key is not a word");
+        if (key == NULL || key->type != YAML_SCALAR_NODE || strlen(text_of(key)) != key->data.scalar.length)
+            return fail_at(check, node, at, "a key is not a word");
         const cyaml_schema_field_t *field = schema->mapping.fields;
         while (field->key != NULL && strcmp(field->key, text_of(key)) != 0) field++;
         if (field->key == NULL) return fail_text(check, key, at, "is no key that is known here");
@@ -145,6 +148,7 @@ static ct_code check_sequence(const strict_check *check, const yaml_node_t *node
 static ct_code check_node(const strict_check *check, int index, const cyaml_schema_value_t *schema, const place *at) {
     const yaml_node_t *node = yaml_document_get_node(check->document, index);
     if (node == NULL) return CT_OK;
+    if (++*check->values > CT_YAML_MAX_VALUES) return fail_at(check, node, at, "more than a million values, aliases written out");
     switch (schema->type) {
         case CYAML_MAPPING:
             if (node->type != YAML_MAPPING_NODE) return fail_at(check, node, at, "must be a mapping (keys and values)");
@@ -163,14 +167,63 @@ static ct_code check_node(const strict_check *check, int index, const cyaml_sche
     }
 }
 
+/* One document, which libyaml reads soon: it takes time in proportion to the square of the depth, and of the number of anchors, so a MiB of
+ * '[' would take hours. What is no YAML is left to whoever loads it. */
+static ct_code check_shape(const char *text, size_t bytes, const char *path, ct_status *status) {
+    yaml_parser_t parser;
+    yaml_event_t event;
+    size_t depth = 0, anchors = 0, documents = 0;
+    ct_code code = CT_OK;
+    if (!yaml_parser_initialize(&parser)) return ct_fail_memory(status, sizeof parser, "a YAML parser");
+    yaml_parser_set_input_string(&parser, (const unsigned char *)text, bytes);
+    for (bool end = false; code == CT_OK && !end && yaml_parser_parse(&parser, &event);) {
+        const yaml_char_t *anchor = NULL;
+        switch (event.type) {
+            case YAML_SEQUENCE_START_EVENT:
+                anchor = event.data.sequence_start.anchor;
+                depth++;
+                break;
+            case YAML_MAPPING_START_EVENT:
+                anchor = event.data.mapping_start.anchor;
+                depth++;
+                break;
+            case YAML_SEQUENCE_END_EVENT:
+            case YAML_MAPPING_END_EVENT:
+                depth--;
+                break;
+            case YAML_SCALAR_EVENT:
+                anchor = event.data.scalar.anchor;
+                break;
+            case YAML_DOCUMENT_START_EVENT:
+                documents++;
+                break;
+            default:
+                end = event.type == YAML_STREAM_END_EVENT;
+        }
+        anchors += anchor != NULL;
+        const size_t line = event.start_mark.line + 1;
+        if (depth > CT_YAML_MAX_DEPTH)
+            code = ct_fail(status, CT_INVALID, "%s:%zu: more than %d values inside each other", path, line, CT_YAML_MAX_DEPTH);
+        else if (anchors > CT_YAML_MAX_ANCHORS)
+            code = ct_fail(status, CT_INVALID, "%s:%zu: more than %d anchors", path, line, CT_YAML_MAX_ANCHORS);
+        else if (documents > 1)
+            code = ct_fail(status, CT_INVALID, "%s:%zu: a second YAML document starts here; one is read", path, line);
+        yaml_event_delete(&event);
+    }
+    yaml_parser_delete(&parser);
+    return code;
+}
+
 static ct_code check_strictly(const char *text, size_t bytes, const char *path, const cyaml_schema_value_t *schema, ct_status *status) {
     yaml_parser_t parser;
     yaml_document_t document;
+    CT_TRY(check_shape(text, bytes, path, status));
     if (!yaml_parser_initialize(&parser)) return ct_fail_memory(status, sizeof parser, "a YAML parser");
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, bytes);
     ct_code code = CT_OK;
     if (yaml_parser_load(&parser, &document)) {
-        const strict_check check = {path, &document, status};
+        size_t values = 0;
+        const strict_check check = {path, &document, status, &values};
         code = check_node(&check, 1, schema, NULL);
         yaml_document_delete(&document);
     } else if (parser.error == YAML_MEMORY_ERROR) {
@@ -218,7 +271,8 @@ bool ct_yaml_is_list(const char *text, size_t bytes, const char *outer, const ch
     yaml_parser_t parser;
     yaml_document_t document;
     bool list = false;
-    if (!yaml_parser_initialize(&parser)) return false;
+    ct_status ignored = CT_STATUS_INIT; /* loading it says the same */
+    if (check_shape(text, bytes, "", &ignored) != CT_OK || !yaml_parser_initialize(&parser)) return false;
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, bytes);
     if (yaml_parser_load(&parser, &document)) {
         const yaml_node_t *value = value_of(&document, value_of(&document, yaml_document_get_root_node(&document), outer), inner);
@@ -227,6 +281,26 @@ bool ct_yaml_is_list(const char *text, size_t bytes, const char *outer, const ch
     }
     yaml_parser_delete(&parser);
     return list;
+}
+
+void ct_yaml_put_string(FILE *to, const char *text, size_t bytes) {
+    (void)fputc('"', to);
+    for (size_t i = 0, length; i < bytes; i += length) {
+        uint32_t c = 0;
+        length = ct_utf8_character(text + i, bytes - i, &c);
+        if (length == 0) {
+            length = 1;
+            (void)fputs("\\ufffd", to);
+        } else if (c == '"' || c == '\\')
+            (void)fprintf(to, "\\%c", (char)c);
+        else if (c < 0x20 || (c >= 0x7f && c < 0xa0))
+            (void)fprintf(to, "\\x%02x", c);
+        else if (c == 0x2028 || c == 0x2029 || c == 0xfeff || c == 0xfffe || c == 0xffff) /* line ends; no characters of YAML's */
+            (void)fprintf(to, "\\u%04x", c);
+        else
+            (void)fwrite(text + i, 1, length, to);
+    }
+    (void)fputc('"', to);
 }
 
 void ct_yaml_free(const cyaml_schema_value_t *schema, void *data) {

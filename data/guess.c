@@ -4,7 +4,6 @@
 #include "data/guess.h"
 
 #include <ctype.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +12,10 @@
 #include "base/arena.h"
 #include "base/hash.h"
 #include "base/text.h"
+#include "base/yaml.h"
 #include "data/internal.h"
 
-enum { DEFAULT_ROWS = 10000, SAMPLE_BYTES = 64 << 20, SET_SLOTS = 1 << 15, CODES = 32, NAME_BYTES = 256 };
+enum { DEFAULT_ROWS = 10000, SAMPLE_BYTES = 64 << 20, MOST_SLOTS = 1 << 15, CODES = 32, NAME_BYTES = 256 };
 
 typedef struct piece {
     const char *text;
@@ -28,7 +28,7 @@ typedef struct column {
     size_t integers, canonical, numbers, fractions, zeros, ones, rising, dates;
     size_t inner[3]; /* values that hold ',', '|' or ';' */
     double low, high, last;
-    uint64_t *seen; /* (SET_SLOTS) hashes; 0 = free */
+    uint64_t *seen; /* (slots) hashes; 0 = free */
     size_t different;
 } column;
 
@@ -44,6 +44,7 @@ typedef struct guess {
     size_t column_count;
     bool header;
     column *columns;
+    size_t slots; /* of a column's set of values: twice the lines or more, but for MOST_SLOTS */
     piece *cells; /* (column_count) of one line */
 } guess;
 
@@ -150,7 +151,7 @@ static bool is_date(piece cell) {
     return digits == 4 && cell.bytes >= 8 && (cell.text[4] == '-' || cell.text[4] == '/') && isdigit((unsigned char)cell.text[5]);
 }
 
-static void look_at(column *c, piece cell) {
+static void look_at(const guess *g, column *c, piece cell) {
     if (cell.bytes == 0) {
         c->missing++;
         return;
@@ -178,10 +179,10 @@ static void look_at(column *c, piece cell) {
     for (size_t s = 0; s < sizeof c->inner / sizeof *c->inner; s++)
         c->inner[s] += memchr(cell.text, inner_separators[s], cell.bytes) != NULL;
     c->values++;
-    if (c->different >= SET_SLOTS / 2) return; /* many */
+    if (c->different >= MOST_SLOTS / 2) return; /* many */
     const uint64_t hash = ct_hash64(cell.text, cell.bytes, 0) | 1;
-    size_t slot = hash % SET_SLOTS;
-    while (c->seen[slot] && c->seen[slot] != hash) slot = (slot + 1) % SET_SLOTS;
+    size_t slot = hash % g->slots;
+    while (c->seen[slot] && c->seen[slot] != hash) slot = (slot + 1) % g->slots;
     c->different += c->seen[slot] == 0;
     c->seen[slot] = hash;
 }
@@ -189,9 +190,7 @@ static void look_at(column *c, piece cell) {
 static bool is_name(piece cell) {
     double number;
     if (cell.bytes == 0 || cell.bytes >= NAME_BYTES || parse(cell, &number)) return false;
-    json_t *text = json_stringn(cell.text, cell.bytes); /* NULL: not UTF-8 */
-    json_decref(text);
-    return text && (isalpha((unsigned char)cell.text[0]) || cell.text[0] == '_');
+    return ct_utf8_is_valid(cell.text, cell.bytes) && (isalpha((unsigned char)cell.text[0]) || cell.text[0] == '_');
 }
 
 /* Names in every column, no two alike, above at least one column of numbers or, where there are none, words that name a column often. */
@@ -214,13 +213,14 @@ static ct_code look_at_columns(guess *g, ct_status *status) {
     g->columns = ct_arena_zalloc(&g->arena, g->column_count, sizeof *g->columns);
     g->cells = ct_arena_zalloc(&g->arena, g->column_count, sizeof *g->cells);
     if (!g->columns || !g->cells) return ct_fail_memory(status, g->column_count * sizeof *g->columns, "a guess");
+    for (g->slots = 16; g->slots < 2 * g->line_count && g->slots < MOST_SLOTS;) g->slots *= 2;
     for (size_t c = 0; c < g->column_count; c++) {
-        g->columns[c].seen = ct_arena_zalloc(&g->arena, SET_SLOTS, sizeof(uint64_t));
-        if (!g->columns[c].seen) return ct_fail_memory(status, SET_SLOTS * sizeof(uint64_t), "a guess");
+        g->columns[c].seen = ct_arena_zalloc(&g->arena, g->slots, sizeof(uint64_t));
+        if (!g->columns[c].seen) return ct_fail_memory(status, g->slots * sizeof(uint64_t), "a guess");
     }
     for (size_t i = 1; i < g->line_count; i++) {
         if (!split(g, g->lines[i])) continue;
-        for (size_t c = 0; c < g->column_count; c++) look_at(&g->columns[c], g->cells[c]);
+        for (size_t c = 0; c < g->column_count; c++) look_at(g, &g->columns[c], g->cells[c]);
     }
     if (!split(g, g->lines[0])) return CT_OK;
     g->header = is_header(g, words);
@@ -228,7 +228,7 @@ static ct_code look_at_columns(guess *g, ct_status *status) {
         if (g->header)
             g->columns[c].name = g->cells[c];
         else
-            look_at(&g->columns[c], g->cells[c]);
+            look_at(g, &g->columns[c], g->cells[c]);
     }
     return CT_OK;
 }
@@ -291,32 +291,29 @@ static kind kind_of(const guess *g, const column *c) {
 
 /* --- YAML --- */
 
-static void put_quoted(FILE *out, const char *text, size_t bytes) {
-    json_t *json = json_stringn(text, bytes);
-    char *quoted = json ? json_dumps(json, JSON_ENCODE_ANY) : NULL;
-    (void)fputs(quoted ? quoted : "\"\"", out); /* JSON's strings are YAML's */
-    free(quoted);
-    json_decref(json);
-}
-
+/* A column's name may hold what a field's may not. */
 static void put_name(FILE *out, const guess *g, size_t c, const char *kind_name) {
-    if (g->header)
-        put_quoted(out, g->columns[c].name.text, g->columns[c].name.bytes);
-    else
+    const piece name = g->columns[c].name;
+    char text[NAME_BYTES];
+    if (!g->header) {
         (void)fprintf(out, "%s%zu", kind_name, c + 1);
+        return;
+    }
+    for (size_t i = 0; i < name.bytes; i++) text[i] = ct_name_may_hold(name.text[i]) ? name.text[i] : '_';
+    ct_yaml_put_string(out, text, name.bytes);
 }
 
 static void put_column(FILE *out, const guess *g, size_t c) {
     (void)fprintf(out, ", column: ");
     if (g->header)
-        put_quoted(out, g->columns[c].name.text, g->columns[c].name.bytes);
+        ct_yaml_put_string(out, g->columns[c].name.text, g->columns[c].name.bytes);
     else
         (void)fprintf(out, "%zu", c + 1);
 }
 
 static void put_why(FILE *out, const column *c, const char *why) {
     (void)fprintf(out, "  # %s", why);
-    if (c->values) (void)fprintf(out, "; %s%zu different", c->different >= SET_SLOTS / 2 ? "more than " : "", c->different);
+    if (c->values) (void)fprintf(out, "; %s%zu different", c->different >= MOST_SLOTS / 2 ? "more than " : "", c->different);
     if (c->numbers == c->values && c->values) (void)fprintf(out, ", %.10g to %.10g", c->low, c->high);
     if (c->missing) (void)fprintf(out, ", %.3g %% missing", 100 * (double)c->missing / (double)(c->values + c->missing));
     (void)fprintf(out, "\n");
@@ -435,7 +432,7 @@ static ct_code write_yaml(const guess *g, const ct_guess_options *options, char 
             "# A log in quoted CSV is converted first ('|' any tool that prints tabs).\n",
             g->quoted);
     (void)fprintf(out, "name: ");
-    put_quoted(out, options->name, strlen(options->name));
+    ct_yaml_put_string(out, options->name, strlen(options->name));
     (void)fprintf(out, "\nformat: {separator: \"%s\", header: %s, columns: %zu}\nfields:\n",
                   g->separator == '\t' ? "\\t" : (const char[]){g->separator, '\0'}, g->header ? "true" : "false", g->column_count);
     const size_t fields = put_fields(out, g);
@@ -453,7 +450,7 @@ static ct_code write_yaml(const guess *g, const ct_guess_options *options, char 
     ct_schema_destroy(schema);
     if (code != CT_OK) {
         free(text);
-        return code;
+        return ct_fail_within(status, "%s: no schema can be guessed", options->source);
     }
     *out_yaml = text;
     return CT_OK;

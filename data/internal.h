@@ -13,6 +13,9 @@
 
 extern const char ct_schema_criteo[]; /* YAML */
 
+/* A character of a field's name. */
+static inline bool ct_name_may_hold(char c) { return (unsigned char)c >= 0x20 && c != 0x7f && c != '/'; }
+
 /* The rule by which a field's text becomes a column's content, as one line of text; its XXH3 is the field's hash. */
 enum { CT_FIELD_RULE_BYTES = 512 };
 void ct_field_rule(const ct_field *field, char out_rule[CT_FIELD_RULE_BYTES]);

@@ -120,9 +120,7 @@ static ct_code load_name(loader *l, size_t f) {
     const size_t bytes = strlen(name);
     if (bytes > NAME_MAX_BYTES) return fail_field(l, f, CT_KEY_NAME, "the name is longer than %d bytes", NAME_MAX_BYTES);
     for (size_t i = 0; i < bytes; i++) {
-        if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f || name[i] == '/') {
-            return fail_field(l, f, CT_KEY_NAME, "a name may hold neither '/' nor control characters");
-        }
+        if (!ct_name_may_hold(name[i])) return fail_field(l, f, CT_KEY_NAME, "a name may hold neither '/' nor control characters");
     }
     l->schema->fields[f].name = name;
     return CT_OK;

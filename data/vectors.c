@@ -299,26 +299,6 @@ static size_t id_text(const ids *ids, size_t i, char buffer[24], const char **ou
     return (size_t)snprintf(buffer, 24, "%lld", ids->integers != NULL ? (long long)ids->integers[i] : (long long)(i + 1));
 }
 
-/* Well-formed UTF-8 (no overlong forms, no surrogates, at most U+10FFFF). */
-static bool is_utf8(const char *text, size_t bytes) {
-    const unsigned char *c = (const unsigned char *)text, *end = c + bytes;
-    while (c < end) {
-        if (*c < 0x80) {
-            c++;
-            continue;
-        }
-        const size_t more = *c >= 0xc2 && *c <= 0xdf ? 1 : (*c & 0xf0) == 0xe0 ? 2 : *c >= 0xf0 && *c <= 0xf4 ? 3 : 0;
-        if (more == 0 || (size_t)(end - c) <= more) return false;
-        const unsigned low = *c == 0xe0 ? 0xa0 : *c == 0xf0 ? 0x90 : 0x80, high = *c == 0xed ? 0x9f : *c == 0xf4 ? 0x8f : 0xbf;
-        if (c[1] < low || c[1] > high) return false;
-        for (size_t i = 2; i <= more; i++) {
-            if ((c[i] & 0xc0) != 0x80) return false;
-        }
-        c += more + 1;
-    }
-    return true;
-}
-
 static ct_code check_id(const char *path, size_t line, const char *text, size_t bytes, ct_status *status) {
     const char *fault = NULL;
     if (bytes == 0) {
@@ -327,7 +307,7 @@ static ct_code check_id(const char *path, size_t line, const char *text, size_t 
         fault = "the id is longer than 1 MiB";
     } else if (memchr(text, '\0', bytes) != NULL) {
         fault = "the id holds a NUL byte";
-    } else if (!is_utf8(text, bytes)) {
+    } else if (!ct_utf8_is_valid(text, bytes)) {
         fault = "the id is not UTF-8";
     }
     return fault == NULL ? CT_OK : ct_fail(status, CT_INVALID, "%s: line %zu: %s", path, line, fault);

@@ -120,6 +120,7 @@ static int put_table(scan *scan, json_t *table, json_t *use_counts, json_t *norm
 
 static ct_code describe_filter(const char *folder, size_t number, const ct_stored_table *stored, json_t *table, ct_status *status) {
     ct_filter *filter = NULL;
+    CT_TRY(ct_filter_check_file(&stored->spec, folder, number, status));
     CT_TRY(ct_filter_create(&stored->spec, ct_device_cpu(), &filter, status));
     const ct_code code = ct_filter_read(filter, folder, number, status);
     const ct_filter_load load = ct_filter_measure(filter);

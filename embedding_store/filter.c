@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/bytes.h"
 #include "base/file.h"
@@ -32,8 +33,10 @@ static ct_code create(ct_device *device, uint32_t generations, size_t shard_line
     return CT_OK;
 }
 
+static uint32_t generations_of(const ct_table_spec *spec) { return spec->expire_days ? 2 : 1; }
+
 ct_code ct_filter_create(const ct_table_spec *spec, ct_device *device, ct_filter **out_filter, ct_status *status) {
-    const uint32_t generations = spec->expire_days ? 2 : 1;
+    const uint32_t generations = generations_of(spec);
     return create(device, generations, (size_t)spec->filter_mib * CT_FILTER_LINES_A_MIB / generations, out_filter, status);
 }
 
@@ -238,6 +241,23 @@ ct_code ct_filter_write(const ct_filter *filter, const char *folder, size_t tabl
         code = ct_file_writer_commit(writer, status);
     else
         ct_file_writer_abort(writer);
+    free(path);
+    return code;
+}
+
+ct_code ct_filter_check_file(const ct_table_spec *spec, const char *folder, size_t table, ct_status *status) {
+    const uint64_t lines =
+                       (uint64_t)spec->filter_mib * CT_FILTER_LINES_A_MIB / generations_of(spec) * generations_of(spec) * CT_VIRTUAL_SHARDS,
+                   bytes = HEAD_BYTES + lines * CT_FILTER_LINE_BYTES + 8;
+    struct stat info;
+    char *path = path_of(folder, table);
+    if (!path) return ct_fail_memory(status, strlen(folder), "a path");
+    ct_code code = CT_OK;
+    if (stat(path, &info) != 0)
+        code = ct_fail_errno(status, "%s: cannot look at it", path);
+    else if ((uint64_t)info.st_size != bytes)
+        code = ct_fail(status, CT_CORRUPT, "%s: %lld bytes, and a filter of %u MiB, as store.json says, has %llu", path,
+                       (long long)info.st_size, spec->filter_mib, (unsigned long long)bytes);
     free(path);
     return code;
 }

@@ -168,19 +168,12 @@ static ct_code get_f32(const json_t *table, const char *member, const char *path
     return CT_OK;
 }
 
-static ct_code get_range(const json_t *table, const char *member, const char *path, int64_t least, int64_t most, int64_t *out,
-                         ct_status *status) {
-    CT_TRY(ct_json_get_i64(table, member, path, out, status));
-    if (*out < least || *out > most) return ct_fail(status, CT_CORRUPT, "%s: %s is %lld", path, member, (long long)*out);
-    return CT_OK;
-}
-
 static ct_code read_column(const json_t *column, const char *path, ct_stored_table *out, uint32_t *offset, ct_status *status) {
     const char *name, *type;
     int64_t count;
     CT_TRY(ct_json_get_string(column, "name", path, &name, status));
     CT_TRY(ct_json_get_string(column, "type", path, &type, status));
-    CT_TRY(get_range(column, "count", path, 1, MAX_COLUMN_COUNT, &count, status));
+    CT_TRY(ct_json_get_range(column, "count", path, 1, MAX_COLUMN_COUNT, &count, status));
     uint32_t bytes;
     if (strcmp(type, "f32") == 0 || strcmp(type, "u32") == 0)
         bytes = 4;
@@ -273,7 +266,7 @@ static ct_code read_table(const json_t *table, const char *path, ct_stored_table
     if (!name[0] || strlen(name) >= sizeof spec->name) return ct_fail(status, CT_CORRUPT, "%s: a table's name is empty or too long", path);
     memcpy(spec->name, name, strlen(name));
     CT_TRY(ct_json_get_string(table, "kind", path, &kind, status));
-    CT_TRY(get_range(table, "dim", path, 1, CT_TABLE_MAX_DIM, &value, status));
+    CT_TRY(ct_json_get_range(table, "dim", path, 1, CT_TABLE_MAX_DIM, &value, status));
     spec->dim = (uint32_t)value;
     if (strcmp(kind, "trained") == 0) {
         const char *seed;
@@ -287,26 +280,26 @@ static ct_code read_table(const json_t *table, const char *path, ct_stored_table
         spec->precision = precision ? CT_ROW_FP16 : CT_ROW_FP32;
         spec->target_stats = json_is_true(json_object_get(table, TARGET_STATS));
         if (spec->target_stats) {
-            CT_TRY(get_range(table, "counted_epoch", path, 0, UINT32_MAX, &value, status));
+            CT_TRY(ct_json_get_range(table, "counted_epoch", path, 0, UINT32_MAX, &value, status));
             out->counted_epoch = (uint32_t)value;
         }
         if (json_object_get(table, "expire_days")) {
-            CT_TRY(get_range(table, "expire_days", path, 1, CT_TABLE_MAX_EXPIRE_DAYS, &value, status));
+            CT_TRY(ct_json_get_range(table, "expire_days", path, 1, CT_TABLE_MAX_EXPIRE_DAYS, &value, status));
             spec->expire_days = (uint32_t)value;
-            CT_TRY(get_range(table, "day", path, 0, CT_DAY_NEVER - 1, &value, status));
+            CT_TRY(ct_json_get_range(table, "day", path, 0, CT_DAY_NEVER - 1, &value, status));
             out->today = (uint32_t)value;
-            CT_TRY(get_range(table, "first_day", path, 0, out->today, &value, status));
+            CT_TRY(ct_json_get_range(table, "first_day", path, 0, out->today, &value, status));
             out->first_day = (uint32_t)value;
-            CT_TRY(get_range(table, "expired", path, 0, INT64_MAX, &out->expired, status));
+            CT_TRY(ct_json_get_range(table, "expired", path, 0, INT64_MAX, &out->expired, status));
         }
         CT_TRY(ct_json_get_string(table, "seed", path, &seed, status));
         spec->seed = strtoull(seed, &end, 16);
         if (strncmp(seed, "0x", 2) != 0 || !seed[2] || *end || strlen(seed) > 18)
             return ct_fail(status, CT_CORRUPT, "%s: the seed of table %s is no hexadecimal number", path, name);
-        CT_TRY(get_range(table, "min_count", path, 1, UINT32_MAX, &value, status));
+        CT_TRY(ct_json_get_range(table, "min_count", path, 1, UINT32_MAX, &value, status));
         spec->min_count = (uint32_t)value;
         if (json_object_get(table, "filter_mib")) {
-            CT_TRY(get_range(table, "filter_mib", path, 1, CT_TABLE_MAX_FILTER_MIB, &value, status));
+            CT_TRY(ct_json_get_range(table, "filter_mib", path, 1, CT_TABLE_MAX_FILTER_MIB, &value, status));
             spec->filter_mib = (uint32_t)value;
         }
     } else if (strcmp(kind, "frozen") == 0) {
@@ -319,8 +312,8 @@ static ct_code read_table(const json_t *table, const char *path, ct_stored_table
     } else {
         return ct_fail(status, CT_UNSUPPORTED, "%s: table %s has the unknown kind %s", path, name, kind);
     }
-    CT_TRY(get_range(table, "rows", path, 0, INT64_MAX / 2, &out->rows, status));
-    CT_TRY(get_range(table, "stubs", path, 0, INT64_MAX / 2, &out->stubs, status));
+    CT_TRY(ct_json_get_range(table, "rows", path, 0, INT64_MAX / 2, &out->rows, status));
+    CT_TRY(ct_json_get_range(table, "stubs", path, 0, INT64_MAX / 2, &out->stubs, status));
     json_t *columns;
     CT_TRY(ct_json_get_array(table, "columns", path, &columns, status));
     if (json_array_size(columns) > MAX_COLUMNS)

@@ -320,7 +320,10 @@ ct_code ct_store_open_within(const char *folder, ct_store_mode mode, const ct_st
         code = ct_fail_memory(status, count * sizeof *specs, "a store's tables");
         goto fail;
     }
-    for (size_t i = 0; i < count; i++) specs[i] = stored[i].spec;
+    for (size_t i = 0; i < count; i++) {
+        specs[i] = stored[i].spec;
+        if (specs[i].filter_mib) CT_TRY_GOTO(code, ct_filter_check_file(&specs[i], folder, i, status), fail);
+    }
     const char *beside = mode == CT_STORE_TRAIN && limit->memory_bytes ? limit->live_folder : NULL;
     code = create(specs, count, mode, CT_PARTITION_BITS, device, beside, pool, &store, status);
     if (code == CT_INVALID) { /* it was written by a store, so it is no argument of the caller's */

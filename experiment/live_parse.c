@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/math.h"
 #include "base/text.h"
 #include "experiment/live_internal.h"
 
@@ -135,7 +136,8 @@ static ct_code exposure_members(const member_of *of, live_exposure *e) {
     e->latency_us = -1;
     if (json_object_get(of->object, "latency_us") != NULL) CT_TRY(whole_member(of, "latency_us", 0, INT64_MAX, &e->latency_us));
     e->sample_rate = rate != NULL ? json_number_value(rate) : 1.0;
-    if (!(e->sample_rate > 0.0 && e->sample_rate <= 1.0)) return wrong(of, "sample_rate", "a number above 0 and up to 1");
+    if (!(e->sample_rate >= 1e-9 && e->sample_rate <= 1.0))
+        return wrong(of, "sample_rate", "a number from 1e-9 to 1"); /* as serve has it */
     e->failed = json_object_get(of->object, "error") != NULL;
     return e->failed ? CT_OK : scored_members(of, e);
 }
@@ -306,6 +308,7 @@ static ct_code event_members(const member_of *of, live_event *event) {
     if (event->event[0] == '\0') return wrong(of, "event", "a name");
     if (value != NULL && !json_is_number(value)) return wrong(of, "value", "a number");
     event->value = value != NULL ? json_number_value(value) : 1.0;
+    if (fabs(event->value) > CT_MOST_SUMMED) return wrong(of, "value", "within 1e100, with either sign");
     return CT_OK;
 }
 

@@ -174,8 +174,13 @@ static ct_code make_comparison(online_run *run, json_t **out_comparison, ct_stat
     CT_TRY(add_warnings(run, status));
     json_t *arms = json_array(), *differences = json_array();
     for (size_t arm = 0; arm < table->arm_count; arm++) {
-        json_array_append_new(arms, arm_json(run, arm));
-        if (arm != run->design->control) json_array_append_new(differences, difference_json(run, arm));
+        int bad = json_array_append_new(arms, arm_json(run, arm));
+        if (arm != run->design->control) bad |= json_array_append_new(differences, difference_json(run, arm));
+        if (bad == 0) continue;
+        json_decref(arms);
+        json_decref(differences);
+        return ct_fail(status, CT_INVALID, "arm '%s': its name is not UTF-8, or its sums are beyond the range of numbers",
+                       table->arms[arm]);
     }
     *out_comparison =
         json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:{s:I, s:I}, s:{s:o, s:b}, s:b, s:b, s:o, s:o}", "rows", (json_int_t)table->row_count,

@@ -26,6 +26,7 @@ CT_MUST_CHECK ct_code online_header_read(online_header *header, const char *cons
 bool online_header_has(const online_header *header, size_t column);
 CT_MUST_CHECK ct_code online_header_split(const online_header *header, const ct_line *line, online_part parts[ONLINE_MAX_COLUMNS],
                                           ct_status *status);
+/* A number within CT_MOST_SUMMED. */
 CT_MUST_CHECK ct_code online_header_number(const online_header *header, const ct_line *line, const online_part *parts, size_t column,
                                            double *out, ct_status *status);
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/text.h"
 #include "data/source.h"
 #include "experiment/counts.h"
 #include "experiment/online_internal.h"
@@ -41,8 +42,9 @@ static ct_code arm_at(reading *r, const ct_line *line, const online_part *part, 
         return CT_OK;
     }
     if (part->bytes == 0) return ct_fail(status, CT_INVALID, "%s:%lld: the arm has no name", line->source, (long long)line->number);
-    if (memchr(part->text, 0, part->bytes) != NULL)
-        return ct_fail(status, CT_INVALID, "%s:%lld: a NUL byte in the arm's name", line->source, (long long)line->number);
+    if (memchr(part->text, 0, part->bytes) != NULL || !ct_utf8_is_valid(part->text, part->bytes))
+        return ct_fail(status, CT_INVALID, "%s:%lld: the arm's name is not UTF-8, or holds a NUL byte", line->source,
+                       (long long)line->number);
     if (table->arm_count == CT_ONLINE_MAX_ARMS)
         return ct_fail(status, CT_INVALID, "%s:%lld: more than %d arms", line->source, (long long)line->number, CT_ONLINE_MAX_ARMS);
     char *name = strndup(part->text, part->bytes);

@@ -235,8 +235,25 @@ static size_t history_files(const json_t *manifest) {
     }
 }
 
-/* A file that is read must have been listed, else nobody has checked it. */
+/* Does the name lead out of the folder? */
+static bool leads_out(const char *name) {
+    for (const char *at = name; at != NULL; at = strchr(at, '/')) {
+        at += at != name;
+        if (at[0] == '\0' || at[0] == '/' || (strncmp(at, "..", 2) == 0 && (at[2] == '/' || at[2] == '\0'))) return true;
+    }
+    return false;
+}
+
+/* A file that is read must have been listed, else nobody has checked it; and only files of the folder are. */
 static ct_code check_listed(const json_t *manifest, const char *manifest_path, ct_status *status) {
+    const json_t *files = json_object_get(manifest, "files"), *file;
+    size_t index;
+    json_array_foreach(files, index, file) {
+        const char *name = json_string_value(json_object_get(file, "name"));
+        if (name != NULL && leads_out(name))
+            return ct_fail(status, CT_CORRUPT, "%s: the list of files has '%s', which is no name of a file in the folder", manifest_path,
+                           name);
+    }
     const char *const needed[] = {"schema.yaml", "model.yaml", "tower.safetensors", "tables/store.json", "tables/CURRENT"};
     for (size_t n = 0; n < sizeof needed / sizeof *needed; n++)
         if (!is_listed(manifest, needed[n]))
@@ -293,23 +310,41 @@ ct_code ct_model_manifest(const char *folder, bool check_files, json_t **out_man
     return read_manifest(folder, check_files ? CHECK_ALL : CHECK_NONE, out_manifest, status);
 }
 
+ct_code model_position_get(const json_t *json, const char *path, model_position *out, ct_status *status) {
+    int64_t epoch = 0;
+    CT_TRY(ct_json_get_range(json, "rows", path, 0, INT64_MAX, &out->rows, status));
+    CT_TRY(ct_json_get_range(json, "step", path, 0, INT64_MAX, &out->step, status));
+    CT_TRY(ct_json_get_range(json, "tower_step", path, 0, INT64_MAX, &out->tower_step, status));
+    CT_TRY(ct_json_get_range(json, "epoch", path, 0, UINT32_MAX, &epoch, status));
+    CT_TRY(ct_json_get_range(json, "epoch_rows", path, 0, INT64_MAX, &out->epoch_rows, status));
+    CT_TRY(ct_json_get_i64(json, "created_unix_ms", path, &out->created_ms, status));
+    out->epoch = (uint32_t)epoch;
+    return CT_OK;
+}
+
+void model_position_set(ct_model *model, const model_position *position) {
+    model->rows = position->rows;
+    model->step = position->step;
+    model->epoch = position->epoch;
+    model->epoch_rows = position->epoch_rows;
+    model->created_ms = position->created_ms;
+}
+
 static ct_code read_numbers(ct_model *model, const json_t *manifest, const char *folder, int64_t *out_tower_step, ct_status *status) {
     const char *instruction_set = NULL, *digest = NULL, *precision = NULL;
-    int64_t seed = 0, batch_rows = 0, epoch = 0;
-    CT_TRY(ct_json_get_i64(manifest, "rows", folder, &model->rows, status));
-    CT_TRY(ct_json_get_i64(manifest, "step", folder, &model->step, status));
-    CT_TRY(ct_json_get_i64(manifest, "tower_step", folder, out_tower_step, status));
-    CT_TRY(ct_json_get_i64(manifest, "epoch", folder, &epoch, status));
-    CT_TRY(ct_json_get_i64(manifest, "epoch_rows", folder, &model->epoch_rows, status));
-    CT_TRY(ct_json_get_i64(manifest, "created_unix_ms", folder, &model->created_ms, status));
+    int64_t seed = 0, batch_rows = 0;
+    model_position position;
+    CT_TRY(model_position_get(manifest, folder, &position, status));
     CT_TRY(ct_json_get_i64(manifest, "seed", folder, &seed, status));
-    CT_TRY(ct_json_get_i64(manifest, "batch_rows", folder, &batch_rows, status));
+    CT_TRY(ct_json_get_range(manifest, "batch_rows", folder, 1, CT_MODEL_MAX_BATCH_ROWS, &batch_rows, status));
     CT_TRY(ct_json_get_string(manifest, "instruction_set", folder, &instruction_set, status));
     CT_TRY(ct_json_get_string(manifest, "precision", folder, &precision, status));
     CT_TRY(ct_json_get_string(manifest, "digest", folder, &digest, status));
-    if (batch_rows < 1 || batch_rows > CT_MODEL_MAX_BATCH_ROWS)
-        return ct_fail(status, CT_CORRUPT, "%s: batch_rows is %lld", folder, (long long)batch_rows);
-    model->epoch = (uint32_t)epoch;
+    if (strcmp(precision, "bf16") != 0 && strcmp(precision, "fp32") != 0)
+        return ct_fail(status, CT_UNSUPPORTED, "%s: precision is '%s'; this program knows bf16 and fp32", folder, precision);
+    if (strlen(digest) != CT_DIGEST_HEX_BYTES - 1) return ct_fail(status, CT_CORRUPT, "%s: digest is '%s'", folder, digest);
+    model_position_set(model, &position);
+    *out_tower_step = position.tower_step;
     model->seed = (uint64_t)seed;
     model->batch_rows = (size_t)batch_rows;
     model->precision = strcmp(precision, "bf16") == 0 ? CT_PRECISION_BF16 : CT_PRECISION_FP32;
@@ -343,9 +378,9 @@ static ct_code read_layout(ct_model *model, const json_t *manifest, const char *
         const char *table = json_string_value(json_object_get(vectors, model->schema->fields[f].name));
         if (table == NULL) continue;
         const int64_t index = ct_store_find_table(model->store, table);
-        if (index < 0) {
-            code = ct_fail(status, CT_CORRUPT, "%s: field '%s' needs table '%s', which is not there", folder, model->schema->fields[f].name,
-                           table);
+        if (index < 0 || ct_store_table(model->store, (size_t)index)->kind != CT_TABLE_FROZEN) {
+            code = ct_fail(status, CT_CORRUPT, "%s: field '%s' needs table '%s', which is not there, or not of vectors", folder,
+                           model->schema->fields[f].name, table);
             goto done;
         }
         dims[f] = ct_store_table(model->store, (size_t)index)->dim;
@@ -427,6 +462,25 @@ static ct_code check_histories(ct_model *model, const char *folder, ct_status *s
     return CT_OK;
 }
 
+/* Of what model.yaml asks for, no more memory is taken than the tower's file can fill. */
+static ct_code finish(ct_model *model, const char *tower, ct_status *status) {
+    struct stat info;
+    if (stat(tower, &info) != 0) return ct_fail_errno(status, "%s: cannot look at it", tower);
+    const size_t floats = (size_t)info.st_size / sizeof(float) + 1;
+    ct_code code = model_finish(model, floats, status);
+    if (code == CT_UNSUPPORTED && model->mode != CT_MODEL_TRAIN && model->precision == CT_PRECISION_BF16) {
+        /* Trained in bf16, read where there is none: the same weights in fp32. ct_model_precision tells. */
+        model->precision = CT_PRECISION_FP32;
+        free(model->moments);
+        free(model->scales);
+        *status = (ct_status)CT_STATUS_INIT;
+        code = model_finish(model, floats, status);
+    }
+    if (code != CT_INVALID) return code;
+    status->code = CT_CORRUPT; /* it was written, so it is no argument of the caller's */
+    return ct_fail_within(status, "%s", tower);
+}
+
 /* How a folder is opened: what the functions in model.h are told. */
 typedef struct opening {
     ct_model_mode mode;
@@ -470,15 +524,7 @@ static ct_code open_once(const char *folder, const opening *how, ct_model **out_
     CT_TRY_GOTO(code, check_histories(model, folder, status), done);
     if (how->mode == CT_MODEL_TRAIN && how->memory_bytes > 0)
         CT_TRY_GOTO(code, model_save_histories_beside(model, how->live_folder, folder, status), done);
-    code = model_finish(model, true, status);
-    if (code == CT_UNSUPPORTED && how->mode != CT_MODEL_TRAIN && model->precision == CT_PRECISION_BF16) {
-        /* Trained in bf16, read where there is none: the same weights in fp32. ct_model_precision tells. */
-        model->precision = CT_PRECISION_FP32;
-        free(model->moments);
-        free(model->scales);
-        *status = (ct_status)CT_STATUS_INIT;
-        code = model_finish(model, true, status);
-    }
+    code = finish(model, tower, status);
     if (code == CT_OK) code = read_tower(model, tower, tower_step, status);
     if (code == CT_OK) {
         *out_model = model;

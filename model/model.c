@@ -25,7 +25,7 @@ static ct_code make_centres(ct_model *model, ct_status *status) {
     return made ? CT_OK : ct_fail_memory(status, count * sizeof(float *), "the similarities' centres");
 }
 
-ct_code model_finish(ct_model *model, bool from_elsewhere, ct_status *status) {
+ct_code model_finish(ct_model *model, size_t elsewhere_floats, ct_status *status) {
     const ct_model_spec *spec = model->spec;
     const size_t numbers = model->layout.number_count;
     model->moments = calloc(numbers + 1, sizeof *model->moments);
@@ -44,7 +44,7 @@ ct_code model_finish(ct_model *model, bool from_elsewhere, ct_status *status) {
                                 .l2 = spec->l2,
                                 .average_power = spec->average_power,
                                 .batch_rows = model->mode != CT_MODEL_READ ? model->batch_rows : 0,
-                                .from_elsewhere = from_elsewhere};
+                                .elsewhere_floats = elsewhere_floats};
     CT_TRY(ct_tower_create(&model->layout.tower, &options, model->pool, &model->tower, status));
     return model->mode == CT_MODEL_TRAIN ? training_init(model, status) : CT_OK;
 }
@@ -252,7 +252,7 @@ ct_code ct_model_create(const ct_schema *schema, const ct_model_spec *spec, cons
         code, model_layout_init(&model->layout, model->schema, spec, files.dims, (const char(*)[CT_TABLE_NAME_BYTES])files.tables, status),
         done);
     CT_TRY_GOTO(code, create_store(model, &files, options, status), done);
-    CT_TRY_GOTO(code, model_finish(model, false, status), done);
+    CT_TRY_GOTO(code, model_finish(model, 0, status), done);
     for (size_t i = 0; i < model->layout.similarity_count; i++) {
         const size_t field = model->layout.similarities[i].vector_field;
         const ct_vectors *vectors = files.loaded[field];

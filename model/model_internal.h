@@ -167,8 +167,8 @@ struct ct_model {
     float *logit_gradients; /* (batch_rows) */
 };
 
-/* Tower and training scratch; store, spec, schema and layout are set. `from_elsewhere`: the tower's weights will be read. */
-ct_code model_finish(ct_model *model, bool from_elsewhere, ct_status *status);
+/* Tower and training scratch; store, spec, schema and layout are set. elsewhere_floats: as in ct_tower_options. */
+ct_code model_finish(ct_model *model, size_t elsewhere_floats, ct_status *status);
 void model_refresh_scales(ct_model *model);
 ct_code training_init(ct_model *model, ct_status *status);
 void training_deinit(ct_model *model);
@@ -255,6 +255,14 @@ enum { MODEL_FORMAT_VERSION = 1, MODEL_LEAST_READER_VERSION = 1 };
 #define MODEL_HISTORIES     "histories"     /* a folder of files; in folders of earlier programs one file, and a required feature */
 #define MODEL_CHAIN         "history_chain" /* a required feature: that folder */
 #define MODEL_CHECKSUM_WORD "checksum "
+
+/* Where the training stands: as manifests and deltas say it, each number in its range. */
+typedef struct model_position {
+    int64_t rows, step, tower_step, epoch_rows, created_ms;
+    uint32_t epoch;
+} model_position;
+ct_code model_position_get(const json_t *json, const char *path, model_position *out, ct_status *status);
+void model_position_set(ct_model *model, const model_position *position); /* but for the tower's step */
 
 /* Is a limit (0 = none) enough to read the folder within, where one part of `parts` of it is for something else (0 = none)? Reads nothing
  * but the manifest. CT_INVALID says how much is. */

@@ -17,14 +17,15 @@
 static const char histories_name[] = "histories"; /* words of a delta: data/history.h */
 static const char base_prefix[] = "base-", delta_prefix[] = "delta-", delta_suffix[] = ".ctd", facts_name[] = "publish.json";
 enum { DIGITS = 12 };
+static const int64_t MOST_SEQUENCE = 999999999999; /* of so many digits */
 
 /* --- the folder --- */
 
-/* The number between prefix and suffix; -1 where there is none. */
+/* The number of so many digits between prefix and suffix; -1 where there is none. */
 static int64_t number_of(const char *name, const char *prefix, const char *suffix) {
     const size_t length = strlen(name), before = strlen(prefix), after = strlen(suffix);
     int64_t number;
-    if (length <= before + after || strncmp(name, prefix, before) != 0 || strcmp(name + length - after, suffix) != 0) return -1;
+    if (length != before + DIGITS + after || strncmp(name, prefix, before) != 0 || strcmp(name + length - after, suffix) != 0) return -1;
     if (strspn(name + before, "0123456789") != length - before - after) return -1;
     return ct_parse_i64(name + before, length - before - after, &number) ? number : -1;
 }
@@ -252,14 +253,16 @@ ct_code ct_delta_facts_get(const ct_delta *delta, ct_delta_facts *out_facts, ct_
     const json_t *json = ct_delta_description(delta);
     const char *path = ct_delta_path(delta);
     ct_delta_facts facts = {.records = ct_delta_records(delta), .bytes = ct_delta_bytes(delta)};
-    CT_TRY(ct_json_get_i64(json, "sequence", path, &facts.sequence, status));
-    CT_TRY(ct_json_get_i64(json, "base_sequence", path, &facts.base_sequence, status));
+    CT_TRY(ct_json_get_range(json, "sequence", path, 0, MOST_SEQUENCE, &facts.sequence, status));
+    CT_TRY(ct_json_get_range(json, "base_sequence", path, 0, MOST_SEQUENCE, &facts.base_sequence, status));
     CT_TRY(get_digest(json, "base", path, facts.base, status));
     CT_TRY(get_digest(json, "from", path, facts.from, status));
     CT_TRY(get_digest(json, "to", path, facts.to, status));
-    CT_TRY(ct_json_get_i64(json, "rows", path, &facts.rows, status));
-    CT_TRY(ct_json_get_i64(json, "step", path, &facts.step, status));
-    CT_TRY(ct_json_get_i64(json, "created_unix_ms", path, &facts.created_ms, status));
+    model_position position;
+    CT_TRY(model_position_get(json, path, &position, status));
+    facts.rows = position.rows;
+    facts.step = position.step;
+    facts.created_ms = position.created_ms;
     CT_TRY(ct_json_get_i64(json, "oldest_row_unix_ms", path, &facts.oldest_row_ms, status));
     CT_TRY(ct_json_get_i64(json, "newest_row_unix_ms", path, &facts.newest_row_ms, status));
     *out_facts = facts;
@@ -273,7 +276,7 @@ ct_code ct_publication_sequence(const char *model_folder, int64_t *out_sequence,
     ct_code code = CT_OK;
     if (ct_path_exists(path)) {
         code = ct_json_load(path, &json, status);
-        if (code == CT_OK) code = ct_json_get_i64(json, "sequence", path, out_sequence, status);
+        if (code == CT_OK) code = ct_json_get_range(json, "sequence", path, 0, MOST_SEQUENCE, out_sequence, status);
     } else {
         *out_sequence = -1;
     }
@@ -299,25 +302,19 @@ ct_code ct_delta_check_follows(const ct_delta *delta, const ct_delta_facts *fact
 static ct_code take_tensors(ct_model *model, const ct_delta *delta, ct_status *status) {
     const json_t *json = ct_delta_description(delta);
     const char *path = ct_delta_path(delta);
+    model_position position;
     ct_delta_facts facts;
     tensor_list list = {0};
-    int64_t tower_step = 0, epoch = 0, epoch_rows = 0;
     CT_TRY(ct_delta_facts_get(delta, &facts, status));
-    CT_TRY(ct_json_get_i64(json, "tower_step", path, &tower_step, status));
-    CT_TRY(ct_json_get_i64(json, "epoch", path, &epoch, status));
-    CT_TRY(ct_json_get_i64(json, "epoch_rows", path, &epoch_rows, status));
+    CT_TRY(model_position_get(json, path, &position, status));
     ct_code code = tensor_list_init(&list, model, status);
     for (size_t i = 0; i < list.count && code == CT_OK; i++) {
         const named_tensor *tensor = &list.tensors[i];
         code = ct_delta_tensor(delta, tensor->name, tensor->f64, tensor->rows, tensor->columns, tensor->data, status);
     }
     if (code == CT_OK) {
-        tensor_list_filled(&list, model, tower_step);
-        model->rows = facts.rows;
-        model->step = facts.step;
-        model->epoch = (uint32_t)epoch;
-        model->epoch_rows = epoch_rows;
-        model->created_ms = facts.created_ms;
+        tensor_list_filled(&list, model, position.tower_step);
+        model_position_set(model, &position);
         memcpy(model->digest, facts.to, sizeof model->digest);
     }
     tensor_list_deinit(&list);
@@ -364,7 +361,7 @@ static ct_code twin_create(const ct_model *model, ct_model **out_twin, ct_status
     twin->precision = model->precision;
     memcpy(twin->instruction_set, model->instruction_set, sizeof twin->instruction_set);
     *out_twin = twin;
-    return model_finish(twin, true, status);
+    return model_finish(twin, SIZE_MAX, status);
 }
 
 static void twin_destroy(ct_model *twin) {

@@ -250,12 +250,16 @@ static ct_code set_count(uint32_t *target, const uint32_t *value, uint32_t low, 
     return CT_OK;
 }
 
-/* low < value < high, or low <= value where `closed`. */
+static bool lies_within(double value, double low, bool closed, double high) {
+    return value < high && (closed ? value >= low : value > low);
+}
+
+/* low < value < high, or low <= value where `closed`; the same of the float that the value becomes. */
 static ct_code set_real(float *target, const double *value, double low, bool closed, double high, const char *field, const char *where,
                         ct_status *status) {
     if (value == NULL) return CT_OK;
-    if (!(*value < high && (closed ? *value >= low : *value > low)))
-        return ct_fail(status, CT_INVALID, "%s: %s is %g; it must be %s %g and less than %g", where, field, *value,
+    if (!lies_within(*value, low, closed, high) || !lies_within((double)(float)*value, low, closed, high))
+        return ct_fail(status, CT_INVALID, "%s: %s is %g; it must be %s %g and less than %g, also as a float", where, field, *value,
                        closed ? "at least" : "above", low, high);
     *target = (float)*value;
     return CT_OK;
@@ -492,9 +496,8 @@ static void print_names(FILE *to, const char *key, char *const *names, size_t co
     if (count == 0) return;
     fprintf(to, "%s: [", key);
     for (size_t i = 0; i < count; i++) {
-        fprintf(to, "%s\"", i == 0 ? "" : ", ");
-        for (const char *p = names[i]; *p != '\0'; p++) fprintf(to, *p == '"' || *p == '\\' ? "\\%c" : "%c", *p);
-        fputc('"', to);
+        fprintf(to, "%s", i == 0 ? "" : ", ");
+        ct_yaml_put_string(to, names[i], strlen(names[i]));
     }
     fprintf(to, "]\n");
 }

@@ -29,9 +29,6 @@ CT_MUST_CHECK ct_code ct_admin_scores(const ct_admin_call *call, json_t **out_an
 CT_MUST_CHECK ct_code ct_admin_timeout(const char *text, int64_t *out_ns, ct_status *status);
 
 /* --- admin_feedback.c --- */
-/* A message as JSON to its packed bytes, in the arena. */
-CT_MUST_CHECK ct_code ct_admin_pack_json(ct_arena *arena, const ProtobufCMessageDescriptor *type, const char *body, size_t bytes,
-                                         uint8_t **out_packed, size_t *out_bytes, ct_status *status);
 /* A FeedbackRequest as JSON; the arena must stay until `done`, which is called where this returns CT_OK. */
 CT_MUST_CHECK ct_code ct_admin_feedback(ct_server *server, ct_arena *arena, const char *body, size_t bytes, ct_feedback_done_fn done,
                                         void *context, ct_status *status);

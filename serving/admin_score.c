@@ -58,8 +58,8 @@ ct_code ct_admin_score(ct_server *server, ct_admin_call *call, const char *body,
         CT_TRY(ct_admin_timeout(timeout, &left_ns, status));
         call->deadline_ns = ct_clock_ns() + left_ns;
     }
-    CT_TRY(ct_admin_pack_json(call->arena, &clicktower__v1__score_request__descriptor, body, bytes, &call->packed, &call->packed_bytes,
-                              status));
+    CT_TRY(ct_message_pack_json(call->arena, &clicktower__v1__score_request__descriptor, body, bytes, &call->packed, &call->packed_bytes,
+                                status));
     ct_server_submit(server, (ct_score_call){&way, call}, call->deadline_ns);
     return CT_OK;
 }

@@ -71,39 +71,6 @@ ct_code ct_message_unpack(ct_arena *arena, const ProtobufCMessageDescriptor *typ
 
 /* --- texts --- */
 
-/* RFC 3629: no overlong forms, no surrogates, nothing beyond U+10FFFF. */
-bool ct_utf8_is_valid(const void *text, size_t bytes) {
-    if (bytes == 0) return true; /* text may be NULL */
-    const uint8_t *at = text, *const end = at + bytes;
-    while (at < end) {
-        const uint8_t first = *at;
-        size_t more;
-        uint8_t low = 0x80, high = 0xbf; /* of the second byte */
-        if (first < 0x80) {
-            at++;
-            continue;
-        }
-        if (first >= 0xc2 && first <= 0xdf) {
-            more = 1;
-        } else if (first >= 0xe0 && first <= 0xef) {
-            more = 2;
-            if (first == 0xe0) low = 0xa0;
-            if (first == 0xed) high = 0x9f;
-        } else if (first >= 0xf0 && first <= 0xf4) {
-            more = 3;
-            if (first == 0xf0) low = 0x90;
-            if (first == 0xf4) high = 0x8f;
-        } else {
-            return false;
-        }
-        if ((size_t)(end - at) <= more || at[1] < low || at[1] > high) return false;
-        for (size_t i = 2; i <= more; i++)
-            if ((at[i] & 0xc0) != 0x80) return false;
-        at += more + 1;
-    }
-    return true;
-}
-
 static ct_code check_text(const ProtobufCBinaryData *text, size_t max_bytes, const char *what, ct_status *status) {
     if (text->len > max_bytes) return ct_fail(status, CT_INVALID, "%s has %zu bytes: at most %zu", what, text->len, max_bytes);
     char shown[COLUMN_NAME_SHOWN];

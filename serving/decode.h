@@ -43,8 +43,6 @@ CT_MUST_CHECK ct_code ct_request_batch(const ct_decoder *decoder, ct_arena *aren
 /* Does the request have a column of that name? */
 bool ct_request_brings(const Clicktower__V1__ScoreRequest *request, const char *name);
 
-bool ct_utf8_is_valid(const void *text, size_t bytes);
-
 static inline ProtobufCBinaryData ct_text_data(const char *text) {
     return (ProtobufCBinaryData){__builtin_strlen(text), (uint8_t *)(uintptr_t)text};
 }

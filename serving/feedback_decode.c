@@ -1,6 +1,7 @@
 /* The bytes of a FeedbackRequest to events that may be written. Any bytes at all give events or a status. */
 #include <math.h>
 
+#include "base/math.h"
 #include "base/text.h"
 #include "serving/decode.h"
 #include "serving/feedback.h"
@@ -37,6 +38,9 @@ static ct_code check_event(event *e, size_t at, uint32_t max_candidates, int64_t
         return ct_fail(status, CT_INVALID, "events[%zu].candidate is %u: from 0 to %u is allowed", at, e->candidate, max_candidates - 1);
     if (e->worth_case != CLICKTOWER__V1__FEEDBACK_EVENT__WORTH_VALUE) e->value = 1.0;
     if (!isfinite(e->value)) return ct_fail(status, CT_INVALID, "events[%zu].value is not finite", at);
+    if (fabs(e->value) > CT_MOST_SUMMED)
+        return ct_fail(status, CT_INVALID, "events[%zu].value is %g: at most %g, with either sign, is allowed", at, e->value,
+                       CT_MOST_SUMMED);
     if (e->time_ms == 0) e->time_ms = now_ms;
     if (e->time_ms < least_time_ms)
         return ct_fail(status, CT_INVALID, "events[%zu].time_ms is %lld: milliseconds since 1970 are wanted", at, (long long)e->time_ms);

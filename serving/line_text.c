@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "serving/decode.h"
+#include "base/text.h"
 
 enum { FIRST_BYTES = 64 * 1024, NUMBER_BYTES = 32 };
 

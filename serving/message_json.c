@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/text.h"
 
 enum { PATH_BYTES = 160, SHOWN_BYTES = 60 };
@@ -60,11 +61,14 @@ static ct_code read_integer(const place *at, const json_t *json, int64_t low, in
         if (!ct_parse_i64(json_string_value(json), json_string_length(json), &value))
             return ct_fail(status, CT_INVALID, "%s is \"%s\": a whole number is wanted", at->text,
                            ct_text_show(json_string_value(json), json_string_length(json), shown, sizeof shown));
-    } else if (json_is_real(json) && json_real_value(json) == floor(json_real_value(json)) && fabs(json_real_value(json)) < 0x1p63) {
+    } else if (json_is_real(json) && json_real_value(json) == floor(json_real_value(json)) && fabs(json_real_value(json)) < 0x1p53) {
         value = (int64_t)json_real_value(json);
     } else {
-        return json_is_real(json) ? ct_fail(status, CT_INVALID, "%s is %g: a whole number is wanted", at->text, json_real_value(json))
-                                  : wrong_type(at, "a whole number", json, status);
+        return json_is_real(json)
+                   ? ct_fail(status, CT_INVALID,
+                             "%s is %.17g: a whole number is wanted; one from 2^53 on without a point or an exponent, or as a text",
+                             at->text, json_real_value(json))
+                   : wrong_type(at, "a whole number", json, status);
     }
     if (value < low || value > high)
         return ct_fail(status, CT_INVALID, "%s is %lld: from %lld to %lld is allowed", at->text, (long long)value, (long long)low,
@@ -240,6 +244,26 @@ ct_code ct_message_from_json(ct_arena *arena, const ProtobufCMessageDescriptor *
                              ct_status *status) {
     const place at = {""};
     return read_message(arena, type, &at, json, out_message, status);
+}
+
+ct_code ct_message_pack_json(ct_arena *arena, const ProtobufCMessageDescriptor *type, const char *body, size_t bytes, uint8_t **out_packed,
+                             size_t *out_bytes, ct_status *status) {
+    json_t *json = NULL;
+    if (ct_json_parse(body, bytes, "the body", &json, status) != CT_OK) return status->code = CT_INVALID;
+    ProtobufCMessage *message = NULL;
+    ct_code code = ct_message_from_json(arena, type, json, &message, status);
+    if (code == CT_OK) {
+        const size_t packed_bytes = protobuf_c_message_get_packed_size(message);
+        uint8_t *packed = ct_arena_alloc(arena, packed_bytes + 1);
+        if (packed) {
+            *out_bytes = protobuf_c_message_pack(message, packed);
+            *out_packed = packed;
+        } else {
+            code = ct_fail_memory(status, packed_bytes, "a request");
+        }
+    }
+    json_decref(json);
+    return code;
 }
 
 /* --- the other way --- */

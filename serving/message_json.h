@@ -15,6 +15,9 @@
  * no message of ours has in JSON (enums, maps) are CT_UNSUPPORTED. */
 CT_MUST_CHECK ct_code ct_message_from_json(ct_arena *arena, const ProtobufCMessageDescriptor *type, const json_t *json,
                                            ProtobufCMessage **out_message, ct_status *status);
+/* The text of such a JSON to the message's packed bytes, in the arena. */
+CT_MUST_CHECK ct_code ct_message_pack_json(ct_arena *arena, const ProtobufCMessageDescriptor *type, const char *body, size_t bytes,
+                                           uint8_t **out_packed, size_t *out_bytes, ct_status *status);
 /* The caller's; NULL when out of memory or where a text is not UTF-8. A float's value gives the same float when read back. */
 json_t *ct_message_to_json(const ProtobufCMessage *message);
 

@@ -88,9 +88,15 @@ static ct_code plan_parameters(ct_tower *tower, ct_status *status) {
         ct_parameter *four = &tower->parameters[ct_tower_layer_parameter(spec, i, CT_WEIGHT)];
         offset = add_layer(four, &spec->layers[i], ct_tower_layer_in(spec, i), offset);
     }
+    size_t weights = 0;
     for (size_t i = 0; i < tower->parameter_count; ++i) {
-        if (tower->parameters[i].rows * tower->parameters[i].columns > 0) tower->tensors[tower->tensor_count++] = i;
+        const size_t count = tower->parameters[i].rows * tower->parameters[i].columns;
+        if (count > 0) tower->tensors[tower->tensor_count++] = i;
+        weights += count;
     }
+    const size_t most = tower->options.elsewhere_floats;
+    if (most > 0 && weights > most)
+        return ct_fail(status, CT_INVALID, "tower: it has %zu weights, but there are at most %zu for it", weights, most);
     tower->floats = offset;
     return allocate(tower, status);
 }
@@ -148,7 +154,7 @@ ct_code ct_tower_create(const ct_tower_spec *spec, const ct_tower_options *optio
     CT_TRY_GOTO(code, ct_tower_spec_copy(spec, &tower->spec, status), fail);
     CT_TRY_GOTO(code, plan_parameters(tower, status), fail);
     CT_TRY_GOTO(code, tower->ops->create(tower, status), fail);
-    if (!options->from_elsewhere) {
+    if (options->elsewhere_floats == 0) {
         fill_first_weights(tower);
         ct_tower_weights_changed(tower);
     }

@@ -97,8 +97,9 @@ typedef struct ct_tower_options {
                             weight in proportion to about t^p: of the last 1/(p+1) of training, whatever its length (polynomial-decay
                             averaging, Shamir and Zhang 2013, arXiv 1212.1824): a += (1 + p) / (t + p) (w - a) */
     size_t batch_rows;   /* largest training batch; 0 = inference only */
-    bool from_elsewhere; /* no first weights: the caller writes every tensor and calls ct_tower_weights_changed before anything is computed
-                          */
+    /* 0 = first weights are made. Else the caller has at most so many floats to write into the tensors (all of them, and then
+     * ct_tower_weights_changed, before anything is computed): a tower with more weights is refused before it takes memory. */
+    size_t elsewhere_floats;
 } ct_tower_options;
 
 typedef struct ct_tower ct_tower;

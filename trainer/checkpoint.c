@@ -311,7 +311,7 @@ static ct_code read_state(train_run *run, const char *folder, ct_status *status)
     CT_TRY_GOTO(code, ct_file_read(path, STATE_MAX_BYTES, &curve, &bytes, status), done);
     CT_TRY_GOTO(code, ct_json_load(state_path, &state, status), done);
     CT_TRY_GOTO(code, ct_trainer_take_up(run->trainer, state, state_path, curve, status), done);
-    CT_TRY_GOTO(code, ct_json_get_i64(state, "pass_rows", state_path, &run->pass_rows, status), done);
+    CT_TRY_GOTO(code, ct_json_get_range(state, "pass_rows", state_path, 0, INT64_MAX, &run->pass_rows, status), done);
     CT_TRY_GOTO(code, ct_json_get_string(state, "fingerprint", state_path, &print, status), done);
     run->first_print = strtoull(print, &end, 16);
     run->has_first_print = true;

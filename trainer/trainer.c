@@ -182,7 +182,7 @@ ct_code ct_trainer_state(const ct_trainer *trainer, json_t **out_state, ct_statu
 
 ct_code ct_trainer_take_up(ct_trainer *trainer, const json_t *state, const char *path, const char *curve, ct_status *status) {
     json_t *bins = NULL;
-    CT_TRY(ct_json_get_i64(state, "rows", path, &trainer->rows, status));
+    CT_TRY(ct_json_get_range(state, "rows", path, 0, INT64_MAX, &trainer->rows, status));
     CT_TRY(ct_json_get_f64(state, "loss", path, &trainer->loss, status));
     CT_TRY(ct_json_get_f64(state, "weight", path, &trainer->weight, status));
     CT_TRY(ct_json_get_f64(state, "clicks", path, &trainer->clicks, status));

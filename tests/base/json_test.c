@@ -65,6 +65,15 @@ static void members_are_typed(void **state) {
     assert_int_equal(ct_json_get_object(json, "o", "m", &value, &status), CT_OK);
     assert_true(json_is_null(json_object_get(value, "k")));
 
+    assert_int_equal(ct_json_get_range(json, "i", "m", -7, -7, &integer, &status), CT_OK);
+    assert_int_equal(integer, -7);
+    assert_int_equal(ct_json_get_range(json, "i", "m.json", -6, 5, &integer, &status), CT_CORRUPT);
+    assert_string_equal(status.message, "m.json: \"i\" is -7; it must be between -6 and 5");
+    assert_int_equal(ct_json_get_range(json, "big", "m", 0, INT64_MAX - 1, &integer, &status), CT_CORRUPT);
+    assert_int_equal(ct_json_get_range(json, "f", "m", 0, 5, &integer, &status), CT_CORRUPT);
+    assert_int_equal(integer, -7);
+    status = (ct_status)CT_STATUS_INIT;
+
     static const char *const others[] = {"n", "missing"};
     for (size_t i = 0; i < 2; i++) {
         const char *m = others[i];

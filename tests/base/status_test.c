@@ -51,6 +51,22 @@ static void keeps_one_line_and_cuts(void **state) {
     assert_int_equal(strlen(status.message), CT_STATUS_MESSAGE_BYTES - 1);
 }
 
+/* It may go to a terminal, or into JSON. */
+static void is_utf8_without_control_characters(void **state) {
+    (void)state;
+    ct_status status = CT_STATUS_INIT;
+    (void)ct_fail(&status, CT_INVALID, "a\tb\x1b[31m c\x7f \xc2\x9b \xff \xc3 \xed\xa0\x80.");
+    assert_string_equal(status.message, "a b?[31m c? ? ? ? ???.");
+    (void)ct_fail(&status, CT_INVALID,
+                  "Gr\xc3\xb6\xc3\x9f"
+                  "e \xe2\x82\xac \xf0\x9f\x98\x80");
+    assert_string_equal(status.message,
+                        "Gr\xc3\xb6\xc3\x9f"
+                        "e \xe2\x82\xac \xf0\x9f\x98\x80");
+    (void)ct_fail_within(&status, "\x07");
+    assert_memory_equal(status.message, "?: Gr", 5);
+}
+
 static void maps_errno(void **state) {
     (void)state;
     static const struct {
@@ -117,9 +133,15 @@ static void try_returns_failures(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fills_code_and_message),  cmocka_unit_test(puts_a_prefix),        cmocka_unit_test(may_quote_its_own_message),
-        cmocka_unit_test(keeps_one_line_and_cuts), cmocka_unit_test(maps_errno),           cmocka_unit_test(reports_memory),
-        cmocka_unit_test(names_every_code),        cmocka_unit_test(try_returns_failures),
+        cmocka_unit_test(fills_code_and_message),
+        cmocka_unit_test(puts_a_prefix),
+        cmocka_unit_test(may_quote_its_own_message),
+        cmocka_unit_test(keeps_one_line_and_cuts),
+        cmocka_unit_test(is_utf8_without_control_characters),
+        cmocka_unit_test(maps_errno),
+        cmocka_unit_test(reports_memory),
+        cmocka_unit_test(names_every_code),
+        cmocka_unit_test(try_returns_failures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -192,6 +192,54 @@ static void shows_text(void **state) {
     assert_int_equal(out[0], 'Z');
 }
 
+static void utf8_is_well_formed(void **state) {
+    (void)state;
+    static const char *const valid[] = {"",
+                                        "plain",
+                                        "\x7f",
+                                        "\xc2\x80",
+                                        "\xdf\xbf",
+                                        "\xe0\xa0\x80",
+                                        "\xed\x9f\xbf",
+                                        "\xee\x80\x80",
+                                        "\xef\xbf\xbf",
+                                        "\xf0\x90\x80\x80",
+                                        "\xf4\x8f\xbf\xbf"};
+    static const char *const invalid[] = {"\x80",
+                                          "\xbf",
+                                          "\xc0\x80",
+                                          "\xc1\xbf",
+                                          "\xc2",
+                                          "\xc2\x41",
+                                          "\xe0\x9f\xbf",
+                                          "\xe1\x80",
+                                          "\xe1\x80\x41",
+                                          "\xed\xa0\x80",
+                                          "\xed\xbf\xbf",
+                                          "\xf0\x8f\xbf\xbf",
+                                          "\xf0\x90\x80",
+                                          "\xf4\x90\x80\x80",
+                                          "\xf5\x80\x80\x80",
+                                          "\xfe",
+                                          "\xff"};
+    for (size_t i = 0; i < sizeof valid / sizeof *valid; i++) assert_true(ct_utf8_is_valid(valid[i], strlen(valid[i])));
+    for (size_t i = 0; i < sizeof invalid / sizeof *invalid; i++) {
+        if (ct_utf8_is_valid(invalid[i], strlen(invalid[i]))) fail_msg("invalid sequence %zu is taken", i);
+        char behind[16] = "ok";
+        strcat(behind, invalid[i]);
+        assert_false(ct_utf8_is_valid(behind, strlen(behind)));
+    }
+    assert_true(ct_utf8_is_valid("a\0b", 3));
+    assert_true(ct_utf8_is_valid(NULL, 0));
+    uint32_t c = 0;
+    assert_int_equal(ct_utf8_character("\xe2\x82\xac!", 4, &c), 3);
+    assert_int_equal(c, 0x20ac);
+    assert_int_equal(ct_utf8_character("\xf4\x8f\xbf\xbf", 4, &c), 4);
+    assert_int_equal(c, 0x10ffff);
+    assert_int_equal(ct_utf8_character("\xe2\x82\xac", 2, &c), 0);
+    assert_int_equal(ct_utf8_character("", 0, &c), 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(integers),
@@ -200,6 +248,7 @@ int main(void) {
         cmocka_unit_test(halves_go_to_the_even_one),
         cmocka_unit_test(no_locale_changes_numbers),
         cmocka_unit_test(shows_text),
+        cmocka_unit_test(utf8_is_well_formed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -105,6 +105,10 @@ static void a_wrong_document_is_refused_by_place_and_reason(void **state) {
         {"name: *bread\n", {"r.yaml:1", "alias"}},
         {"name: rye\nminutes: []\n", {"r.yaml:2", "'minutes'", "has 0 entries; it needs at least 1"}},
         {"name: rye\nminutes: [1, 2, 3, 4]\n", {"r.yaml:2", "'minutes'", "has 4 entries; it needs at most 3"}},
+        {"name: \"rye\\0wheat\"\n", {"r.yaml:1", "'name'", "rye\\x00wheat", "NUL"}},
+        {"name: rye\n---\nname: wheat\n", {"r.yaml:2", "second"}},
+        {"\"name\\0\": rye\n", {"r.yaml:1", "key"}},
+        {"name: rye\noven: {heat: 1, fan: \"true\\0\"}\n", {"r.yaml:2", "'fan'", "true\\x00"}},
     };
     for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
         ct_status status = CT_STATUS_INIT;
@@ -122,25 +126,87 @@ static void a_wrong_document_is_refused_by_place_and_reason(void **state) {
     }
 }
 
-/* A document that is far too deep is refused or read, but does no harm. */
-static void deep_nesting_does_no_harm(void **state) {
+/* libyaml alone takes minutes to hours of either. */
+static void what_would_take_long_is_refused(void **state) {
     (void)state;
-    enum { DEPTH = 20000 };
-    char *text = malloc(DEPTH + 16);
+    enum { BYTES = 1 << 20 };
+    char *text = malloc(BYTES + 1);
     assert_non_null(text);
-    strcpy(text, "minutes: ");
-    memset(text + 9, '[', DEPTH);
-    text[9 + DEPTH] = '\0';
+    static const char *const beginnings[] = {"minutes: ", "", "name: rye\nminutes: [1, "};
+    static const char openings[] = "[{";
+    for (size_t i = 0; i < 6; i++) {
+        ct_status status = CT_STATUS_INIT;
+        void *loaded = NULL;
+        memset(text, openings[i % 2], BYTES);
+        memcpy(text, beginnings[i / 2], strlen(beginnings[i / 2]));
+        assert_int_equal(ct_yaml_load(text, BYTES, "deep.yaml", &recipe_schema, &loaded, &status), CT_INVALID);
+        assert_string_equal(strchr(status.message, ' '), " more than 64 values inside each other");
+        assert_null(loaded);
+        text[BYTES] = '\0';
+        assert_false(ct_yaml_is_list(text, BYTES, "minutes", "x"));
+    }
+    size_t used = 0;
+    for (int i = 0; used < BYTES - 32; i++) used += (size_t)sprintf(text + used, "%s&a%d 1", i ? ", " : "minutes: [", i);
     ct_status status = CT_STATUS_INIT;
     void *loaded = NULL;
-    assert_int_equal(ct_yaml_load(text, strlen(text), "deep.yaml", &recipe_schema, &loaded, &status), CT_INVALID);
-    assert_null(loaded);
+    assert_int_equal(ct_yaml_load(text, used, "r.yaml", &recipe_schema, &loaded, &status), CT_INVALID);
+    assert_string_equal(status.message, "r.yaml:1: more than 1000 anchors");
     free(text);
 }
 
+/* A few KiB of aliases would be 16 million values. */
+static void aliases_of_aliases_are_refused(void **state) {
+    (void)state;
+    enum { COUNT = 4000 };
+    static const cyaml_schema_value_t row_value = {
+        CYAML_VALUE_SEQUENCE(CYAML_FLAG_POINTER, uint32_t *, &minutes_value, 0, CYAML_UNLIMITED)};
+    static const cyaml_schema_field_t fields[] = {
+        CYAML_FIELD_SEQUENCE("minutes", CYAML_FLAG_POINTER, recipe, minutes, &row_value, 0, CYAML_UNLIMITED), CYAML_FIELD_END};
+    static const cyaml_schema_value_t schema = {CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, recipe, fields)};
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    assert_non_null(to);
+    fprintf(to, "minutes:\n- &a [0");
+    for (int i = 1; i < COUNT; i++) fprintf(to, ",0");
+    fprintf(to, "]\n");
+    for (int i = 1; i < COUNT; i++) fprintf(to, "- *a\n");
+    assert_int_equal(fclose(to), 0);
+    ct_status status = CT_STATUS_INIT;
+    void *loaded = NULL;
+    assert_int_equal(ct_yaml_load(text, bytes, "r.yaml", &schema, &loaded, &status), CT_INVALID);
+    assert_non_null(strstr(status.message, "field 'minutes': more than a million values"));
+    free(text);
+}
+
+static void strings_are_written_as_they_are_read(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *written;
+    } cases[] = {{"rye", "\"rye\""},
+                 {"\"\\", "\"\\\"\\\\\""},
+                 {"\t\n\x7f", "\"\\x09\\x0a\\x7f\""},
+                 {"\xc2\x85\xc2\xa0", "\"\\x85\xc2\xa0\""},
+                 {"\xe2\x80\xa8", "\"\\u2028\""},
+                 {"\xff", "\"\\ufffd\""}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *written = NULL;
+        size_t bytes = 0;
+        FILE *to = open_memstream(&written, &bytes);
+        assert_non_null(to);
+        ct_yaml_put_string(to, cases[i].text, strlen(cases[i].text));
+        assert_int_equal(fclose(to), 0);
+        assert_string_equal(written, cases[i].written);
+        free(written);
+    }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_document_is_read), cmocka_unit_test(the_length_is_kept),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_document_is_read),
+                                       cmocka_unit_test(the_length_is_kept),
                                        cmocka_unit_test(a_wrong_document_is_refused_by_place_and_reason),
-                                       cmocka_unit_test(deep_nesting_does_no_harm)};
+                                       cmocka_unit_test(what_would_take_long_is_refused),
+                                       cmocka_unit_test(aliases_of_aliases_are_refused),
+                                       cmocka_unit_test(strings_are_written_as_they_are_read)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

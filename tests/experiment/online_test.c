@@ -180,6 +180,9 @@ static void test_refused(void **state) {
                                            {"unit,time,arm,value,count\na,1,b,1,-1\n", "column 'count': -1"},
                                            {"unit,time,arm,value,covariate\na,1,b,1,x\n", "column 'covariate': 'x'"},
                                            {"unit,time,arm,value\na,1,,3\n", "the arm has no name"},
+                                           {"unit,time,arm,value\na,1,b\xff,3\n", ":2: the arm's name is not UTF-8"},
+                                           {"unit,time,arm,value\na,1,b,3\na,1,c,-1e101\n", ":3: column 'value': -1e+101 is beyond 1e+100"},
+                                           {"unit,time,arm,value\na,1e308,b,3\n", ":2: column 'time': 1e+308 is beyond"},
                                            {"unit,time,arm,value\na,1,b,3\n", "needs two arms"},
                                            {"", "needs two arms"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -1,10 +1,11 @@
-/* The target as a test: every seed, each of its beginnings in steps, and mutations of it that are the same at each run.
+/* The target as a test: every seed, some of its beginnings, and mutations of it that are the same at each run: 400, or FUZZ_MUTATIONS in
+ * the environment, for targets that take long.
  *
  *     NAME_fuzz_test [FILE...]      with FILEs (what libFuzzer has left, say) only these are run */
 #include "base/random.h"
 #include "tests/fuzz/fuzz.h"
 
-enum { MUTATIONS = 400, BEGINNINGS = 60 };
+enum { MUTATIONS = 400, MUTATIONS_A_BEGINNING = 7 };
 
 static uint8_t seed[FUZZ_MAX_BYTES], other[FUZZ_MAX_BYTES], mutant[FUZZ_MAX_BYTES];
 
@@ -80,15 +81,17 @@ static int run_files(int count, char **paths) {
 int main(int argc, char **argv) {
     size_t runs = 0, seeds = 0;
     if (argc > 1) return run_files(argc - 1, argv + 1);
+    const char *given = getenv("FUZZ_MUTATIONS");
+    const uint32_t mutations = given != NULL ? (uint32_t)strtoul(given, NULL, 10) : MUTATIONS;
     (void)fprintf(stderr, "[ RUN      ] %s\n", fuzz_name);
     run(seed, 0);
     for (size_t bytes; (bytes = fuzz_seed(seeds, seed)) != 0; seeds++) {
         size_t other_bytes = fuzz_seed(seeds + 1, other);
         if (!other_bytes) other_bytes = fuzz_seed(0, other);
         run(seed, bytes);
-        const size_t step = bytes / BEGINNINGS + 1;
+        const size_t step = MUTATIONS_A_BEGINNING * bytes / mutations + 1;
         for (size_t cut = 0; cut < bytes; cut += step, runs++) run(seed, cut);
-        for (uint32_t m = 0; m < MUTATIONS; m++, runs++) {
+        for (uint32_t m = 0; m < mutations; m++, runs++) {
             size_t size = bytes;
             memcpy(mutant, seed, bytes);
             for (uint32_t c = 0; c <= m % 4; c++) size = change(size, ct_random(m, CT_PLACE_TEST, 0, seeds, c), other_bytes);

@@ -29,7 +29,7 @@ static void prepare(void) {
     static const char experiment_text[] = "name: e\narms: [{name: a}, {name: b}]\n";
     ct_status status = CT_STATUS_INIT;
     if (folder != NULL) return;
-    folder = temp_folder();
+    folder = fuzz_folder();
     exposures = temp_path(folder, "exposures-1.jsonl");
     feedback = temp_path(folder, "feedback-1.jsonl.part");
     experiment = temp_path(folder, "e.yaml");
@@ -135,6 +135,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     if (reported == CT_OK) {
         char *table = ct_online_table(report), *page = NULL;
         FUZZ_MUST(table != NULL && ct_online_html(report, &page, &status) == CT_OK);
+        FUZZ_MUST(json_array_size(json_object_get(report, "arms")) == 2 && json_array_size(json_object_get(report, "differences")) == 1);
         const json_t *read = json_object_get(json_object_get(report, "left_out"), "exposures");
         FUZZ_MUST(summary == NULL || json_equal(read, json_object_get(summary, "exposures")));
         free(table);
@@ -160,7 +161,7 @@ size_t fuzz_seed(size_t index, uint8_t out[FUZZ_MAX_BYTES]) {
 #define HISTORY(keys) ", \"derived\": [{\"name\": \"h\", \"rule\": \"RULE\", \"keys\": [" keys "]}]"
     static const char *const seeds[] = {
         EXPOSURE("r", "p", "a", "") EXPOSURE("s", "q", "b", ", \"derived\": [{\"name\": \"i#odds\", \"numbers\": [1, 2]}]")
-            EVENT("r", "0", "shown", "") EVENT("r", "0", "click", "") EVENT("s", "1", "shown", "") EVENT("s", "1", "buy", ", \"value\": 7.5"),
+            EVENT("r", "0", "shown", "") EVENT("r", "0", "click", "") EVENT("s", "1", "shown", "") EVENT("s", "1", "buy", ", \"value\": 7.5") EVENT("s", "1", "buy", ", \"value\": -1e100"),
         EXPOSURE("r", "p", "a", "") "{\"time_ms\": 1, \"request_id\": \"f\", \"unit\": \"p\", \"experiment\": \"e\", \"arm\": \"a\", "
                                     "\"assigned\": \"bucket\", \"error\": \"DEADLINE_EXCEEDED\"}\n" EVENT("r", "1", "shown", "")
                                         EVENT("r", "9", "shown", "") EVENT("t", "0", "click", ""),

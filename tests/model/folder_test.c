@@ -355,6 +355,60 @@ static void a_newer_folder_is_refused_by_name(void **state) {
     free(folder);
 }
 
+/* Whole by its checksums, but not what a training writes. */
+static void what_no_training_has_written_is_refused(void **state) {
+    const shop *f = *state;
+    static const struct {
+        const char *member, *value; /* JSON */
+        ct_code code;
+    } cases[] = {{"rows", "-1", CT_CORRUPT},
+                 {"step", "-1", CT_CORRUPT},
+                 {"tower_step", "-9223372036854775808", CT_CORRUPT},
+                 {"epoch", "4294967296", CT_CORRUPT},
+                 {"epoch_rows", "-1", CT_CORRUPT},
+                 {"batch_rows", "1048577", CT_CORRUPT},
+                 {"digest", "\"00\"", CT_CORRUPT},
+                 {"precision", "\"fp8\"", CT_UNSUPPORTED},
+                 {"vectors", "{\"item_text\": \"ids\", \"likes_text\": \"ids\"}", CT_CORRUPT}}; /* rows are no vectors */
+    char *folder = saved(f, "dnn", "made"), *path = temp_path(folder, "manifest"), *spec = temp_path(folder, "model.yaml");
+    json_t *good = manifest_of(folder), *changed = NULL, *file = NULL;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        changed = json_deep_copy(good);
+        json_object_set_new(changed, cases[i].member, json_loads(cases[i].value, JSON_DECODE_ANY, NULL));
+        write_manifest(folder, changed);
+        refuse_open(f, folder, cases[i].code, i + 1 < sizeof cases / sizeof *cases ? cases[i].member : "item_text");
+        json_decref(changed);
+    }
+    static const char *const names[] = {"/etc/hostname", "../missing", "tables/../../x", "..", "tables//CURRENT", "tables/", ""};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        changed = json_deep_copy(good);
+        json_array_append_new(json_object_get(changed, "files"),
+                              json_pack("{s:s, s:i, s:s}", "name", names[i], "bytes", 0, "xxh3_128", ""));
+        write_manifest(folder, changed);
+        refuse_open(f, folder, CT_CORRUPT, path);
+        json_decref(changed);
+    }
+    /* A few bytes that ask for 16 GiB of weights. */
+    char hex[CT_DIGEST_HEX_BYTES];
+    uint64_t bytes = 0;
+    size_t index;
+    const char huge[] =
+        "model: dnn\nembedding: {dim: 6}\nvector: {adapter: 3}\ndeep: [16384,16384,16384,16384,16384,16384,16384,16384,16384]\n";
+    write_bytes(spec, huge, sizeof huge - 1);
+    assert_ok(ct_file_digest(spec, hex, &bytes, &status));
+    json_array_foreach(json_object_get(good, "files"), index, file) {
+        if (strcmp(json_string_value(json_object_get(file, "name")), "model.yaml") != 0) continue;
+        json_object_set_new(file, "bytes", json_integer((json_int_t)bytes));
+        json_object_set_new(file, "xxh3_128", json_string(hex));
+    }
+    write_manifest(folder, good);
+    refuse_open(f, folder, CT_CORRUPT, "tower.safetensors: tower: it has 21");
+    json_decref(good);
+    free(folder);
+    free(path);
+    free(spec);
+}
+
 /* --- what stands at the name --- */
 
 static void only_a_model_is_replaced(void **state) {
@@ -470,6 +524,7 @@ int main(void) {
                                        cmocka_unit_test(a_link_to_another_file_is_found),
                                        cmocka_unit_test(a_missing_file_is_named),
                                        cmocka_unit_test(a_newer_folder_is_refused_by_name),
+                                       cmocka_unit_test(what_no_training_has_written_is_refused),
                                        cmocka_unit_test(only_a_model_is_replaced),
                                        cmocka_unit_test(the_folder_says_what_it_holds),
                                        cmocka_unit_test(the_digest_is_of_the_content)};

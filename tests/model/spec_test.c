@@ -222,6 +222,39 @@ static void an_adapter_has_one_layer_or_two(void **state) {
     ct_model_spec_destroy(plain);
 }
 
+/* Whatever characters they have: a folder's model.yaml is read again. */
+static void names_come_back_from_the_text(void **state) {
+    (void)state;
+    static const char *const names[] = {"\"quoted\" \\ '",
+                                        " blanks  ",
+                                        "Gr\xc3\xb6\xc3\x9f"
+                                        "e",
+                                        "tab\t line\n end\r bell\a",
+                                        "next line \xc2\x85",
+                                        "control \xc2\x9b",
+                                        "\xe2\x80\xa8 and \xe2\x80\xa9",
+                                        "\xef\xbb\xbf first",
+                                        "\xef\xbf\xbe\xef\xbf\xbf",
+                                        "delete \x7f",
+                                        "\xf0\x9f\x98\x80",
+                                        "- a: &b #c"};
+    enum { NAMES = sizeof names / sizeof *names };
+    ct_status status = CT_STATUS_INIT;
+    ct_model_spec *spec = NULL, *again = NULL;
+    assert_int_equal(ct_model_spec_load("dnn", NULL, 0, &spec, &status), CT_OK);
+    assert_int_equal(ct_model_spec_choose(spec, names, NAMES, NULL, 0, &status), CT_OK);
+    char *text = ct_model_spec_text(spec);
+    if (ct_model_spec_parse(text, strlen(text), "m.yaml", &again, &status) != CT_OK) fail_msg("%s\n%s", status.message, text);
+    assert_int_equal(again->feature_count, NAMES);
+    for (size_t i = 0; i < NAMES; i++) assert_string_equal(again->features[i], names[i]);
+    assert_non_null(strstr(text,
+                           "\"Gr\xc3\xb6\xc3\x9f"
+                           "e\"")); /* as people write it */
+    free(text);
+    ct_model_spec_destroy(spec);
+    ct_model_spec_destroy(again);
+}
+
 typedef struct refusal {
     const char *model, *text, *set; /* a file's text, or a built-in and a --set */
     const char *words[3];           /* the message holds each */
@@ -272,6 +305,9 @@ static void wrong_input_is_refused_by_name(void **state) {
         {"dnn", NULL, "vector.adapter=[0,16]", {"vector.adapter", "0", "1024"}},
         {"dnn", NULL, "vector.adapter=[16,x]", {"adapter", "x", NULL}},
         {NULL, "vector:\n  adapter: [4, 0]\n", NULL, {"m.yaml", "vector.adapter", "0"}},
+        {"dnn", NULL, "optimizer.epsilon=1e-60", {"optimizer.epsilon", "1e-60", "above 0"}}, /* 0 as a float */
+        {"dnn", NULL, "embedding.beta2=0.999999999999", {"embedding.beta2", "less than 1", "float"}},
+        {NULL, "features: [\"a\\0b\"]\n", NULL, {"m.yaml:1", "a\\x00b", "NUL"}},
         {"no-such-model", NULL, NULL, {"no-such-model", "dcn-v2", NULL}},
     };
     for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
@@ -293,6 +329,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(built_in_models_have_defaults),     cmocka_unit_test(the_docs_give_the_defaults),
         cmocka_unit_test(sets_are_applied_in_order),         cmocka_unit_test(booleans_are_true_or_false),
         cmocka_unit_test(a_file_changes_only_what_it_names), cmocka_unit_test(the_text_gives_the_spec_back),
-        cmocka_unit_test(an_adapter_has_one_layer_or_two),   cmocka_unit_test(wrong_input_is_refused_by_name)};
+        cmocka_unit_test(an_adapter_has_one_layer_or_two),   cmocka_unit_test(wrong_input_is_refused_by_name),
+        cmocka_unit_test(names_come_back_from_the_text)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

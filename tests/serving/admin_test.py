@@ -189,7 +189,7 @@ def check_refusals(server, rows):
         return f"candidates[{[column['name'] for column in good['candidates']].index(name)}]"
 
     bad = "INVALID_ARGUMENT"
-    for body in ("", "{", "no", '{"a":1,}', b"\xff\xfe", b'{"unit":"\xc3("}', '{"unit":"a","unit":"b"}'):
+    for body in ("", "{", "no", '{"a":1,}', b"\xff\xfe", b'{"unit":"\xc3("}', b'{"unit":"\\u00e\xc8\xa3"}', '{"unit":"a","unit":"b"}'):
         refused(body, 400, bad, "the body")
     for body in ("[]", "1", "null", '"x"'):
         refused(body, 400, bad, "JSON" if body in ("1", "null", '"x"') else "object")
@@ -209,6 +209,9 @@ def check_refusals(server, rows):
     refused(spoiled("C20", tokens=["a", None]), 400, bad, place("C20") + ".tokens[1]", "null")
     refused(spoiled("C20", tokens=["a"]), 400, bad, "'C20'", "1 values")
     refused(spoiled("C20", tokens=[], integers=["1", "2x"]), 400, bad, place("C20") + ".integers[1]", "2x")
+    # A number with a point or an exponent is a double: beyond 2^53 it may be another one than what was written.
+    text = json.dumps(spoiled("C20", tokens=[], integers=[1, "HERE"])).replace('"HERE"', "9007199254740993.0")
+    refused(text, 400, bad, place("C20") + ".integers[1]", "9007199254740992", "2^53")
     refused(spoiled("C20", token=["a", "b"]), 400, bad, place("C20"), "token", "Column")
     refused(spoiled("I3", numbers=[1, 1e39], lengths=[]), 400, bad, place("I3") + ".numbers[1]", "1e+39")
     refused(spoiled("I3", numbers=["NaN", 1], lengths=[]), 400, bad, "'I3'", "row 0", "finite")

@@ -476,46 +476,6 @@ static void test_tolerance(void **state) {
     test_request_deinit(&r);
 }
 
-static void test_utf8(void **state) {
-    (void)state;
-    static const char *const valid[] = {"",
-                                        "plain",
-                                        "\x7f",
-                                        "\xc2\x80",
-                                        "\xdf\xbf",
-                                        "\xe0\xa0\x80",
-                                        "\xed\x9f\xbf",
-                                        "\xee\x80\x80",
-                                        "\xef\xbf\xbf",
-                                        "\xf0\x90\x80\x80",
-                                        "\xf4\x8f\xbf\xbf"};
-    static const char *const invalid[] = {"\x80",
-                                          "\xbf",
-                                          "\xc0\x80",
-                                          "\xc1\xbf",
-                                          "\xc2",
-                                          "\xc2\x41",
-                                          "\xe0\x9f\xbf",
-                                          "\xe1\x80",
-                                          "\xe1\x80\x41",
-                                          "\xed\xa0\x80",
-                                          "\xed\xbf\xbf",
-                                          "\xf0\x8f\xbf\xbf",
-                                          "\xf0\x90\x80",
-                                          "\xf4\x90\x80\x80",
-                                          "\xf5\x80\x80\x80",
-                                          "\xfe",
-                                          "\xff"};
-    for (size_t i = 0; i < sizeof valid / sizeof *valid; i++) assert_true(ct_utf8_is_valid(valid[i], strlen(valid[i])));
-    for (size_t i = 0; i < sizeof invalid / sizeof *invalid; i++) {
-        if (ct_utf8_is_valid(invalid[i], strlen(invalid[i]))) fail_msg("invalid sequence %zu is taken", i);
-        char behind[16] = "ok";
-        strcat(behind, invalid[i]);
-        assert_false(ct_utf8_is_valid(behind, strlen(behind)));
-    }
-    assert_true(ct_utf8_is_valid("a\0b", 3));
-}
-
 /* --- any bytes --- */
 
 static uint64_t draw(uint64_t number, uint32_t index) { return ct_random_u64(7, CT_PLACE_TEST, 0, number, index); }
@@ -587,10 +547,13 @@ static void test_small_bytes_large_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_as_reader),   cmocka_unit_test(test_keys_are_xxh3),
-        cmocka_unit_test(test_tokens_are_bytes), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_tolerance),        cmocka_unit_test(test_utf8),
-        cmocka_unit_test(test_any_bytes),        cmocka_unit_test(test_small_bytes_large_memory),
+        cmocka_unit_test(test_same_as_reader),
+        cmocka_unit_test(test_keys_are_xxh3),
+        cmocka_unit_test(test_tokens_are_bytes),
+        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_tolerance),
+        cmocka_unit_test(test_any_bytes),
+        cmocka_unit_test(test_small_bytes_large_memory),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -96,6 +96,8 @@ static void refusals_name_event_and_field(void **state) {
     refused(&e, "value", "finite");
     e.value = -(double)INFINITY;
     refused(&e, "value", "finite");
+    e.value = -1e101;
+    refused(&e, "value", "1e+100");
     e = good_event();
     e.time_ms = 1700000000; /* seconds */
     refused(&e, "time_ms", "milliseconds");

@@ -179,6 +179,7 @@ def test_refused():
             ((exposure(request_id=""), event()), '"request_id"'),
             ((exposure(assigned="coin"), event()), '"assigned" is "coin"'),
             ((exposure(sample_rate=0), event()), '"sample_rate" is 0'),
+            ((exposure(sample_rate=1e-40), event()), "a number from 1e-9 to 1"),  # its inverse is no float
             ((exposure(scores={"click": [0.5]}), event()), '"scores" has 1 values for 2 candidates'),
             ((exposure(columns=[{"name": "item", "integers": [1]}]), event()), "column 'item': 1 rows with 1 values"),
             ((exposure(columns=[{"name": "item", "numbers": [1, 2]}]), event()), "column 'item': schema 'small' has a text or integer id"),
@@ -188,7 +189,8 @@ def test_refused():
             ((exposure(context=[{"name": "user", "tokens": ["a\tb"]}]), event()), "can't stand in a line of text"),
             ((exposure(), event() + "\n" + event(candidate=-1)), 'feedback-1.jsonl:2: "candidate" is -1'),
             ((exposure(), event(event="")), '"event" is ""'),
-            ((exposure(), event(value="much")), '"value" is "much"')):
+            ((exposure(), event(value="much")), '"value" is "much"'),
+            ((exposure(), event(value=-1e101)), "within 1e100")):
         out = "small.ctb" if "no integer" in words else "refused.tsv"
         message = small(*lines, out=out)
         assert words in message, f"{words!r} is not in {message!r}"

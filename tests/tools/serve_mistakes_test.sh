@@ -59,6 +59,12 @@ who_may_call_is_read_before_models_are_loaded() {
     expect 1 "empty has no token: write one a line" serve --model damaged --token-file empty
     expect 1 "remark has no token: write one a line" serve --model damaged --token-file remark
     expect 1 "tokens:3: a token of 300 bytes: at most 256" serve --model damaged --token-file tokens
+    printf '\xff\xfes\0e\0c\0r\0e\0t\0\n\0' >tokens # UTF-16: of it all but the first character would be left out
+    expect 1 "tokens holds a NUL byte: write the tokens as plain ASCII" serve --model damaged --token-file tokens
+    printf 'first\rsecond\n' >tokens
+    expect 1 "tokens:1: a token of other characters than printable ASCII" serve --model damaged --token-file tokens
+    printf 'first\r\nb\xc3\xa4r\n' >tokens
+    expect 1 "tokens:2: a token of other characters than printable ASCII" serve --model damaged --token-file tokens
     seq 1 1100 >tokens
     expect 1 "tokens:1025: more than 1024 tokens" serve --model damaged --token-file tokens
     if ! command -v openssl >/dev/null; then

@@ -13,9 +13,9 @@ ct_code ct_read_pem(const char *path, char **out_text, ct_status *status) {
     if (!path) return CT_OK;
     char *text = NULL;
     CT_TRY(ct_file_read(path, MAX_FILE_BYTES, &text, &bytes, status));
-    if (!strstr(text, "-----BEGIN ")) {
+    if (strlen(text) != bytes || !strstr(text, "-----BEGIN ")) {
         free(text);
-        return ct_fail(status, CT_INVALID, "%s is no PEM file: it must have a line that begins with -----BEGIN", path);
+        return ct_fail(status, CT_INVALID, "%s is no PEM file: it must be a text with a line that begins with -----BEGIN", path);
     }
     *out_text = text;
     return CT_OK;
@@ -29,6 +29,12 @@ void ct_free_tokens(char **tokens, size_t count) {
     free(tokens);
 }
 
+static bool has_unprintable(const char *text, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++)
+        if (text[i] < ' ' || text[i] > '~') return true;
+    return false;
+}
+
 ct_code ct_read_tokens(const char *path, char ***out_tokens, size_t *out_count, ct_status *status) {
     char *text = NULL;
     size_t bytes = 0, count = 0;
@@ -37,16 +43,21 @@ ct_code ct_read_tokens(const char *path, char ***out_tokens, size_t *out_count, 
     for (size_t i = 0; i < bytes; i++) lines += text[i] == '\n';
     char **tokens = calloc(lines, sizeof *tokens);
     ct_code code = tokens ? CT_OK : ct_fail_memory(status, lines * sizeof *tokens, "tokens");
+    if (code == CT_OK && strlen(text) != bytes) /* what is behind it, and of UTF-16 all but a character, would be left out */
+        code = ct_fail(status, CT_INVALID, "%s holds a NUL byte: write the tokens as plain ASCII, one a line", path);
     size_t line = 0;
     for (char *at = text, *next = NULL; code == CT_OK && at; at = next) {
         line++;
         next = strchr(at, '\n');
         if (next) *next++ = '\0';
         at += strspn(at, " \t");
-        size_t length = strcspn(at, "\r");
-        while (length && (at[length - 1] == ' ' || at[length - 1] == '\t')) length--;
+        size_t length = strlen(at);
+        while (length && strchr(" \t\r", at[length - 1])) length--;
         if (length == 0 || at[0] == '#') continue;
-        if (length > CT_RPC_TOKEN_BYTES)
+        if (has_unprintable(at, length))
+            code = ct_fail(status, CT_INVALID, "%s:%zu: a token of other characters than printable ASCII, which no header can hold", path,
+                           line);
+        else if (length > CT_RPC_TOKEN_BYTES)
             code = ct_fail(status, CT_INVALID, "%s:%zu: a token of %zu bytes: at most %d", path, line, length, CT_RPC_TOKEN_BYTES);
         else if (count == CT_RPC_MAX_TOKENS)
             code = ct_fail(status, CT_INVALID, "%s:%zu: more than %d tokens", path, line, CT_RPC_MAX_TOKENS);

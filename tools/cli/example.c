@@ -5,6 +5,7 @@
 
 #include "base/arena.h"
 #include "base/hash.h"
+#include "base/text.h"
 #include "model/model.h"
 #include "serving/client.h"
 #include "serving/decode.h"
