@@ -132,6 +132,18 @@ static ct_code check_mapping(const strict_check *check, const yaml_node_t *node,
     return CT_OK;
 }
 
+static ct_code check_sequence(const strict_check *check, const yaml_node_t *node, const cyaml_schema_value_t *schema, const place *at) {
+    const size_t entries = (size_t)(node->data.sequence.items.top - node->data.sequence.items.start);
+    char text[128];
+    for (const yaml_node_item_t *item = node->data.sequence.items.start; item < node->data.sequence.items.top; item++)
+        CT_TRY(check_node(check, *item, schema->sequence.entry, at));
+    if (entries >= schema->sequence.min && entries <= schema->sequence.max) return CT_OK;
+    const bool few = entries < schema->sequence.min;
+    snprintf(text, sizeof text, "has %zu entr%s; it needs %s %u", entries, entries == 1 ? "y" : "ies", few ? "at least" : "at most",
+             few ? schema->sequence.min : schema->sequence.max);
+    return fail_at(check, node, at, text);
+}
+
 /* Goes as deep as the schema does. */
 static ct_code check_node(const strict_check *check, int index, const cyaml_schema_value_t *schema, const place *at) {
     const yaml_node_t *node = yaml_document_get_node(check->document, index);
@@ -144,9 +156,7 @@ static ct_code check_node(const strict_check *check, int index, const cyaml_sche
         case CYAML_SEQUENCE:
         case CYAML_SEQUENCE_FIXED:
             if (node->type != YAML_SEQUENCE_NODE) return fail_at(check, node, at, "must be a list");
-            for (const yaml_node_item_t *item = node->data.sequence.items.start; item < node->data.sequence.items.top; item++)
-                CT_TRY(check_node(check, *item, schema->sequence.entry, at));
-            return CT_OK;
+            return check_sequence(check, node, schema, at);
         case CYAML_FLAGS:
         case CYAML_BITFIELD:
         case CYAML_IGNORE:

@@ -25,7 +25,7 @@ typedef struct piece {
 typedef struct column {
     piece name; /* in the header */
     size_t values, missing;
-    size_t integers, canonical, numbers, fractions, zeros, ones, rising;
+    size_t integers, canonical, numbers, fractions, zeros, ones, rising, dates;
     size_t inner[3]; /* values that hold ',', '|' or ';' */
     double low, high, last;
     uint64_t *seen; /* (slots) hashes; 0 = free */
@@ -38,6 +38,8 @@ typedef struct guess {
     ct_arena arena;
     piece *lines;
     size_t line_count;
+    size_t uneven; /* lines of another number of columns */
+    size_t quoted; /* lines with a value that begins with a quote */
     char separator;
     size_t column_count;
     bool header;
@@ -83,6 +85,15 @@ static size_t count_of(piece line, char c) {
     return count;
 }
 
+static size_t count_quoted(const guess *g, char separator) {
+    size_t quoted = 0;
+    for (size_t i = 0; i < g->line_count; i++) {
+        const piece line = g->lines[i];
+        quoted += line.text[0] == '"' || memmem(line.text, line.bytes, (const char[]){separator, '"'}, 2) != NULL;
+    }
+    return quoted;
+}
+
 /* The separator whose number in a line is most often the same; the first of equal ones. */
 static ct_code choose_separator(guess *g, const char *source, ct_status *status) {
     static const char separators[] = "\t,;| ";
@@ -107,8 +118,10 @@ static ct_code choose_separator(guess *g, const char *source, ct_status *status)
         g->column_count = number + 1;
     }
     if (best * 10 < g->line_count * 9)
-        return ct_fail(status, CT_INVALID, "%s: no separator (tab , ; | blank) cuts nine of ten lines into the same number of columns",
-                       source);
+        return ct_fail(status, CT_INVALID, "%s: no separator (tab , ; | blank) cuts nine of ten lines into the same number of columns%s",
+                       source, count_quoted(g, ',') > 0 ? "; quotes do not hold a value together here: convert the log first" : "");
+    g->quoted = count_quoted(g, g->separator);
+    g->uneven = g->line_count - best;
     if (g->column_count > CT_SCHEMA_MAX_FIELDS)
         return ct_fail(status, CT_INVALID, "%s: %zu columns, more than %d", source, g->column_count, CT_SCHEMA_MAX_FIELDS);
     return CT_OK;
@@ -131,6 +144,13 @@ static bool split(const guess *g, piece line) {
 
 static bool parse(piece cell, double *out) { return ct_parse_f64(cell.text, cell.bytes, out); }
 
+/* 2024-01-31..., 2024/1/31... */
+static bool is_date(piece cell) {
+    size_t digits = 0;
+    while (digits < cell.bytes && isdigit((unsigned char)cell.text[digits])) digits++;
+    return digits == 4 && cell.bytes >= 8 && (cell.text[4] == '-' || cell.text[4] == '/') && isdigit((unsigned char)cell.text[5]);
+}
+
 static void look_at(const guess *g, column *c, piece cell) {
     if (cell.bytes == 0) {
         c->missing++;
@@ -140,6 +160,7 @@ static void look_at(const guess *g, column *c, piece cell) {
     int64_t integer;
     const bool number = parse(cell, &value), whole = ct_parse_i64(cell.text, cell.bytes, &integer);
     c->numbers += number;
+    c->dates += is_date(cell);
     c->integers += whole;
     c->fractions += number && !whole;
     if (whole) {
@@ -254,6 +275,7 @@ static kind kind_of(const guess *g, const column *c) {
     const bool id_name = is_named(c, "id|ids|uid|guid|uuid|user|item|movie|product|code|zip|hash|category|brand|device|ad|campaign");
     if (c->values == 0) return (kind){NULL, "", "always missing"};
     if (c->different == 1 && c->missing == 0) return (kind){NULL, "", "always the same"};
+    if (c->dates == c->values) return (kind){NULL, "", "a date; a time is read as seconds or milliseconds since 1970"};
     const char *many = many_of(c);
     if (many && *many != '\0' && !(g->separator == many[sizeof ", separator: \"" - 1])) return (kind){"id", many, "several values"};
     if (c->numbers < c->values) return (kind){"id", "", "not all are numbers"};
@@ -398,8 +420,17 @@ static ct_code write_yaml(const guess *g, const ct_guess_options *options, char 
     FILE *out = open_memstream(&text, &bytes);
     if (!out) return ct_fail_memory(status, 4096, "a schema");
     (void)fprintf(out, "# Guessed from %zu rows: look at every line. Fields are candidate's where `side: context` is not said.\n",
-                  g->line_count - (g->header ? 1 : 0));
+                  g->line_count - g->uneven - (g->header ? 1 : 0));
     if (is_criteo(g)) (void)fprintf(out, "# It looks like a log of Criteo's: `--schema criteo` is that, with its names.\n");
+    if (g->uneven > 0)
+        (void)fprintf(out, "# %zu of %zu lines do not have %zu columns and were not looked at: they would be bad rows.\n", g->uneven,
+                      g->line_count, g->column_count);
+    if (g->quoted > 0)
+        (void)fprintf(
+            out,
+            "# %zu lines have a value that begins with a quote: it is part of the value, and a separator between quotes ends it.\n"
+            "# A log in quoted CSV is converted first ('|' any tool that prints tabs).\n",
+            g->quoted);
     (void)fprintf(out, "name: ");
     ct_yaml_put_string(out, options->name, strlen(options->name));
     (void)fprintf(out, "\nformat: {separator: \"%s\", header: %s, columns: %zu}\nfields:\n",

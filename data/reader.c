@@ -18,7 +18,6 @@
  * An optional column must be there in all sources or in none (a text has all of them). */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/condition.h"
@@ -329,11 +328,9 @@ static ct_code check_options(const ct_reader_options *options, ct_status *status
     }
     for (size_t i = 0; i < options->source_count; i++) {
         const char *path = options->sources[i];
-        if (strcmp(path, "-") == 0) {
-            if (standard++) return ct_fail(status, CT_INVALID, "standard input ('-') is given twice, but can be read once only");
-        } else if (path[0] != '|' && access(path, R_OK) != 0) {
-            return ct_fail_errno(status, "%s: cannot open", path); /* now, not when the sources before it have been read */
-        }
+        if (strcmp(path, "-") == 0 && standard++)
+            return ct_fail(status, CT_INVALID, "standard input ('-') is given twice, but can be read once only");
+        CT_TRY(ct_source_check(path, status)); /* now, not when the sources before it have been read */
     }
     return CT_OK;
 }

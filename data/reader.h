@@ -66,7 +66,7 @@ typedef struct ct_reader_options {
     { NULL, 0, 2048, 0, -1, 1.0, -1, NULL, 0, 0, 0, 0, 0, NULL, false }
 
 typedef struct ct_reader ct_reader;
-/* Opens the first source, so that a missing file is told at once. The options' strings must outlive the reader. */
+/* Looks at each source (ct_source_check), so that a missing file is told at once. The options' strings must outlive the reader. */
 CT_MUST_CHECK ct_code ct_reader_open(const ct_schema *schema, const ct_reader_options *options, ct_reader **out_reader, ct_status *status);
 void ct_reader_close(ct_reader *reader); /* NULL is fine; batches given out become invalid */
 /* The next batch, owned by the reader and valid until ct_reader_release; CT_END when there is none. At most `lookahead - 1` may be held. */

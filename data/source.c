@@ -180,6 +180,18 @@ fail:
     return code;
 }
 
+ct_code ct_source_check(const char *path, ct_status *status) {
+    struct stat info;
+    ct_source *source = NULL;
+    if (strcmp(path, "-") == 0 || path[0] == '|') return CT_OK;
+    if (stat(path, &info) != 0) return ct_fail_errno(status, "%s: cannot open", path);
+    if (!S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) /* who writes into a pipe would see it opened and closed */
+        return access(path, R_OK) == 0 ? CT_OK : ct_fail_errno(status, "%s: cannot open", path);
+    CT_TRY(ct_source_open(path, &source, status));
+    ct_source_close(source);
+    return CT_OK;
+}
+
 /* --- read --- */
 
 static ct_code read_plain(ct_source *source, void *buffer, size_t capacity, size_t *out_bytes, ct_status *status) {

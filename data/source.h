@@ -15,6 +15,9 @@
 typedef struct ct_source ct_source;
 CT_MUST_CHECK ct_code ct_source_open(const char *path, ct_source **out_source, ct_status *status);
 void ct_source_close(ct_source *source); /* NULL is fine */
+/* What can be told before it is read, so that a wrong name is no news of hours later: a file is there and begins as one that can be read.
+ */
+CT_MUST_CHECK ct_code ct_source_check(const char *path, ct_status *status);
 /* Up to `capacity` decompressed bytes; CT_END at the end. */
 CT_MUST_CHECK ct_code ct_source_read(ct_source *source, void *buffer, size_t capacity, size_t *out_bytes, ct_status *status);
 const char *ct_source_name(const ct_source *source); /* for messages: "standard input" for "-", "command '...'" for "|..." */

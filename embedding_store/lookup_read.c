@@ -111,9 +111,17 @@ static size_t resolve_block(const ct_ticket *ticket, size_t block) {
     return unknown;
 }
 
+static void count(const ct_ticket *ticket, size_t found, size_t unknown) {
+    atomic_fetch_add_explicit(&ticket->table->lookups, (int64_t)found, memory_order_relaxed);
+    atomic_fetch_add_explicit(&ticket->table->unknown, (int64_t)unknown, memory_order_relaxed);
+}
+
 static void block_task(void *context, size_t task, size_t worker) {
     (void)worker;
-    (void)resolve_block(context, task);
+    const ct_ticket *ticket = context;
+    const uint32_t *starts = &ticket->starts[task * ticket->lookup.column_count];
+    const size_t unknown = resolve_block(ticket, task);
+    count(ticket, starts[ticket->lookup.column_count] - starts[0] - unknown, unknown);
 }
 
 void ct_read_acquire(ct_ticket *ticket) {
@@ -130,9 +138,7 @@ void ct_read_acquire(ct_ticket *ticket) {
         const size_t count = column->offsets ? column->offsets[1] : 1;
         unknown += resolve(ticket, column->keys, ticket->shared_start[i], count, rare_values(ticket, column));
     }
-    const size_t found = ticket->occurrences + ticket->shared_occurrences - unknown;
-    atomic_fetch_add_explicit(&ticket->table->lookups, (int64_t)found, memory_order_relaxed);
-    atomic_fetch_add_explicit(&ticket->table->unknown, (int64_t)unknown, memory_order_relaxed);
+    count(ticket, ticket->occurrences + ticket->shared_occurrences - unknown, unknown);
 }
 
 /* --- gather --- */

@@ -170,7 +170,8 @@ typedef struct ct_table_info {
     int64_t expired;          /* rows that did, since training began */
     uint64_t bytes;           /* memory: slabs, index and filter */
     int64_t missed;           /* READ within a limit: occurrences so far that were asked of the database, as memory had not their key */
-    int64_t lookups, unknown; /* READ: occurrences so far that had a row / read the rare row or zeros. Approximate while others read. */
+    int64_t lookups, unknown; /* READ, and of frozen tables: occurrences so far that had a row / read the rare row or zeros. Approximate
+                                 while others read. */
 } ct_table_info;
 void ct_store_table_info(const ct_store *store, size_t table, ct_table_info *out_info);
 /* How full the filter is that counts keys without a row; of a TRAIN store. Reads it whole. */

@@ -4,10 +4,12 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "experiment/compare_internal.h"
+#include "experiment/report_internal.h"
 
 enum {
     SLICE_ROWS = 8192,       /* learned to find the speed; at least two batches, at most 32 */
@@ -103,6 +105,30 @@ static ct_code check_placebo(const compare_run *run, const arm_run *arm, ct_stat
                    arm->name);
 }
 
+static bool is_said(const compare_run *run, const char *text) {
+    const json_t *said = NULL;
+    size_t i = 0;
+    json_array_foreach(run->warnings, i, said) if (strcmp(json_string_value(said), text) == 0) return true;
+    return false;
+}
+
+/* Ids of a vector file in another form than the log's would make the vectors zeros for every row, and their arm lose for that. */
+static ct_code check_vectors(const compare_run *run, const ct_model *model, ct_status *status) {
+    const ct_schema *schema = run->options->schema;
+    for (size_t f = 0; f < schema->field_count; f++) {
+        int64_t found = 0, unknown = 0;
+        if (schema->fields[f].kind != CT_FIELD_VECTOR || !ct_model_vector_keys(model, f, &found, &unknown)) continue;
+        if (found > 0 || unknown == 0) continue;
+        char text[512];
+        (void)snprintf(text, sizeof text,
+                       "'%s' has no vector for any value of '%s' in the first rows: are the ids of its rows (`ids` in the schema) those of "
+                       "the log?",
+                       schema->fields[f].name, schema->fields[schema->fields[f].of].name);
+        if (!is_said(run, text)) CT_TRY(report_warn(run->warnings, status, "%s", text));
+    }
+    return CT_OK;
+}
+
 static ct_code try_arm(const compare_run *run, arm_run *arm, const slice_of_log *slice, ct_status *status) {
     const ct_compare_options *options = run->options;
     const ct_model_options model = {.seed = compare_seed(run, arm, 0),
@@ -122,6 +148,7 @@ static ct_code try_arm(const compare_run *run, arm_run *arm, const slice_of_log 
     arm->trial = ct_model_describe(arm->models[0]);
     if (arm->trial == NULL) return ct_fail_memory(status, 4096, "a model's description");
     CT_TRY(time_arm(run, arm, slice, status));
+    CT_TRY(check_vectors(run, arm->models[0], status));
     return is_stopped(run) ? ct_fail(status, CT_CANCELLED, "the comparison was stopped") : CT_OK;
 }
 

@@ -261,10 +261,20 @@ static json_t *left_out_json(const live_run *run) {
                      live_exposures_json(run->exposures), "feedback", live_feedback_json(run->feedback));
 }
 
+/* A name that nothing ever has is most likely misspelt, and would read as "no difference". */
+static ct_code warn_of_unheard(live_run *run, const char *event, size_t of, ct_status *status) {
+    for (size_t i = 0; i < run->count; i++)
+        if (run->sums[i * run->width + of] != 0.0) return CT_OK;
+    return report_warn(run->warnings, status, "event '%s': nothing that was shown has it, or all its values are 0; is the name right?",
+                       event);
+}
+
 static ct_code add_warnings(live_run *run, ct_status *status) {
     const live_feedback_counts f = live_feedback_count(run->feedback);
     int64_t fallback = 0;
     for (size_t arm = 0; arm < run->table.arm_count; arm++) fallback += run->left_out[CT_ASSIGN_FALLBACK][arm];
+    CT_TRY(warn_of_unheard(run, run->options->positive, POSITIVES, status));
+    for (size_t i = 0; i < run->options->event_count; i++) CT_TRY(warn_of_unheard(run, run->options->events[i], EVENTS + i, status));
     if (fallback > 0)
         CT_TRY(report_warn(run->warnings, status,
                            "%lld requests saw the control because the model of their arm was not there; they are left out, and so may be "

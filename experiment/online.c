@@ -104,9 +104,10 @@ static json_t *words_of(const online_run *run, size_t arm, const ct_difference *
     if (run->mixed) return json_sprintf("B = %s against A = %s: no verdict, as too many units were in two arms.", b, a);
     if (isnan(sequence.low))
         return json_sprintf("B = %s against A = %s: no verdict, with fewer than %d units in an arm.", b, a, ONLINE_FEW_UNITS);
-    return json_sprintf(
-        "B = %s against A = %s: %s. The difference is %+.6g (lift %+.2f %%), and whenever you look it lies between %+.6g and %+.6g.", b, a,
-        verdict_of(run, sequence), d->estimate, 100.0 * d->lift, sequence.low, sequence.high);
+    char lift[64] = ""; /* of an A whose mean is 0 there is none */
+    if (!isnan(d->lift)) (void)snprintf(lift, sizeof lift, " (lift %+.2f %%)", 100.0 * d->lift);
+    return json_sprintf("B = %s against A = %s: %s. The difference is %+.6g%s, and whenever you look it lies between %+.6g and %+.6g.", b,
+                        a, verdict_of(run, sequence), d->estimate, lift, sequence.low, sequence.high);
 }
 
 static json_t *difference_json(const online_run *run, size_t arm) {

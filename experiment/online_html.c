@@ -37,9 +37,14 @@ static void put_arms(ct_page *page, const void *report) {
     json_array_foreach(member(report, "arms"), i, arm) {
         ct_page_put(page, "<tr><th scope=\"row\">");
         ct_page_escaped(page, text_of(arm, "name"));
-        ct_page_printf(page, "%s</th><td>%.0f</td><td>%.0f</td><td>%.8g</td><td>%.8g</td><td>%.6g</td><td>[%.5g, %.5g]</td></tr>\n",
+        ct_page_printf(page, "%s</th><td>%.0f</td><td>%.0f</td><td>%.8g</td><td>%.8g</td>",
                        json_is_true(member(arm, "control")) ? " (control)" : "", number(arm, "units"), number(arm, "rows"),
-                       number(arm, "value"), number(arm, "count"), number(arm, "mean"), number(arm, "mean_low"), number(arm, "mean_high"));
+                       number(arm, "value"), number(arm, "count"));
+        online_page_mean(page, member(arm, "mean"));
+        if (json_is_number(member(arm, "mean_low")))
+            ct_page_printf(page, "<td>[%.5g, %.5g]</td></tr>\n", number(arm, "mean_low"), number(arm, "mean_high"));
+        else
+            ct_page_put(page, "<td></td></tr>\n");
     }
     ct_page_put(page, "</tbody></table>");
 }
@@ -53,10 +58,27 @@ static void put_range_times(ct_page *page, const json_t *range, double times, co
 
 void online_page_range(ct_page *page, const json_t *range) { put_range_times(page, range, 1.0, ""); }
 
+void online_page_mean(ct_page *page, const json_t *value) {
+    if (json_is_number(value))
+        ct_page_printf(page, "<td>%.6g</td>", json_number_value(value));
+    else
+        ct_page_put(page, "<td></td>");
+}
+
+static void put_times(ct_page *page, const json_t *value, double times, const char *unit) {
+    if (json_is_number(value))
+        ct_page_printf(page, "<td>%+.5g%s</td>", times * json_number_value(value), unit);
+    else
+        ct_page_put(page, "<td></td>");
+}
+
+void online_page_difference(ct_page *page, const json_t *value) { put_times(page, value, 1.0, ""); }
+
 static void put_row(ct_page *page, const char *name, const json_t *of, double times, const char *unit, const char *verdict) {
     ct_page_put(page, "<tr><th scope=\"row\">");
     ct_page_escaped(page, name);
-    ct_page_printf(page, "</th><td>%+.5g%s</td>", times * number(of, "estimate"), unit);
+    ct_page_put(page, "</th>");
+    put_times(page, member(of, "estimate"), times, unit);
     put_range_times(page, member(of, "fixed"), times, unit);
     put_range_times(page, member(of, "sequence"), times, unit);
     ct_page_printf(page, "<td>%s</td></tr>\n", verdict);

@@ -56,7 +56,8 @@ static void put_guardrails(ct_page *page, const json_t *report) {
                 "look</th><th>verdict</th></tr></thead>\n<tbody>\n");
     json_array_foreach(member(guardrails, "differences"), i, one) {
         put_head(page, text_of(one, "b"));
-        ct_page_printf(page, "<td>%s</td><td>%+.5g</td>", text_of(one, "of"), number(one, "estimate"));
+        ct_page_printf(page, "<td>%s</td>", text_of(one, "of"));
+        online_page_difference(page, member(one, "estimate"));
         online_page_range(page, member(one, "fixed"));
         online_page_range(page, member(one, "sequence"));
         ct_page_printf(page, "<td>%s</td></tr>\n", text_of(one, "verdict"));
@@ -125,8 +126,10 @@ static void put_slices(ct_page *page, const json_t *report) {
             put_head(page, online_slice_name(slice, value, sizeof value));
             ct_page_put(page, "<td>");
             ct_page_escaped(page, text_of(one, "b"));
-            ct_page_printf(page, "</td><td>%.0f</td><td>%.5g</td><td>%.5g</td><td>%+.5g</td>", number(slice, "shown"),
-                           number(one, "mean_a"), number(one, "mean_b"), number(one, "estimate"));
+            ct_page_printf(page, "</td><td>%.0f</td>", number(slice, "shown"));
+            online_page_mean(page, member(one, "mean_a"));
+            online_page_mean(page, member(one, "mean_b"));
+            online_page_difference(page, member(one, "estimate"));
             online_page_range(page, member(one, "fixed"));
             online_page_range(page, member(one, "sequence"));
             ct_page_put(page, "</tr>\n");

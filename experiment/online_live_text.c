@@ -38,10 +38,12 @@ static void put_metrics(FILE *to, const json_t *report) {
         char name[256];
         (void)snprintf(name, sizeof name, "%s: %s", text_of(metric, "metric"), text_of(one, "b"));
         online_put_name(to, name, TITLE_COLUMNS);
-        fprintf(to, " %+10.4g", number(of, "estimate"));
+        online_put_difference(to, member(of, "estimate"));
         online_put_range(to, member(of, "fixed"));
         online_put_range(to, member(of, "sequence"));
-        fprintf(to, "  %+.2f%%\n", 100.0 * number(member(one, "lift"), "estimate"));
+        fputs("  ", to);
+        online_put_lift(to, one, 1);
+        fputc('\n', to);
     }
 }
 
@@ -71,7 +73,7 @@ static void put_guardrails(FILE *to, const json_t *report) {
         char name[256];
         (void)snprintf(name, sizeof name, "%s: %s, B - A", text_of(one, "of"), text_of(one, "b"));
         online_put_name(to, name, TITLE_COLUMNS);
-        fprintf(to, " %+10.4g", number(one, "estimate"));
+        online_put_difference(to, member(one, "estimate"));
         online_put_range(to, member(one, "fixed"));
         online_put_range(to, member(one, "sequence"));
         fprintf(to, "  %s\n", text_of(one, "verdict"));
@@ -129,7 +131,8 @@ static void put_slices(FILE *to, const json_t *report) {
             (void)snprintf(name, sizeof name, "%s %s: %s", text_of(feature, "feature"), online_slice_name(slice, value, sizeof value),
                            text_of(one, "b"));
             online_put_name(to, name, TITLE_COLUMNS);
-            fprintf(to, " %9.0f %+10.4g", number(slice, "shown"), number(one, "estimate"));
+            fprintf(to, " %9.0f", number(slice, "shown"));
+            online_put_difference(to, member(one, "estimate"));
             online_put_range(to, member(one, "fixed"));
             online_put_range(to, member(one, "sequence"));
             fputc('\n', to);

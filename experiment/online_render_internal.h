@@ -15,12 +15,18 @@ static inline bool is_live(const json_t *report) { return member(report, "experi
 enum { ONLINE_NAME_COLUMNS = 24 };
 /* A name in plain ASCII, cut or filled up to its columns. */
 void online_put_name(FILE *to, const char *text, int columns);
-void online_put_range(FILE *to, const json_t *range); /* 23 columns */
+/* What is not there (null: too few units for it) is "-", in a page an empty cell. */
+void online_put_range(FILE *to, const json_t *range);                  /* 23 columns */
+void online_put_difference(FILE *to, const json_t *value);             /* with its sign, 11 columns */
+void online_put_lift(FILE *to, const json_t *difference, int columns); /* in percent */
 /* --- online_live_text.c --- */
 void online_put_live(FILE *to, const json_t *report);
 
 /* --- online_html.c --- */
-void online_page_range(ct_page *page, const json_t *range); /* a cell */
+/* Each is a cell. */
+void online_page_range(ct_page *page, const json_t *range);
+void online_page_mean(ct_page *page, const json_t *value);
+void online_page_difference(ct_page *page, const json_t *value);
 void online_page_differences(ct_page *page, const json_t *comparison);
 /* --- online_live_html.c --- */
 void online_page_live(ct_page *page, const json_t *report);

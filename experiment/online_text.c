@@ -27,15 +27,37 @@ static void put_range_times(FILE *to, const json_t *range, double times, const c
 
 void online_put_range(FILE *to, const json_t *range) { put_range_times(to, range, 1.0, ""); }
 
+void online_put_difference(FILE *to, const json_t *value) {
+    if (json_is_number(value))
+        fprintf(to, " %+10.4g", json_number_value(value));
+    else
+        fprintf(to, " %10s", "-");
+}
+
+void online_put_lift(FILE *to, const json_t *difference, int columns) {
+    const json_t *lift = member(member(difference, "lift"), "estimate");
+    if (json_is_number(lift))
+        fprintf(to, "%+*.2f%%", columns - 1, 100.0 * json_number_value(lift));
+    else
+        fprintf(to, "%*s", columns, "-");
+}
+
+static void put_mean(FILE *to, const json_t *arm) {
+    if (json_is_number(member(arm, "mean")))
+        fprintf(to, "%-10.5g [%.4g %.4g]", number(arm, "mean"), number(arm, "mean_low"), number(arm, "mean_high"));
+    else
+        fprintf(to, "%-10s -", "-");
+}
+
 static void put_arms(FILE *to, const json_t *report) {
     const json_t *arm = NULL;
     size_t i = 0;
     fprintf(to, "%-*s %9s %10s %11s %11s  %-10s %s\n", NAME_COLUMNS, "arm", "units", "rows", "value", "count", "mean", "95 % interval");
     json_array_foreach(member(report, "arms"), i, arm) {
         put_name(to, arm, "name");
-        fprintf(to, " %9.0f %10.0f %11.6g %11.6g  %-10.5g [%.4g %.4g]%s\n", number(arm, "units"), number(arm, "rows"), number(arm, "value"),
-                number(arm, "count"), number(arm, "mean"), number(arm, "mean_low"), number(arm, "mean_high"),
-                json_is_true(member(arm, "control")) ? " A" : "");
+        fprintf(to, " %9.0f %10.0f %11.6g %11.6g  ", number(arm, "units"), number(arm, "rows"), number(arm, "value"), number(arm, "count"));
+        put_mean(to, arm);
+        fputs(json_is_true(member(arm, "control")) ? " A\n" : "\n", to);
     }
 }
 
@@ -47,17 +69,19 @@ static void put_differences(FILE *to, const json_t *report) {
     json_array_foreach(member(report, "differences"), i, one) {
         const json_t *cuped = member(one, "cuped");
         put_name(to, one, "b");
-        fprintf(to, " %+10.4g", number(one, "estimate"));
+        online_put_difference(to, member(one, "estimate"));
         online_put_range(to, member(one, "fixed"));
         online_put_range(to, member(one, "sequence"));
         fprintf(to, "  %s\n", json_is_object(cuped) ? "" : json_string_value(member(one, "verdict")));
         if (json_is_object(cuped)) {
-            fprintf(to, "%-*s %+10.4g", NAME_COLUMNS, "  with the covariate", number(cuped, "estimate"));
+            fprintf(to, "%-*s", NAME_COLUMNS, "  with the covariate");
+            online_put_difference(to, member(cuped, "estimate"));
             online_put_range(to, member(cuped, "fixed"));
             online_put_range(to, member(cuped, "sequence"));
             fprintf(to, "  %s\n", json_string_value(member(one, "verdict")));
         }
-        fprintf(to, "%-*s %+9.2f%%", NAME_COLUMNS, "  lift", 100.0 * number(member(one, "lift"), "estimate"));
+        fprintf(to, "%-*s", NAME_COLUMNS, "  lift");
+        online_put_lift(to, one, 11);
         put_range_times(to, member(member(one, "lift"), "fixed"), 100.0, "%");
         put_range_times(to, member(member(one, "lift"), "sequence"), 100.0, "%");
         fputc('\n', to);

@@ -1,6 +1,7 @@
 /* The model folder as it is read (save.c writes it): the manifest's own line is checked, then every file, before any of it is believed.
  * Only ct_model_open_early leaves the sorted files of tables for later: their blocks have checksums of their own, which are checked as they
  * are read. */
+#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,8 +87,17 @@ char *ct_model_resume_folder(const char *folder) {
     return strdup(folder);
 }
 
+static bool is_empty(const char *folder) {
+    DIR *dir = opendir(folder);
+    if (dir == NULL) return false;
+    size_t entries = 0;
+    while (entries < 3 && readdir(dir) != NULL) entries++; /* `.` and `..` */
+    (void)closedir(dir);
+    return entries < 3;
+}
+
 ct_code ct_model_folder_replaceable(const char *folder, ct_status *status) {
-    if (ct_path_exists(folder) && !ct_model_folder_is(folder))
+    if (ct_path_exists(folder) && !ct_model_folder_is(folder) && !is_empty(folder))
         return ct_fail(status, CT_EXISTS, "%s: there is something that is no model folder; name another folder or move it away", folder);
     return CT_OK;
 }

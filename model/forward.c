@@ -7,7 +7,11 @@
 static ct_code check_column(const ct_model *model, const ct_batch *batch, size_t field, bool training, ct_status *status) {
     const ct_column *column = &batch->columns[field];
     const char *name = model->schema->fields[field].name;
-    if (!column->present) return ct_fail(status, CT_INVALID, "field '%s' is missing; the model needs it", name);
+    if (!column->present)
+        return ct_fail(
+            status, CT_INVALID,
+            "field '%s' is missing; the model needs it (a block file has the columns of the schema that made it: convert the log anew)",
+            name);
     if (training && column->shared)
         return ct_fail(status, CT_INVALID, "field '%s' is shared by all rows; training needs one value a row", name);
     return CT_OK;

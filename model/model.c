@@ -356,6 +356,21 @@ bool ct_model_typical_number(const ct_model *model, size_t field, double *out_va
     return false;
 }
 
+bool ct_model_vector_keys(const ct_model *model, size_t field, int64_t *out_found, int64_t *out_unknown) {
+    const model_layout *layout = &model->layout;
+    size_t table = ID_TABLE;
+    for (size_t i = 0; i < layout->vector_count; i++)
+        if (layout->vectors[i].field == field) table = layout->vectors[i].table;
+    for (size_t i = 0; i < layout->similarity_count; i++)
+        if (layout->similarities[i].vector_field == field) table = layout->similarities[i].table;
+    if (table == ID_TABLE) return false;
+    ct_table_info info;
+    ct_store_table_info(model->store, table, &info);
+    *out_found = info.lookups;
+    *out_unknown = info.unknown;
+    return true;
+}
+
 size_t ct_model_table_count(const ct_model *model) { return ct_store_table_count(model->store); }
 
 void ct_model_table_get(const ct_model *model, size_t table, ct_model_table *out_table) {

@@ -393,6 +393,14 @@ static ct_code apply_text(ct_model_spec *spec, const char *text, size_t bytes, c
     return code;
 }
 
+/* "--set deep=3:1: why" becomes "--set deep=3: why": the line is that of the text that was made of it. */
+static void drop_line(ct_status *status, const char *where) {
+    const size_t length = strlen(where);
+    if (strncmp(status->message, where, length) != 0 || status->message[length] != ':') return;
+    char *line = status->message + length + 1, *end = line + strspn(line, "0123456789");
+    if (end > line && *end == ':') memmove(line - 1, end, strlen(end) + 1);
+}
+
 ct_code ct_model_spec_set(ct_model_spec *spec, const char *assignment, ct_status *status) {
     const char *equals = strchr(assignment, '=');
     if (equals == NULL || equals == assignment || equals[1] == '\0')
@@ -421,6 +429,7 @@ ct_code ct_model_spec_set(ct_model_spec *spec, const char *assignment, ct_status
     }
     used += (size_t)sprintf(text + used, ": %s\n", equals + 1);
     ct_code code = apply_text(spec, text, used, where, status);
+    if (code != CT_OK) drop_line(status, where);
     if (code == CT_OK) code = check(spec, where, status);
     free(text);
     free(where);

@@ -433,7 +433,8 @@ static ct_code add_side(const ct_decoder *decoder, ct_arena *arena, request_colu
             return ct_fail(status, CT_INVALID, "%s column '%s': schema '%s' has no such field", side,
                            ct_text_show((const char *)c->name.data, c->name.len, shown, sizeof shown), decoder->schema->name);
         const ct_field *field = &decoder->schema->fields[f];
-        if (seen[f]) return ct_fail(status, CT_INVALID, "%s column '%s': given twice", side, field->name);
+        if (seen[f])
+            return ct_fail(status, CT_INVALID, "%s column '%s': given twice; it is either context or candidates", side, field->name);
         seen[f] = true;
         if (!decoder->used[f] && field->kind != CT_FIELD_HISTORY) continue;
         if (field->kind == CT_FIELD_VECTOR)

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "data/source.h"
 #include "trainer/train_internal.h"
 
 enum { EVAL_BATCH_ROWS = 4096 };
@@ -236,6 +237,7 @@ static ct_code check_options(const ct_train_options *options, ct_status *status)
         return ct_fail(status, CT_INVALID,
                        options->resume ? "an early-stopped run keeps its best epoch only; it can't be resumed"
                                        : "early stop needs logs to evaluate on");
+    for (size_t i = 0; i < options->eval_source_count; i++) CT_TRY(ct_source_check(options->eval_sources[i], status));
     if (options->epochs == 1) return CT_OK;
     for (size_t i = 0; i < options->train.source_count; i++)
         if (strcmp(options->train.sources[i], "-") == 0)
@@ -296,7 +298,10 @@ ct_code ct_train(ct_model *model, const ct_train_options *options, ct_train_resu
         *out_result = run.best;
         goto done;
     }
-    if (options->eval_source_count > 0 && !result.stopped) CT_TRY_GOTO(code, evaluate(&run, status), done);
+    if (options->eval_source_count > 0 && !result.stopped && evaluate(&run, status) != CT_OK) { /* the training is not lost with it */
+        result.unevaluated = *status;
+        *status = (ct_status)CT_STATUS_INIT;
+    }
     CT_TRY_GOTO(code, finish(&run, status), done);
     if (run.publisher != NULL) {
         result.publishing_ns = publisher_ns(run.publisher);

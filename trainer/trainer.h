@@ -93,10 +93,12 @@ typedef struct ct_train_result {
     ct_store_disk disk;                 /* within a limit on memory; else 0 */
     bool stopped;                       /* by the stop flag, or as it says: the folder holds the model of the rows so far */
     ct_status outgrew;                  /* why: a batch, or the histories, outgrew the limit on memory; CT_OK = it is not that */
+    ct_status unevaluated;              /* why the evaluation behind the last epoch failed; the folder holds the model all the same */
 } ct_train_result;
 
-/* The whole run; ends with a model folder. A stop (the reader's flag), or a limit on memory that was enough until then, ends with a folder
- * of the rows learned so far, or none where there are none (CT_CANCELLED, CT_INVALID). */
+/* The whole run; ends with a model folder, also where the evaluation behind it fails (`unevaluated`). A stop (the reader's flag), or a
+ * limit on memory that was enough until then, ends with a folder of the rows learned so far, or none where there are none (CT_CANCELLED,
+ * CT_INVALID). */
 CT_MUST_CHECK ct_code ct_train(ct_model *model, const ct_train_options *options, ct_train_result *out_result, ct_status *status);
 
 #endif

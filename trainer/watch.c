@@ -12,7 +12,8 @@ enum {
     LABELS_JUDGED_ROWS = 100000, /* or at the end */
     COPIES_JUDGED_ROWS = 10000,  /* or at the end, of COPIES_LEAST_ROWS or more */
     COPIES_LEAST_ROWS = 100,
-    WARM_UP_STEPS = 512, /* a model may know nothing yet */
+    VECTORS_JUDGED_ROWS = 10000, /* or at the end */
+    WARM_UP_STEPS = 512,         /* a model may know nothing yet */
     WINDOW_STEPS = 256,
     BAD_WINDOWS = 2,
     FEW_STEPS = 100 /* of fewer nobody expects a good model */
@@ -28,7 +29,7 @@ struct ct_watch {
     json_t *said;
     int64_t rows, clicks, steps; /* of this run */
     int64_t model_steps;         /* behind the model, ahead of the batch in work */
-    bool labels_judged, copies_judged;
+    bool labels_judged, copies_judged, vectors_judged;
     float first_label;
     uint64_t *first; /* (fields): bits of the column's first value */
     bool *copies;    /* (fields): has the column told the label so far? */
@@ -143,6 +144,24 @@ static void judge_copies(ct_watch *watch) {
                          schema->fields[f].name, (long long)watch->rows, schema->fields[f].name);
 }
 
+/* --- vectors --- */
+
+/* Ids of a vector file in another form than the log's (a prefix, a header, another column) would make the vectors zeros for every row. */
+static void judge_vectors(ct_watch *watch) {
+    if (watch->vectors_judged) return;
+    watch->vectors_judged = true;
+    const ct_schema *schema = ct_model_schema(watch->model);
+    for (size_t f = 0; f < schema->field_count; f++) {
+        int64_t found = 0, unknown = 0;
+        if (schema->fields[f].kind != CT_FIELD_VECTOR || !ct_model_vector_keys(watch->model, f, &found, &unknown)) continue;
+        if (found == 0 && unknown > 0)
+            ct_watch_say(watch,
+                         "'%s' has no vector for any value of '%s' in the first %lld rows: are the ids of its rows (`ids` in the schema) "
+                         "those of the log?",
+                         schema->fields[f].name, schema->fields[schema->fields[f].of].name, (long long)watch->rows);
+    }
+}
+
 /* --- the loss --- */
 
 /* Worse than one half for every row, and than twice the constant that knows the rows' click rate? */
@@ -202,6 +221,7 @@ ct_code ct_watch_batch(ct_watch *watch, const ct_batch *batch, const ct_batch_su
     for (size_t r = 0; r < batch->rows; r++) watch->clicks += labels[r] > 0.5f;
     watch->rows += (int64_t)batch->rows;
     if (watch->rows >= COPIES_JUDGED_ROWS) judge_copies(watch);
+    if (watch->rows >= VECTORS_JUDGED_ROWS) judge_vectors(watch);
     if (watch->rows >= LABELS_JUDGED_ROWS) judge_labels(watch);
     watch->window.loss += sums->loss;
     watch->window.weight += sums->weight;
@@ -260,6 +280,7 @@ static void judge_schedule(ct_watch *watch) {
 
 void ct_watch_end(ct_watch *watch, const ct_read_report *report, const ct_metrics *progressive, const ct_metrics *evaluation) {
     judge_copies(watch);
+    judge_vectors(watch);
     judge_labels(watch);
     const int64_t read = report->rows + report->bad_total, bad = report->bad_rows[CT_BAD_LABEL];
     if (bad * 10 > read)

@@ -246,7 +246,8 @@ ct_code ct_experiment_check_change(const ct_experiment *now, const ct_experiment
     if (now->held_from != next->held_from) return ct_fail(status, CT_INVALID, "salt '%s': the hold-out changes; %s", salt, advice);
     if (next->part_end < now->part_end)
         return ct_fail(status, CT_INVALID,
-                       "salt '%s': the ramp shrinks from %u to %u buckets; units that took part would go back to the control", salt,
-                       now->part_end, next->part_end);
+                       "salt '%s': the ramp shrinks from %g to %g percent; units that took part would go back to the control; leave it, or "
+                       "give the experiment another salt",
+                       salt, ct_experiment_ramp(now), ct_experiment_ramp(next));
     return CT_OK;
 }

@@ -426,6 +426,12 @@ static void only_a_model_is_replaced(void **state) {
     assert_refused(CT_EXISTS, folder, ct_model_save(model, folder, metrics, "", &status));
     assert_true(ct_path_exists(inside));
     assert_ok(ct_folder_remove(folder, &status));
+    assert_ok(ct_folder_create(folder, &status)); /* an empty folder holds nobody's work */
+    assert_ok(ct_model_folder_replaceable(folder, &status));
+    save_model(model, folder);
+    digest_of(model, got);
+    assert_string_equal(first, got);
+    assert_ok(ct_folder_remove(folder, &status));
     write_bytes(folder, "a file", 6);
     assert_refused(CT_EXISTS, folder, ct_model_save(model, folder, metrics, "", &status));
     assert_int_equal(remove(folder), 0);

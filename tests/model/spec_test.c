@@ -290,7 +290,7 @@ static void wrong_input_is_refused_by_name(void **state) {
         {"dnn", NULL, "embedding.dim", {"PATH=VALUE", NULL, NULL}},
         {"dnn", NULL, "=3", {"PATH=VALUE", NULL, NULL}},
         {"dnn", NULL, "embedding.size=3", {"size", NULL, NULL}},
-        {"dnn", NULL, "embedding.dim=16x", {"--set embedding.dim=16x", "dim", "16x"}},
+        {"dnn", NULL, "embedding.dim=16x", {"--set embedding.dim=16x: field", "dim", "16x"}},
         {"dnn", NULL, "embedding.dim=1_000", {"dim", "1_000", NULL}},
         {"dnn", NULL, "embedding.min_count=2.5", {"min_count", "2.5", NULL}},
         {"dnn", NULL, "embedding.min_count=4294967297", {"min_count", "4294967297", NULL}},

@@ -52,7 +52,7 @@ wrong_use_ends_with_2() {
     expect 2 "give one DIR" verify
     expect 2 "give one DIR" verify a b
     expect 2 "standard input .* 2 times" train "${lr[@]}" --train - --eval - --out m
-    expect 2 "standard input .* 2 epochs" train "${lr[@]}" --train - --epochs 2 --out m
+    expect 2 "standard input .* 2 times" train "${lr[@]}" --train - --epochs 2 --out m
     expect 2 "cannot share standard output" eval --model m --data d --json - --predictions -
     expect 2 "two models are called 'm'" serve --model a/m b/m
     expect 2 "unknown option '--follow'" train --follow

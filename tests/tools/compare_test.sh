@@ -219,6 +219,11 @@ END
     (cat valid.tsv && head -n 5 test.tsv) >overlap_valid.tsv
     expect 0 "warning: 7 training rows are also test rows" "${guarded[@]}" --train overlap.tsv --valid overlap_valid.tsv
     has err "warning: 5 validation rows are also test rows"
+    # Vectors whose ids are not written as in the log are zeros for every row; said once, though two arms have them.
+    sed 's/^/item-/' items.txt >other.txt
+    sed 's/items.txt/other.txt/' log.yaml >other.yaml
+    expect 0 "warning: 'item_vector' has no vector for any value of 'C2' in the first rows" "${guarded[@]}" --schema other.yaml --arms arms.yaml --train train.tsv
+    [ "$(grep -c 'no vector' err)" -eq 1 ] || wrong "said more than once: $(cat err)"
 }
 
 for name in a_comparison_leaves_no_state goes_on_after_kill_9 goes_on_after_an_interrupt other_inputs_are_refused_with_both_values \

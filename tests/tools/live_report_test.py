@@ -338,6 +338,12 @@ def test_refused():
     write("none.tsv", "unit,amount\n")
     assert "no column 'value'" in run(*some, "--covariate", "none.tsv", wanted=1)
     assert "no request brings it" in run(*some, "--slice", "colour")
+    out = run(*some, "--positive", "clik", "--event", "buy", "--event", "purchase", "--slice", "user")
+    assert "event 'clik': nothing that was shown has it" in out and "event 'buy': " in out and "event 'purchase': " not in out
+    # What can't be told is a dash, not a zero: the lift over a rate of 0, and a difference where one arm alone has units.
+    assert [line.split()[1:] for line in out.splitlines() if line.startswith("  lift")] == [["-", "-", "-"]]
+    alone = [line.split()[-3:] for line in out.splitlines() if line.startswith("user user-")]
+    assert len(alone) == 10 and all(ranges == ["-", "-", "-"] for ranges in alone), alone
     print("[       OK ] what_is_wrong_is_refused")
 
 

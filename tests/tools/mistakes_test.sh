@@ -32,6 +32,8 @@ what_is_read_is_not_replaced() {
     keeps clicks.tsv "--html clicks.tsv" report --table clicks.tsv --html clicks.tsv
     keeps clicks.tsv "--json clicks.tsv" report --table clicks.tsv --json clicks.tsv
     rm same.tsv
+    expect 1 "--json none/m.json: cannot write into folder none: " eval --model model --data '|touch began; cat log.tsv' --json none/m.json
+    [ -e began ] && wrong "a folder that is not there was told behind the work"
     expect 0 "" convert --schema criteo --in log.tsv --out /dev/null
 }
 
@@ -48,6 +50,13 @@ one_thing_for_another() {
     expect 1 "broken.yaml:2: not YAML: " train --schema criteo --model broken.yaml --train log.tsv --out m
     expect 1 "items.npy:1: not a text in UTF-8: " train --schema criteo --model items.npy --train log.tsv --out m
     expect 2 "give either --lift or --units" power --rate 0.1
+    for live in made made/ ./made made//live made/live; do
+        expect 2 "--publish $live is, or lies in, --out made, which is replaced" train "${lr[@]}" --train log.tsv --out made --publish $live
+    done
+    mkdir made
+    expect 0 "^model +made$" train "${lr[@]}" --train log.tsv --out made --publish made-live
+    mkdir -p work/notes
+    expect 1 "work: there is something that is no model folder" train "${lr[@]}" --train log.tsv --out work
     expect 1 "schema synth has no time field; a split needs one" split --schema log.yaml --by time --in log.tsv --out parts
 }
 

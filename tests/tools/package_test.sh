@@ -71,6 +71,9 @@ what_the_manual_names_is_in_the_package() {
         echo "$file"
     done >"$work/named"
     [ "$(wc -l <"$work/named")" -eq 5 ] || wrong "the manual names: $(cat "$work/named")"
+    for file in $(sed -n 's/.*](\([a-z-]*\.[a-z]*\)[#)].*/\1/p' "$root"/usr/share/doc/clicktower/*.md | sort -u); do
+        [ -s "$root/usr/share/doc/clicktower/$file" ] || wrong "a page links to $file, which is not in the package"
+    done
 }
 completion_knows_the_verbs() {
     PATH=$root/usr/bin:$PATH bash -c '

@@ -121,7 +121,7 @@ echo "an interrupt leaves what the training goes on from"
 source='|cat first.tsv; [ -e again ] || { touch again; until [ -e stopped/manifest ]; do sleep 0.02; done; kill -INT $PPID; }; cat second.tsv'
 rm -f again
 if train --train "$source" --checkpoint-rows 2000 --out stopped; then wrong "an interrupted run ended with 0"; fi
-tail -n 1 err | grep -qE 'stopped by SIGINT: stopped holds the model of the first [0-9]+ rows' || wrong "the last line does not say what is kept"
+tail -n 1 err | grep -qE 'stopped by SIGINT: stopped holds the model of the first [0-9]+ rows, .*trained on with --resume$' || wrong "the last line does not say what is kept"
 train --train "$source" --out stopped --resume || wrong "resume after an interrupt"
 same stopped "interrupted and resumed"
 same_sums whole stopped "interrupted and resumed"

@@ -57,12 +57,12 @@ def write(work, name, lines, newline="\n"):
 
 def shop(work):
     draw = random.Random(1)
-    lines = ["click,user_id,itemId,price,likes,timestamp,session,zip,note,empty,Zeit \u00fcber \"alles\""]
+    lines = ["click,user_id,itemId,price,likes,timestamp,session,zip,note,empty,Zeit \u00fcber \"alles\",day"]
     for row in range(1500):
         likes = "|".join(str(draw.randrange(300)) for _ in range(row % 4))
         lines.append(",".join([str(int(draw.random() < 0.3)), f"u{draw.randrange(90)}", str(draw.randrange(10**6)), f"{draw.random() * 30:.2f}",
                                likes, str(1700000000000 + row * 1000), f"s{row // 5}", f"{draw.randrange(10000):05d}", "same", "",
-                               str(draw.randrange(9000))]))
+                               str(draw.randrange(9000)), f"2024-{row % 12 + 1:02d}-07 10:00:00"]))
     log = write(work, "shop.csv.gz", lines, "\r\n")
     text = schema("--name", "my shop", log)
     check("a table with a header", fields(text), [
@@ -70,10 +70,11 @@ def shop(work):
         ("itemId", "id", "itemId", "type: integer"), ("price", "number", "price", ""), ("likes", "id", "likes", 'separator: "|"'),
         ("timestamp", "time", "timestamp", "time_unit: milliseconds"), ("session", "id", "session", "side: context"),
         ("group", "group", "session", ""), ("zip", "id", "zip", ""), ('Zeit \u00fcber "alles"', "number", 'Zeit \u00fcber "alles"', "")])
-    check("its format", re.search(r"^format: (.*)$", text, re.M).group(1), '{separator: ",", header: true, columns: 11}')
+    check("its format", re.search(r"^format: (.*)$", text, re.M).group(1), '{separator: ",", header: true, columns: 12}')
     check("its name", re.search(r"^name: (.*)$", text, re.M).group(1), '"my shop"')
     check("what is left out", re.findall(r"# column (.*) is left out: (.*)$", text, re.M),
-          [('"note"', "always the same"), ('"empty"', "always missing")])
+          [('"note"', "always the same"), ('"empty"', "always missing"),
+           ('"day"', "a date; a time is read as seconds or milliseconds since 1970")])
     trains(work, log, text)
     check("the same from standard input", schema("--name", "my shop", "-", data=gzip.open(log).read()), text)
 
@@ -105,6 +106,17 @@ def criteo(work):
     assert "Guessed from 50 rows" in schema("--rows", "50", log) or "Guessed from 51 rows" in schema("--rows", "50", log)
 
 
+def quotes(work):
+    """Quotes are no syntax in a log: whoever has quoted CSV is told so, and how many lines would be bad rows."""
+    rows = [f'{n % 2},u{n % 9},' + ('"Heat, 1995"' if n % 50 == 7 else f"film{n}") for n in range(200)]
+    text = schema(write(work, "films.csv", ["clicked,user,title"] + rows))
+    assert "Guessed from 196 rows" in text and "# 4 of 201 lines do not have 3 columns" in text, text
+    assert "# 4 lines have a value that begins with a quote" in text, text
+    text = schema(write(work, "plain.csv", ["clicked,user,title"] + [row.replace('"Heat, 1995"', 'the "Heat"') for row in rows]))
+    assert "Guessed from 200 rows" in text and "quote" not in text and "do not have" not in text, text
+    assert "quotes do not hold" in schema(write(work, "all.csv", [f'"{n}","a{", b" * (n % 3)}"' for n in range(30)]), code=1)
+
+
 def refusals(work):
     for name, content, word in (("empty", b"", "no rows"), ("blank", b"\n\n", "no rows"), ("one", b"a\nb\nc\n", "no separator"),
                                 ("uneven", b"".join(b"a," * (n % 7) + b"b\n" for n in range(100)), "no separator"),
@@ -128,7 +140,7 @@ def refusals(work):
 
 
 with tempfile.TemporaryDirectory(dir=os.environ.get("TEST_TMPDIR")) as work:
-    for case in (shop, ratings, criteo, refusals):
+    for case in (shop, ratings, criteo, quotes, refusals):
         case(work)
 for failure in failures:
     print(failure)

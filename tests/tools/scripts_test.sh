@@ -162,7 +162,8 @@ scripts_refuse_what_they_do_not_know() {
     expect 1 "$tools/demo" nowhere.tsv
     has err "nowhere.tsv: no such file"
     CLICKTOWER_DEMO_ROWS=ten expect 2 "$tools/demo"
-    for script in setup test demo; do
+    expect 2 "$tools/compile-commands" --fast
+    for script in setup test demo compile-commands; do
         expect 0 "$tools/$script" --help
         has out "^Usage: tools/$script"
     done

@@ -34,6 +34,20 @@ printed = open('out').read().split('evaluation')[1]
 assert f'auc {alone[\"auc\"]:.5f}' in printed and f'log_loss {alone[\"log_loss\"]:.5f}' in printed, printed"
 done
 
+echo "a log to evaluate on that can't be read is told before the training where that is possible; else the model is kept"
+mkdir folder.tsv
+for name in none.tsv folder.tsv; do
+    train 1 --model lr --batch 256 --train '|touch began; cat day1.tsv' --eval day2.tsv $name --out unjudged
+    has err "^clicktower train: $name: (cannot open|is a folder)"
+done
+[ ! -e began ] && [ ! -e unjudged ] || wrong "the training began, though a log to evaluate on is not there"
+gzip -c day2.tsv | head -c 20000 >cut.tsv.gz
+train 1 --model lr --batch 256 --train day1.tsv --eval cut.tsv.gz --out unjudged
+has out '^trained +rows 6000 '
+grep -q '^evaluation' out && wrong "an evaluation that failed was printed"
+has err '^clicktower train: cut.tsv.gz: cut gzip data: .*; unjudged holds the trained model, which was not evaluated'
+[ "$(digest unjudged)" = "$(digest plain-lr)" ] || wrong "the model that was kept is another one"
+
 echo "where the time went: parts that do not overlap add up to the whole; the reader's are processor time beside it"
 train 0 --model dnn --batch 256 --train log.tsv --out profiled --profile
 check "the profile" "
@@ -76,6 +90,12 @@ train 1 --model dnn --train day2.tsv --init nowhere --out today3
 has err '^clicktower train: --init nowhere: nowhere: no such folder'
 train 0 --model dnn --batch 256 --train day2.tsv --init plain-dnn --out today # it is there
 has err 'today holds a model, which stays until this run writes its own'
+[ "$(wc -l <err)" -eq 1 ] || wrong "more than one warning: $(cat err)"
+mkdir today/notes && touch today/notes/mine.txt
+train 0 --model lr --train day2.tsv --out today
+has err 'warning: notes/mine.txt is no part of the model in today and goes when this run replaces the folder'
+train 0 --model dnn --batch 256 --train day2.tsv --init plain-dnn --out today
+[ "$(wc -l <err)" -eq 1 ] || wrong "a folder of the program's own parts: $(cat err)"
 train 0 --model dnn --batch 256 --train day2.tsv --init plain-dnn --checkpoint-rows 1000 --out again
 [ "$(digest today)" = "$(digest again)" ] || wrong "the same run twice gives other bits"
 cp -r again broken && rm broken/tables/store.json
@@ -180,6 +200,15 @@ echo "rows that never change"
 train 0 "${dnn[@]}" --set embedding.min_count=1000000 --train day1.tsv --out rare
 has err 'none of the [0-9]+ keys has a row of its own, as none was seen 1000000 times'
 check "warnings stand in metrics.json" "assert any('row of its own' in w for w in json.load(open('rare/metrics.json'))['warnings'])"
+
+echo "vectors whose ids are not written as in the log"
+expect 0 "" synth --rows 2000 --seed 3 --out items.tsv --vectors items.npy --schema-out items.yaml
+sed 's/^/item-/' items.txt >other.txt
+sed 's/items.txt/other.txt/' items.yaml >other.yaml
+vectors=(--model dnn --set 'deep=[8]' --train items.tsv --set 'features=[C1,item_vector]')
+expect 0 "^trained" train --schema items.yaml "${vectors[@]}" --out with
+silent "vectors that are found"
+expect 0 "warning: 'item_vector' has no vector for any value of 'C2' in the first 2000 rows" train --schema other.yaml "${vectors[@]}" --out without
 
 echo "memory does not grow with the log"
 peak() { /usr/bin/python3 - "$program" "$@" <<'END'

@@ -135,9 +135,16 @@ static void a_log_without_rows_is_refused(void **state) {
     assert_refused(CT_INVALID, "bad.tsv:1: ", run(f, model, &source, NULL, 1, NULL, f->pool, &result, &status)); /* the first bad row */
     source = missing;
     assert_refused(CT_NOT_FOUND, missing, run(f, model, &source, NULL, 1, NULL, f->pool, &result, &status));
-    const char *good = f->log; /* an evaluation that can't be done leaves no folder either */
+    const char *good = f->log; /* what is to be evaluated on is looked at before the training; what fails behind it leaves the model */
     assert_refused(CT_NOT_FOUND, missing, run(f, model, &good, &source, 1, NULL, f->pool, &result, &status));
+    assert_int_equal(ct_model_rows(model), 0);
     assert_false(ct_path_exists(f->out));
+    source = bad;
+    assert_ok(run(f, model, &good, &source, 1, NULL, f->pool, &result, &status));
+    assert_int_equal(result.unevaluated.code, CT_INVALID);
+    assert_non_null(strstr(result.unevaluated.message, "bad.tsv:1: "));
+    assert_false(result.evaluated);
+    assert_true(ct_model_folder_is(f->out));
     ct_model_destroy(model);
     free(empty);
     free(bad);
@@ -149,7 +156,10 @@ static void a_taken_name_is_refused_before_the_work(void **state) {
     ct_model *model = fresh(f, "lr", f->pool);
     ct_train_result result;
     const char *source = f->log;
+    char *inside = temp_path(f->out, "thesis.txt");
     assert_ok(ct_folder_create(f->out, &status));
+    assert_ok(ct_file_write(inside, "work", 4, &status));
+    free(inside);
     assert_refused(CT_EXISTS, f->out, run(f, model, &source, NULL, 1, NULL, f->pool, &result, &status));
     assert_int_equal(ct_model_rows(model), 0);
     ct_model_destroy(model);

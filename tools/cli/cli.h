@@ -48,7 +48,8 @@ ct_code ct_stop_explain(const char *what, ct_status *status);
 void ct_warn(const char *verb, const char *format, ...) CT_PRINTF(2, 3);
 /* Says what was wrong with the rows that were read: the first bad ones, how many by kind, unsorted times. `what`: "training", ... */
 void ct_warn_report(const char *verb, const char *what, const ct_read_report *report);
-/* CT_USAGE where the file `path` of option --`option` is one of those that are read: it would be replaced. NULL paths are fine. */
+/* Of the file `path` that option --`option` will write: CT_USAGE where it is one of those that are read, as it would be replaced; a failure
+ * where its folder is not there or can't be written, which is told before the work. NULL and "-" are fine. */
 CT_MUST_CHECK ct_code ct_check_output(const char *option, const char *path, const char *const *read, size_t read_count, ct_status *status);
 /* Writes what standard output still holds; CT_IO where that fails (a full disk must not look like success). */
 CT_MUST_CHECK ct_code ct_flush_results(ct_status *status);

@@ -288,7 +288,10 @@ void ct_followed_look(ct_followed *f, ct_followed_swap_fn swap, void *context) {
 
 /* The newest base that can be read. A training removes bases while we read only once it has written later ones: then those are tried. */
 static ct_code open_newest(ct_followed *f, ct_status *status) {
-    ct_code code = ct_fail(status, CT_NOT_FOUND, "%s: no base is there yet: `train --publish` writes one first", f->publication);
+    ct_code code = ct_fail(
+        status, CT_NOT_FOUND,
+        "%s: no base is there yet: `train --publish` writes the first one after its --publish-seconds or --publish-rows; start again then",
+        f->publication);
     int64_t newest = -1, before;
     do {
         ct_publication list;

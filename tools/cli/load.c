@@ -92,7 +92,7 @@ ct_code ct_verb_load(int argc, char **argv, ct_status *status) {
     ct_access_options files = {.tls_ca = NULL};
     const ct_option options[] = {
         {"to", "HOST:PORT", CT_OPTION_ADDRESS, true, &to, "the server", 1, 0, NULL},
-        {"data", "SOURCE", CT_OPTION_LIST, true, &data, "logs as text, plain or .gz, whose rows become candidates", 0, 0, NULL},
+        {"data", "SOURCE", CT_OPTION_LIST, true, &data, "logs as text, whose rows become candidates", 0, 0, NULL},
         {"schema", "criteo|FILE.yaml", CT_OPTION_TEXT, false, &schema_name, "what the columns mean", 0, 0, NULL},
         {"model", "NAME", CT_OPTION_TEXT, false, &model, "which of the server's models; without it, its first", 0, 0, NULL},
         {"candidates", "N", CT_OPTION_INTEGER, false, &candidates, "of each request", 1, 100000, NULL},

@@ -390,6 +390,7 @@ ct_code ct_check_standard_input(const ct_text_list *const *lists, size_t list_co
         for (size_t j = 0; lists[i] && j < lists[i]->count; j++) uses += strcmp(lists[i]->items[j], "-") == 0;
     if (uses > 1) return ct_fail(status, CT_USAGE, "standard input ('-') is named %zu times and can be read once: give files", uses);
     if (uses == 1 && passes > 1)
-        return ct_fail(status, CT_USAGE, "standard input ('-') can be read once, not for %lld epochs: give a file", (long long)passes);
+        return ct_fail(status, CT_USAGE, "standard input ('-') can be read once, and the log is read %lld times here: give a file",
+                       (long long)passes);
     return CT_OK;
 }

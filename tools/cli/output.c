@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/json.h"
@@ -36,12 +38,24 @@ void ct_warn_report(const char *verb, const char *what, const ct_read_report *re
                 report->unsorted_times, report->rows, what);
 }
 
+static ct_code check_place(const char *option, const char *path, ct_status *status) {
+    struct stat info;
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) return CT_OK; /* a device or a pipe is written to as it is */
+    const char *slash = strrchr(path, '/');
+    char *folder = slash == NULL ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
+    if (folder == NULL) return ct_fail_memory(status, strlen(path), "a folder's name");
+    const ct_code code =
+        access(folder, W_OK | X_OK) == 0 ? CT_OK : ct_fail_errno(status, "--%s %s: cannot write into folder %s", option, path, folder);
+    free(folder);
+    return code;
+}
+
 ct_code ct_check_output(const char *option, const char *path, const char *const *read, size_t read_count, ct_status *status) {
     for (size_t i = 0; path != NULL && i < read_count; i++)
         if (read[i] != NULL && ct_path_same_file(path, read[i]))
             return ct_fail(status, CT_USAGE, "--%s %s is the file %s, which is read: it would be replaced; give another name", option, path,
                            read[i]);
-    return CT_OK;
+    return path == NULL || strcmp(path, "-") == 0 ? CT_OK : check_place(option, path, status);
 }
 
 ct_code ct_flush_results(ct_status *status) {

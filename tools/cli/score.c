@@ -55,7 +55,7 @@ ct_code ct_verb_score(int argc, char **argv, ct_status *status) {
     bool context = false, no_context = false, json = false;
     const ct_option options[] = {
         {"to", "HOST:PORT", CT_OPTION_ADDRESS, true, &to, "the server", 1, 0, NULL},
-        {"data", "SOURCE", CT_OPTION_LIST, true, &data, "logs as text, plain or .gz, or - for standard input", 0, 0, NULL},
+        {"data", "SOURCE", CT_OPTION_LIST, true, &data, "logs as text (a block file holds keys, which can't be sent)", 0, 0, NULL},
         {"schema", "criteo|FILE.yaml", CT_OPTION_TEXT, false, &schema_name, "what the columns mean; without it, the server's, if built in",
          0, 0, NULL},
         {"model", "NAME", CT_OPTION_TEXT, false, &model, "which of the server's models; without it, its first", 0, 0, NULL},
@@ -71,7 +71,7 @@ ct_code ct_verb_score(int argc, char **argv, ct_status *status) {
     const ct_command command = {
         "score",
         "Sends rows of a log to a server and prints what `eval --predictions` prints: one probability a line, in the "
-        "order of the rows.",
+        "order of the rows. A bad row, which `eval` leaves out, ends it.",
         "  clicktower score --to 127.0.0.1:8500 --data day_1.gz\n"
         "  clicktower score --to 127.0.0.1:8500 --data - --schema shop.yaml --context",
         NULL,

@@ -68,10 +68,30 @@ static ct_code begin_with(ct_model *model, const char *folder, json_t **out_line
     return CT_OK;
 }
 
+/* A model folder is replaced as a whole, with what somebody has put beside the model. */
+static void warn_of_others(const char *out) {
+    static const char *const parts[] = {"manifest",     "schema.yaml", "model.yaml",   "tower.safetensors", "tables", "histories",
+                                        "metrics.json", "curve.jsonl", "trainer.json", "train.html",        "resume", "publish.json"};
+    ct_file_list files;
+    ct_status ignored = CT_STATUS_INIT;
+    if (ct_folder_list(out, &files, &ignored) != CT_OK) return;
+    for (size_t i = 0; i < files.count; i++) {
+        const size_t bytes = strcspn(files.names[i], "/");
+        bool known = false;
+        for (size_t p = 0; p < sizeof parts / sizeof *parts && !known; p++)
+            known = strlen(parts[p]) == bytes && memcmp(parts[p], files.names[i], bytes) == 0;
+        if (known) continue;
+        ct_warn("train", "%s is no part of the model in %s and goes when this run replaces the folder: move it away", files.names[i], out);
+        break;
+    }
+    ct_file_list_deinit(&files);
+}
+
 static ct_code check_out(const char *out, bool resume, const char *init, ct_status *status) {
     if (resume && init != NULL)
         return ct_fail(status, CT_USAGE, "--resume goes on with the training of --out, --init begins a new one: give one of them");
     if (!resume && ct_model_folder_is(out)) ct_warn("train", "%s holds a model, which stays until this run writes its own", out);
+    if (ct_model_folder_is(out)) warn_of_others(out);
     return CT_OK;
 }
 
@@ -123,6 +143,15 @@ static void print_profile(const ct_model *model, const ct_pool *pool, const ct_t
                      (double)profile.disk / 1e9, (double)result->disk.held_ns / 1e9);
     (void)printf("beside it    processor time of the reader's own threads\n");
     for (size_t i = 0; i < sizeof reading / sizeof *reading; i++) print_part(&reading[i], result->train_seconds);
+}
+
+/* By their names: neither may be there yet. */
+static bool is_within(const char *path, const char *folder) {
+    while (strncmp(path, "./", 2) == 0) path += 2;
+    while (strncmp(folder, "./", 2) == 0) folder += 2;
+    size_t bytes = strlen(folder);
+    while (bytes > 1 && folder[bytes - 1] == '/') bytes--;
+    return strncmp(path, folder, bytes) == 0 && (path[bytes] == '\0' || path[bytes] == '/');
 }
 
 ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
@@ -214,8 +243,9 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     CT_TRY_GOTO(code, ct_command_parse_needs(&command, needs, sizeof needs / sizeof *needs, argc, argv, status), done);
     CT_TRY_GOTO(code, check_out(out, resume, init, status), done);
     CT_TRY_GOTO(code, ct_check_standard_input((const ct_text_list *const[]){&train, &eval}, 2, epochs, status), done);
-    if (publish != NULL && strcmp(publish, out) == 0) {
-        code = ct_fail(status, CT_USAGE, "--publish and --out are both %s: give each a folder of its own", out);
+    if (publish != NULL && is_within(publish, out)) {
+        code = ct_fail(status, CT_USAGE,
+                       "--publish %s is, or lies in, --out %s, which is replaced as a whole: give each a folder of its own", publish, out);
         goto done;
     }
     const atomic_bool *stop = ct_stop_on_signals();
@@ -283,12 +313,17 @@ ct_code ct_verb_train(int argc, char **argv, ct_status *status) {
     ct_warn_report("train", "evaluation", &result.eval_report);
     print_summary(out, publish, epochs, &result);
     if (profile) print_profile(model, pool, &result);
+    if (result.unevaluated.code != CT_OK)
+        code =
+            ct_fail(status, result.unevaluated.code, "%s; %s holds the trained model, which was not evaluated: `clicktower eval` does that",
+                    result.unevaluated.message, out);
     if (result.stopped) {
         char what[CT_STATUS_MESSAGE_BYTES / 2];
-        (void)snprintf(what, sizeof what, "%s holds the model of the first %" PRId64 " rows, which can be used as it is", out,
+        (void)snprintf(what, sizeof what,
+                       "%s holds the model of the first %" PRId64 " rows, which can be used as it is, or trained on with --resume", out,
                        result.progressive.rows);
         if (result.outgrew.code != CT_OK) {
-            code = ct_fail(status, CT_INVALID, "%s; %s, or trained on with --resume and more memory", result.outgrew.message, what);
+            code = ct_fail(status, CT_INVALID, "%s; %s and more memory", result.outgrew.message, what);
         } else {
             (void)ct_fail(status, CT_CANCELLED, "stopped");
             code = ct_stop_explain(what, status);

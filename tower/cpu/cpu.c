@@ -10,10 +10,11 @@ enum { PIECE_ROWS = 64 }; /* of a weight, that are packed at a time */
 static ct_code create(ct_tower *tower, ct_status *status) {
     const ct_precision asked = tower->options.precision;
     if (asked == CT_PRECISION_BF16 && !ct_products_bf16_possible()) {
-        return ct_fail(status, CT_UNSUPPORTED,
-                       "precision bf16 needs the instruction set avx512_core or better; this machine offers %s; "
-                       "use fp32 or auto",
-                       ct_cpu_instruction_set());
+        return ct_fail(
+            status, CT_UNSUPPORTED,
+            "precision bf16 needs the instruction set avx512_core or better; this machine offers %s; "
+            "use fp32 or auto in a new training (--init takes the weights of another one), and go on with one in bf16 on such a machine",
+            ct_cpu_instruction_set());
     }
     const bool bf16 = asked == CT_PRECISION_BF16 || (asked == CT_PRECISION_AUTO && ct_products_bf16_native());
     tower->precision = bf16 ? CT_PRECISION_BF16 : CT_PRECISION_FP32;

@@ -147,7 +147,7 @@ static void test_changes(void **state) {
         {"name: a\nholdout: 5\narms: [{name: x}, {name: y}, {name: z}]\n", "2 arms become 3"},
         {"name: a\nholdout: 6\narms: [{name: x}, {name: y}]\n", "hold-out"},
         {"name: a\nholdout: 5\ncontrol: y\narms: [{name: x}, {name: y}]\n", "the control"},
-        {"name: a\nholdout: 5\nramp: 99\narms: [{name: x}, {name: y}]\n", "ramp shrinks"},
+        {"name: a\nholdout: 5\nramp: 99\narms: [{name: x}, {name: y}]\n", "ramp shrinks from 100 to 99 percent"},
         {"name: a\nholdout: 5\narms: [{name: x, weight: 7}, {name: y, weight: 7, model: m}]\nforced: [{unit: u, arm: x}]\n", NULL},
         {"name: a\nsalt: b\narms: [{name: z}, {name: y}]\n", NULL},
     };
