@@ -1,6 +1,8 @@
 #include "base/progress.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -16,7 +18,8 @@ static void put(const char *text, size_t bytes) {
 void ct_progress_init(ct_progress *progress) {
     progress->started_ns = ct_clock_ns();
     progress->drawn_ns = 0;
-    progress->terminal = isatty(STDERR_FILENO) == 1;
+    const char *terminal = getenv("TERM");
+    progress->terminal = isatty(STDERR_FILENO) == 1 && terminal != NULL && strcmp(terminal, "dumb") != 0; /* one that can clear a line */
     progress->visible = false;
 }
 

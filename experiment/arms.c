@@ -160,8 +160,7 @@ ct_code ct_arms_spec(const ct_arms *arms, size_t index, ct_model_spec **out_spec
     ct_model_spec *spec = NULL;
     ct_code code = CT_OK;
     const char *model = arm->model != NULL ? arm->model : file->model;
-    const bool built_in = strcmp(model, "lr") == 0 || strcmp(model, "dnn") == 0 || strcmp(model, "dcn-v2") == 0;
-    char *name = built_in ? strdup(model) : find_model(arms->path, model);
+    char *name = ct_model_is_built_in(model) ? strdup(model) : find_model(arms->path, model);
     if (name == NULL) return ct_fail_memory(status, strlen(model), "a model's name");
     code = ct_model_spec_load(name, (const char *const *)file->set, file->set_count, &spec, status);
     for (size_t i = 0; i < arm->set_count && code == CT_OK; i++) code = ct_model_spec_set(spec, arm->set[i], status);

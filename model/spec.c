@@ -457,6 +457,11 @@ ct_code ct_model_spec_parse(const char *text, size_t bytes, const char *path, ct
     return CT_OK;
 }
 
+bool ct_model_is_built_in(const char *name) {
+    size_t index;
+    return find_name(architecture_names, sizeof architecture_names / sizeof *architecture_names, name, &index);
+}
+
 ct_code ct_model_spec_load(const char *name_or_path, const char *const *sets, size_t set_count, ct_model_spec **out_spec,
                            ct_status *status) {
     ct_model_spec *spec = NULL;

@@ -75,6 +75,7 @@ typedef struct ct_model_spec {
     ct_precision precision;
 } ct_model_spec;
 
+bool ct_model_is_built_in(const char *name);
 /* `name_or_path`: a built-in name or a YAML file; `sets` are applied in order. Errors name the file or the --set, the line, the field, the
  * value and the range. */
 CT_MUST_CHECK ct_code ct_model_spec_load(const char *name_or_path, const char *const *sets, size_t set_count, ct_model_spec **out_spec,

@@ -137,13 +137,15 @@ static void test_model_file_beside(void **state) {
     (void)state;
     ct_status status = CT_STATUS_INIT;
     const char *temporary = getenv("TEST_TMPDIR");
-    char folder[512], path[600], model[600];
+    char folder[512], path[600], model[600], built_in[600];
     snprintf(folder, sizeof folder, "%s/arms_test_XXXXXX", temporary != NULL ? temporary : "/tmp");
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/arms.yaml", folder);
     snprintf(model, sizeof model, "%s/small.yaml", folder);
+    snprintf(built_in, sizeof built_in, "%s/fm", folder); /* of no consequence */
+    assert_int_equal(ct_file_write(built_in, "model: lr\n", 10, &status), CT_OK);
     static const char small[] = "model: dcn-v2\ncross: {layers: 2}\n",
-                      text[] = "arms: [{name: a, model: small.yaml}, {name: b, model: lr}]\n";
+                      text[] = "arms: [{name: a, model: small.yaml}, {name: b, model: fm}]\n";
     assert_int_equal(ct_file_write(model, small, strlen(small), &status), CT_OK);
     assert_int_equal(ct_file_write(path, text, strlen(text), &status), CT_OK);
     ct_arms *arms = NULL;
@@ -152,6 +154,9 @@ static void test_model_file_beside(void **state) {
     assert_null(ct_arms_item(arms));
     assert_int_equal(ct_arms_spec(arms, 0, &spec, &status), CT_OK);
     assert_int_equal(spec->cross_layers, 2);
+    ct_model_spec_destroy(spec);
+    assert_int_equal(ct_arms_spec(arms, 1, &spec, &status), CT_OK);
+    assert_int_equal(spec->architecture, CT_ARCHITECTURE_FM);
     ct_model_spec_destroy(spec);
     ct_arms_destroy(arms);
     assert_int_equal(ct_folder_remove(folder, &status), CT_OK);
