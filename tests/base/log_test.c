@@ -131,9 +131,15 @@ static void progress_draws_on_a_terminal(void **state) {
     const struct winsize window = {.ws_col = 20, .ws_row = 5};
     assert_int_equal(ioctl(terminal, TIOCSWINSZ, &window), 0);
 
-    char early[200], first[200], soon[200], cut[200], end[200], again[200];
+    char dumb[200], early[200], first[200], soon[200], cut[200], end[200], again[200];
     ct_progress progress;
     const int saved = swap_stderr(terminal);
+    (void)setenv("TERM", "dumb", 1); /* it can't clear a line */
+    ct_progress_init(&progress);
+    progress.started_ns -= INT64_C(3000000000);
+    ct_progress_update(&progress, "row %d", 0);
+    (void)drain(master, dumb, sizeof dumb);
+    (void)setenv("TERM", "vt100", 1);
     ct_progress_init(&progress);
     ct_progress_update(&progress, "row %d", 1); /* two seconds have not passed */
     (void)drain(master, early, sizeof early);
@@ -152,6 +158,7 @@ static void progress_draws_on_a_terminal(void **state) {
     (void)drain(master, again, sizeof again);
     restore_stderr(saved);
 
+    assert_string_equal(dumb, "");
     assert_string_equal(early, "");
     assert_string_equal(first, "\rrow 2\033[K");
     assert_string_equal(soon, "");
