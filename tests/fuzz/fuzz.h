@@ -16,6 +16,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 size_t fuzz_seed(size_t index, uint8_t out[FUZZ_MAX_BYTES]);
 extern const char *const fuzz_name;
 
+/* For targets that pick what reads the text by the input's first byte; returns the seed's size. */
+typedef struct fuzz_text {
+    uint8_t kind;
+    const char *text;
+} fuzz_text;
+static inline size_t fuzz_put_text(const fuzz_text *seed, uint8_t out[FUZZ_MAX_BYTES]) {
+    const size_t bytes = strlen(seed->text);
+    out[0] = seed->kind;
+    memcpy(out + 1, seed->text, bytes);
+    return 1 + bytes;
+}
+
 #define FUZZ_MUST(condition)                                                                     \
     do {                                                                                         \
         if (!(condition)) {                                                                      \

@@ -52,10 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
 }
 
 size_t fuzz_seed(size_t index, uint8_t out[FUZZ_MAX_BYTES]) {
-    static const struct {
-        uint8_t kind;
-        const char *text;
-    } seeds[] = {
+    static const fuzz_text seeds[] = {
         {SCORE,
          "{\"model\": \"m\", \"unit\": \"u\", \"request_id\": \"r-1\", \"context\": [{\"name\": \"user\", \"tokens\": [\"anna\"]}], "
          "\"candidates\": [{\"name\": \"item\", \"integers\": [1, -2, \"9223372036854775807\", 4.0]}, {\"name\": \"price\", \"numbers\": "
@@ -67,8 +64,5 @@ size_t fuzz_seed(size_t index, uint8_t out[FUZZ_MAX_BYTES]) {
          "{\"request_id\": \"r\", \"candidate\": 0, \"event\": \"buy\", \"value\": 2.5, \"event_id\": \"e\"}]}"},
         {FEEDBACK, "{\"events\": [{\"value\": 1e308}, {\"value\": \"NaN\"}, {\"candidate\": 4294967295}]}"},
     };
-    if (index >= sizeof seeds / sizeof *seeds) return 0;
-    out[0] = seeds[index].kind;
-    memcpy(out + 1, seeds[index].text, strlen(seeds[index].text));
-    return 1 + strlen(seeds[index].text);
+    return index < sizeof seeds / sizeof *seeds ? fuzz_put_text(&seeds[index], out) : 0;
 }

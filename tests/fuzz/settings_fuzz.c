@@ -130,10 +130,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
 
 size_t fuzz_seed(size_t index, uint8_t out[FUZZ_MAX_BYTES]) {
     static const char *const models[] = {"lr", "fm", "dnn", "deepfm", "dcn-v2", "dlrm"}; /* each as we write it into a folder */
-    static const struct {
-        uint8_t kind;
-        const char *text;
-    } seeds[] = {
+    static const fuzz_text seeds[] = {
         {MODEL, "features: [a, \"b \\\"c\\\\\", 'd''e', &f f]\nexclude: [*f]\nvector: {adapter: [64, 16]}\n"},
         {MODEL, "features: [\"tab\\tnewline\\nbell\\a\\0\\x9b\\u2028end\", \" blanks  \"]\n"},
         {MODEL,
@@ -155,15 +152,14 @@ size_t fuzz_seed(size_t index, uint8_t out[FUZZ_MAX_BYTES]) {
     };
     enum { MODELS = sizeof models / sizeof *models, COUNT = sizeof seeds / sizeof *seeds };
     if (index >= MODELS + COUNT) return 0;
+    if (index >= MODELS) return fuzz_put_text(&seeds[index - MODELS], out);
     ct_status status = CT_STATUS_INIT;
     ct_model_spec *spec = NULL;
-    out[0] = index < MODELS ? MODEL : seeds[index - MODELS].kind;
-    FUZZ_MUST(index >= MODELS || ct_model_spec_load(models[index], NULL, 0, &spec, &status) == CT_OK);
-    char *text = spec != NULL ? ct_model_spec_text(spec) : strdup(seeds[index - MODELS].text);
+    FUZZ_MUST(ct_model_spec_load(models[index], NULL, 0, &spec, &status) == CT_OK);
+    char *text = ct_model_spec_text(spec);
     FUZZ_MUST(text != NULL);
-    const size_t bytes = strlen(text);
-    memcpy(out + 1, text, bytes);
+    const size_t bytes = fuzz_put_text(&(const fuzz_text){MODEL, text}, out);
     free(text);
     ct_model_spec_destroy(spec);
-    return 1 + bytes;
+    return bytes;
 }

@@ -84,10 +84,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
 }
 
 size_t fuzz_seed(size_t index, uint8_t out[FUZZ_MAX_BYTES]) {
-    static const struct {
-        uint8_t kind;
-        const char *text;
-    } seeds[] = {
+    static const fuzz_text seeds[] = {
         {LOG, "user_id,item_id,price,tags,timestamp,click\nu1,7,1.5,a|b,1600000000,0\nu2,8,2.5,b|c,1600000060,1\nu1,9,,c|a,1600000120,0\n"},
         {LOG, "1\t2\tx,y\t0a1b2c3d\n0\t\ty,z\t0a1b2c3e\n1\t5\tz,x\t0a1b2c3f\n"},
         {LOG, "\"na me\";rating;when\nq;5;1600000000000\nw;3;1600000000001\n\xc3\xa9;1;1600000000002\n"},
@@ -97,8 +94,5 @@ size_t fuzz_seed(size_t index, uint8_t out[FUZZ_MAX_BYTES]) {
         {EXPERIMENT, "time,value,arm,unit\n1.5,-2,a,\xc3\xa9\n2.5,3e2,b,x\n\n0,1,control,x\n-1e9,1e-9,b,y\n"},
         {EXPERIMENT, "unit,time,arm,value\nu,1,a,1e300\nv,2,b,-1e300\nw,-1e308,a,1e300\nx,1e308,b,1\n"},
     };
-    if (index >= sizeof seeds / sizeof *seeds) return 0;
-    out[0] = seeds[index].kind;
-    memcpy(out + 1, seeds[index].text, strlen(seeds[index].text));
-    return 1 + strlen(seeds[index].text);
+    return index < sizeof seeds / sizeof *seeds ? fuzz_put_text(&seeds[index], out) : 0;
 }
