@@ -9,8 +9,8 @@
 
 /* Loads `text` by a cyaml schema whose top is a mapping with CYAML_FLAG_POINTER. `path` is for messages. An empty document is CT_INVALID.
  * `*out` is freed by ct_yaml_free with the same schema. Unknown keys, repeated keys and values of another type are CT_INVALID:
- * a whole number is decimal digits with no leading zero, a boolean is true or false, no value holds a NUL character. So are a second document, and documents
- * that would take long: too deep, with too many anchors, or with aliases that make too many values of a few. */
+ * a whole number is decimal digits with no leading zero, a boolean is true or false, no value holds a NUL character. So are a second
+ * document, and documents that would take long: too deep, with too many anchors, or with aliases that make too many values of a few. */
 enum { CT_YAML_MAX_DEPTH = 64, CT_YAML_MAX_ANCHORS = 1000, CT_YAML_MAX_VALUES = 1 << 20 };
 CT_MUST_CHECK ct_code ct_yaml_load(const char *text, size_t bytes, const char *path, const cyaml_schema_value_t *schema, void **out,
                                    ct_status *status);

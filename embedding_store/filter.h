@@ -79,9 +79,9 @@ ct_filter_load ct_filter_measure(const ct_filter *filter);
 /* --- its file in a snapshot: FOLDER/NAME.filter, a table's ---
  * "CTFILT1\n" | u64 generations | u64 lines of a shard | the lines | u64 XXH3 of the lines, seeded by that of the 24 bytes before them */
 CT_MUST_CHECK ct_code ct_filter_write(const ct_filter *filter, const char *folder, size_t table, ct_status *status);
-/* Into one that is made as the table asks. CT_CORRUPT where it is not what was written, or another one's. */
 /* Before there is memory for it: has the file the length that a filter of this spec has? */
 CT_MUST_CHECK ct_code ct_filter_check_file(const ct_table_spec *spec, const char *folder, size_t table, ct_status *status);
+/* Into one that is made as the table asks. CT_CORRUPT where it is not what was written, or another one's. */
 CT_MUST_CHECK ct_code ct_filter_read(ct_filter *filter, const char *folder, size_t table, ct_status *status);
 
 #endif
