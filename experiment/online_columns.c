@@ -55,10 +55,11 @@ ct_code online_header_number(const online_header *header, const ct_line *line, c
                              ct_status *status) {
     const online_part *part = &parts[header->at[column]];
     char shown[80];
-    if (ct_parse_f64(part->text, part->bytes, out) && fabs(*out) <= CT_MOST_SUMMED) return CT_OK;
-    if (ct_parse_f64(part->text, part->bytes, out))
+    if (!ct_parse_f64(part->text, part->bytes, out))
+        return ct_fail(status, CT_INVALID, "%s:%lld: column '%s': '%s' is no number", line->source, (long long)line->number,
+                       header->names[column], ct_text_show(part->text, part->bytes, shown, sizeof shown));
+    if (!(fabs(*out) <= CT_MOST_SUMMED))
         return ct_fail(status, CT_INVALID, "%s:%lld: column '%s': %g is beyond %g, and sums of squares would leave the numbers' range",
                        line->source, (long long)line->number, header->names[column], *out, CT_MOST_SUMMED);
-    return ct_fail(status, CT_INVALID, "%s:%lld: column '%s': '%s' is no number", line->source, (long long)line->number,
-                   header->names[column], ct_text_show(part->text, part->bytes, shown, sizeof shown));
+    return CT_OK;
 }
