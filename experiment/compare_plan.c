@@ -116,9 +116,7 @@ static bool is_said(const compare_run *run, const char *text) {
 static ct_code check_vectors(const compare_run *run, const ct_model *model, ct_status *status) {
     const ct_schema *schema = run->options->schema;
     for (size_t f = 0; f < schema->field_count; f++) {
-        int64_t found = 0, unknown = 0;
-        if (schema->fields[f].kind != CT_FIELD_VECTOR || !ct_model_vector_keys(model, f, &found, &unknown)) continue;
-        if (found > 0 || unknown == 0) continue;
+        if (!ct_model_found_no_vector(model, f)) continue;
         char text[512];
         (void)snprintf(text, sizeof text,
                        "'%s' has no vector for any value of '%s' in the first rows: are the ids of its rows (`ids` in the schema) those of "

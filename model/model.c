@@ -356,7 +356,7 @@ bool ct_model_typical_number(const ct_model *model, size_t field, double *out_va
     return false;
 }
 
-bool ct_model_vector_keys(const ct_model *model, size_t field, int64_t *out_found, int64_t *out_unknown) {
+bool ct_model_found_no_vector(const ct_model *model, size_t field) {
     const model_layout *layout = &model->layout;
     size_t table = ID_TABLE;
     for (size_t i = 0; i < layout->vector_count; i++)
@@ -366,9 +366,7 @@ bool ct_model_vector_keys(const ct_model *model, size_t field, int64_t *out_foun
     if (table == ID_TABLE) return false;
     ct_table_info info;
     ct_store_table_info(model->store, table, &info);
-    *out_found = info.lookups;
-    *out_unknown = info.unknown;
-    return true;
+    return info.lookups == 0 && info.unknown > 0;
 }
 
 size_t ct_model_table_count(const ct_model *model) { return ct_store_table_count(model->store); }

@@ -153,9 +153,9 @@ ct_histories *ct_model_histories(const ct_model *model);
 /* A number's typical value: raw, of the mean that its transform has learned. False where the model doesn't use field `field` as a number,
  * or has seen no value of it. */
 bool ct_model_typical_number(const ct_model *model, size_t field, double *out_value);
-/* Of a vector field that the model uses, itself or in a similarity: keys that were looked up so far, in training or by scorers, which have
- * a vector, and which have none. False of any other field. */
-bool ct_model_vector_keys(const ct_model *model, size_t field, int64_t *out_found, int64_t *out_unknown);
+/* Of a vector field that the model uses, itself or in a similarity: were keys looked up so far, in training or by scorers, and has none of
+ * them a vector? Most likely the ids of its file have another form than the log's. False of any other field. */
+bool ct_model_found_no_vector(const ct_model *model, size_t field);
 /* Of the folder of a LOOK model: ct_model_describe with what a scan of all rows finds in its tables: see ct_store_describe. Caller owns. */
 CT_MUST_CHECK ct_code ct_model_describe_folder(const ct_model *model, const char *folder, json_t **out_json, ct_status *status);
 /* What the folder holds of a token, "FEATURE=TOKEN", of an id, or of a number that is also an id by its bucket: feature and token, and what

@@ -152,9 +152,7 @@ static void judge_vectors(ct_watch *watch) {
     watch->vectors_judged = true;
     const ct_schema *schema = ct_model_schema(watch->model);
     for (size_t f = 0; f < schema->field_count; f++) {
-        int64_t found = 0, unknown = 0;
-        if (schema->fields[f].kind != CT_FIELD_VECTOR || !ct_model_vector_keys(watch->model, f, &found, &unknown)) continue;
-        if (found == 0 && unknown > 0)
+        if (ct_model_found_no_vector(watch->model, f))
             ct_watch_say(watch,
                          "'%s' has no vector for any value of '%s' in the first %lld rows: are the ids of its rows (`ids` in the schema) "
                          "those of the log?",
